@@ -1,0 +1,48 @@
+# The project's commands; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check unit broken lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## watch 5,000 users race for coupons, then the proof
+	@$(BIN)/python -m demo
+
+up: $(READY) ## the local stack and every process in the foreground
+	@$(BIN)/python -m stack up
+
+test: check ## lint, types, import contracts, all tests on real parts
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(READY) ## the pure tests alone, in seconds
+	$(BIN)/python -m pytest tests/unit
+
+broken: $(READY) ## take each guard out of a copy and see its test fail
+	$(BIN)/python -m tests.broken
+
+lock: $(READY) ## resolve the Python packages anew into the lock files
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group build $(LOCK) -o requirements-dev.lock
+
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+
+clean: ## remove the environment and the local stack's state
+	rm -rf $(VENV) .stack
+
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; run make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
