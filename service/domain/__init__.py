@@ -1,0 +1,1 @@
+"""What a coupon, a request and a decision are; standard library only."""

@@ -1,0 +1,55 @@
+"""A request for a coupon and the states it passes through."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """Where a request stands; only `queued` has no row in the database."""
+
+    QUEUED = "queued"
+    RETRYING = "retrying"
+    STANDBY = "standby"
+    ISSUED = "issued"
+    REFUSED = "refused"
+    DEAD = "dead"
+
+
+#: states in which a request occupies its user's one place with a coupon
+LIVE = (State.ISSUED, State.RETRYING, State.STANDBY)
+#: states that are told as a notice and do not change any more
+FINAL = (State.ISSUED, State.REFUSED, State.DEAD)
+
+
+class Code(StrEnum):
+    """Why a request was refused or is dead."""
+
+    UNKNOWN_COUPON = "unknown_coupon"
+    NOT_OPEN = "not_open"
+    CLOSED = "closed"
+    PAUSED = "paused"
+    DUPLICATE = "duplicate"
+    SOLD_OUT = "sold_out"
+    POISON = "poison"
+    EXHAUSTED = "exhausted"
+
+
+class Place(NamedTuple):
+    """Where a record lies in the log of requests: its rank within its partition is its offset."""
+
+    partition: int
+    offset: int
+
+
+class Request(NamedTuple):
+    """What one record of the log asks for; times are milliseconds since 1970 UTC."""
+
+    place: Place
+    coupon_id: int
+    user_id: int
+    request_id: str
+    requested_at_ms: int
+    #: the broker's clock when the record reached the log
+    appended_at_ms: int
+    #: it carries a request id of ours, so its window was judged at the gate
+    accepted: bool

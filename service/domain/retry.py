@@ -1,0 +1,25 @@
+"""How often a failed request is tried again, and when it is given up."""
+
+from typing import NamedTuple
+
+
+class RetryPolicy(NamedTuple):
+    """Attempts counting the first, with a delay that grows by a factor: 1 s, 2 s, given up."""
+
+    attempts: int = 3
+    delay_seconds: float = 1.0
+    multiplier: float = 2.0
+
+    def delay_after(self, attempts_made: int) -> float | None:
+        """Seconds until the next attempt, or None when attempts_made was the last."""
+        if attempts_made >= self.attempts:
+            return None
+        return self.delay_seconds * self.multiplier ** (attempts_made - 1)
+
+
+ISSUING = RetryPolicy()
+
+
+def backoff_seconds(attempts_made: int, *, first: float = 1.0, ceiling: float = 300.0) -> float:
+    """Seconds between attempts that are never given up: doubling from `first` up to `ceiling`."""
+    return float(min(first * 2 ** min(attempts_made - 1, 30), ceiling))
