@@ -1,0 +1,10 @@
+"""Every metric there is, with its meaning."""
+
+from prometheus_client import Counter, Histogram
+
+DECISIONS = Counter("coupons_decisions", "Requests decided by the issuer, by state and code", ["state", "code"])
+POLL_RECORDS = Histogram(
+    "coupons_poll_records", "Records decided in one transaction", buckets=(1, 5, 10, 50, 100, 500, 1000, 2000, 5000)
+)
+POLL_SECONDS = Histogram("coupons_poll_seconds", "From a poll's records to their commit, in seconds")
+ACCEPTS = Counter("coupons_accepts", "Answers of the API to requests for a coupon, by code", ["code"])

@@ -1,0 +1,17 @@
+"""How every process says why it cannot start: one clear message, exit status 2, no stack trace."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.domain.errors import CouponsError
+
+
+@contextmanager
+def or_say_why() -> Iterator[None]:
+    """Turns the service's own errors into a message on standard error and the end of the process."""
+    try:
+        yield
+    except CouponsError as error:
+        print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201  # for whoever starts it
+        sys.exit(2)
