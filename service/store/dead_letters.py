@@ -1,0 +1,118 @@
+"""Queries on dead letters; one that has not been forwarded to its topic is work for Celery."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from service.domain.fates import Failure
+from service.domain.record import Raw
+from service.domain.request import Code, Place, Request
+from service.store.raw import raw_columns, raw_of_row
+from service.store.tables import DeadLetterRow
+
+_letters = DeadLetterRow.__table__  # type: ignore[attr-defined]
+
+
+class DeadLetter(NamedTuple):
+    """A record that was given up, and why."""
+
+    raw: Raw
+    request: Request | None
+    code: Code
+    attempts: int
+    first_error: str
+    failure: Failure
+
+
+class Stored(NamedTuple):
+    """A dead letter on its way to the dead-letter topic."""
+
+    id: int
+    raw: Raw
+    kind: str
+    message: str
+
+
+def insert(tx: Connection, log: int, letters: Iterable[DeadLetter]) -> None:
+    """Stores dead letters of this log."""
+    rows = [_columns(log, letter) for letter in letters]
+    if rows:
+        tx.execute(_letters.insert(), rows)
+
+
+def insert_foreign(tx: Connection, letter: DeadLetter) -> bool:
+    """Stores a dead letter that someone else wrote to the topic; False when it was stored before."""
+    raw = letter.raw
+    columns = _columns(None, letter) | {
+        "partition": None,
+        "offset": None,
+        "dlt_partition": raw.place.partition,
+        "dlt_offset": raw.place.offset,
+        "forwarded_at": text("now()"),
+    }
+    statement = upsert(_letters).values(columns).on_conflict_do_nothing(index_elements=["dlt_partition", "dlt_offset"])
+    return tx.execute(statement).rowcount == 1
+
+
+def confirm(tx: Connection, log: int, origin: Place, seen_at: Place) -> bool:
+    """Notes where the listener saw a dead letter of ours; False when it is not one of ours."""
+    updated = tx.execute(
+        text(
+            "UPDATE dead_letters SET dlt_partition = coalesce(dlt_partition, :partition),"
+            " dlt_offset = coalesce(dlt_offset, :offset), forwarded_at = coalesce(forwarded_at, now())"
+            ' WHERE log_id = :log AND partition = :from_partition AND "offset" = :from_offset'
+        ),
+        {
+            "log": log,
+            "partition": seen_at.partition,
+            "offset": seen_at.offset,
+            "from_partition": origin.partition,
+            "from_offset": origin.offset,
+        },
+    )
+    return updated.rowcount == 1
+
+
+def claim(tx: Connection, lease_seconds: float, limit: int) -> list[Stored]:
+    """Leases up to `limit` dead letters that are not in their topic yet."""
+    rows = tx.execute(
+        text(
+            "UPDATE dead_letters SET lease_until = now() + make_interval(secs => :lease) WHERE id IN ("
+            " SELECT id FROM dead_letters WHERE forwarded_at IS NULL AND (lease_until IS NULL OR lease_until < now())"
+            " ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING *"
+        ),
+        {"lease": lease_seconds, "limit": limit},
+    )
+    return sorted(Stored(row.id, raw_of_row(row), row.error_kind, row.error_message) for row in rows)
+
+
+def forwarded(tx: Connection, ids: Sequence[int]) -> None:
+    """Notes that the broker has acknowledged these."""
+    tx.execute(text("UPDATE dead_letters SET forwarded_at = now() WHERE id = ANY(:ids)"), {"ids": list(ids)})
+
+
+def waiting(tx: Connection, grace_seconds: float) -> bool:
+    """Whether a dead letter waits for so long, that the hint to forward it must have been lost."""
+    query = (
+        "SELECT EXISTS (SELECT FROM dead_letters WHERE forwarded_at IS NULL"
+        " AND dead_at < now() - make_interval(secs => :grace) AND (lease_until IS NULL OR lease_until < now()))"
+    )
+    return bool(tx.execute(text(query), {"grace": grace_seconds}).scalar_one())
+
+
+def _columns(log: int | None, letter: DeadLetter) -> dict[str, object]:
+    request = letter.request
+    return {
+        "log_id": log,
+        **raw_columns(letter.raw),
+        "coupon_id": request and request.coupon_id,
+        "user_id": request and request.user_id,
+        "request_id": request and request.request_id,
+        "code": letter.code.value,
+        "attempts": letter.attempts,
+        "first_error": letter.first_error,
+        "error_kind": letter.failure.kind,
+        "error_message": letter.failure.message,
+    }

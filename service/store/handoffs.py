@@ -1,0 +1,131 @@
+"""Queries on the outbox: work for Celery, written with the decisions it follows from."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+
+class Kind(StrEnum):
+    """What is to be done about the decisions of a range."""
+
+    NOTIFY = "notify"
+    GATE = "gate"
+
+
+class Range(NamedTuple):
+    """Offsets of one partition, first and last included."""
+
+    partition: int
+    first: int
+    last: int
+
+
+class Handoff(NamedTuple):
+    """Claimed work: the requests of a range that were decided at a moment."""
+
+    id: int
+    log_id: int
+    range: Range
+    decided_at: datetime
+    attempts: int
+
+
+def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Range], decided_at: datetime) -> None:
+    """One row for each kind and partition."""
+    rows = [
+        {"kind": kind.value, "log": log, "partition": r.partition, "first": r.first, "last": r.last, "at": decided_at}
+        for kind in kinds
+        for r in ranges
+    ]
+    if rows:
+        tx.execute(
+            text(
+                "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
+                " VALUES (:kind, :log, :partition, :first, :last, :at)"
+            ),
+            rows,
+        )
+
+
+_CLAIM = text(
+    "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = attempts + 1,"
+    " delivery = coalesce(delivery, :delivery) WHERE id IN (SELECT id FROM ("
+    "  SELECT id, sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
+    "  FROM (SELECT * FROM handoffs WHERE kind = :kind AND delivery IS NOT DISTINCT FROM CAST(:known AS uuid)"
+    "   AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())"
+    "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before < :offsets) RETURNING *"
+)
+_ROWS_AT_ONCE = 500
+
+
+class Claim(NamedTuple):
+    """Rows that travel together, under an id that stays theirs."""
+
+    delivery: UUID
+    handoffs: list[Handoff]
+
+
+def claim(tx: Connection, kind: Kind, lease_seconds: float, offsets: int) -> Claim | None:
+    """Leases due work of a kind, up to about `offsets` records; what was claimed before goes first, as it was.
+
+    Claims of a kind wait for each other, so that rows which travel together are never split between two.
+    """
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtext(:kind))"), {"kind": f"handoffs {kind}"})
+    failed = tx.execute(
+        text(
+            "SELECT delivery FROM handoffs WHERE kind = :kind AND delivery IS NOT NULL AND next_attempt_at <= now()"
+            " AND (lease_until IS NULL OR lease_until < now()) ORDER BY id LIMIT 1"
+        ),
+        {"kind": kind.value},
+    ).scalar_one_or_none()
+    delivery = failed or uuid4()
+    rows = tx.execute(
+        _CLAIM,
+        {
+            "kind": kind.value,
+            "lease": lease_seconds,
+            "delivery": delivery,
+            "known": failed,
+            "rows": 1_000_000 if failed else _ROWS_AT_ONCE,
+            "offsets": 2**62 if failed else offsets,
+        },
+    ).all()
+    handoffs = sorted(
+        Handoff(
+            row.id, row.log_id, Range(row.partition, row.first_offset, row.last_offset), row.decided_at, row.attempts
+        )
+        for row in rows
+    )
+    return Claim(delivery, handoffs) if handoffs else None
+
+
+def done(tx: Connection, claim: Claim) -> None:
+    """Forgets finished work."""
+    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": claim.delivery})
+
+
+def postpone(tx: Connection, claim: Claim, seconds: float) -> None:
+    """Gives the work back, to be tried again after `seconds`."""
+    tx.execute(
+        text(
+            "UPDATE handoffs SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
+            " WHERE delivery = :delivery"
+        ),
+        {"delivery": claim.delivery, "seconds": seconds},
+    )
+
+
+def waiting(tx: Connection, grace_seconds: float) -> list[Kind]:
+    """The kinds of which work has been due for so long, that its hint must have been lost."""
+    rows = tx.execute(
+        text(
+            "SELECT DISTINCT kind FROM handoffs WHERE next_attempt_at < now() - make_interval(secs => :grace)"
+            " AND (lease_until IS NULL OR lease_until < now())"
+        ),
+        {"grace": grace_seconds},
+    )
+    return [Kind(row.kind) for row in rows]

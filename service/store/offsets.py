@@ -1,0 +1,77 @@
+"""How far each partition has been decided."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from service.store.engine import milliseconds, moment
+
+
+class Position(NamedTuple):
+    """The next offset to decide, and the moment before which all that was appended has been decided."""
+
+    next_offset: int
+    passed_at_ms: int
+
+
+class Move(NamedTuple):
+    """A partition's step from one offset to another."""
+
+    partition: int
+    expected: int
+    next_offset: int
+    passed_at_ms: int
+
+
+def log_id(tx: Connection, topic: str, topic_id: str) -> int:
+    """The number under which this life of the topic is known, given at first sight."""
+    tx.execute(
+        text("INSERT INTO logs (topic, topic_id) VALUES (:topic, :topic_id) ON CONFLICT (topic_id) DO NOTHING"),
+        {"topic": topic, "topic_id": topic_id},
+    )
+    return int(tx.execute(text("SELECT id FROM logs WHERE topic_id = :id"), {"id": topic_id}).scalar_one())
+
+
+def positions(tx: Connection, log: int, beginnings: Mapping[int, int]) -> dict[int, Position]:
+    """Where to go on, by partition; one that was never decided starts at its beginning, which is stored."""
+    tx.execute(
+        text(
+            "INSERT INTO offsets (log_id, partition, next_offset)"
+            " SELECT :log, * FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {"log": log, "partitions": list(beginnings), "offsets": list(beginnings.values())},
+    )
+    return {partition: at for partition, at in known(tx, log).items() if partition in beginnings}
+
+
+def known(tx: Connection, log: int) -> dict[int, Position]:
+    """Every stored position of the log, by partition."""
+    rows = tx.execute(text("SELECT partition, next_offset, passed_at FROM offsets WHERE log_id = :log"), {"log": log})
+    return {row.partition: Position(row.next_offset, milliseconds(row.passed_at)) for row in rows}
+
+
+_ADVANCE = text(
+    "UPDATE offsets SET next_offset = move.next_offset, passed_at = greatest(offsets.passed_at, move.passed_at)"
+    " FROM unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]), CAST(:next AS bigint[]),"
+    "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, passed_at)"
+    " WHERE offsets.log_id = :log AND offsets.partition = move.partition AND offsets.next_offset = move.expected"
+    " RETURNING offsets.partition"
+)
+
+
+def advance(tx: Connection, log: int, moves: Iterable[Move]) -> set[int]:
+    """Moves each partition that still is where expected; the others, which someone else has moved, are returned."""
+    moves = list(moves)
+    moved = tx.execute(
+        _ADVANCE,
+        {
+            "log": log,
+            "partitions": [move.partition for move in moves],
+            "expected": [move.expected for move in moves],
+            "next": [move.next_offset for move in moves],
+            "passed": [moment(move.passed_at_ms) for move in moves],
+        },
+    ).scalars()
+    return {move.partition for move in moves} - set(moved)

@@ -1,0 +1,184 @@
+"""Queries on requests: what is known, what was decided, what a user may read."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from service.domain.decide import Known, Outcome
+from service.domain.request import FINAL, Code, Place, Request, State
+from service.store.engine import driver, milliseconds, moment
+
+_LIVE = "state IN ('issued', 'retrying', 'standby')"
+
+_KNOWN = text(
+    "SELECT coupon_id, user_id, request_id, live FROM unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[]))"
+    " AS asked(coupon, uid), LATERAL ("
+    f"SELECT coupon_id, user_id, request_id, true AS live FROM requests WHERE coupon_id = coupon AND user_id = uid AND {_LIVE}"
+    " UNION ALL "
+    f"SELECT coupon_id, user_id, request_id, false FROM requests WHERE coupon_id = coupon AND user_id = uid AND NOT ({_LIVE})"
+    ") AS had"
+)
+
+
+def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Known]:
+    """What the database has of each (coupon_id, user_id); to be read after the coupons' lock, by a new snapshot."""
+    rows = tx.execute(_KNOWN, _columns(pairs))
+    found: dict[tuple[int, int], Known] = {}
+    for coupon_id, user_id, request_id, live in rows:
+        mine = found.setdefault((coupon_id, user_id), Known())
+        mine.request_ids.add(request_id)
+        mine.live = mine.live or live
+    return found
+
+
+_LIVE_IDS = text(
+    "SELECT coupon_id, user_id, request_id FROM unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[]))"
+    f" AS asked(coupon, uid) JOIN requests ON coupon_id = coupon AND user_id = uid AND {_LIVE}"
+)
+
+
+def live(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """The request id of the live request of each (coupon_id, user_id) that has one."""
+    rows = tx.execute(_LIVE_IDS, _columns(pairs))
+    return {(coupon_id, user_id): request_id for coupon_id, user_id, request_id in rows}
+
+
+def _columns(pairs: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
+    pairs = sorted(set(pairs))
+    return {"coupons": [coupon for coupon, _ in pairs], "users": [user for _, user in pairs]}
+
+
+_COPY = (
+    'COPY requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence, attempts,'
+    " requested_at, decided_at) FROM STDIN (FORMAT BINARY)"
+)
+_TYPES = ["int2", "int4", "int8", "int8", "int8", "varchar", "varchar", "varchar", "int8", "int2"] + ["timestamptz"] * 2
+
+
+def insert(tx: Connection, log: int, outcomes: Iterable[Outcome], decided_at: datetime) -> None:
+    """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
+    with driver(tx).cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_TYPES)
+        for request, state, code, sequence in outcomes:
+            copy.write_row(
+                (
+                    log,
+                    request.place.partition,
+                    request.place.offset,
+                    request.coupon_id,
+                    request.user_id,
+                    request.request_id,
+                    state.value,
+                    code and code.value,
+                    sequence,
+                    1,
+                    moment(request.requested_at_ms),
+                    decided_at if state in FINAL else None,
+                )
+            )
+
+
+_UPDATE = text(
+    "UPDATE requests SET state = new.state, code = new.code, sequence = new.sequence,"
+    " attempts = attempts + :spent, decided_at = CASE WHEN new.final THEN CAST(:decided_at AS timestamptz) END"
+    " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:states AS text[]),"
+    "  CAST(:codes AS text[]), CAST(:sequences AS bigint[]), CAST(:finals AS bool[]))"
+    '  AS new(partition, "offset", state, code, sequence, final)'
+    ' WHERE requests.log_id = :log AND requests.partition = new.partition AND requests."offset" = new."offset"'
+)
+
+
+def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: datetime, *, spent: int) -> None:
+    """Writes what became of requests that have rows already; `spent` attempts are added to each."""
+    if not outcomes:
+        return
+    tx.execute(
+        _UPDATE,
+        {
+            "log": log,
+            "spent": spent,
+            "decided_at": decided_at,
+            "partitions": [outcome.request.place.partition for outcome in outcomes],
+            "offsets": [outcome.request.place.offset for outcome in outcomes],
+            "states": [outcome.state.value for outcome in outcomes],
+            "codes": [outcome.code and outcome.code.value for outcome in outcomes],
+            "sequences": [outcome.sequence for outcome in outcomes],
+            "finals": [outcome.state in FINAL for outcome in outcomes],
+        },
+    )
+
+
+def standby(tx: Connection, log: int, coupon_id: int) -> list[Request]:
+    """The coupon's requests that wait for a held seat, in offset order."""
+    rows = tx.execute(
+        text(
+            "SELECT * FROM requests WHERE coupon_id = :coupon AND state = 'standby' AND log_id = :log"
+            ' ORDER BY partition, "offset"'
+        ),
+        {"coupon": coupon_id, "log": log},
+    )
+    return [_request(row) for row in rows]
+
+
+class Answer(NamedTuple):
+    """What the database tells of a request."""
+
+    request: Request
+    state: State
+    code: Code | None
+    sequence: int | None
+    attempts: int
+    decided_at_ms: int | None
+
+
+_FIND = text(
+    f"SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND {_LIVE} AND request_id = :request_id"
+    " UNION ALL "
+    f"SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND NOT ({_LIVE}) AND request_id = :request_id"
+    " LIMIT 1"
+)
+
+
+def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> Answer | None:
+    """The row of a request id, which names its coupon and user; None while it is undecided or was never accepted."""
+    row = tx.execute(_FIND, {"coupon": coupon_id, "uid": user_id, "request_id": request_id}).one_or_none()
+    return None if row is None else _answer(row)
+
+
+def decided(tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime) -> list[Answer]:
+    """The requests of an offset range that were decided at that very moment, in offset order."""
+    rows = tx.execute(
+        text(
+            'SELECT * FROM requests WHERE log_id = :log AND partition = :partition AND "offset" BETWEEN :first AND :last'
+            ' AND decided_at = :decided_at ORDER BY "offset"'
+        ),
+        {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at},
+    )
+    return [_answer(row) for row in rows]
+
+
+def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
+    """User and request id of every live request of the coupon."""
+    rows = tx.execute(
+        text(f"SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND {_LIVE}"), {"coupon": coupon_id}
+    )
+    return [(row.user_id, row.request_id) for row in rows]
+
+
+def _answer(row: Any) -> Answer:
+    return Answer(
+        _request(row),
+        State(row.state),
+        row.code and Code(row.code),
+        row.sequence,
+        row.attempts,
+        row.decided_at and milliseconds(row.decided_at),
+    )
+
+
+def _request(row: Any) -> Request:
+    at_ms = milliseconds(row.requested_at)
+    place = Place(row.partition, row.offset)
+    return Request(place, row.coupon_id, row.user_id, row.request_id, at_ms, at_ms, accepted=True)

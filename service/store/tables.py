@@ -1,0 +1,193 @@
+"""The tables; they never leave this room, what leaves is a value of the domain."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, LargeBinary, SmallInteger, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, MetaData, SQLModel
+
+NAMES = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    }
+)
+
+
+class Table(SQLModel):
+    """What every table shares: one metadata with one naming convention."""
+
+    metadata = NAMES
+
+
+def _moment(**options: Any) -> Any:
+    """A column of type timestamptz."""
+    return Field(sa_type=DateTime(timezone=True), **options)
+
+
+def _big(**options: Any) -> Any:
+    return Field(sa_type=BigInteger, **options)
+
+
+def _generated_key() -> Any:
+    return Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+
+
+class CouponRow(Table, table=True):
+    """A coupon and its counters; the counters are moved by the triggers on requests, never by a caller."""
+
+    __tablename__ = "coupons"
+    __table_args__ = (
+        CheckConstraint("quantity >= 1", name="quantity"),
+        CheckConstraint("waitlist >= 0", name="waitlist"),
+        CheckConstraint("issued >= 0 AND held >= 0 AND issued + held <= quantity", name="never_over_issued"),
+        CheckConstraint("closes_at > opens_at", name="window"),
+        CheckConstraint("override IN ('none', 'paused', 'closed')", name="override"),
+        {"postgresql_with": {"fillfactor": "50"}},
+    )
+    id: int | None = _generated_key()
+    name: str
+    quantity: int
+    waitlist: int = Field(sa_column_kwargs={"server_default": "0"})
+    issued: int = Field(sa_column_kwargs={"server_default": "0"})
+    held: int = Field(sa_column_kwargs={"server_default": "0"})
+    opens_at: datetime | None = _moment()
+    closes_at: datetime | None = _moment()
+    override: str = Field(sa_column_kwargs={"server_default": "none"})
+    created_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+
+
+class LogRow(Table, table=True):
+    """One life of a topic: a topic deleted and made again is another log with offsets of its own."""
+
+    __tablename__ = "logs"
+    id: int | None = Field(default=None, sa_column=Column(SmallInteger, Identity(always=True), primary_key=True))
+    topic: str
+    topic_id: str = Field(unique=True)
+
+
+class OffsetRow(Table, table=True):
+    """How far a partition has been decided; written in the transaction of the decisions themselves."""
+
+    __tablename__ = "offsets"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+    log_id: int = Field(sa_type=SmallInteger, primary_key=True, foreign_key="logs.id")
+    partition: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    next_offset: int = _big()
+    #: every record that the broker appended before this moment has been decided
+    passed_at: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
+
+
+_LIVE = "state IN ('issued', 'retrying', 'standby')"
+_FINAL = "state IN ('issued', 'refused', 'dead')"
+
+
+class RequestRow(Table, table=True):
+    """A decided request; one row per record of the log, one live row per coupon and user."""
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        CheckConstraint(f"{_LIVE} OR state IN ('refused', 'dead')", name="state"),
+        CheckConstraint("(state = 'issued') = (sequence IS NOT NULL)", name="sequence"),
+        CheckConstraint("(state IN ('refused', 'dead')) = (code IS NOT NULL)", name="code"),
+        CheckConstraint(f"({_FINAL}) = (decided_at IS NOT NULL)", name="decided_at"),
+        Index("requests_one_live", "coupon_id", "user_id", unique=True, postgresql_where=text(_LIVE)),
+        Index("requests_ended", "coupon_id", "user_id", postgresql_where=text(f"NOT ({_LIVE})")),
+        Index("requests_standby", "coupon_id", "partition", "offset", postgresql_where=text("state = 'standby'")),
+    )
+    log_id: int = Field(sa_type=SmallInteger, primary_key=True)
+    partition: int = Field(primary_key=True)
+    offset: int = _big(primary_key=True)
+    coupon_id: int = _big()
+    user_id: int = _big()
+    request_id: str
+    state: str
+    code: str | None
+    sequence: int | None = _big()
+    attempts: int = Field(sa_type=SmallInteger)
+    requested_at: datetime = _moment()
+    decided_at: datetime | None = _moment()
+
+
+class RetryRow(Table, table=True):
+    """A held request with its raw record; the Celery message is only a hint to look here."""
+
+    __tablename__ = "retries"
+    __table_args__ = (Index("retries_due", "next_attempt_at"),)
+    log_id: int = Field(sa_type=SmallInteger, primary_key=True)
+    partition: int = Field(primary_key=True)
+    offset: int = _big(primary_key=True)
+    key: bytes | None = Field(sa_type=LargeBinary)
+    value: bytes | None = Field(sa_type=LargeBinary)
+    headers: list[list[str | None]] = Field(sa_type=JSONB)
+    appended_at: datetime = _moment()
+    attempts: int = Field(sa_type=SmallInteger)
+    next_attempt_at: datetime = _moment()
+    first_error: str
+    error_kind: str
+    error_message: str
+
+
+class DeadLetterRow(Table, table=True):
+    """A request that was given up, or a record that could not be read; raw bytes kept."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        CheckConstraint("state IN ('new', 'replayed', 'discarded')", name="state"),
+        Index("dead_letters_origin", "log_id", "partition", "offset", unique=True),
+        Index("dead_letters_place", "dlt_partition", "dlt_offset", unique=True),
+        Index("dead_letters_unforwarded", "id", postgresql_where=text("forwarded_at IS NULL")),
+    )
+    id: int | None = _generated_key()
+    #: null for a dead letter that another producer wrote to the dead-letter topic
+    log_id: int | None = Field(sa_type=SmallInteger)
+    partition: int | None
+    offset: int | None = _big()
+    key: bytes | None = Field(sa_type=LargeBinary)
+    value: bytes | None = Field(sa_type=LargeBinary)
+    headers: list[list[str | None]] = Field(sa_type=JSONB)
+    appended_at: datetime = _moment()
+    coupon_id: int | None = _big()
+    user_id: int | None = _big()
+    request_id: str | None
+    code: str
+    attempts: int = Field(sa_type=SmallInteger)
+    first_error: str
+    error_kind: str
+    error_message: str
+    state: str = Field(sa_column_kwargs={"server_default": "new"})
+    dead_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    lease_until: datetime | None = _moment()
+    forwarded_at: datetime | None = _moment()
+    #: where the listener of the dead-letter topic read it
+    dlt_partition: int | None
+    dlt_offset: int | None = _big()
+
+
+class HandoffRow(Table, table=True):
+    """Work for Celery that follows from a decision, one row per poll and kind; the outbox."""
+
+    __tablename__ = "handoffs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('notify', 'gate')", name="kind"),
+        Index("handoffs_due", "kind", "next_attempt_at"),
+        Index("handoffs_delivery", "delivery", postgresql_where=text("delivery IS NOT NULL")),
+    )
+    id: int | None = _generated_key()
+    kind: str
+    log_id: int = Field(sa_type=SmallInteger)
+    partition: int
+    first_offset: int = _big()
+    last_offset: int = _big()
+    #: the rows of the range that were decided at this moment are meant, no others
+    decided_at: datetime = _moment()
+    attempts: int = Field(sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
+    next_attempt_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    lease_until: datetime | None = _moment()
+    #: set at the first try, so that the same rows travel together under the same ids ever after
+    delivery: UUID | None
