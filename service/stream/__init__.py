@@ -1,0 +1,1 @@
+"""Kafka, the order: topics, the records' form, producers and consumers; the only room that knows the client."""

@@ -1,0 +1,88 @@
+"""The settings of every Kafka client, each with its reason."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Producer
+
+from service.config import Settings
+from service.stream.topics import Group
+
+_log = logging.getLogger(__name__)
+
+
+def producer(settings: Settings) -> Producer:
+    """A producer whose acknowledgement means: in the log of every in-sync replica, once."""
+    return Producer(
+        {
+            **_common(settings),
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",  # the Java client's, so that both sides agree
+            "delivery.timeout.ms": settings.produce_timeout_ms,
+            "request.timeout.ms": settings.produce_timeout_ms,
+            "linger.ms": 2,  # many users press at once: let their records travel together
+            "queue.buffering.max.messages": 50_000,  # above it an API answers 503 at once
+        }
+    )
+
+
+def issuing_consumer(settings: Settings) -> Consumer:
+    """The issuer's consumer: it starts where the database says, never where Kafka does."""
+    return Consumer(
+        {
+            **_common(settings),
+            "group.id": Group.ISSUER,
+            **({"group.instance.id": settings.issuer_instance} if settings.issuer_instance else {}),
+            "partition.assignment.strategy": "cooperative-sticky",
+            "auto.offset.reset": "error",  # an offset outside the log is said, not guessed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 2_000,
+            "max.poll.interval.ms": 30_000,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 65_536,
+        }
+    )
+
+
+def dead_letter_consumer(settings: Settings) -> Consumer:
+    """The dead-letter listener's consumer; what it does is idempotent, so Kafka's own offsets serve."""
+    return Consumer(
+        {
+            **_common(settings),
+            "group.id": Group.DEAD_LETTERS,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "session.timeout.ms": 6_000,
+        }
+    )
+
+
+def reading_consumer(settings: Settings) -> Consumer:
+    """A consumer that is assigned by hand, belongs to no group in earnest and commits nothing."""
+    return Consumer(
+        {
+            **_common(settings),
+            "group.id": "coupon.reader",
+            "auto.offset.reset": "error",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "logger": logging.getLogger("librdkafka"),
+        "error_cb": _said(_log),
+        "reconnect.backoff.max.ms": 1_000,
+        "allow.auto.create.topics": False,
+    }
+
+
+def _said(log: logging.Logger) -> Callable[[KafkaError], None]:
+    return lambda error: log.warning("kafka client: %s", error)

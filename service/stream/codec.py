@@ -1,0 +1,117 @@
+"""The form of a record: what the report's Spring producer writes and what we write, to bytes and back."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from service.domain.coupon import ID_MOST
+from service.domain.fates import Fate, Poison, failure_of
+from service.domain.record import Fault, Raw, Record
+from service.domain.request import Place, Request
+from service.domain.request_id import RequestIds
+from service.stream.partitioner import partition_of
+
+REQUEST_ID = "request_id"
+FAULT = "fault"
+#: SQLSTATE and number of attempts that fail, for example `22012 1`
+FAULT_FORM = re.compile(r"^(22[0-9A-Z]{3}) ([1-9])$")
+VALUE_BYTES_MOST = 65_536
+#: the year 9999, the last that a timestamp of the database's driver can carry
+TIME_MOST_MS = 253_370_764_800_000
+
+
+class Payload(msgspec.Struct, frozen=True, gc=False):
+    """The report's JSON; fields it does not know are ignored."""
+
+    user_id: int = msgspec.field(name="userId")
+    coupon_id: int = msgspec.field(name="couponId")
+    request_time_millis: int = msgspec.field(name="requestTimeMillis")
+
+
+_decode = msgspec.json.Decoder(Payload).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(coupon_id: int, user_id: int, requested_at_ms: int) -> bytes:
+    """The value of a record."""
+    return _encode(Payload(user_id, coupon_id, requested_at_ms))
+
+
+def key_of(coupon_id: int) -> bytes:
+    """The key of a record: the coupon's id in decimal, so that a coupon is one ordered partition."""
+    return b"%d" % coupon_id
+
+
+def parse_fault(text: str) -> Fault | None:
+    """Reads a Fault header; None when it has another form or a class of error that is not a record's."""
+    match = FAULT_FORM.match(text)
+    return Fault(match[1], int(match[2])) if match else None
+
+
+class Reader:
+    """Reads records; what cannot be read becomes poison, never an exception."""
+
+    def __init__(self, ids: RequestIds, partitions: int, *, faults: bool) -> None:
+        self._ids = ids
+        self._partitions = partitions
+        self._faults = faults
+
+    def read(self, raw: Raw) -> Record:
+        """The record with its request, or with the failure that makes it poison."""
+        try:
+            return self._read(raw)
+        except (Poison, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return Record(raw, None, poison=failure_of(error)._replace(fate=Fate.POISON))
+
+    def _read(self, raw: Raw) -> Record:
+        payload = _payload(raw.value)
+        self._check_place(raw, payload.coupon_id)
+        headers = dict(raw.headers)
+        request_id, accepted = self._identity(headers.get(REQUEST_ID), raw, payload)
+        request = Request(
+            raw.place,
+            payload.coupon_id,
+            payload.user_id,
+            request_id,
+            payload.request_time_millis,
+            raw.appended_at_ms,
+            accepted,
+        )
+        fault = headers.get(FAULT) if self._faults else None
+        return Record(raw, request, fault=parse_fault(fault.decode()) if fault else None)
+
+    def _check_place(self, raw: Raw, coupon_id: int) -> None:
+        if raw.key != key_of(coupon_id):
+            raise Poison(f"the key is {raw.key!r}, the couponId is {coupon_id}")
+        if raw.place.partition != partition_of(coupon_id, self._partitions):
+            raise Poison(f"coupon {coupon_id} does not belong on partition {raw.place.partition}")
+
+    def _identity(self, header: bytes | None, raw: Raw, payload: Payload) -> tuple[str, bool]:
+        if header is not None:
+            text = header.decode("ascii", "replace")
+            claim = self._ids.read(text)
+            if claim and not claim.foreign and claim[:2] == (payload.coupon_id, payload.user_id):
+                return text, True
+        return self._ids.derive(raw.place, payload.coupon_id, payload.user_id, raw.appended_at_ms), False
+
+
+def _payload(value: bytes | None) -> Payload:
+    if value is None:
+        raise Poison("the record has no value")
+    if len(value) > VALUE_BYTES_MOST:
+        raise Poison(f"the value has {len(value)} bytes, {VALUE_BYTES_MOST} are the most")
+    payload = _decode(value)
+    for name, number, least in [
+        ("userId", payload.user_id, 1),
+        ("couponId", payload.coupon_id, 1),
+        ("requestTimeMillis", payload.request_time_millis, 0),
+    ]:
+        if not least <= number <= (ID_MOST if least else TIME_MOST_MS):
+            raise Poison(f"{name} is {number}, which is out of range")
+    return payload
+
+
+def raw_of(partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Any, at_ms: int) -> Raw:
+    """A record's bytes as the client hands them out; `headers` is a list of pairs, or None."""
+    return Raw(Place(partition, offset), key, value, tuple(headers or ()), at_ms)

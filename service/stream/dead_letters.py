@@ -1,0 +1,106 @@
+"""Step 7: dead letters as Spring Kafka's DeadLetterPublishingRecoverer writes them, to the topic and back.
+
+Header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_*) and the recoverer's source: strings in
+UTF-8, the partition as 4 bytes, offset and timestamp as 8 bytes, big-endian.
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from service.domain.fates import Failure, Fate
+from service.domain.record import Headers, Raw
+from service.domain.request import Place
+from service.stream.topics import Group, Topic
+
+_INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
+
+
+class Header(StrEnum):
+    """Spring Kafka's names."""
+
+    TOPIC = "kafka_dlt-original-topic"
+    PARTITION = "kafka_dlt-original-partition"
+    OFFSET = "kafka_dlt-original-offset"
+    TIMESTAMP = "kafka_dlt-original-timestamp"
+    TIMESTAMP_TYPE = "kafka_dlt-original-timestamp-type"
+    GROUP = "kafka_dlt-original-consumer-group"
+    EXCEPTION = "kafka_dlt-exception-fqcn"
+    MESSAGE = "kafka_dlt-exception-message"
+
+
+class Origin(NamedTuple):
+    """Where a dead letter says it comes from."""
+
+    topic: str
+    place: Place
+
+
+def headers(raw: Raw, kind: str, message: str) -> list[tuple[str, bytes | None]]:
+    """The record's own headers, then where it came from and why it is dead."""
+    return [
+        *raw.headers,
+        (Header.TOPIC, Topic.ISSUE_COUPON.encode()),
+        (Header.PARTITION, _INT.pack(raw.place.partition)),
+        (Header.OFFSET, _LONG.pack(raw.place.offset)),
+        (Header.TIMESTAMP, _LONG.pack(raw.appended_at_ms)),
+        (Header.TIMESTAMP_TYPE, b"LogAppendTime"),
+        (Header.GROUP, Group.ISSUER.encode()),
+        (Header.EXCEPTION, kind.encode()),
+        (Header.MESSAGE, message.encode()),
+    ]
+
+
+def origin(found: Headers) -> Origin | None:
+    """Where the dead letter comes from, or None when its headers do not say so in Spring's form."""
+    values = dict(found)
+    try:
+        return Origin(
+            (values[Header.TOPIC] or b"").decode(),
+            Place(*_INT.unpack(values[Header.PARTITION] or b""), *_LONG.unpack(values[Header.OFFSET] or b"")),
+        )
+    except (KeyError, struct.error, UnicodeDecodeError):
+        return None
+
+
+def failure(found: Headers) -> Failure:
+    """Why another producer's dead letter is dead, as far as its headers tell."""
+    values = dict(found)
+    return Failure(Fate.POISON, _text(values.get(Header.EXCEPTION)), _text(values.get(Header.MESSAGE)))
+
+
+def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], timeout_seconds: float) -> list[int]:
+    """Produces dead letters (id, raw, kind, message) to the partition they came from; the ids acknowledged."""
+    acknowledged: list[int] = []
+
+    def report(letter_id: int, error: KafkaError | None) -> None:
+        if error is None:
+            acknowledged.append(letter_id)
+
+    def on_delivery(letter_id: int) -> object:
+        return lambda error, _: report(letter_id, error)
+
+    for letter_id, raw, kind, message in letters:
+        producer.produce(
+            Topic.DEAD_LETTERS,
+            partition=raw.place.partition,
+            key=raw.key,
+            value=raw.value,
+            headers=headers(raw, kind, message),  # type: ignore[arg-type]
+            on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
+        )
+    producer.flush(timeout_seconds)
+    return acknowledged
+
+
+def is_end(message: Message) -> bool:
+    """Whether the message only tells that the partition's end was reached."""
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001  # its public name
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "replace").replace("\x00", "\ufffd")

@@ -1,0 +1,72 @@
+"""Reads a stretch of the log by hand: for the gate's repair and for the proof."""
+
+from collections.abc import Iterator
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from service.config import Settings
+from service.domain.errors import Unavailable
+from service.domain.record import Raw
+from service.stream import clients
+from service.stream.codec import raw_of
+from service.stream.topics import Topic
+
+_TIMEOUT_SECONDS = 5.0
+_AT_ONCE = 2000
+
+
+def bounds(consumer: Consumer, topic: Topic, partition: int) -> tuple[int, int]:
+    """First offset of the partition and the one after its last, as the broker has them now."""
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise Unavailable("Kafka", str(error.args[0])) from error
+    return low, high
+
+
+def read(settings: Settings, topic: Topic, partition: int, first: int | None, end: int | None = None) -> Iterator[Raw]:
+    """The records from `first` (None: the beginning) up to, not including, `end` (None: the end as of now)."""
+    consumer = clients.reading_consumer(settings)
+    try:
+        low, high = bounds(consumer, topic, partition)
+        start, stop = max(low, first or 0), high if end is None else end
+        if start < stop:
+            consumer.assign([TopicPartition(topic, partition, start)])
+            yield from _records(consumer, stop)
+    finally:
+        consumer.close()
+
+
+def _records(consumer: Consumer, stop: int) -> Iterator[Raw]:
+    while True:
+        messages = consumer.consume(_AT_ONCE, timeout=0.1) or consumer.consume(1, timeout=_TIMEOUT_SECONDS)
+        if not messages:
+            raise Unavailable("Kafka", "no record came in time")
+        for message in messages:
+            if _ended(message, stop):
+                return
+            yield raw(message)
+            if (message.offset() or 0) + 1 >= stop:
+                return
+
+
+def _ended(message: Message, stop: int) -> bool:
+    """At the end of the partition (which may lie before `stop` where transaction markers take offsets)."""
+    error = message.error()
+    if error is None:
+        return (message.offset() or 0) >= stop
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # its public name
+        return True
+    raise Unavailable("Kafka", error.str())
+
+
+def raw(message: Message) -> Raw:
+    """The bytes and place of a message that carries no error."""
+    return raw_of(
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        message.headers(),
+        message.timestamp()[1],
+    )

@@ -1,0 +1,89 @@
+"""The topics, the shape they must have, and the code that makes them or refuses others."""
+
+import logging
+from enum import StrEnum
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+
+from service.config import Settings
+from service.domain.errors import Misconfigured, Unavailable
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_SECONDS = 10.0
+
+
+class Topic(StrEnum):
+    """Every topic there is."""
+
+    ISSUE_COUPON = "ISSUE_COUPON"
+    DEAD_LETTERS = "ISSUE_COUPON.dlt"
+
+
+class Group(StrEnum):
+    """Every consumer group there is; see docs/decisions/0004 for the second."""
+
+    ISSUER = "coupon"
+    DEAD_LETTERS = "coupon.dlt"
+
+
+def ensure(settings: Settings) -> None:
+    """Makes the topics that are absent; raises Misconfigured naming each that has another shape than asked for."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    try:
+        _create(admin, settings)
+        faults = [fault for topic in Topic for fault in _faults(admin, topic, settings)]
+    except KafkaException as error:
+        raise Unavailable("Kafka", str(error.args[0])) from error
+    if faults:
+        raise Misconfigured(faults)
+
+
+def topic_id(settings: Settings, topic: Topic) -> str:
+    """The id that Kafka gave this life of the topic; a topic deleted and made again has another."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    try:
+        return str(_describe(admin, topic).topic_id)
+    except KafkaException as error:
+        raise Unavailable("Kafka", str(error.args[0])) from error
+
+
+def _create(admin: AdminClient, settings: Settings) -> None:
+    config = {
+        "message.timestamp.type": "LogAppendTime",
+        "min.insync.replicas": str(settings.topic_min_insync_replicas),
+        "retention.ms": "-1",  # the log is the evidence that the proof reads
+        "cleanup.policy": "delete",
+    }
+    wanted = [
+        NewTopic(topic.value, settings.topic_partitions, settings.topic_replication, config=config) for topic in Topic
+    ]
+    for topic, future in admin.create_topics(wanted, operation_timeout=_TIMEOUT_SECONDS).items():
+        try:
+            future.result(_TIMEOUT_SECONDS)
+            _log.info("topic made: %s", topic)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
+    partitions = _describe(admin, topic).partitions
+    replicas = min(len(partition.replicas) for partition in partitions)
+    resource = ConfigResource(ResourceType.TOPIC, topic.value)
+    config = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+    found = {
+        "partitions (TOPIC_PARTITIONS)": (len(partitions), settings.topic_partitions),
+        "replicas (TOPIC_REPLICATION)": (replicas, settings.topic_replication),
+        "message.timestamp.type": (config["message.timestamp.type"].value, "LogAppendTime"),
+        "cleanup.policy": (config["cleanup.policy"].value, "delete"),
+    }
+    return [
+        f"topic {topic}: {what} is {has}, {wants} is needed" for what, (has, wants) in found.items() if has != wants
+    ]
+
+
+def _describe(admin: AdminClient, topic: Topic) -> Any:
+    futures = admin.describe_topics(TopicCollection([topic.value]), request_timeout=_TIMEOUT_SECONDS)
+    return futures[topic.value].result(_TIMEOUT_SECONDS)
