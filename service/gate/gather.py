@@ -1,0 +1,57 @@
+"""Gathers what many callers ask at the same moment into one call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from service.domain.errors import Unavailable
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+
+class Gatherer(Generic[Ask, Answer]):
+    """While one call is under way, further callers queue up and travel together in the next."""
+
+    def __init__(
+        self,
+        part: str,
+        call: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer]]],
+        *,
+        at_once: int = 500,
+        waiting_most: int = 20_000,
+    ) -> None:
+        self._part = part
+        self._call = call
+        self._at_once = at_once
+        self._waiting_most = waiting_most
+        self._waiting: list[tuple[Ask, asyncio.Future[Answer]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, ask: Ask) -> Answer:
+        """The answer to one question; raises what the call raised, or Unavailable when too many wait."""
+        if len(self._waiting) >= self._waiting_most:
+            raise Unavailable(self._part, "too many requests wait for it")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ask, answer))
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain())
+        return await answer
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._at_once], self._waiting[self._at_once :]
+            await self._answer(batch)
+        self._task = None
+
+    async def _answer(self, batch: list[tuple[Ask, "asyncio.Future[Answer]"]]) -> None:
+        try:
+            answers = await self._call([ask for ask, _ in batch])
+        except Exception as error:  # noqa: BLE001  # every caller gets it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

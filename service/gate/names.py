@@ -1,0 +1,65 @@
+"""The gate's keys in Redis, its scripts, and the values it stores about a coupon."""
+
+from enum import StrEnum
+from importlib.resources import files
+
+from service.domain.coupon import Coupon
+
+ADMIT = files(__package__).joinpath("admit.lua").read_text()
+RELEASE = files(__package__).joinpath("release.lua").read_text()
+
+#: partition to next offset to decide, told by the issuer after each commit
+PROGRESS = "gate:progress"
+#: request ids by minting time that the broker has not been heard of yet
+UNSETTLED = "gate:unsettled"
+#: when beat's sweep last ran
+SWEPT_AT = "gate:swept_at"
+UNKNOWN = "unknown"
+UNKNOWN_SECONDS = 5
+
+
+class Verdict(StrEnum):
+    """What the gate says of a request."""
+
+    ADMITTED = "admitted"
+    #: the user has a seat, and the broker has acknowledged its request
+    DUPLICATE = "duplicate"
+    #: the user has a seat, and nobody knows yet whether its request reached the log
+    UNSETTLED = "unsettled"
+    SOLD_OUT = "sold_out"
+    NOT_OPEN = "not_open"
+    CLOSED = "closed"
+    PAUSED = "paused"
+    UNKNOWN_COUPON = "unknown_coupon"
+    #: the gate has nothing of this coupon and must be filled
+    COLD = "cold"
+
+
+def coupon_key(coupon_id: int) -> str:
+    """The hash with a coupon's capacity and window."""
+    return f"gate:{coupon_id}"
+
+
+def seats_key(coupon_id: int) -> str:
+    """The hash from user to request id."""
+    return f"gate:{coupon_id}:seats"
+
+
+def offsets_key(coupon_id: int) -> str:
+    """The hash from user to the offset of the request."""
+    return f"gate:{coupon_id}:offsets"
+
+
+def fields(coupon: Coupon) -> dict[str, str]:
+    """A coupon as the gate's hash."""
+    told = {
+        "capacity": str(coupon.quantity + coupon.waitlist),
+        "opens": _text(coupon.opens_at_ms),
+        "closes": _text(coupon.closes_at_ms),
+        "override": coupon.override.value,
+    }
+    return told | ({"sold_out": "1"} if coupon.issued >= coupon.quantity else {})
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)

@@ -1,0 +1,152 @@
+"""Keeps the gate true, from threads and workers: filling, seats given back, coupons gone, progress."""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError, WatchError
+
+from service.domain.coupon import Coupon
+from service.domain.errors import Unavailable
+from service.gate.names import (
+    PROGRESS,
+    RELEASE,
+    SWEPT_AT,
+    UNKNOWN,
+    UNKNOWN_SECONDS,
+    UNSETTLED,
+    coupon_key,
+    fields,
+    seats_key,
+)
+
+_FILL_SECONDS = 30
+_AT_ONCE = 5_000
+
+
+class Upkeep:
+    """What others tell the gate; every call raises Unavailable when Redis does not answer."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+        self._release = redis.register_script(RELEASE)
+
+    def is_cold(self, coupon_id: int) -> bool:
+        """Whether the gate has nothing of the coupon."""
+        with _answering():
+            return not self._redis.exists(coupon_key(coupon_id))
+
+    @contextmanager
+    def filling(self, coupon_id: int) -> Iterator[bool]:
+        """Lets one filler in at a time; the others are told False."""
+        name, token = f"{coupon_key(coupon_id)}:filling", secrets.token_hex(8)
+        with _answering():
+            mine = bool(self._redis.set(name, token, nx=True, ex=_FILL_SECONDS))
+        try:
+            yield mine
+        finally:
+            if mine:
+                with _answering():
+                    self._redis.delete(name)
+
+    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
+        """Makes the gate know the coupon and who has a seat; nobody is admitted before all of it is there."""
+        building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
+        rows = iter(seats)
+        with _answering():
+            filled = False
+            while some := dict(islice(rows, _AT_ONCE)):
+                self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
+                self._redis.expire(building, _FILL_SECONDS)
+                filled = True
+            self._open(coupon, building if filled else None)
+
+    def _open(self, coupon: Coupon, building: str | None) -> None:
+        """Opens a gate that is still cold; one that someone else has filled meanwhile is left as it is."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.watch(coupon_key(coupon.id))  # type: ignore[no-untyped-call]
+            if pipe.hget(coupon_key(coupon.id), "capacity") not in (None, UNKNOWN.encode()):
+                return
+            pipe.multi()
+            pipe.delete(coupon_key(coupon.id), seats_key(coupon.id))
+            if building:
+                pipe.rename(building, seats_key(coupon.id))
+                pipe.persist(seats_key(coupon.id))
+            pipe.hset(coupon_key(coupon.id), mapping=dict(fields(coupon)))
+            try:
+                pipe.execute()
+            except WatchError:
+                return  # filled meanwhile
+
+    def unknown(self, coupon_id: int) -> None:
+        """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
+        with _answering():
+            if self._redis.hsetnx(coupon_key(coupon_id), "capacity", UNKNOWN):
+                self._redis.expire(coupon_key(coupon_id), UNKNOWN_SECONDS)
+
+    def release(self, seats: Sequence[tuple[int, int, str]], tried_until_ms: int) -> int:
+        """Gives seats (coupon_id, user_id, request_id) back, each only if it still is that request's.
+
+        A request whose append was tried again after `tried_until_ms` keeps its seat. The number given back.
+        """
+        with _answering():
+            return int(self._release(args=[tried_until_ms, *(part for seat in seats for part in seat)]))
+
+    def seat(self, coupon_id: int, user_id: int) -> str | None:
+        """The request id that has the user's seat."""
+        with _answering():
+            request_id = self._redis.hget(seats_key(coupon_id), str(user_id))
+        return None if request_id is None else _text(request_id)
+
+    def sold_out(self, coupon_ids: Iterable[int]) -> None:
+        """Lets the gate refuse these coupons without counting; one it does not know stays unknown to it."""
+        with _answering():
+            for coupon_id in coupon_ids:
+                if self._redis.exists(coupon_key(coupon_id)):
+                    self._redis.hset(coupon_key(coupon_id), "sold_out", "1")
+
+    def progress(self, positions: Mapping[int, int]) -> None:
+        """Tells the next offset to decide, by partition."""
+        with _answering():
+            self._redis.hset(PROGRESS, mapping={str(partition): str(at) for partition, at in positions.items()})
+
+    def unsettled(self, tried_before_ms: int, limit: int) -> dict[str, int]:
+        """Request ids of which the broker has not been heard, with the moment of their last try, oldest first."""
+        with _answering():
+            found: list[Any] = self._redis.zrangebyscore(
+                UNSETTLED, "-inf", tried_before_ms, start=0, num=limit, withscores=True
+            )
+        return {_text(request_id): int(score) for request_id, score in found}
+
+    def settle(self, request_ids: Sequence[str]) -> None:
+        """Forgets that these were unsettled; their seats stay."""
+        if request_ids:
+            with _answering():
+                self._redis.zrem(UNSETTLED, *request_ids)
+
+    def swept(self) -> None:
+        """Notes that the sweep ran, for health checks."""
+        with _answering():
+            self._redis.set(SWEPT_AT, int(time.time()), ex=60)
+
+    def seconds_since_sweep(self) -> float | None:
+        """Seconds since the sweep ran, or None when that is longer than a minute."""
+        with _answering():
+            at = self._redis.get(SWEPT_AT)
+        return None if at is None else time.time() - int(at)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise Unavailable("Redis", str(error)) from error
