@@ -1,0 +1,125 @@
+"""Builds every client of a process, in one place; nothing connects on import."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import sleep, time
+from typing import Any
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from sqlalchemy import Engine
+
+from service.config import Settings
+from service.domain.errors import Unavailable
+from service.domain.request_id import RequestIds
+from service.domain.retry import backoff_seconds
+from service.gate.admission import Gate
+from service.gate.upkeep import Upkeep
+from service.store import engine, offsets, schema
+from service.stream import clients, topics
+from service.stream.codec import Reader
+from service.stream.log_writer import LogWriter
+from service.stream.topics import Topic
+from service.usecases.accept import Acceptor
+from service.usecases.lookup import Lookup
+from service.usecases.truth import TruthGate
+from service.usecases.warm import Warmer
+
+_log = logging.getLogger(__name__)
+_REDIS_SECONDS = 1.0
+_FLUSH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every process has: the database, the log's number in it, the reader of records, the gate's upkeep."""
+
+    settings: Settings
+    engine: Engine
+    log: int
+    reader: Reader
+    upkeep: Upkeep
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.engine.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the API's handlers use."""
+
+    settings: Settings
+    engine: Engine
+    gate: Gate
+    acceptor: Acceptor
+    lookup: Lookup
+    warmer: Warmer
+    writer: LogWriter
+
+
+def build_common(settings: Settings, name: str, connections: int = 5) -> Common:
+    """Connects to the database and to Kafka's metadata once; raises Misconfigured or Unavailable when it cannot."""
+    store = engine.build(settings.database_url, name, connections)
+    with engine.answering(store) as tx:
+        schema.check(tx)
+    topics.ensure(settings)
+    life = topics.topic_id(settings, Topic.ISSUE_COUPON)
+    with engine.answering(store) as tx:
+        log = offsets.log_id(tx, Topic.ISSUE_COUPON, life)
+    reader = Reader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
+    return Common(settings, store, log, reader, Upkeep(Redis.from_url(settings.redis_url, **_redis_options())))
+
+
+def wait_for_common(settings: Settings, name: str, connections: int = 5) -> Common:
+    """build_common, once the database and Kafka are there; says what it waits for. Raises Misconfigured."""
+    attempts = 0
+    while True:
+        try:
+            return build_common(settings, name, connections)
+        except Unavailable as error:
+            attempts += 1
+            _log.warning("waiting: %s", error)
+            sleep(backoff_seconds(attempts, first=0.5, ceiling=5))
+
+
+@asynccontextmanager
+async def build_api(common: Common) -> AsyncIterator[Api]:
+    """The API's clients, opened for as long as it runs and closed in mirror order."""
+    settings = common.settings
+    redis = AsyncRedis.from_url(settings.redis_url, **_redis_options())
+    writer = LogWriter(clients.producer(settings))
+    gate = Gate(redis)
+    ids = request_ids(settings)
+    warmer = Warmer(settings, common.engine, common.log, common.reader, common.upkeep)
+    acceptor = Acceptor(gate, TruthGate(common.engine), warmer, writer, ids, now_ms)
+    lookup = Lookup(settings, common.engine, common.log, ids, warmer, common.upkeep)
+    _log.warning("authentication is off: every caller may do everything")
+    try:
+        yield Api(settings, common.engine, gate, acceptor, lookup, warmer, writer)
+    finally:
+        if left := writer.close(_FLUSH_SECONDS):
+            _log.error("%s records were not acknowledged before the end; their callers got no 202", left)
+        await redis.aclose()
+        common.close()
+
+
+def request_ids(settings: Settings) -> RequestIds:
+    """The mint of request ids."""
+    return RequestIds(settings.mac_keys)
+
+
+def now_ms() -> int:
+    """This process's clock, milliseconds since 1970 UTC."""
+    return int(time() * 1000)
+
+
+def _redis_options() -> dict[str, Any]:
+    return {
+        "socket_timeout": _REDIS_SECONDS,
+        "socket_connect_timeout": _REDIS_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }

@@ -1,0 +1,160 @@
+"""Steps 1 to 3: asks the gate for a seat, appends the request to the log, and gives its receipt."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from service.domain.errors import Unavailable
+from service.domain.refusal import Refused
+from service.domain.request import Code, Place
+from service.domain.request_id import RequestIds
+from service.gate.admission import Gate, Judged, Seat
+from service.gate.names import Verdict
+from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
+from service.stream.log_writer import LogWriter, NotSent
+from service.usecases.truth import TruthGate
+from service.usecases.warm import Warmer
+
+_log = logging.getLogger(__name__)
+_REFUSALS = {
+    Verdict.SOLD_OUT: Code.SOLD_OUT,
+    Verdict.NOT_OPEN: Code.NOT_OPEN,
+    Verdict.CLOSED: Code.CLOSED,
+    Verdict.PAUSED: Code.PAUSED,
+    Verdict.UNKNOWN_COUPON: Code.UNKNOWN_COUPON,
+}
+
+
+class Receipt(NamedTuple):
+    """A place in line: what a 202 tells."""
+
+    request_id: str
+    coupon_id: int
+    user_id: int
+    #: records ahead in the partition, other coupons' included; None when the gate does not know
+    position: int | None
+
+
+class Acceptor:
+    """Accepts requests, many at a time."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        truth: TruthGate,
+        warmer: Warmer,
+        writer: LogWriter,
+        ids: RequestIds,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._gate = gate
+        self._truth = truth
+        self._warmer = warmer
+        self._writer = writer
+        self._ids = ids
+        self._now_ms = now_ms
+        #: appends under way in this process, by request id: a second press waits for the first one's word
+        self._under_way: dict[str, asyncio.Future[Place]] = {}
+        self._warming: dict[int, asyncio.Future[None]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def accept(self, coupon_id: int, user_id: int, fault: str | None = None) -> Receipt:
+        """A receipt once the request is in the log; raises Refused, NotSent or Unknown (both Unavailable).
+
+        After Unknown the seat is kept: the same user's repeat is appended again under the same request id.
+        """
+        now_ms = self._now_ms()
+        seat = Seat(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
+        judged = await self._judge(seat)
+        if judged.verdict is Verdict.UNSETTLED:
+            seat = seat._replace(request_id=judged.detail)
+            await self._settle(seat)
+        elif judged.verdict is not Verdict.ADMITTED:
+            raise _refused(judged)
+        place = await self._append(seat, fault)
+        return Receipt(seat.request_id, coupon_id, user_id, _position(place, judged.progress))
+
+    async def _judge(self, seat: Seat) -> Judged:
+        """The gate's word; a cold gate is filled first, and without Redis the database answers."""
+        try:
+            judged = await self._gate.admit(seat)
+            if judged.verdict is not Verdict.COLD:
+                return judged
+            await self._warm(seat.coupon_id)
+            judged = await self._gate.admit(seat)
+        except Unavailable as error:
+            if error.part != "Redis":
+                raise
+            return await self._truth.admit(seat)
+        if judged.verdict is Verdict.COLD:
+            raise Unavailable("the gate", "it is being filled")
+        return judged
+
+    async def _warm(self, coupon_id: int) -> None:
+        """One filling for all who wait for it."""
+        under_way = self._warming.get(coupon_id)
+        if under_way is None:
+            under_way = asyncio.ensure_future(asyncio.to_thread(self._warmer.warm, coupon_id))
+            self._warming[coupon_id] = under_way
+            under_way.add_done_callback(lambda _: self._warming.pop(coupon_id, None))
+        await asyncio.shield(under_way)
+
+    async def _settle(self, seat: Seat) -> None:
+        """Raises Refused(duplicate) when the first request is known to be in the log; otherwise it may be repeated."""
+        under_way = self._under_way.get(seat.request_id)
+        if under_way is not None:
+            try:
+                await asyncio.shield(under_way)
+            except Unavailable:
+                return
+            raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
+        if await self._truth.has_decided(seat):
+            raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
+
+    async def _append(self, seat: Seat, fault: str | None) -> Place:
+        """Effect first, then the answer.
+
+        Killed before the ack: nobody knows, the seat is kept. Killed after it: a repeat is appended under the same
+        request id, and the issuer takes the second record as a redelivery.
+        """
+        headers = [(REQUEST_ID, seat.request_id.encode())] + ([(FAULT, fault.encode())] if fault else [])
+        value = encode(seat.coupon_id, seat.user_id, seat.now_ms)
+        append = asyncio.ensure_future(self._writer.append(key_of(seat.coupon_id), value, headers))
+        self._under_way[seat.request_id] = append
+        append.add_done_callback(lambda _: self._settled(seat, append))
+        return await asyncio.shield(append)
+
+    def _settled(self, seat: Seat, append: "asyncio.Future[Place]") -> None:
+        """Tells the gate what became of an append, also of one whose caller has gone."""
+        error = None if append.cancelled() else append.exception()
+        if isinstance(error, NotSent):
+            note = self._gate.release(seat)
+        elif error is None and not append.cancelled():
+            note = self._gate.note(seat, append.result().offset)
+        else:
+            self._under_way.pop(seat.request_id, None)
+            return
+        task = asyncio.create_task(self._tell(seat, note))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    async def _tell(self, seat: Seat, note: Coroutine[Any, Any, None]) -> None:
+        try:
+            await note
+        except Unavailable as error:
+            _log.info("the gate was not told of an append; the sweep will settle it: %s", error)
+        finally:
+            self._under_way.pop(seat.request_id, None)
+
+
+def _refused(judged: Judged) -> Refused:
+    if judged.verdict is Verdict.DUPLICATE:
+        return Refused(Code.DUPLICATE, first_request_id=judged.detail)
+    opens_at_ms = int(judged.detail) if judged.verdict is Verdict.NOT_OPEN else None
+    return Refused(_REFUSALS[judged.verdict], opens_at_ms=opens_at_ms)
+
+
+def _position(place: Place, progress: dict[int, int]) -> int | None:
+    next_offset = progress.get(place.partition)
+    return None if next_offset is None else max(0, place.offset - next_offset)

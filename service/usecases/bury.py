@@ -1,0 +1,51 @@
+"""Step 7: forwards dead letters to their topic, and takes in what stands there."""
+
+import logging
+
+from confluent_kafka import Producer
+from sqlalchemy import Engine
+
+from service.domain.record import Raw
+from service.domain.request import Code
+from service.store import dead_letters
+from service.store.dead_letters import DeadLetter
+from service.stream import dead_letters as letters
+from service.stream.codec import Reader
+from service.stream.topics import Topic
+
+_log = logging.getLogger(__name__)
+_AT_ONCE = 500
+
+
+def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_seconds: float) -> int:
+    """Forwards what waits, up to 500 dead letters, and returns how many the broker acknowledged.
+
+    Killed before the acknowledgement is written down, the same are forwarded again after the lease; the listener
+    takes the second copy for the first. Those not acknowledged stay and are tried again after the lease.
+    """
+    with engine.begin() as tx:
+        claimed = dead_letters.claim(tx, lease_seconds, _AT_ONCE)
+    acknowledged = letters.forward(producer, claimed, timeout_seconds) if claimed else []
+    if acknowledged:
+        with engine.begin() as tx:
+            dead_letters.forwarded(tx, acknowledged)
+    return len(acknowledged)
+
+
+def take_in(engine: Engine, log: int, reader: Reader, raw: Raw) -> None:
+    """Confirms a dead letter of ours by its origin, or stores one that someone else wrote; logs either."""
+    origin = letters.origin(raw.headers)
+    failure = letters.failure(raw.headers)
+    with engine.begin() as tx:
+        ours = origin is not None and origin.topic == Topic.ISSUE_COUPON
+        if not (origin and ours and dead_letters.confirm(tx, log, origin.place, raw.place)):
+            request = reader.read(raw).request
+            dead_letters.insert_foreign(tx, DeadLetter(raw, request, Code.POISON, 0, str(failure), failure))
+    _log.error(
+        "dead letter",
+        extra={"origin": origin and tuple(origin.place), "value": _shown(raw.value), "reason": str(failure)},
+    )
+
+
+def _shown(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "backslashreplace")[:200]

@@ -1,0 +1,98 @@
+"""Reads where a request stands; never says "unknown" of one that was accepted."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+
+from service.config import Settings
+from service.domain.request import Code, State
+from service.domain.request_id import Claim, RequestIds
+from service.gate.upkeep import Upkeep
+from service.store import offsets, requests
+from service.store.engine import answering
+from service.store.offsets import Position
+from service.store.requests import Answer
+from service.stream.partitioner import partition_of
+from service.usecases.warm import Warmer
+
+#: allowance for clocks that differ between the API, the broker and the issuer
+CLOCKS_DIFFER_MS = 30_000
+
+
+class Standing(NamedTuple):
+    """What a request's own page tells; times are milliseconds since 1970 UTC."""
+
+    request_id: str
+    coupon_id: int
+    user_id: int
+    state: State
+    code: Code | None
+    sequence: int | None
+    attempts: int
+    requested_at_ms: int
+    decided_at_ms: int | None
+
+
+class Lookup:
+    """Answers from the id itself and the database; Redis may be empty."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: Upkeep
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._log = log
+        self._ids = ids
+        self._warmer = warmer
+        self._upkeep = upkeep
+
+    def find(self, request_id: str) -> Standing | None:
+        """The request's standing, or None: not an id of ours, or certainly never in the log. Raises Unavailable."""
+        claim = self._ids.read(request_id)
+        if claim is None:
+            return None
+        with answering(self._engine) as tx:
+            positions = offsets.known(tx, self._log)  # before the row: what is passed by then has its row by now
+            answer = requests.find(tx, claim.coupon_id, claim.user_id, request_id)
+        if answer:
+            return _decided(request_id, answer)
+        if claim.foreign or self._is_lost(request_id, claim, positions):
+            return None
+        return _queued(request_id, claim)
+
+    def _is_lost(self, request_id: str, claim: Claim, positions: Mapping[int, Position]) -> bool:
+        """Whether the issuer has passed every moment at which the request could be in the log, and its seat is free.
+
+        A repeat is appended under its first id, long after that was minted perhaps; its seat tells.
+        """
+        if not has_passed(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
+            return False
+        self._warmer.warm(claim.coupon_id)
+        return self._upkeep.seat(claim.coupon_id, claim.user_id) != request_id
+
+
+def has_passed(tried_at_ms: int, coupon_id: int, positions: Mapping[int, Position], settings: Settings) -> bool:
+    """Whether all that an append tried at that moment can have put into the log has been decided."""
+    position = positions.get(partition_of(coupon_id, settings.topic_partitions))
+    last_ms = tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
+    return position is not None and position.passed_at_ms > last_ms
+
+
+def _decided(request_id: str, answer: Answer) -> Standing:
+    request = answer.request
+    return Standing(
+        request_id,
+        request.coupon_id,
+        request.user_id,
+        answer.state,
+        answer.code,
+        answer.sequence,
+        answer.attempts,
+        request.requested_at_ms,
+        answer.decided_at_ms,
+    )
+
+
+def _queued(request_id: str, claim: Claim) -> Standing:
+    return Standing(request_id, claim.coupon_id, claim.user_id, State.QUEUED, None, None, 0, claim.minted_at_ms, None)

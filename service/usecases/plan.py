@@ -1,0 +1,125 @@
+"""What a write of the issuer will do: outcomes, held requests, dead letters, hand-offs."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from service.domain.coupon import Coupon
+from service.domain.decide import Outcome
+from service.domain.fates import Failure, Fate
+from service.domain.record import Fault, Raw, Record
+from service.domain.request import FINAL, Code, Place, State
+from service.store.dead_letters import DeadLetter
+from service.store.handoffs import Kind, Range
+from service.store.offsets import Move
+
+
+@dataclass(slots=True)
+class Issued:
+    """What a poll led to, for those who are told after the commit."""
+
+    #: next offset by partition, as committed
+    positions: dict[int, int]
+    #: requests that are held, to be retried
+    held: list[Place] = field(default_factory=list)
+    #: hand-offs that wait for Celery
+    kinds: set[Kind] = field(default_factory=set)
+    #: a dead letter waits to be forwarded
+    dead: bool = False
+    #: number of requests by state and code
+    counts: Counter[tuple[State, Code | None]] = field(default_factory=Counter)
+
+    def add(self, later: "Issued") -> None:
+        """Joins a later poll to this one."""
+        self.positions.update(later.positions)
+        self.held += later.held
+        self.kinds |= later.kinds
+        self.dead = self.dead or later.dead
+        self.counts.update(later.counts)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The decisions about some records of a poll, before they are written."""
+
+    records: Sequence[Record]
+    moves: list[Move]
+    coupons: Mapping[int, Coupon]
+    outcomes: list[Outcome]
+    decided_at: datetime
+    held: list[tuple[Raw, Failure]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dead = [dead_letter(record, record.poison, Code.POISON) for record in self.records if record.poison]
+
+    def fail(self, failure: Failure) -> None:
+        """Turns the plan for a single record into one that survives its failure."""
+        (record,), (outcome,) = self.records, self.outcomes
+        if outcome.state is State.ISSUED and failure.fate is Fate.RECORD:
+            self.outcomes = [Outcome(outcome.request, State.RETRYING)]
+            self.held = [(record.raw, failure)]
+        else:
+            self.outcomes = [Outcome(outcome.request, State.DEAD, Code.POISON)]
+            self.dead = [dead_letter(record, failure, Code.POISON)]
+
+    def faults(self) -> Iterable[Fault | None]:
+        """The faults on demand of the requests that are to be issued."""
+        if not any(record.fault for record in self.records):
+            return ()
+        issued = {outcome.request.place for outcome in self.outcomes if outcome.state is State.ISSUED}
+        return [record.fault for record in self.records if record.raw.place in issued]
+
+    @property
+    def ranges(self) -> list[Range]:
+        """The offsets of this write, by partition."""
+        return [Range(move.partition, move.expected, move.next_offset - 1) for move in self.moves]
+
+    def kinds(self, *, notices: bool) -> set[Kind]:
+        """The hand-offs that follow; none where there is nothing to tell."""
+        return hand_off_kinds(self.outcomes, self.coupons, notices=notices)
+
+    def tell(self, done: Issued, *, notices: bool) -> None:
+        """Adds what was committed to what is told afterwards."""
+        done.positions.update({move.partition: move.next_offset for move in self.moves})
+        done.held += [raw.place for raw, _ in self.held]
+        done.kinds |= self.kinds(notices=notices)
+        done.dead = done.dead or bool(self.dead)
+        done.counts.update((outcome.state, outcome.code) for outcome in self.outcomes)
+
+
+def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[Kind]:
+    """Notices for what is final; the gate hears of seats that come back and of coupons that are gone."""
+    kinds = set()
+    if notices and any(outcome.state in FINAL for outcome in outcomes):
+        kinds.add(Kind.NOTIFY)
+    if any(_concerns_gate(outcome, coupons) for outcome in outcomes):
+        kinds.add(Kind.GATE)
+    return kinds
+
+
+def _concerns_gate(outcome: Outcome, coupons: Mapping[int, Coupon]) -> bool:
+    if outcome.state is State.ISSUED:
+        return outcome.sequence == coupons[outcome.request.coupon_id].quantity
+    return frees_seat(outcome.state, outcome.code)
+
+
+def frees_seat(state: State, code: Code | None) -> bool:
+    """Whether the gate's seat of a request comes back: on dead, and on refused for any reason but sold_out."""
+    return state is State.DEAD or (state is State.REFUSED and code is not Code.SOLD_OUT)
+
+
+def dead_letter(record: Record, failure: Failure, code: Code) -> DeadLetter:
+    """A record that is given up at its first attempt."""
+    return DeadLetter(record.raw, record.request, code, 1, str(failure), failure)
+
+
+def moves_of(records: Sequence[Record], positions: Mapping[int, int]) -> list[Move]:
+    """Each partition's step past the last of its records."""
+    last = {record.raw.place.partition: record.raw for record in records}
+    return [
+        # records of the very millisecond of the last one may still follow it
+        Move(partition, positions[partition], raw.place.offset + 1, raw.appended_at_ms - 1)
+        for partition, raw in sorted(last.items())
+    ]

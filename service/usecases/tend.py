@@ -1,0 +1,60 @@
+"""Keeps the gate true to the database: seats that come back, coupons that are gone, appends nobody heard of."""
+
+from sqlalchemy import Connection, Engine
+
+from service.config import Settings
+from service.domain.request_id import Claim, RequestIds
+from service.gate.upkeep import Upkeep
+from service.store import coupons, handoffs, offsets, requests
+from service.store.engine import answering
+from service.store.handoffs import Kind
+from service.usecases.lookup import has_passed
+from service.usecases.notify import decisions
+from service.usecases.plan import frees_seat
+
+_RECORDS_AT_ONCE = 5_000
+_UNSETTLED_AT_ONCE = 500
+#: later than every try of an append: the request has been decided
+_ALWAYS = 2**53
+
+
+def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
+    """Does one claim of waiting work for the gate; the number of hand-offs done. Raises Unavailable without Redis.
+
+    Killed between two lines, the same is told again after the lease; telling twice changes nothing.
+    """
+    with engine.begin() as tx:
+        claim = handoffs.claim(tx, Kind.GATE, lease_seconds, _RECORDS_AT_ONCE)
+        answers = decisions(tx, claim) if claim else []
+        touched = coupons.some(tx, {answer.request.coupon_id for answer in answers})
+    if claim is None:
+        return 0
+    freed = [answer.request for answer in answers if frees_seat(answer.state, answer.code)]
+    upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], _ALWAYS)
+    upkeep.sold_out(coupon.id for coupon in touched.values() if coupon.issued >= coupon.quantity)
+    with engine.begin() as tx:
+        handoffs.done(tx, claim)
+    return len(claim.handoffs)
+
+
+def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds, upkeep: Upkeep, now_ms: int) -> int:
+    """Frees the seats of requests that certainly never reached the log; the number freed.
+
+    A request that has a row is settled; one without keeps its seat until the issuer has passed its last chance.
+    """
+    tried = upkeep.unsettled(now_ms - settings.produce_timeout_ms, _UNSETTLED_AT_ONCE)
+    claims = {request_id: claim for request_id in tried if (claim := ids.read(request_id))}
+    with answering(engine) as tx:
+        positions = offsets.known(tx, log)  # before the rows: what is passed by then has its row by now
+        decided = {request_id for request_id, claim in claims.items() if _has_row(tx, request_id, claim)}
+    upkeep.settle(sorted(decided | (tried.keys() - claims.keys())))  # an id whose key is gone can't be judged
+    freed = 0
+    for request_id in claims.keys() - decided:
+        claim, tried_at = claims[request_id], tried[request_id]
+        if has_passed(tried_at, claim.coupon_id, positions, settings):
+            freed += upkeep.release([(claim.coupon_id, claim.user_id, request_id)], tried_at)
+    return freed
+
+
+def _has_row(tx: Connection, request_id: str, claim: Claim) -> bool:
+    return requests.find(tx, claim.coupon_id, claim.user_id, request_id) is not None

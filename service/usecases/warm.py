@@ -1,0 +1,68 @@
+"""Fills a cold gate: a coupon's seats from the database and from the log's tail that nobody has decided yet."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+from sqlalchemy import Engine, text
+
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.gate.upkeep import Upkeep
+from service.store import coupons, offsets, requests
+from service.store.engine import answering
+from service.stream import log_reader
+from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
+
+_log = logging.getLogger(__name__)
+_WAIT_SECONDS = 4.0
+
+
+class Warmer:
+    """Fills the gate coupon by coupon, on demand."""
+
+    def __init__(self, settings: Settings, engine: Engine, log: int, reader: Reader, upkeep: Upkeep) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._log = log
+        self._reader = reader
+        self._upkeep = upkeep
+
+    def warm(self, coupon_id: int) -> None:
+        """Makes the gate know the coupon; waits while another process is at it. Raises Unavailable.
+
+        A request on its way to the log meanwhile may be missed, which admits one too many; the issuer refuses it.
+        """
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while self._upkeep.is_cold(coupon_id) and time.monotonic() < deadline:
+            with self._upkeep.filling(coupon_id) as mine:
+                if mine and self._upkeep.is_cold(coupon_id):
+                    self._fill(coupon_id)
+                    return
+            time.sleep(0.05)
+
+    def _fill(self, coupon_id: int) -> None:
+        with answering(self._engine) as tx:
+            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))  # seats and offset of one moment
+            coupon = coupons.get(tx, coupon_id)
+            seats = requests.seats(tx, coupon_id) if coupon else []
+            positions = offsets.known(tx, self._log)
+        if coupon is None:
+            self._upkeep.unknown(coupon_id)
+            return
+        position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
+        tail = dict(self._tail(coupon, position.next_offset if position else 0))
+        self._upkeep.fill(coupon, (tail | dict(seats)).items())
+        _log.info("gate filled", extra={"coupon_id": coupon_id, "decided": len(seats), "undecided": len(tail)})
+
+    def _tail(self, coupon: Coupon, next_offset: int) -> Iterator[tuple[int, str]]:
+        """User and request id of the accepted requests that are in the log and not decided; the first one counts."""
+        partition = partition_of(coupon.id, self._settings.topic_partitions)
+        seen: set[int] = set()
+        for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
+            request = self._reader.read(raw).request
+            if request and request.accepted and request.coupon_id == coupon.id and request.user_id not in seen:
+                seen.add(request.user_id)
+                yield request.user_id, request.request_id
