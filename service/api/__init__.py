@@ -1,0 +1,1 @@
+"""FastAPI: speaks HTTP, calls the use cases, turns errors into problems."""

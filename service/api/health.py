@@ -1,0 +1,65 @@
+"""Whether the process lives, whether it can do its work, and its numbers."""
+
+import asyncio
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from starlette.concurrency import run_in_threadpool
+
+from service.api.bodies import encode
+from service.api.reading import Parts
+from service.bootstrap import Api
+from service.domain.errors import Unavailable
+from service.store.engine import answering
+
+router = APIRouter(tags=["health"])
+_SECONDS = 1.0
+
+
+@router.get("/healthz")
+async def lives() -> dict[str, str]:
+    """200 while the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def ready(api: Parts) -> Response:
+    """503 without Kafka or PostgreSQL; without Redis 200, degraded."""
+    kafka, postgresql, redis = await asyncio.gather(
+        run_in_threadpool(_kafka, api), run_in_threadpool(_postgresql, api), _redis(api)
+    )
+    faults = [fault for fault in (kafka, postgresql) if fault]
+    body = {"ready": not faults, "faults": faults, "degraded": [redis] if redis else []}
+    return Response(encode(body), 503 if faults else 200, media_type="application/json")
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics() -> Response:
+    """The process's numbers in Prometheus's text form."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _kafka(api: Api) -> str | None:
+    try:
+        api.writer.reach(_SECONDS)
+    except Unavailable:
+        return "kafka"
+    return None
+
+
+def _postgresql(api: Api) -> str | None:
+    try:
+        with answering(api.engine) as tx:
+            tx.execute(text("SELECT 1"))
+    except Unavailable:
+        return "postgresql"
+    return None
+
+
+async def _redis(api: Api) -> str | None:
+    try:
+        await api.gate.ping()
+    except Unavailable:
+        return "redis"
+    return None

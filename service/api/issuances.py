@@ -1,0 +1,48 @@
+"""Issuances: ask for a coupon, read where a request stands."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.api.bodies import NewIssuance, encode, issuance_view, receipt_view
+from service.api.problems import openapi_problems, problem
+from service.api.reading import Parts, parse_id, read_body
+from service.bootstrap import Api
+from service.domain.errors import Unavailable
+from service.domain.request import State
+from service.stream.partitioner import partition_of
+from service.usecases.lookup import Standing
+
+router = APIRouter(tags=["issuances"])
+
+
+@router.post(
+    "/coupons/{coupon_id}/issuances", status_code=202, responses=openapi_problems(404, 409, 413, 415, 422, 503)
+)
+async def ask(coupon_id: str, request: Request, api: Parts) -> Response:
+    """Takes a place in line; 202 once the log has the request. The answer is at `Location`."""
+    coupon = parse_id(coupon_id)
+    body = await read_body(request, NewIssuance)
+    fault = request.headers.get("fault") if api.settings.fault_injection else None
+    receipt = await api.acceptor.accept(coupon, body.user_id, fault)
+    headers = {"Location": f"/issuances/{receipt.request_id}"}
+    return Response(encode(receipt_view(receipt)), 202, headers, "application/json")
+
+
+@router.get("/issuances/{request_id}", responses=openapi_problems(404, 503))
+async def read(request_id: str, api: Parts) -> Response:
+    """Where a request stands; never 404 after a 202."""
+    standing = await run_in_threadpool(api.lookup.find, request_id)
+    if standing is None:
+        return problem(404, "unknown_request", "No request with this id was ever accepted.")
+    position = await _position(api, standing) if standing.state is State.QUEUED else None
+    return Response(encode(issuance_view(standing, position)), media_type="application/json")
+
+
+async def _position(api: Api, standing: Standing) -> int | None:
+    """Records ahead in the partition, where the gate knows; only the user's present seat tells an offset."""
+    partition = partition_of(standing.coupon_id, api.settings.topic_partitions)
+    try:
+        offset, next_offset = await api.gate.ahead(standing.coupon_id, standing.user_id, partition)
+    except Unavailable:
+        return None
+    return None if offset is None or next_offset is None else max(0, offset - next_offset)

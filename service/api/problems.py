@@ -1,0 +1,104 @@
+"""Errors as answers: RFC 9457 problem details, the only place with status codes of refusals and failures."""
+
+import logging
+import math
+import secrets
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from service.bootstrap import now_ms
+from service.domain.errors import Unavailable
+from service.domain.refusal import Refused
+from service.domain.request import Code
+
+_log = logging.getLogger(__name__)
+_REFUSED = {
+    Code.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no such coupon."),
+    Code.DUPLICATE: (HTTPStatus.CONFLICT, "This user has asked for this coupon before; Location is that request."),
+    Code.SOLD_OUT: (HTTPStatus.CONFLICT, "At this instant no coupon is left."),
+    Code.NOT_OPEN: (HTTPStatus.CONFLICT, "The coupon is not open yet; Retry-After tells when it is."),
+    Code.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed."),
+    Code.PAUSED: (HTTPStatus.CONFLICT, "The coupon is paused by its operator; try again later."),
+}
+_UNAVAILABLE_SECONDS = 1
+
+
+class Invalid(Exception):
+    """What was sent cannot be read as what this call takes."""
+
+
+def problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem details answer; its request_id is in the log beside what caused it."""
+    request_id = secrets.token_hex(8)
+    body = {
+        "type": f"urn:coupons:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("answered %s %s: %s", status, code, detail, extra={"request_id": request_id})
+    return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
+
+
+def refused(error: Refused) -> Response:
+    """What the gate says, with the first request's Location or the time to wait."""
+    status, detail = _REFUSED[error.code]
+    headers = {}
+    if error.first_request_id:
+        headers["Location"] = f"/issuances/{error.first_request_id}"
+    if error.opens_at_ms:
+        headers["Retry-After"] = str(max(1, math.ceil((error.opens_at_ms - now_ms()) / 1000)))
+    return problem(status, error.code, detail, headers)
+
+
+def unavailable(error: Unavailable) -> Response:
+    """503: nothing was decided; where the outcome is unknown, the repeat is safe."""
+    headers = {"Retry-After": str(_UNAVAILABLE_SECONDS)}
+    detail = f"{error.part} does not answer. Nothing is lost: the same request may be sent again."
+    _log.warning("unavailable: %s", error)
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers)
+
+
+def invalid(detail: str) -> Response:
+    """422: what was sent, not when, is at fault."""
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem details answer."""
+
+    @app.exception_handler(Refused)
+    async def _refused(_: Request, error: Refused) -> Response:
+        return refused(error)
+
+    @app.exception_handler(Unavailable)
+    async def _unavailable(_: Request, error: Unavailable) -> Response:
+        return unavailable(error)
+
+    @app.exception_handler(Invalid)
+    async def _invalid(_: Request, error: Invalid) -> Response:
+        return invalid(str(error))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        code = HTTPStatus(error.status_code).name.lower()
+        return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> Response:
+        _log.error("a handler failed", exc_info=error)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The failure has been logged.")
+
+
+def openapi_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses' entries in the OpenAPI document."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

@@ -1,0 +1,49 @@
+"""Reads what a caller sent, strictly: ids in one spelling, bodies of one type and a bounded size."""
+
+import re
+from typing import Annotated, cast
+
+import msgspec
+from fastapi import Depends, HTTPException, Request
+
+from service.api.bodies import Body, decode
+from service.api.problems import Invalid
+from service.bootstrap import Api
+from service.domain.coupon import ID_MOST
+
+BODY_BYTES_MOST = 16_384
+_ID = re.compile(r"^[1-9][0-9]{0,18}$", re.ASCII)
+
+
+def parse_id(text: str) -> int:
+    """An id in its one decimal spelling; raises Invalid."""
+    if not _ID.match(text) or int(text) > ID_MOST:
+        raise Invalid("the id must be a decimal number from 1 to 2⁶³−1, without sign or leading zero")
+    return int(text)
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """The body, once its type, size, form and values are right; raises HTTPException 413 or 415, or Invalid."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "The body must be sent as application/json.")
+    try:
+        return decode(await _bounded(request), kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Invalid(str(error)) from None
+
+
+async def _bounded(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MOST:
+            raise HTTPException(413, f"The body may have {BODY_BYTES_MOST} bytes.", {"Connection": "close"})
+    return bytes(body)
+
+
+def parts(request: Request) -> Api:
+    """What the application was built with."""
+    return cast(Api, request.state.api)
+
+
+Parts = Annotated[Api, Depends(parts)]
