@@ -1,0 +1,16 @@
+"""Step 7: forwards dead letters to their topic."""
+
+from service.usecases import bury
+from workers.celery import app
+from workers.names import Task
+from workers.rooms import LEASE_SECONDS, rooms
+
+_PRODUCE_SECONDS = 3.0
+
+
+@app.task(name=Task.DEAD_LETTER.value)
+def forward() -> None:
+    """Forwards all that waits; what the broker does not take in time waits for the sweep."""
+    opened = rooms()
+    while bury.forward(opened.common.engine, opened.producer, LEASE_SECONDS, _PRODUCE_SECONDS):
+        pass

@@ -1,0 +1,1 @@
+"""The dedicated consumer: a process of its own that runs no Celery task."""

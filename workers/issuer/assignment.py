@@ -1,0 +1,83 @@
+"""Which partitions this issuer has, where it stands in each, and which wait to be placed at the database's offset."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from service.stream.topics import Topic
+from workers.issuer.health import Health
+
+_log = logging.getLogger(__name__)
+
+
+class Assignment:
+    """Partitions are assigned paused; only `place`, with an offset from the database, lets them flow."""
+
+    def __init__(self, consumer: Consumer, health: Health) -> None:
+        self._consumer = consumer
+        self._health = health
+        #: next offset to decide, by partition that flows
+        self.positions: dict[int, int] = {}
+        #: partitions that are ours and paused until they are placed
+        self.waiting: set[int] = set()
+        #: partitions that cannot go on without an operator
+        self.stopped: set[int] = set()
+
+    def subscribe(self) -> None:
+        """Joins the group."""
+        self._consumer.subscribe(
+            [Topic.ISSUE_COUPON], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def pause(self, partitions: Iterable[int], why: str) -> None:
+        """Drops what was read of partitions; they wait to be placed anew."""
+        ours = [partition for partition in partitions if partition in self.positions]
+        self._consumer.pause(_named(ours))
+        for partition in ours:
+            del self.positions[partition]
+            self.waiting.add(partition)
+            self._health.red(f"partition {partition}", why)
+
+    def stop(self, partition: int, why: str) -> None:
+        """Stops one partition for good: its offset in the database is not in the log."""
+        _log.error("partition %s is stopped: %s", partition, why)
+        self.pause([partition], why)
+        self.waiting.discard(partition)
+        self.stopped.add(partition)
+
+    def place(self, offsets: dict[int, int]) -> None:
+        """Lets waiting partitions flow from these offsets; one that cannot seek yet waits on."""
+        for partition in self.waiting & offsets.keys():
+            at = TopicPartition(Topic.ISSUE_COUPON, partition, offsets[partition])
+            try:
+                self._consumer.seek(at)
+                self._consumer.resume([at])
+            except KafkaException as error:
+                _log.debug("partition %s cannot be placed yet: %s", partition, error)
+                continue
+            self.waiting.discard(partition)
+            self.positions[partition] = offsets[partition]
+            self._health.green(f"partition {partition}")
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        _log.info("assigned: %s", sorted(at.partition for at in partitions))
+        named = [TopicPartition(at.topic, at.partition, OFFSET_BEGINNING) for at in partitions]
+        consumer.incremental_assign(named)
+        consumer.pause(named)
+        for at in partitions:
+            self.waiting.add(at.partition)
+            self._health.red(f"partition {at.partition}", "it waits for its offset from the database")
+
+    def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Called between polls: nothing is under way, and what was read of these partitions is dropped."""
+        _log.info("revoked: %s", sorted(at.partition for at in partitions))
+        for at in partitions:
+            self.positions.pop(at.partition, None)
+            self.waiting.discard(at.partition)
+            self.stopped.discard(at.partition)
+            self._health.green(f"partition {at.partition}")
+
+
+def _named(partitions: Iterable[int]) -> list[TopicPartition]:
+    return [TopicPartition(Topic.ISSUE_COUPON, partition) for partition in partitions]

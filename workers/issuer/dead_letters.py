@@ -1,0 +1,67 @@
+"""The listener of the dead-letter topic: logs each dead letter, confirms ours, stores those of others."""
+
+import logging
+import threading
+
+from confluent_kafka import Consumer, KafkaException, Message
+
+from service.bootstrap import Common
+from service.domain.record import Raw
+from service.domain.retry import backoff_seconds
+from service.stream import log_reader
+from service.stream.topics import Topic
+from service.usecases import bury
+
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """A consumer of its own in a thread of its own; its coming and going does not touch the issuer's group."""
+
+    def __init__(self, common: Common, consumer: Consumer) -> None:
+        self._common = common
+        self._consumer = consumer
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
+
+    def start(self) -> None:
+        """Begins to listen."""
+        self._consumer.subscribe([Topic.DEAD_LETTERS])
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finishes the one under way and leaves the group."""
+        self._stopping.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            message = self._consumer.poll(0.5)
+            if message is None:
+                continue
+            if message.error():
+                _log.warning("dead letters: %s", message.error())
+                continue
+            if self._take_in(log_reader.raw(message)):
+                self._commit(message)
+
+    def _take_in(self, raw: Raw) -> bool:
+        """Tries until it is stored, or the process ends; then another reads the same record."""
+        attempts = 0
+        while not self._stopping.is_set():
+            try:
+                bury.take_in(self._common.engine, self._common.log, self._common.reader, raw)
+            except Exception as error:  # noqa: BLE001  # nothing is dropped: the same record until it is stored
+                attempts += 1
+                _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())
+                self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5))
+            else:
+                return True
+        return False
+
+    def _commit(self, message: Message) -> None:
+        try:
+            self._consumer.commit(message=message, asynchronous=True)
+        except KafkaException as error:
+            _log.info("a dead letter will be read again: %s", error)

@@ -1,0 +1,62 @@
+"""What the issuer tells of itself on a small port: whether it can issue, why not, and its numbers."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+
+class Health:
+    """Why the issuer cannot do all its work at the moment, by subject."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {"issuer": "it is starting"}
+
+    def red(self, subject: str, reason: str) -> None:
+        """The subject is in trouble."""
+        self._reasons[subject] = reason
+
+    def green(self, subject: str) -> None:
+        """The subject is well."""
+        self._reasons.pop(subject, None)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Every trouble, by subject; empty when ready."""
+        return dict(self._reasons)
+
+
+def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
+    """Starts answering /healthz, /readyz and /metrics in a thread; raises OSError when the port is in use."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = _answer(self.path, health)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+            """Health checks are not worth a line each."""
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+def _answer(path: str, health: Health) -> tuple[int, str, bytes]:
+    reasons = health.reasons
+    if path == "/healthz":
+        return 200, "application/json", b'{"status":"ok"}'
+    if path == "/readyz":
+        return (
+            503 if reasons else 200,
+            "application/json",
+            json.dumps({"ready": not reasons, "faults": reasons}).encode(),
+        )
+    if path == "/metrics":
+        return 200, CONTENT_TYPE_LATEST, generate_latest()
+    return 404, "application/json", b'{"code":"not_found"}'

@@ -1,0 +1,74 @@
+"""After a commit: tells Celery and the gate, from a thread of its own; what it drops the sweep finds."""
+
+import logging
+import queue
+import threading
+
+from celery import Celery
+
+from service.domain.errors import Unavailable
+from service.gate.upkeep import Upkeep
+from service.usecases.plan import Issued
+from workers import hints
+
+_log = logging.getLogger(__name__)
+_WAITING_MOST = 1_000
+
+
+class Teller:
+    """The issuing thread puts and goes on; it never talks to Redis itself."""
+
+    def __init__(self, celery: Celery, upkeep: Upkeep) -> None:
+        self._celery = celery
+        self._upkeep = upkeep
+        self._polls: queue.Queue[Issued | None] = queue.Queue(_WAITING_MOST)
+        self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
+        self._thread.start()
+
+    def tell(self, issued: Issued) -> None:
+        """Never waits: above a thousand untold polls the newest is dropped."""
+        try:
+            self._polls.put_nowait(issued)
+        except queue.Full:
+            _log.warning("a poll's hints are dropped; the sweep will find its rows")
+
+    def close(self, timeout_seconds: float) -> None:
+        """Tells what waits, for so long at most."""
+        try:
+            self._polls.put(None, timeout=timeout_seconds)
+        except queue.Full:
+            return
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while (issued := self._next()) is not None:
+            try:
+                self._tell(issued)
+            except Exception as error:  # noqa: BLE001  # a hint: its row stays, the sweep finds it
+                _log.warning("hints are lost, the sweep will find the rows: %s", error)
+
+    def _next(self) -> Issued | None:
+        """What came since the last time as one: however many polls, each kind is told once."""
+        told = self._polls.get()
+        while told is not None and not self._polls.empty():
+            later = self._polls.get()
+            if later is None:
+                self._polls.put(None)
+                break
+            told.add(later)
+        return told
+
+    def _tell(self, issued: Issued) -> None:
+        try:
+            self._upkeep.progress(issued.positions)
+        except Unavailable as error:
+            _log.info("the gate was not told of the progress: %s", error)
+        hints.retry(self._celery, issued.held, attempts_made=1)
+        hints.work_waits(self._celery, issued.kinds, dead=issued.dead)
+
+
+def celery_producer() -> Celery:
+    """A Celery that only sends: no tasks, no worker."""
+    celery = Celery("issuer", set_as_current=False)
+    celery.config_from_object("celeryconfig")
+    return celery

@@ -1,0 +1,28 @@
+"""Step 6: makes one more attempt for requests that failed together; Celery's own retry does the backoff."""
+
+from typing import Any
+
+from service.domain.fates import Fate, failure_of
+from service.domain.request import Place
+from service.domain.retry import ISSUING
+from workers import hints
+from workers.celery import app
+from workers.names import Task
+from workers.rooms import rooms
+
+_SYSTEM_DELAY_SECONDS = 2
+
+
+@app.task(name=Task.RETRY.value, bind=True, max_retries=None)
+def issue(self: Any, places: list[list[int]], attempts_made: int) -> None:
+    """Places are [partition, offset]; those that fail again come back with one attempt more, as a Celery retry."""
+    try:
+        recovered = rooms().recoverer.retry([Place(*place) for place in places], attempts_made)
+    except Exception as error:
+        if failure_of(error).fate is Fate.SYSTEM:
+            raise self.retry(exc=error, countdown=_SYSTEM_DELAY_SECONDS) from error
+        raise
+    hints.work_waits(app, recovered.kinds, dead=recovered.dead)
+    if recovered.again:
+        again = [list(place) for place in recovered.again]
+        raise self.retry(args=(again, attempts_made + 1), countdown=ISSUING.delay_after(attempts_made + 1))
