@@ -6,7 +6,8 @@ Rows in PostgreSQL are the truth and beat's sweep finds what was lost: no settin
 from kombu import Queue
 
 from service import config
-from workers.names import Beat, Queue as Name, Task
+from workers.names import Beat, Task
+from workers.names import Queue as Name
 
 _settings = config.load()
 

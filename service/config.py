@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.domain.errors import Misconfigured
 
 SECRET_BYTES_LEAST = 16
-SECRET_FORM = re.compile(r"^whsec_[A-Za-z0-9+/]{32,}={0,2}$")
+SECRET_FORM = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 
 
 class Settings(BaseSettings):
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _signs(cls, secret: SecretStr, others: ValidationInfo) -> SecretStr:
-        if others.data.get("webhook_url") and not SECRET_FORM.match(secret.get_secret_value()):
+        if others.data.get("webhook_url") and not SECRET_FORM.fullmatch(secret.get_secret_value()):
             raise ValueError("WEBHOOK_URL needs it to sign notices: whsec_ and at least 24 random bytes in base64")
         return secret
 

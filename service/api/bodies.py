@@ -17,7 +17,7 @@ Body = TypeVar("Body", bound=Struct)
 class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     """A coupon to make."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
     quantity: Annotated[int, Meta(ge=1, le=QUANTITY_MOST)]
     waitlist: Annotated[int, Meta(ge=0, le=QUANTITY_MOST)] = 0
     opens_at: Annotated[datetime, Meta(tz=True)] | None = None

@@ -10,7 +10,6 @@ from service.domain.errors import Unavailable
 from service.gate.gather import Gatherer
 from service.gate.names import ADMIT, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
 
-
 #: later than every try
 _ALWAYS = 2**53
 

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from importlib.resources import files
+from typing import Any
 
 from service.domain.coupon import Coupon
 
@@ -50,8 +51,8 @@ def offsets_key(coupon_id: int) -> str:
     return f"gate:{coupon_id}:offsets"
 
 
-def fields(coupon: Coupon) -> dict[str, str]:
-    """A coupon as the gate's hash."""
+def fields(coupon: Coupon) -> dict[Any, Any]:
+    """A coupon as the gate's hash, text to text; redis-py asks for a wider type."""
     told = {
         "capacity": str(coupon.quantity + coupon.waitlist),
         "opens": _text(coupon.opens_at_ms),

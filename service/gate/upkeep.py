@@ -76,7 +76,7 @@ class Upkeep:
             if building:
                 pipe.rename(building, seats_key(coupon.id))
                 pipe.persist(seats_key(coupon.id))
-            pipe.hset(coupon_key(coupon.id), mapping=dict(fields(coupon)))
+            pipe.hset(coupon_key(coupon.id), mapping=fields(coupon))
             try:
                 pipe.execute()
             except WatchError:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from psycopg import Connection as Driver
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.domain.errors import Unavailable
 from service.domain.fates import Fate, fate_of

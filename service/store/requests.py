@@ -12,13 +12,12 @@ from service.store.engine import driver, milliseconds, moment
 
 _LIVE = "state IN ('issued', 'retrying', 'standby')"
 
+_ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
+_THEIRS = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
 _KNOWN = text(
-    "SELECT coupon_id, user_id, request_id, live FROM unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[]))"
-    " AS asked(coupon, uid), LATERAL ("
-    f"SELECT coupon_id, user_id, request_id, true AS live FROM requests WHERE coupon_id = coupon AND user_id = uid AND {_LIVE}"
-    " UNION ALL "
-    f"SELECT coupon_id, user_id, request_id, false FROM requests WHERE coupon_id = coupon AND user_id = uid AND NOT ({_LIVE})"
-    ") AS had"
+    f"SELECT coupon_id, user_id, request_id, live FROM {_ASKED}, LATERAL ("
+    f"SELECT coupon_id, user_id, request_id, true AS live {_THEIRS} {_LIVE}"
+    f" UNION ALL SELECT coupon_id, user_id, request_id, false {_THEIRS} NOT ({_LIVE})) AS had"
 )
 
 
@@ -34,8 +33,8 @@ def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, i
 
 
 _LIVE_IDS = text(
-    "SELECT coupon_id, user_id, request_id FROM unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[]))"
-    f" AS asked(coupon, uid) JOIN requests ON coupon_id = coupon AND user_id = uid AND {_LIVE}"
+    f"SELECT coupon_id, user_id, request_id FROM {_ASKED}"
+    f" JOIN requests ON coupon_id = coupon AND user_id = uid AND {_LIVE}"
 )
 
 
@@ -133,12 +132,8 @@ class Answer(NamedTuple):
     decided_at_ms: int | None
 
 
-_FIND = text(
-    f"SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND {_LIVE} AND request_id = :request_id"
-    " UNION ALL "
-    f"SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND NOT ({_LIVE}) AND request_id = :request_id"
-    " LIMIT 1"
-)
+_HIS = "SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
+_FIND = text(f"{_HIS} {_LIVE} UNION ALL {_HIS} NOT ({_LIVE}) LIMIT 1")
 
 
 def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> Answer | None:
@@ -151,8 +146,8 @@ def decided(tx: Connection, log: int, partition: int, first: int, last: int, dec
     """The requests of an offset range that were decided at that very moment, in offset order."""
     rows = tx.execute(
         text(
-            'SELECT * FROM requests WHERE log_id = :log AND partition = :partition AND "offset" BETWEEN :first AND :last'
-            ' AND decided_at = :decided_at ORDER BY "offset"'
+            "SELECT * FROM requests WHERE log_id = :log AND partition = :partition AND decided_at = :decided_at"
+            ' AND "offset" BETWEEN :first AND :last ORDER BY "offset"'
         ),
         {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at},
     )

@@ -15,7 +15,7 @@ from service.stream.partitioner import partition_of
 REQUEST_ID = "request_id"
 FAULT = "fault"
 #: SQLSTATE and number of attempts that fail, for example `22012 1`
-FAULT_FORM = re.compile(r"^(22[0-9A-Z]{3}) ([1-9])$")
+FAULT_FORM = re.compile(r"(22[0-9A-Z]{3}) ([1-9])")
 VALUE_BYTES_MOST = 65_536
 #: the year 9999, the last that a timestamp of the database's driver can carry
 TIME_MOST_MS = 253_370_764_800_000
@@ -45,7 +45,7 @@ def key_of(coupon_id: int) -> bytes:
 
 def parse_fault(text: str) -> Fault | None:
     """Reads a Fault header; None when it has another form or a class of error that is not a record's."""
-    match = FAULT_FORM.match(text)
+    match = FAULT_FORM.fullmatch(text)
     return Fault(match[1], int(match[2])) if match else None
 
 

@@ -1,7 +1,7 @@
 """Step 7: dead letters as Spring Kafka's DeadLetterPublishingRecoverer writes them, to the topic and back.
 
-Header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_*) and the recoverer's source: strings in
-UTF-8, the partition as 4 bytes, offset and timestamp as 8 bytes, big-endian.
+Header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_*) and the recoverer's source:
+strings in UTF-8, the partition as 4 bytes, offset and timestamp as 8 bytes, big-endian.
 """
 
 import struct

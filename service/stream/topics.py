@@ -1,6 +1,7 @@
 """The topics, the shape they must have, and the code that makes them or refuses others."""
 
 import logging
+import time
 from enum import StrEnum
 from typing import Any
 
@@ -85,5 +86,13 @@ def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
 
 
 def _describe(admin: AdminClient, topic: Topic) -> Any:
-    futures = admin.describe_topics(TopicCollection([topic.value]), request_timeout=_TIMEOUT_SECONDS)
-    return futures[topic.value].result(_TIMEOUT_SECONDS)
+    """The topic as the broker has it; what was made a moment ago may take another one to be known."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while True:
+        futures = admin.describe_topics(TopicCollection([topic.value]), request_timeout=_TIMEOUT_SECONDS)
+        try:
+            return futures[topic.value].result(_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)

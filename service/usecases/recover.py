@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Engine
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome, Tally, settle
 from service.domain.fates import Failure
-from service.domain.record import Record
 from service.domain.request import Code, Place, Request, State
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, faults, handoffs, requests, retries

@@ -92,7 +92,7 @@ class Loop:
         began = time.monotonic()
         try:
             issued = self._issuer.issue(records, self._assignment.positions)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
             self._trouble(records, error)
             return
         self._failures = 0

@@ -1,7 +1,7 @@
 """The first tables: coupons, the log's offsets, requests and what waits for Celery."""
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"

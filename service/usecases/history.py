@@ -1,0 +1,26 @@
+"""What clients were told, as they wrote it down: one JSON object a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One call's answer as its client had it; unknown: no answer, or a 5xx."""
+
+    user_id: int
+    coupon_id: int
+    outcome: Literal["accepted", "refused", "unknown"]
+    code: str | None = None
+    #: of the receipt, or of the first request where the answer was `duplicate`
+    request_id: str | None = None
+
+
+def read(path: Path) -> Iterator[Told]:
+    """The file's lines; raises msgspec.MsgspecError at one that has another form."""
+    decoder = msgspec.json.Decoder(Told)
+    with path.open("rb") as lines:
+        for line in lines:
+            yield decoder.decode(line)
