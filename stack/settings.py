@@ -1,0 +1,84 @@
+"""Where everything is: what the user gave and what the stack starts, as the environment of the processes."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from stack import ports
+from stack.files import kept_secret
+from stack.parts import kafka, postgres, valkey
+from stack.parts.surroundings import LOOPBACK, ROOT
+
+ADDRESSES = {
+    "kafka": ("KAFKA_BOOTSTRAP_SERVERS",),
+    "postgres": ("DATABASE_URL",),
+    "valkey": ("REDIS_URL", "CELERY_BROKER_URL"),
+}
+"""Part → the variables that say where it is; if all are given, it is not started."""
+
+LISTENERS = {
+    "kafka": ("kafka", "kafka_controller"),
+    "postgres": ("postgres",),
+    "valkey": ("valkey",),
+    "api": ("api",),
+    "issuer": ("issuer",),
+    "flower": ("flower",),
+}
+"""Part → the names of the ports it listens on."""
+
+PORT_VARIABLES = {"API_PORT": "api", "ISSUER_PORT": "issuer", "FLOWER_PORT": "flower"}
+EXPORTED = ("REQUEST_ID_KEYS", *PORT_VARIABLES, *(f"{name.upper()}_URL" for name in PORT_VARIABLES.values()))
+
+
+def to_start(names: Iterable[str], given: Mapping[str, str]) -> list[str]:
+    """The named parts, without those that the user gave."""
+    return [name for name in names if name not in ADDRESSES or not all(map(given.get, ADDRESSES[name]))]
+
+
+def choose_ports(
+    memory: Path, names: Iterable[str], given: Mapping[str, str], preferred: Mapping[str, int]
+) -> dict[str, int]:
+    """A free port for everything the named parts listen on; raises PortTaken if the user's own choice is in use."""
+    listening = [port for name in names for port in LISTENERS.get(name, ())]
+    chosen = ports.chosen_by_user(given, {var: name for var, name in PORT_VARIABLES.items() if name in listening})
+    return ports.assign(memory, {name: preferred.get(name) for name in listening if name not in chosen}) | chosen
+
+
+def environment(directory: Path, chosen: Mapping[str, int], given: Mapping[str, str]) -> dict[str, str]:
+    """What the application's processes are told: the user's own environment, completed."""
+    set_by_user = {name: value for name, value in given.items() if value}
+    completed = {
+        "REQUEST_ID_KEYS": kept_secret(directory / "request_id_keys"),
+        "ISSUER_INSTANCE": "issuer-0",
+        "FLOWER_UNAUTHENTICATED_API": "true",
+        **_addresses(chosen),
+        **set_by_user,
+    }
+    python_path = ":".join(filter(None, (str(ROOT), given.get("PYTHONPATH"))))
+    return completed | _own_addresses(chosen) | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1"}
+
+
+def exports(complete: Mapping[str, str]) -> dict[str, str]:
+    """What a shell needs to run one of the processes by hand."""
+    names = [*(variable for variables in ADDRESSES.values() for variable in variables), *EXPORTED]
+    return {name: complete[name] for name in names if name in complete}
+
+
+def _addresses(chosen: Mapping[str, int]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if "kafka" in chosen:
+        found["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap_servers(chosen["kafka"])
+    if "postgres" in chosen:
+        found["DATABASE_URL"] = postgres.url(chosen["postgres"])
+    if "valkey" in chosen:
+        found["REDIS_URL"] = valkey.url(chosen["valkey"], database=0)
+        found["CELERY_BROKER_URL"] = valkey.url(chosen["valkey"], database=1)
+    return found
+
+
+def _own_addresses(chosen: Mapping[str, int]) -> dict[str, str]:
+    found = {"API_HOST": LOOPBACK, "ISSUER_HOST": LOOPBACK}
+    for variable, name in PORT_VARIABLES.items():
+        if name in chosen:
+            found[variable] = str(chosen[name])
+            found[f"{name.upper()}_URL"] = f"http://{LOOPBACK}:{chosen[name]}"
+    return found
