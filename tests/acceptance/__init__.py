@@ -1,0 +1,1 @@
+"""The whole system: real processes on real parts, as users have them."""

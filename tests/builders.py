@@ -1,0 +1,73 @@
+"""Builds values for tests: defaults, one override at a time."""
+
+from service.domain.coupon import Coupon, Override
+from service.domain.record import Raw, Record
+from service.domain.request import Place, Request
+from service.domain.request_id import RequestIds
+from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
+from service.stream.partitioner import partition_of
+
+AT_MS = 1_767_225_600_000
+PARTITIONS = 6
+
+
+def coupon(
+    coupon_id: int = 1,
+    quantity: int = 10,
+    issued: int = 0,
+    held: int = 0,
+    *,
+    waitlist: int = 0,
+    opens_at_ms: int | None = None,
+    closes_at_ms: int | None = None,
+    override: Override = Override.NONE,
+) -> Coupon:
+    """A coupon as the database has it."""
+    return Coupon(coupon_id, "a coupon", quantity, waitlist, issued, held, opens_at_ms, closes_at_ms, override)
+
+
+def request(
+    offset: int, user_id: int | None = None, coupon_id: int = 1, *, request_id: str | None = None, accepted: bool = True
+) -> Request:
+    """A request at an offset; by default each offset is another user."""
+    return Request(
+        Place(0, offset),
+        coupon_id,
+        offset + 1 if user_id is None else user_id,
+        f"request-{offset}" if request_id is None else request_id,
+        AT_MS + offset,
+        AT_MS + offset,
+        accepted,
+    )
+
+
+def raw(
+    ids: RequestIds,
+    coupon_id: int,
+    user_id: int,
+    offset: int,
+    *,
+    fault: str | None = None,
+    request_id: str | None = None,
+) -> Raw:
+    """A record as the API writes it, at the place where Kafka would put it."""
+    name = request_id or ids.mint(coupon_id, user_id, AT_MS)
+    headers = [(REQUEST_ID, name.encode())] + ([(FAULT, fault.encode())] if fault else [])
+    place = Place(partition_of(coupon_id, PARTITIONS), offset)
+    return Raw(place, key_of(coupon_id), encode(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset)
+
+
+def records(
+    reader: Reader,
+    ids: RequestIds,
+    coupon_id: int,
+    users: range,
+    *,
+    first: int = 0,
+    faults: dict[int, str] | None = None,
+) -> list[Record]:
+    """One record for each user, from offset `first` on; `faults` by user id."""
+    return [
+        reader.read(raw(ids, coupon_id, user, first + number, fault=(faults or {}).get(user)))
+        for number, user in enumerate(users)
+    ]
