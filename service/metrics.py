@@ -7,4 +7,4 @@ POLL_RECORDS = Histogram(
     "coupons_poll_records", "Records decided in one transaction", buckets=(1, 5, 10, 50, 100, 500, 1000, 2000, 5000)
 )
 POLL_SECONDS = Histogram("coupons_poll_seconds", "From a poll's records to their commit, in seconds")
-ACCEPTS = Counter("coupons_accepts", "Answers of the API to requests for a coupon, by code", ["code"])
+ANSWERS = Counter("coupons_answers", "Answers of the API to requests for a coupon, by code", ["code"])

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -32,11 +34,9 @@ class Group(StrEnum):
 def ensure(settings: Settings) -> None:
     """Makes the topics that are absent; raises Misconfigured naming each that has another shape than asked for."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-    try:
+    with _answering():
         _create(admin, settings)
         faults = [fault for topic in Topic for fault in _faults(admin, topic, settings)]
-    except KafkaException as error:
-        raise Unavailable("Kafka", str(error.args[0])) from error
     if faults:
         raise Misconfigured(faults)
 
@@ -44,10 +44,18 @@ def ensure(settings: Settings) -> None:
 def topic_id(settings: Settings, topic: Topic) -> str:
     """The id that Kafka gave this life of the topic; a topic deleted and made again has another."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-    try:
+    with _answering():
         return str(_describe(admin, topic).topic_id)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
     except KafkaException as error:
         raise Unavailable("Kafka", str(error.args[0])) from error
+    except TimeoutError as error:
+        raise Unavailable("Kafka", "no broker answered in time") from error
 
 
 def _create(admin: AdminClient, settings: Settings) -> None:

@@ -11,6 +11,7 @@ from service.domain.request import Code, Place
 from service.domain.request_id import RequestIds
 from service.gate.admission import Gate, Judged, Seat
 from service.gate.names import Verdict
+from service.metrics import ANSWERS
 from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
 from service.stream.log_writer import LogWriter, NotSent
 from service.usecases.truth import TruthGate
@@ -64,6 +65,18 @@ class Acceptor:
 
         After Unknown the seat is kept: the same user's repeat is appended again under the same request id.
         """
+        try:
+            receipt = await self._accept(coupon_id, user_id, fault)
+        except Refused as refusal:
+            ANSWERS.labels(refusal.code).inc()
+            raise
+        except Unavailable:
+            ANSWERS.labels("unavailable").inc()
+            raise
+        ANSWERS.labels("accepted").inc()
+        return receipt
+
+    async def _accept(self, coupon_id: int, user_id: int, fault: str | None) -> Receipt:
         now_ms = self._now_ms()
         seat = Seat(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
         judged = await self._judge(seat)

@@ -11,8 +11,8 @@ from service.domain.fates import Failure
 from service.domain.record import Record
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, faults, handoffs, offsets, requests, retries
-from service.usecases.halves import in_halves
-from service.usecases.plan import Issued, Plan, moves_of
+from service.usecases.plan import Issued, Plan, moves_of, ranges_of
+from service.usecases.segments import in_segments
 
 
 class Issuer:
@@ -27,42 +27,52 @@ class Issuer:
         """Decides the records of a poll, which stand in offset order within each partition.
 
         `positions` is the next offset that the database is believed to have, by partition. Records that fail by
-        themselves are held or dead-lettered; a system failure is raised, and what was committed before it stays.
-        Raises Fenced when a partition is not where it is believed to be; nothing of that write stays.
+        themselves are held or dead-lettered. A system failure is raised, and so is Fenced when a partition is not
+        where it is believed to be; then nothing has happened. Killed at any line before the commit: the same.
         """
-        done = Issued(positions=dict(positions))
-        in_halves(
-            records, lambda some: self._write(some, done), lambda one, failure: self._give_way(one, failure, done)
-        )
-        return done
-
-    def _write(self, records: Sequence[Record], done: Issued) -> None:
-        """Any line may be the last one run: before the commit nothing has happened, after it everything has."""
-        with self._engine.begin() as tx:
-            plan = self._plan(tx, records, done.positions)
-            self._store(tx, plan)
-        plan.tell(done, notices=self._notices)
-
-    def _give_way(self, record: Record, failure: Failure, done: Issued) -> None:
-        """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
-        with self._engine.begin() as tx:
-            plan = self._plan(tx, [record], done.positions)
-            plan.fail(failure)
-            self._store(tx, plan)
-        plan.tell(done, notices=self._notices)
-
-    def _plan(self, tx: Connection, records: Sequence[Record], positions: Mapping[int, int]) -> Plan:
         moves = moves_of(records, positions)
-        if fenced := offsets.advance(tx, self._log, moves):
-            raise Fenced(fenced)
-        asked = [record.request for record in records if record.request]
-        locked = coupons.lock(tx, {request.coupon_id for request in asked})
-        known = requests.known(tx, {(request.coupon_id, request.user_id) for request in asked})
-        return Plan(records, moves, locked, decide(asked, locked, known), datetime.now(UTC))
+        with self._engine.begin() as tx:
+            if fenced := offsets.advance(tx, self._log, moves):
+                raise Fenced(fenced)
+            poll = _Poll(tx, self._log, records, notices=self._notices)
+            in_segments(records, poll.write, poll.give_way)
+            handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
+        poll.issued.positions = {move.partition: move.next_offset for move in moves}
+        return poll.issued
 
-    def _store(self, tx: Connection, plan: Plan) -> None:
-        requests.insert(tx, self._log, plan.outcomes, plan.decided_at)
-        retries.insert(tx, self._log, plan.held, plan.decided_at + timedelta(seconds=ISSUING.delay_seconds))
-        dead_letters.insert(tx, self._log, plan.dead)
-        handoffs.insert(tx, self._log, plan.kinds(notices=self._notices), plan.ranges, plan.decided_at)
-        faults.raise_first(tx, plan.faults(), attempt=1)
+
+class _Poll:
+    """A poll under way: its transaction, its moment, and its coupons, locked all at once and in id order."""
+
+    def __init__(self, tx: Connection, log: int, records: Sequence[Record], *, notices: bool) -> None:
+        self._tx = tx
+        self._log = log
+        self._notices = notices
+        self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
+        self.decided_at = datetime.now(UTC)
+        self.issued = Issued()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Decides and writes records as one; raises what the database says, and then nothing of it stays."""
+        with self._tx.begin_nested():
+            self._store(self._plan(records))
+
+    def give_way(self, record: Record, failure: Failure) -> None:
+        """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
+        plan = self._plan([record])
+        plan.fail(failure)
+        self._store(plan)
+
+    def _plan(self, records: Sequence[Record]) -> Plan:
+        if self.issued.counts:  # an earlier segment of this poll has moved the counters
+            self._coupons = coupons.some(self._tx, self._coupons)
+        asked = [record.request for record in records if record.request]
+        known = requests.known(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+        return Plan(records, self._coupons, decide(asked, self._coupons, known))
+
+    def _store(self, plan: Plan) -> None:
+        requests.insert(self._tx, self._log, plan.outcomes, self.decided_at)
+        retries.insert(self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUING.delay_seconds))
+        dead_letters.insert(self._tx, self._log, plan.dead)
+        faults.raise_first(self._tx, plan.faults(), attempt=1)
+        plan.tell(self.issued, notices=self._notices)

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
@@ -20,7 +19,7 @@ class Issued:
     """What a poll led to, for those who are told after the commit."""
 
     #: next offset by partition, as committed
-    positions: dict[int, int]
+    positions: dict[int, int] = field(default_factory=dict)
     #: requests that are held, to be retried
     held: list[Place] = field(default_factory=list)
     #: hand-offs that wait for Celery
@@ -41,13 +40,11 @@ class Issued:
 
 @dataclass(slots=True)
 class Plan:
-    """The decisions about some records of a poll, before they are written."""
+    """The decisions about some records of a poll, before they are written; one that is written can be told."""
 
     records: Sequence[Record]
-    moves: list[Move]
     coupons: Mapping[int, Coupon]
     outcomes: list[Outcome]
-    decided_at: datetime
     held: list[tuple[Raw, Failure]] = field(default_factory=list)
     dead: list[DeadLetter] = field(init=False)
 
@@ -71,20 +68,10 @@ class Plan:
         issued = {outcome.request.place for outcome in self.outcomes if outcome.state is State.ISSUED}
         return [record.fault for record in self.records if record.raw.place in issued]
 
-    @property
-    def ranges(self) -> list[Range]:
-        """The offsets of this write, by partition."""
-        return [Range(move.partition, move.expected, move.next_offset - 1) for move in self.moves]
-
-    def kinds(self, *, notices: bool) -> set[Kind]:
-        """The hand-offs that follow; none where there is nothing to tell."""
-        return hand_off_kinds(self.outcomes, self.coupons, notices=notices)
-
     def tell(self, done: Issued, *, notices: bool) -> None:
-        """Adds what was committed to what is told afterwards."""
-        done.positions.update({move.partition: move.next_offset for move in self.moves})
+        """Adds what was written to what is told after the commit."""
         done.held += [raw.place for raw, _ in self.held]
-        done.kinds |= self.kinds(notices=notices)
+        done.kinds |= hand_off_kinds(self.outcomes, self.coupons, notices=notices)
         done.dead = done.dead or bool(self.dead)
         done.counts.update((outcome.state, outcome.code) for outcome in self.outcomes)
 
@@ -123,3 +110,8 @@ def moves_of(records: Sequence[Record], positions: Mapping[int, int]) -> list[Mo
         Move(partition, positions[partition], raw.place.offset + 1, raw.appended_at_ms - 1)
         for partition, raw in sorted(last.items())
     ]
+
+
+def ranges_of(moves: Sequence[Move]) -> list[Range]:
+    """The offsets of a poll, by partition."""
+    return [Range(move.partition, move.expected, move.next_offset - 1) for move in moves]

@@ -16,8 +16,8 @@ from service.store.dead_letters import DeadLetter
 from service.store.handoffs import Kind, Range
 from service.store.retries import Held
 from service.stream.codec import Reader
-from service.usecases.halves import in_halves
 from service.usecases.plan import hand_off_kinds
+from service.usecases.segments import in_segments
 
 
 @dataclass(slots=True)
@@ -43,38 +43,34 @@ class Recoverer:
         """Makes one more attempt for those that have had exactly `attempts_made`; others are left as they are.
 
         Requests that succeed are issued; one that fails by itself is due again, or dead after its last attempt.
-        System failures are raised and spend no attempt.
+        System failures are raised, spend no attempt and leave everything as it was.
         """
         done = Recovered()
-        in_halves(
-            sorted(places),
-            lambda some: self._issue(some, attempts_made, done),
-            lambda one, failure: self._fail(one, attempts_made, failure, done),
-        )
+        with self._engine.begin() as tx:
+            held = retries.take(tx, self._log, sorted(places), attempts_made)
+            taken = [(one, request) for one in held if (request := self._reader.read(one.raw).request)]
+            coupons.lock(tx, {request.coupon_id for _, request in taken})
+            in_segments(
+                taken,
+                lambda some: self._issue(tx, some, done),
+                lambda one, failure: self._fail(tx, *one, failure, done),
+            )
         return done
 
-    def _issue(self, places: Sequence[Place], attempts_made: int, done: Recovered) -> None:
-        with self._engine.begin() as tx:
-            records = [self._reader.read(held.raw) for held in retries.take(tx, self._log, places, attempts_made)]
-            if not records:
-                return
-            asked = [record.request for record in records if record.request]
-            locked = coupons.lock(tx, {request.coupon_id for request in asked})
-            outcomes = seated(asked, locked)
-            self._store(tx, outcomes, locked, done)
-            retries.remove(tx, self._log, [record.raw.place for record in records])
-            faults.raise_first(tx, (record.fault for record in records), attempts_made + 1)
+    def _issue(self, tx: Connection, taken: Sequence[tuple[Held, Request]], done: Recovered) -> None:
+        with tx.begin_nested():
+            asked = [request for _, request in taken]
+            locked = coupons.some(tx, {request.coupon_id for request in asked})
+            self._store(tx, seated(asked, locked), locked, done)
+            retries.remove(tx, self._log, [request.place for request in asked])
+            faults.raise_first(tx, [self._reader.read(held.raw).fault for held, _ in taken], taken[0][0].attempts + 1)
 
-    def _fail(self, place: Place, attempts_made: int, failure: Failure, done: Recovered) -> None:
-        delay = ISSUING.delay_after(attempts_made + 1)
-        with self._engine.begin() as tx:
-            for held in retries.take(tx, self._log, [place], attempts_made):
-                request = self._reader.read(held.raw).request
-                assert request is not None, "only a request that was read is ever held"
-                if delay is None:
-                    self._bury(tx, held, request, failure, done)
-                else:
-                    self._postpone(tx, request, failure, delay, done)
+    def _fail(self, tx: Connection, held: Held, request: Request, failure: Failure, done: Recovered) -> None:
+        delay = ISSUING.delay_after(held.attempts + 1)
+        if delay is None:
+            self._bury(tx, held, request, failure, done)
+        else:
+            self._postpone(tx, request, failure, delay, done)
 
     def _postpone(self, tx: Connection, request: Request, failure: Failure, delay: float, done: Recovered) -> None:
         now = datetime.now(UTC)
@@ -84,7 +80,7 @@ class Recoverer:
 
     def _bury(self, tx: Connection, held: Held, request: Request, failure: Failure, done: Recovered) -> None:
         """Gives the seat up and the dead letter to the store; forwarding it may wait, this decision does not."""
-        locked = coupons.lock(tx, [request.coupon_id])
+        locked = coupons.some(tx, [request.coupon_id])
         self._store(tx, [Outcome(request, State.DEAD, Code.EXHAUSTED)], locked, done)
         letter = DeadLetter(held.raw, request, Code.EXHAUSTED, held.attempts + 1, held.first_error, failure)
         dead_letters.insert(tx, self._log, [letter])

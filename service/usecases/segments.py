@@ -1,4 +1,4 @@
-"""One bad item costs a split, not the batch: halves that fail are halved again, down to the one."""
+"""One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -10,24 +10,24 @@ Item = TypeVar("Item")
 _DECIDE_AGAIN_MOST = 3
 
 
-def in_halves(
-    items: Sequence[Item],
-    write: Callable[[Sequence[Item]], None],
-    failed: Callable[[Item, Failure], None],
+def in_segments(
+    items: Sequence[Item], write: Callable[[Sequence[Item]], None], failed: Callable[[Item, Failure], None]
 ) -> None:
-    """Calls `write` for all items, in order; `failed` for each single one whose own failure stopped its write.
+    """Writes all items in order, all at once if that works; `failed` takes each single one whose own write failed.
 
-    System failures are raised as they came; what was written before them stays written.
+    `write` must leave nothing behind when it raises. System failures are raised as they came.
     """
-    failure = _try(items, write)
-    if failure is None:
-        return
-    if len(items) == 1:
-        failed(items[0], failure)
-        return
-    middle = len(items) // 2
-    in_halves(items[:middle], write, failed)
-    in_halves(items[middle:], write, failed)
+    at, size = 0, len(items)
+    while at < len(items):
+        some = items[at : at + size]
+        failure = _try(some, write)
+        if failure is None:
+            at, size = at + len(some), size * 2
+        elif len(some) > 1:
+            size = len(some) // 2
+        else:
+            failed(some[0], failure)
+            at += 1
 
 
 def _try(items: Sequence[Item], write: Callable[[Sequence[Item]], None]) -> Failure | None:

@@ -1,0 +1,104 @@
+"""One bad item costs a split, not the batch."""
+
+from collections.abc import Callable, Sequence
+from math import ceil, log2
+
+import psycopg
+import pytest
+
+from service.domain.errors import Unavailable
+from service.domain.fates import Failure, Fate
+from service.usecases.segments import in_segments
+
+TWICE = psycopg.errors.UniqueViolation("another writer decided first")
+
+
+class Writes:
+    """Writes numbers unless one of them fails; notes what was written and what was given up, in order."""
+
+    def __init__(self, failures: dict[int, Callable[[], Exception]]) -> None:
+        self.failures = failures
+        self.calls = 0
+        self.log: list[int] = []
+        self.failed: list[tuple[int, Failure]] = []
+
+    def write(self, some: Sequence[int]) -> None:
+        self.calls += 1
+        for number in some:
+            if failure := self.failures.get(number):
+                raise failure()
+        self.log += some
+
+    def give_up(self, number: int, failure: Failure) -> None:
+        self.log.append(number)
+        self.failed.append((number, failure))
+
+    def run(self, count: int) -> None:
+        in_segments(range(count), self.write, self.give_up)
+
+
+def test_a_good_batch_is_one_write() -> None:
+    """Step 4: a poll without trouble is one transaction."""
+    writes = Writes({})
+
+    writes.run(500)
+
+    assert (writes.calls, writes.log, writes.failed) == (1, list(range(500)), [])
+
+
+@pytest.mark.parametrize("bad", [0, 1, 249, 250, 498, 499])
+def test_one_bad_record_costs_a_few_splits_and_keeps_the_order(bad: int) -> None:
+    """Step 5: one bad record of 500 never fails the others, is found in about 3·log2 writes, and order is kept."""
+    writes = Writes({bad: lambda: ValueError("bad")})
+
+    writes.run(500)
+
+    assert writes.calls <= 1 + 3 * ceil(log2(500))
+    assert writes.log == list(range(500))
+    assert [number for number, _ in writes.failed] == [bad]
+    assert writes.failed[0][1].message == "bad"
+
+
+def test_nothing_but_bad_records_are_all_given_up_in_order() -> None:
+    """Step 5: each record's failure is its own."""
+    writes = Writes({number: lambda: ValueError("bad") for number in range(9)})
+
+    writes.run(9)
+
+    assert [number for number, _ in writes.failed] == list(range(9))
+
+
+def test_a_system_failure_is_raised_and_what_was_written_stays() -> None:
+    """Step 5: nobody is given up for the system's trouble, which is raised as it came."""
+    writes = Writes({1: lambda: ValueError("bad"), 6: lambda: Unavailable("PostgreSQL", "it went away")})
+
+    with pytest.raises(Unavailable, match="it went away"):
+        writes.run(8)
+
+    assert writes.log == [0, 1, 2, 3, 4]
+    assert [number for number, _ in writes.failed] == [1]
+
+
+def test_who_lost_a_race_reads_and_decides_again() -> None:
+    """Step 5: a unique violation splits nothing and gives nobody up; the same write is decided anew."""
+    errors = iter([TWICE, TWICE])
+    done: list[Sequence[int]] = []
+
+    def write(some: Sequence[int]) -> None:
+        if error := next(errors, None):
+            raise error
+        done.append(some)
+
+    in_segments(range(8), write, lambda number, _: pytest.fail(f"{number} was given up"))
+
+    assert done == [range(8)]
+
+
+def test_deciding_again_has_an_end() -> None:
+    """Step 5: a unique violation that never goes away is the record's own failure at last."""
+    writes = Writes({0: lambda: TWICE})
+
+    writes.run(1)
+
+    assert writes.calls == 3
+    assert writes.failed[0][1].fate is Fate.DECIDE_AGAIN
