@@ -1,0 +1,27 @@
+# One image for every process of the service; `entrypoint` knows each by one word.
+FROM python:3.13-slim-trixie AS builder
+WORKDIR /source
+RUN python -m venv --without-pip /opt/coupons
+COPY requirements.lock requirements-dev.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/coupons install --require-hashes --only-binary :all: --requirement requirements.lock
+# What builds the wheel is locked like the rest: hatchling and all it requires, which the tests compare.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    sed -nE '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
+    && pip install --require-hashes --only-binary :all: --requirement build.lock
+COPY pyproject.toml README.md celeryconfig.py ./
+COPY service service
+COPY workers workers
+RUN hatchling build --target wheel --directory /wheel \
+    && pip --python /opt/coupons install --no-deps --no-index /wheel/*.whl
+
+FROM python:3.13-slim-trixie
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin coupons
+COPY --from=builder /opt/coupons /opt/coupons
+COPY --chmod=755 entrypoint /usr/local/bin/
+ENV PATH=/opt/coupons/bin:$PATH \
+    PYTHONUNBUFFERED=1
+WORKDIR /srv
+USER 10001
+ENTRYPOINT ["entrypoint"]
+CMD ["api"]
