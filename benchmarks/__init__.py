@@ -1,0 +1,1 @@
+"""Measurements on the local stack; figures are only compared within one run."""
