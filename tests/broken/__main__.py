@@ -1,0 +1,70 @@
+"""Applies each patch to a copy of the project and expects its test to fail: `make broken`.
+
+A patch opens with lines `Promise:`, `Guard:` and `Test:` (a pytest node id); the diff follows.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".stack", "__pycache__", ".*_cache", ".hypothesis")
+#: pytest's exit status when tests ran and some failed; anything else is not the red that is wanted
+_TESTS_FAILED = 1
+_SECONDS_MOST = 240
+
+
+class Patch(NamedTuple):
+    """A guard taken out, and the test that must notice."""
+
+    path: Path
+    promise: str
+    guard: str
+    test: str
+
+
+def main() -> int:
+    """Prints a line for each patch; the number of those whose test did not fail."""
+    chosen = [Path(name).stem for name in sys.argv[1:]]
+    patches = [
+        read(path) for path in sorted(Path(__file__).parent.glob("*.patch")) if not chosen or path.stem in chosen
+    ]
+    green = sum(not is_red(patch) for patch in patches)
+    print(f"{len(patches)} guards taken out, {green} not noticed")
+    return green
+
+
+def read(path: Path) -> Patch:
+    """The patch's opening lines."""
+    said = dict(line.split(": ", 1) for line in path.read_text().split("\ndiff ")[0].strip().splitlines())
+    return Patch(path, said["Promise"], said["Guard"], said["Test"])
+
+
+def is_red(patch: Patch) -> bool:
+    """Whether the patched copy fails the patch's test, and the copy without it passes."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "project"
+        shutil.copytree(_ROOT, copy, ignore=_LEFT_OUT)
+        whole = run(copy, patch.test)
+        subprocess.run(["git", "apply", str(patch.path)], cwd=copy, check=True)
+        broken = run(copy, patch.test)
+    red = whole == 0 and broken == _TESTS_FAILED
+    verdict = "red, as it should be" if red else f"NOT NOTICED (exit {whole} whole, {broken} broken)"
+    print(f"{patch.promise} {patch.path.stem}: without {patch.guard}: {verdict}", flush=True)
+    return red
+
+
+def run(copy: Path, test: str) -> int:
+    """The exit status of pytest for one test in the copy; one that hangs has failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *test.split()]
+    try:
+        return subprocess.run(command, cwd=copy, capture_output=True, timeout=_SECONDS_MOST, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return _TESTS_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
