@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.domain.coupon import ID_MOST, QUANTITY_MOST, Coupon
+from service.store.engine import milliseconds
+from service.stream.codec import TIME_MOST_MS
 from service.usecases.accept import Receipt
 from service.usecases.lookup import Standing
 
@@ -24,7 +26,9 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     closes_at: Annotated[datetime, Meta(tz=True)] | None = None
 
     def __post_init__(self) -> None:
-        if self.opens_at and self.closes_at and self.closes_at <= self.opens_at:
+        opens = None if self.opens_at is None else _storable("opens_at", self.opens_at)
+        closes = None if self.closes_at is None else _storable("closes_at", self.closes_at)
+        if opens is not None and closes is not None and closes <= opens:
             raise ValueError("closes_at must be after opens_at")
 
 
@@ -132,6 +136,13 @@ def issuance_view(standing: Standing, position: int | None) -> IssuanceView:
         datetime.fromtimestamp(standing.requested_at_ms / 1000, UTC),
         _time(standing.decided_at_ms),
     )
+
+
+def _storable(name: str, at: datetime) -> int:
+    at_ms = milliseconds(at)
+    if not 0 <= at_ms <= TIME_MOST_MS:
+        raise ValueError(f"{name} must lie between the years 1970 and 9998")
+    return at_ms
 
 
 def _time(at_ms: int | None) -> datetime | None:

@@ -44,9 +44,12 @@ def live(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, in
     return {(coupon_id, user_id): request_id for coupon_id, user_id, request_id in rows}
 
 
-def _columns(pairs: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
-    pairs = sorted(set(pairs))
-    return {"coupons": [coupon for coupon, _ in pairs], "users": [user for _, user in pairs]}
+def _columns(pairs: Iterable[tuple[int, int]]) -> dict[str, str]:
+    """The pairs as two array literals: text is several times faster to make than the driver's lists."""
+    pairs = list(pairs)
+    coupons = ",".join(str(coupon) for coupon, _ in pairs)
+    users = ",".join(str(user) for _, user in pairs)
+    return {"coupons": f"{{{coupons}}}", "users": f"{{{users}}}"}
 
 
 _COPY = (

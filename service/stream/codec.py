@@ -1,7 +1,7 @@
 """The form of a record: what the report's Spring producer writes and what we write, to bytes and back."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,12 +21,16 @@ VALUE_BYTES_MOST = 65_536
 TIME_MOST_MS = 253_370_764_800_000
 
 
+_Id = Annotated[int, msgspec.Meta(ge=1, le=ID_MOST)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_MOST_MS)]
+
+
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """The report's JSON; fields it does not know are ignored."""
 
-    user_id: int = msgspec.field(name="userId")
-    coupon_id: int = msgspec.field(name="couponId")
-    request_time_millis: int = msgspec.field(name="requestTimeMillis")
+    user_id: _Id = msgspec.field(name="userId")
+    coupon_id: _Id = msgspec.field(name="couponId")
+    request_time_millis: _Time = msgspec.field(name="requestTimeMillis")
 
 
 _decode = msgspec.json.Decoder(Payload).decode
@@ -101,15 +105,7 @@ def _payload(value: bytes | None) -> Payload:
         raise Poison("the record has no value")
     if len(value) > VALUE_BYTES_MOST:
         raise Poison(f"the value has {len(value)} bytes, {VALUE_BYTES_MOST} are the most")
-    payload = _decode(value)
-    for name, number, least in [
-        ("userId", payload.user_id, 1),
-        ("couponId", payload.coupon_id, 1),
-        ("requestTimeMillis", payload.request_time_millis, 0),
-    ]:
-        if not least <= number <= (ID_MOST if least else TIME_MOST_MS):
-            raise Poison(f"{name} is {number}, which is out of range")
-    return payload
+    return _decode(value)
 
 
 def raw_of(partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Any, at_ms: int) -> Raw:

@@ -1,5 +1,6 @@
 """Runs the issuer: `python -m workers.issuer`."""
 
+import gc
 import signal
 from contextlib import ExitStack
 
@@ -39,7 +40,14 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         listener.start()
+        _spare_the_collector()
         loop.run()
+
+
+def _spare_the_collector() -> None:
+    """A poll makes thousands of small values that die with it, without cycles: looking for cycles costs a quarter."""
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 if __name__ == "__main__":
