@@ -26,6 +26,7 @@ from service.gate.names import (
 
 _FILL_SECONDS = 30
 _AT_ONCE = 5_000
+_COLD = (None, UNKNOWN.encode())
 
 
 class Upkeep:
@@ -36,9 +37,9 @@ class Upkeep:
         self._release = redis.register_script(RELEASE)
 
     def is_cold(self, coupon_id: int) -> bool:
-        """Whether the gate has nothing of the coupon."""
+        """Whether the gate has nothing of the coupon, or believes that it does not exist."""
         with _answering():
-            return not self._redis.exists(coupon_key(coupon_id))
+            return self._redis.hget(coupon_key(coupon_id), "capacity") in _COLD
 
     @contextmanager
     def filling(self, coupon_id: int) -> Iterator[bool]:
@@ -69,7 +70,7 @@ class Upkeep:
         """Opens a gate that is still cold; one that someone else has filled meanwhile is left as it is."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.watch(coupon_key(coupon.id))  # type: ignore[no-untyped-call]
-            if pipe.hget(coupon_key(coupon.id), "capacity") not in (None, UNKNOWN.encode()):
+            if pipe.hget(coupon_key(coupon.id), "capacity") not in _COLD:
                 return
             pipe.multi()
             pipe.delete(coupon_key(coupon.id), seats_key(coupon.id))

@@ -52,7 +52,7 @@ def insert_foreign(tx: Connection, letter: DeadLetter) -> bool:
         "dlt_offset": raw.place.offset,
         "forwarded_at": text("now()"),
     }
-    statement = upsert(_letters).values(columns).on_conflict_do_nothing(index_elements=["dlt_partition", "dlt_offset"])
+    statement = upsert(_letters).values(columns).on_conflict_do_nothing()
     return tx.execute(statement).rowcount == 1
 
 

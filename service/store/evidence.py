@@ -12,14 +12,17 @@ class Row(NamedTuple):
     """What the database has of one record of the log."""
 
     offset: int
+    coupon_id: int | None
+    user_id: int | None
     request_id: str | None
     state: str
 
 
 _ROWS = text(
-    'SELECT "offset", request_id, state FROM requests WHERE log_id = :log AND partition = :partition'
+    'SELECT "offset", coupon_id, user_id, request_id, state FROM requests'
+    " WHERE log_id = :log AND partition = :partition"
     " UNION ALL "
-    "SELECT \"offset\", NULL, 'poison' FROM dead_letters"
+    "SELECT \"offset\", NULL, NULL, NULL, 'poison' FROM dead_letters"
     " WHERE log_id = :log AND partition = :partition AND code = 'poison' AND request_id IS NULL"
     " ORDER BY 1"
 )
@@ -60,14 +63,18 @@ def over_issued(tx: Connection, log: int) -> dict[str, int]:
 
 
 def twice(tx: Connection, log: int) -> dict[str, int]:
-    """Users with more than one live request for a coupon, and request ids with more than one row."""
+    """Users with more than one live request for a coupon, ids with more than one row, duplicates of nothing."""
     return _numbers(
         tx,
         """
         SELECT (SELECT count(*) FROM (SELECT FROM requests WHERE state IN ('issued', 'retrying', 'standby')
                 GROUP BY coupon_id, user_id HAVING count(*) > 1) AS users) AS users_with_two,
                (SELECT count(*) FROM (SELECT FROM requests WHERE log_id = :log
-                GROUP BY coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two
+                GROUP BY coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two,
+               (SELECT count(*) FROM requests AS later WHERE log_id = :log AND code = 'duplicate' AND NOT EXISTS (
+                   SELECT FROM requests AS first WHERE first.log_id = :log AND first.coupon_id = later.coupon_id
+                   AND first.user_id = later.user_id AND first."offset" < later."offset"
+                   AND first.code IS DISTINCT FROM 'duplicate')) AS duplicates_of_nothing
         """,
         log,
     )

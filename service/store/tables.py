@@ -140,7 +140,15 @@ class DeadLetterRow(Table, table=True):
     __table_args__ = (
         CheckConstraint("state IN ('new', 'replayed', 'discarded')", name="state"),
         Index("dead_letters_origin", "log_id", "partition", "offset", unique=True),
-        Index("dead_letters_place", "dlt_partition", "dlt_offset", unique=True),
+        # the append time tells the lives of a topic apart that was deleted and made again
+        Index(
+            "dead_letters_foreign",
+            "dlt_partition",
+            "dlt_offset",
+            "appended_at",
+            unique=True,
+            postgresql_where=text("log_id IS NULL"),
+        ),
         Index("dead_letters_unforwarded", "id", postgresql_where=text("forwarded_at IS NULL")),
     )
     id: int | None = _generated_key()

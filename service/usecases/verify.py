@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, text
 
 from service.config import Settings
 from service.domain.record import Raw
-from service.domain.request import FINAL
+from service.domain.request import FINAL, Request
 from service.domain.request_id import Claim, RequestIds
 from service.store import engine, evidence, offsets, requests
 from service.store.evidence import Row
@@ -16,6 +16,8 @@ from service.stream import log_reader
 from service.stream.codec import Reader
 from service.stream.topics import Topic
 from service.usecases.history import Told
+
+_TWICE = ("users_with_two", "request_ids_with_two", "duplicates_of_nothing")
 
 
 class Check(NamedTuple):
@@ -51,7 +53,7 @@ class Verifier:
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             checks = [
                 Check("P1", "never over-issued", evidence.over_issued(tx, self._log), ("over_issued", "miscounted")),
-                Check("P2", "one per user", evidence.twice(tx, self._log), ("users_with_two", "request_ids_with_two")),
+                Check("P2", "one per user", evidence.twice(tx, self._log), _TWICE),
                 Check(
                     "P3",
                     "in order",
@@ -99,8 +101,19 @@ class Verifier:
         if row is None:
             again = request and requests.find(tx, request.coupon_id, request.user_id, request.request_id)
             return "redelivered" if again else "lost"
-        same = row.state == "poison" if request is None else row.request_id == request.request_id
-        return None if same or row.state == "dead" else "contradicted"
+        return None if self._agrees(row, request) else "contradicted"
+
+    def _agrees(self, row: Row, request: Request | None) -> bool:
+        """A record without a request has no request's row; one with a request has that of the same id and user.
+
+        An id that was derived before a key's rotation is another text for the same claim.
+        """
+        if request is None or row.request_id is None:
+            return request is None and row.state in ("poison", "dead")
+        same = row.request_id == request.request_id or (
+            not request.accepted and self._ids.read(row.request_id) == self._ids.read(request.request_id)
+        )
+        return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
 
     def _answers(self, tx: Connection, history: Iterable[Told]) -> dict[str, int]:
         """Each receipt is in the log, each `duplicate` names the user's own first request, and no row came unasked."""

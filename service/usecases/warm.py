@@ -38,7 +38,7 @@ class Warmer:
         deadline = time.monotonic() + _WAIT_SECONDS
         while self._upkeep.is_cold(coupon_id) and time.monotonic() < deadline:
             with self._upkeep.filling(coupon_id) as mine:
-                if mine and self._upkeep.is_cold(coupon_id):
+                if mine:
                     self._fill(coupon_id)
                     return
             time.sleep(0.05)

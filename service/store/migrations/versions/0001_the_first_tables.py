@@ -61,7 +61,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
     )
     op.create_index("dead_letters_origin", "dead_letters", ["log_id", "partition", "offset"], unique=True)
-    op.create_index("dead_letters_place", "dead_letters", ["dlt_partition", "dlt_offset"], unique=True)
+    op.create_index(
+        "dead_letters_foreign",
+        "dead_letters",
+        ["dlt_partition", "dlt_offset", "appended_at"],
+        unique=True,
+        postgresql_where=sa.text("log_id IS NULL"),
+    )
     op.create_index(
         "dead_letters_unforwarded",
         "dead_letters",
