@@ -1,8 +1,10 @@
 """Builds values for tests: defaults, one override at a time."""
 
+from sqlalchemy import Connection, text
+
 from service.domain.coupon import Coupon, Override
 from service.domain.record import Raw, Record
-from service.domain.request import Place, Request
+from service.domain.request import FINAL, Code, Place, Request, State
 from service.domain.request_id import RequestIds
 from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
 from service.stream.partitioner import partition_of
@@ -71,3 +73,34 @@ def records(
         reader.read(raw(ids, coupon_id, user, first + number, fault=(faults or {}).get(user)))
         for number, user in enumerate(users)
     ]
+
+
+def insert_request(
+    tx: Connection,
+    offset: int,
+    *,
+    coupon_id: int,
+    user_id: int | None = None,
+    state: State = State.ISSUED,
+    sequence: int | None = None,
+    log: int = 1,
+) -> None:
+    """A row written past all code of the service, as a buggy caller would."""
+    tx.execute(
+        text(
+            'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
+            " attempts, requested_at, decided_at) VALUES (:log, 0, :offset, :coupon, :uid, :name, :state, :code,"
+            " :sequence, 1, now(), CASE WHEN :final THEN now() END)"
+        ),
+        {
+            "log": log,
+            "offset": offset,
+            "coupon": coupon_id,
+            "uid": offset + 1 if user_id is None else user_id,
+            "name": f"request-{offset}",
+            "state": state.value,
+            "code": Code.SOLD_OUT.value if state in (State.REFUSED, State.DEAD) else None,
+            "sequence": sequence,
+            "final": state in FINAL,
+        },
+    )

@@ -1,0 +1,39 @@
+"""The gate from outside asyncio: many users at its door at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+from redis.asyncio import Redis as AsyncRedis
+
+from service.gate.admission import Gate, Judged, Seat
+from tests.builders import AT_MS
+
+
+class Door:
+    """The gate, a call at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def admit(self, *seats: Seat) -> list[Judged]:
+        """What the gate says to each of these, who all ask at the same moment."""
+        return asyncio.run(self._admit(seats))
+
+    async def _admit(self, seats: Sequence[Seat]) -> list[Judged]:
+        async with AsyncRedis.from_url(self._url) as redis:
+            gate = Gate(redis)
+            return await asyncio.gather(*(gate.admit(seat) for seat in seats))
+
+    def note(self, seat: Seat, offset: int) -> None:
+        """Tells the gate of the broker's acknowledgement."""
+
+        async def note() -> None:
+            async with AsyncRedis.from_url(self._url) as redis:
+                await Gate(redis).note(seat, offset)
+
+        asyncio.run(note())
+
+
+def seat(user_id: int, name: str = "", coupon_id: int = 1, now_ms: int = AT_MS) -> Seat:
+    """A user's claim under an id of his own."""
+    return Seat(coupon_id, user_id, name or f"request-of-{user_id}", now_ms)

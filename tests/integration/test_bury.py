@@ -1,0 +1,113 @@
+"""Dead letters: forwarded once acknowledged, confirmed by their origin, strangers' taken in, none lost."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.record import Raw
+from service.domain.request import Place
+from service.domain.request_id import RequestIds
+from service.store import dead_letters as stored
+from service.stream import clients, dead_letters, log_reader
+from service.stream.codec import Reader
+from service.stream.topics import Topic
+from service.usecases import bury
+from service.usecases.issue import Issuer
+from tests.builders import AT_MS, raw
+from tests.integration.conftest import Ask
+from tests.waiting import eventually
+
+SECONDS = 5.0
+TINY = 0.05
+
+
+@pytest.fixture
+def poison(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: Callable[..., Coupon],
+    ids: RequestIds,
+    reader: Reader,
+) -> list[Raw]:
+    """Two records that could not be read, and are dead letters."""
+    coupon = make_coupon()
+    bad = [raw(ids, coupon.id, 1, offset)._replace(value=b"\x00not json") for offset in (0, 1)]
+    issuer.issue([reader.read(one) for one in bad], positions)
+    return bad
+
+
+def _seen(settings: Settings, letters: list[Raw]) -> list[Raw]:
+    """Our letters as they stand in the dead-letter topic; that of other tests may hold more."""
+    found = log_reader.read(settings, Topic.DEAD_LETTERS, letters[0].place.partition, None)
+    return [one for one in found if one.value == letters[0].value][-len(letters) :]
+
+
+def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
+    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+) -> None:
+    """Step 7: same partition, key, value and headers, Spring's after them; the listener knows it for ours."""
+    assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2
+    seen = _seen(settings, poison)
+    for letter in seen:
+        bury.take_in(store, log, reader, letter)
+
+    for before, after in zip(poison, seen, strict=True):
+        assert (after.key, after.value, after.place.partition) == (before.key, before.value, before.place.partition)
+        assert after.headers[: len(before.headers)] == before.headers
+        assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.place)
+    assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.place.offset,) for one in seen]
+    assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 0
+
+
+def test_a_second_copy_is_taken_for_the_first(
+    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+) -> None:
+    """P7: killed between the acknowledgement and its note, the same is forwarded again and changes nothing."""
+    bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
+    first = _seen(settings, poison)[0]
+
+    for letter in (first, first._replace(place=first.place._replace(offset=2**40))):
+        bury.take_in(store, log, reader, letter)
+
+    assert ask("SELECT count(*) FROM dead_letters") == [(2,)]
+    assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.place.offset,)]
+
+
+def test_what_the_broker_did_not_take_waits(poison: list[Raw], settings: Settings, store: Engine, ask: Ask) -> None:
+    """Step 7: nothing waits for the topic, and nothing is lost while it is away."""
+    away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 100})
+
+    assert bury.forward(store, clients.producer(away), TINY, timeout_seconds=0.1) == 0
+
+    assert ask("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(len(poison),)]
+    assert eventually(lambda: bury.forward(store, clients.producer(settings), SECONDS, SECONDS)) == 2
+    with store.begin() as tx:
+        assert not stored.waiting(tx, grace_seconds=0)
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_strangers_dead_letter_is_stored_once(store: Engine, log: int, reader: Reader, ask: Ask) -> None:
+    """Step 7: a letter of another producer, or with an origin that is not ours, is kept for the operators."""
+    letter = Raw(Place(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
+
+    for _ in range(2):
+        bury.take_in(store, log, reader, letter)
+
+    (row,) = ask("SELECT value, error_message, partition, dlt_offset FROM dead_letters WHERE log_id IS NULL")
+    assert row == (b"\xff", "no \ufffd reason", None, 0)
+
+
+def test_a_dead_letter_topic_that_was_made_again_is_read_from_its_beginning(
+    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+) -> None:
+    """Step 4: a topic deleted and made again is another log; its offsets begin anew and stop nobody."""
+    bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
+    first, second = _seen(settings, poison)
+    bury.take_in(store, log, reader, first)
+
+    bury.take_in(store, log, reader, second._replace(place=first.place))
+
+    assert ask("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]

@@ -1,0 +1,106 @@
+"""The gate: one round trip says admitted, or why not."""
+
+import pytest
+from redis import Redis
+
+from service.domain.coupon import Coupon, Override
+from service.gate.admission import Judged
+from service.gate.names import Verdict
+from service.gate.upkeep import Upkeep
+from tests.builders import AT_MS, coupon
+from tests.door import Door, seat
+
+
+def _verdicts(judged: list[Judged]) -> list[Verdict]:
+    return [one.verdict for one in judged]
+
+
+def test_as_many_as_there_are_seats_get_in(door: Door, upkeep: Upkeep) -> None:
+    """Step 2: quantity + waitlist users are admitted in the order they came, the next hears sold_out."""
+    upkeep.fill(coupon(quantity=2, waitlist=1), [])
+
+    judged = door.admit(*(seat(user) for user in range(1, 5)))
+
+    assert _verdicts(judged) == [*[Verdict.ADMITTED] * 3, Verdict.SOLD_OUT]
+    assert [one.detail for one in judged[:3]] == ["request-of-1", "request-of-2", "request-of-3"]
+
+
+def test_a_repeat_gets_the_first_ones_id(door: Door, upkeep: Upkeep) -> None:
+    """Step 2: while the first is unheard of the repeat is unsettled, after the broker's ack it is a duplicate."""
+    upkeep.fill(coupon(), [])
+    door.admit(seat(7, "first"))
+
+    (before,) = door.admit(seat(7, "second"))
+    door.note(seat(7, "first"), 3)
+    (after,) = door.admit(seat(7, "third"))
+
+    assert (before.verdict, before.detail) == (Verdict.UNSETTLED, "first")
+    assert (after.verdict, after.detail) == (Verdict.DUPLICATE, "first")
+
+
+def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(door: Door, upkeep: Upkeep) -> None:
+    """Step 2: sold_out is for those who have nothing; the others are led to what they have."""
+    upkeep.fill(coupon(quantity=1, issued=1), [(7, "first")])
+
+    assert _verdicts(door.admit(seat(7), seat(8))) == [Verdict.DUPLICATE, Verdict.SOLD_OUT]
+
+
+@pytest.mark.parametrize(
+    ("filled", "verdict", "detail"),
+    [
+        (coupon(opens_at_ms=AT_MS + 1), Verdict.NOT_OPEN, str(AT_MS + 1)),
+        (coupon(opens_at_ms=AT_MS), Verdict.ADMITTED, "request-of-1"),
+        (coupon(closes_at_ms=AT_MS), Verdict.CLOSED, ""),
+        (coupon(closes_at_ms=AT_MS + 1), Verdict.ADMITTED, "request-of-1"),
+        (coupon(override=Override.PAUSED), Verdict.PAUSED, ""),
+        (coupon(override=Override.CLOSED, opens_at_ms=AT_MS + 1), Verdict.CLOSED, ""),
+        (coupon(quantity=5, issued=5), Verdict.SOLD_OUT, ""),
+        (coupon(coupon_id=2), Verdict.COLD, ""),
+    ],
+)
+def test_each_refusal_has_its_word(filled: Coupon, verdict: Verdict, detail: str, door: Door, upkeep: Upkeep) -> None:
+    """Step 2: window, pause, close and stock are judged at the gate, by the API's clock; a cold gate says so."""
+    upkeep.fill(filled, [])
+
+    (judged,) = door.admit(seat(1))
+
+    assert (judged.verdict, judged.detail) == (verdict, detail)
+
+
+def test_a_coupon_that_does_not_exist_is_refused_for_a_few_seconds(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+    """Step 2: nonsense costs the database one look, and the note of it ends by itself."""
+    upkeep.unknown(1)
+
+    assert _verdicts(door.admit(seat(1))) == [Verdict.UNKNOWN_COUPON]
+    assert 0 < int(redis.ttl("gate:1")) <= 5
+
+
+def test_many_at_once_are_one_call(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+    """Step 2: concurrent requests are gathered, 500 to a round trip, and each gets its own answer."""
+    upkeep.fill(coupon(quantity=900), [])
+    redis.config_resetstat()
+
+    judged = door.admit(*(seat(user) for user in range(1, 1001)))
+
+    calls: dict[str, dict[str, int]] = redis.info("commandstats")
+    assert _verdicts(judged) == [Verdict.ADMITTED] * 900 + [Verdict.SOLD_OUT] * 100
+    assert calls["cmdstat_evalsha"]["calls"] - calls["cmdstat_evalsha"]["failed_calls"] == 2
+
+
+def test_a_gate_that_forgot_its_scripts_is_told_them_again(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+    """P6: Redis restarted or emptied of scripts costs a round trip and nothing else."""
+    upkeep.fill(coupon(quantity=2), [])
+    door.admit(seat(1))
+    redis.script_flush()
+
+    assert _verdicts(door.admit(seat(2))) == [Verdict.ADMITTED]
+
+
+def test_the_answer_tells_how_far_the_issuer_is(door: Door, upkeep: Upkeep) -> None:
+    """Section 4: the position in the 202 costs no second round trip."""
+    upkeep.fill(coupon(), [])
+    upkeep.progress({0: 12, 5: 7})
+
+    (judged,) = door.admit(seat(1))
+
+    assert judged.progress == {0: 12, 5: 7}

@@ -1,0 +1,101 @@
+"""Appending to the log: where a record lands, and what is known when it does not."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from service.config import Settings
+from service.domain.errors import Unavailable
+from service.domain.request import Place
+from service.domain.request_id import RequestIds
+from service.stream import clients, log_reader
+from service.stream.codec import REQUEST_ID, Reader, encode, key_of
+from service.stream.log_writer import LogWriter, NotSent, Unknown
+from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
+from tests.builders import AT_MS
+
+Writing = Callable[[LogWriter], Coroutine[Any, Any, Any]]
+AWAY = {"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 200}
+
+
+def _write(settings: Settings, writing: Writing) -> Any:
+    """Runs a coroutine with a writer that is closed after it."""
+
+    async def run() -> Any:
+        writer = LogWriter(clients.producer(settings))
+        try:
+            return await writing(writer)
+        finally:
+            writer.close(1)
+
+    return asyncio.run(run())
+
+
+def test_a_coupon_lands_on_the_partition_we_compute(settings: Settings) -> None:
+    """P3: librdkafka's partitioner, Java's and ours agree, for ids of every length."""
+    coupon_ids = [*range(1, 120), *(10**power + power for power in range(3, 19)), 2**63 - 1]
+
+    async def append_all(writer: LogWriter) -> list[Place]:
+        return await asyncio.gather(*(writer.append(key_of(one), encode(one, 1, AT_MS), []) for one in coupon_ids))
+
+    places: list[Place] = _write(settings, append_all)
+
+    assert [at.partition for at in places] == [partition_of(one, settings.topic_partitions) for one in coupon_ids]
+
+
+def test_what_was_appended_is_read_as_it_was_written(settings: Settings, ids: RequestIds, reader: Reader) -> None:
+    """Step 3: the place in the answer is the record's place, and the id in its header is believed."""
+    name = ids.mint(42, 7, AT_MS)
+
+    async def append(writer: LogWriter) -> Place:
+        return await writer.append(key_of(42), encode(42, 7, AT_MS), [(REQUEST_ID, name.encode())])
+
+    place: Place = _write(settings, append)
+    (raw,) = log_reader.read(settings, Topic.ISSUE_COUPON, place.partition, place.offset, place.offset + 1)
+
+    request = reader.read(raw).request
+    assert request is not None
+    assert request[:5] == (place, 42, 7, name, AT_MS)
+    assert request.accepted
+    assert request.appended_at_ms > AT_MS
+
+
+def test_what_is_too_large_certainly_was_not_sent(settings: Settings) -> None:
+    """Step 3: a definite failure is told from an unknown outcome, so that the seat can go back."""
+    with pytest.raises(NotSent):
+        _write(settings, lambda writer: writer.append(b"1", b"x" * 2_000_000, []))
+
+
+def test_a_full_queue_certainly_was_not_sent(settings: Settings) -> None:
+    """Step 3: while the broker is away the queue fills, and what does not fit any more is a definite failure."""
+
+    async def flood(writer: LogWriter) -> Counter[type]:
+        appends = (writer.append(b"1", b"x", []) for _ in range(50_100))
+        return Counter(map(type, await asyncio.gather(*appends, return_exceptions=True)))
+
+    outcomes = _write(settings.model_copy(update=AWAY | {"produce_timeout_ms": 4000}), flood)
+
+    assert outcomes == {Unknown: 50_000, NotSent: 100}
+
+
+def test_a_broker_that_is_gone_leaves_the_outcome_unknown(settings: Settings) -> None:
+    """Step 3: nobody said whether the record is in the log, so nobody claims that it is not."""
+    away = settings.model_copy(update=AWAY)
+
+    with pytest.raises(Unknown):
+        _write(away, lambda writer: writer.append(b"1", b"x", []))
+
+
+def test_a_broker_that_is_gone_cannot_be_reached(settings: Settings) -> None:
+    """Section 4: readiness tells whether the log answers."""
+
+    async def reach(writer: LogWriter) -> None:
+        writer.reach(0.5)
+
+    _write(settings, reach)
+    with pytest.raises(Unavailable, match="Kafka is unavailable"):
+        _write(settings.model_copy(update=AWAY), reach)

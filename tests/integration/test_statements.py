@@ -1,0 +1,85 @@
+"""What a poll costs the database: a number of statements that nothing it holds can raise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, event
+
+from service.domain.coupon import Coupon
+from service.domain.record import Record
+from service.domain.request_id import RequestIds
+from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
+from service.usecases.issue import Issuer
+from tests.builders import PARTITIONS, records
+
+
+class Statements:
+    """Counts what the driver sends, COPY and each row of an executemany included."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.sent: list[str] = []
+        event.listen(engine, "connect", self._count)
+
+    def _count(self, connection: "psycopg.Connection[Any]", _: object) -> None:
+        sent = self.sent
+
+        class Counting(psycopg.Cursor[Any]):
+            def execute(self, query: Any, *more: Any, **named: Any) -> Any:
+                sent.append(str(query))
+                return super().execute(query, *more, **named)
+
+            def executemany(self, query: Any, params_seq: Any, **more: Any) -> None:
+                rows = list(params_seq)
+                sent.extend([str(query)] * len(rows))
+                super().executemany(query, rows, **more)
+
+            def copy(self, statement: Any, *more: Any, **named: Any) -> Any:
+                sent.append(str(statement))
+                return super().copy(statement, *more, **named)
+
+        connection.cursor_factory = Counting
+
+
+@pytest.fixture
+def cost(spoilt_store: Engine, log: int, positions: dict[int, int]) -> Callable[[list[Record]], list[str]]:
+    """The statements that deciding a poll sends, once the connection is warm."""
+    statements = Statements(spoilt_store)
+    issuer = Issuer(spoilt_store, log, notices=True)
+    issuer.issue([], positions)
+    at = dict(positions)
+
+    def statements_of(poll: list[Record]) -> list[str]:
+        statements.sent.clear()
+        at.update(issuer.issue(poll, at).positions)
+        return list(statements.sent)
+
+    return statements_of
+
+
+def test_a_poll_costs_the_same_whatever_it_holds(
+    cost: Callable[[list[Record]], list[str]],
+    make_coupon: Callable[..., Coupon],
+    reader: Reader,
+    ids: RequestIds,
+) -> None:
+    """Step 4: as many statements for 500 requests as for one, for 20 coupons as for one; few, and one COPY of rows."""
+    all_ = [make_coupon(quantity=1000) for _ in range(40 * PARTITIONS)]
+    same = [one for one in all_ if partition_of(one.id, PARTITIONS) == partition_of(all_[0].id, PARTITIONS)][:20]
+    assert len(same) == 20
+
+    one = cost(records(reader, ids, same[0].id, range(1, 2)))
+    many = cost(records(reader, ids, same[0].id, range(2, 502), first=1))
+    wide = cost(
+        [
+            record
+            for number, coupon in enumerate(same)
+            for record in records(reader, ids, coupon.id, range(1001, 1026), first=501 + 25 * number)
+        ]
+    )
+
+    assert len(one) == len(many) == len(wide)
+    assert len(one) < 10
+    assert sum("COPY requests" in statement for statement in wide) == 1

@@ -1,0 +1,242 @@
+"""The gate follows the database: seats that come back, coupons that are gone, appends nobody heard of."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from service import bootstrap
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.errors import Unavailable
+from service.domain.record import Record
+from service.domain.request_id import RequestIds
+from service.gate.upkeep import Upkeep
+from service.store import offsets
+from service.store.offsets import Move
+from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
+from service.usecases.issue import Issuer
+from service.usecases.lookup import CLOCKS_DIFFER_MS
+from service.usecases.recover import Recoverer
+from service.usecases.tend import settle_appends, tell_gate
+from tests.builders import AT_MS, PARTITIONS, raw, records
+from tests.door import Door, seat
+from tests.integration.conftest import Ask
+from tests.waiting import eventually
+
+MakeCoupon = Callable[..., Coupon]
+LEASE = 60.0
+
+
+def _names(line: Sequence[Record]) -> dict[int, str]:
+    return {record.request.user_id: record.request.request_id for record in line if record.request}
+
+
+def test_sold_out_keeps_its_seat_and_shuts_the_gate(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    store: Engine,
+    upkeep: Upkeep,
+    redis: Redis,
+    ask: Ask,
+) -> None:
+    """Step 2: who was issued or heard sold_out keeps the seat, and once all is issued the gate says so by itself."""
+    coupon = make_coupon(quantity=2, waitlist=1)
+    line = records(reader, ids, coupon.id, range(1, 4))
+    upkeep.fill(coupon, _names(line).items())
+    issuer.issue(line, positions)
+
+    assert tell_gate(store, upkeep, LEASE) == 1
+
+    assert {user: upkeep.seat(coupon.id, user) for user in (1, 2, 3)} == _names(line)
+    assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
+    assert ask("SELECT count(*) FROM handoffs WHERE kind = 'gate'") == [(0,)]
+    assert tell_gate(store, upkeep, LEASE) == 0
+
+
+def test_the_dead_give_their_seat_back(
+    issuer: Issuer,
+    recoverer: Recoverer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    store: Engine,
+    upkeep: Upkeep,
+) -> None:
+    """Step 2: who got nothing through no fault of his own may ask again."""
+    coupon = make_coupon(quantity=5)
+    line = records(reader, ids, coupon.id, range(1, 3), faults={1: "22012 9"})
+    upkeep.fill(coupon, _names(line).items())
+    again = issuer.issue(line, positions).held
+    recoverer.retry(recoverer.retry(again, 1).again, 2)
+
+    while tell_gate(store, upkeep, LEASE):
+        pass
+
+    assert upkeep.seat(coupon.id, 1) is None
+    assert upkeep.seat(coupon.id, 2) == _names(line)[2]
+
+
+def test_a_duplicate_gives_back_its_own_seat_only(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    store: Engine,
+    upkeep: Upkeep,
+) -> None:
+    """Step 2: a second request that slipped in while Redis was empty is refused; the first one's seat stays."""
+    coupon = make_coupon()
+    first, second = (reader.read(raw(ids, coupon.id, 7, offset)) for offset in (0, 1))
+    assert first.request
+    upkeep.fill(coupon, [(7, first.request.request_id)])
+    issuer.issue([first, second], positions)
+
+    while tell_gate(store, upkeep, LEASE):
+        pass
+
+    assert upkeep.seat(coupon.id, 7) == first.request.request_id
+
+
+def test_without_redis_the_word_waits(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    store: Engine,
+    upkeep: Upkeep,
+    redis: Redis,
+) -> None:
+    """P6: a word that could not be told stays in its row and is told after the lease."""
+    coupon = make_coupon(quantity=1)
+    upkeep.fill(coupon, [])
+    issuer.issue(records(reader, ids, coupon.id, range(1, 2)), positions)
+
+    away = Redis.from_url("redis://127.0.0.1:9/0", **bootstrap._redis_options())
+
+    with pytest.raises(Unavailable):
+        tell_gate(store, Upkeep(away), lease_seconds=0.05)
+
+    assert eventually(lambda: tell_gate(store, upkeep, LEASE)) == 1
+    assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
+
+
+class Appends(NamedTuple):
+    """Users' appends that the broker was not heard of."""
+
+    coupon: Coupon
+    settle: Callable[[int], int]
+    pass_until: Callable[[int], None]
+    unsettled: Callable[[], set[str]]
+
+
+@pytest.fixture
+def appends(
+    settings: Settings,
+    store: Engine,
+    log: int,
+    ids: RequestIds,
+    upkeep: Upkeep,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+) -> Appends:
+    """A warm gate, and the sweep's and the issuer's clocks in the test's hand."""
+    coupon = make_coupon()
+    upkeep.fill(coupon, [])
+    partition = partition_of(coupon.id, PARTITIONS)
+
+    def pass_until(at_ms: int) -> None:
+        at = positions[partition]
+        with store.begin() as tx:
+            offsets.advance(tx, log, [Move(partition, at, at, at_ms)])
+
+    return Appends(
+        coupon,
+        lambda now_ms: settle_appends(settings, store, log, ids, upkeep, now_ms),
+        pass_until,
+        lambda: set(upkeep.unsettled(2**52, 100)),
+    )
+
+
+def _last_chance(settings: Settings, tried_at_ms: int) -> int:
+    return tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
+
+
+def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
+    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
+) -> None:
+    """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
+    coupon = appends.coupon.id
+    name = ids.mint(coupon, 7, AT_MS)
+    door.admit(seat(7, name, coupon))
+
+    appends.pass_until(_last_chance(settings, AT_MS))
+    early = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
+    appends.pass_until(_last_chance(settings, AT_MS) + 1)
+    freed = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
+
+    assert early == (0, name)
+    assert freed == (1, None)
+    assert appends.unsettled() == set()
+
+
+def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep) -> None:
+    """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
+    coupon = appends.coupon.id
+    name = ids.mint(coupon, 7, AT_MS)
+    door.admit(seat(7, name, coupon))
+    appends.pass_until(2**42)
+
+    assert appends.settle(AT_MS + 4_999) == 0
+    assert upkeep.seat(coupon, 7) == name
+
+
+def test_a_repeat_keeps_the_seat(
+    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
+) -> None:
+    """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
+    coupon = appends.coupon.id
+    name = ids.mint(coupon, 7, AT_MS)
+    door.admit(seat(7, name, coupon))
+    door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 50_000))
+    appends.pass_until(_last_chance(settings, AT_MS) + 1)
+
+    assert appends.settle(AT_MS + 10**6) == 0
+    assert upkeep.seat(coupon, 7) == name
+
+
+def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
+    appends: Appends,
+    door: Door,
+    ids: RequestIds,
+    upkeep: Upkeep,
+    issuer: Issuer,
+    positions: dict[int, int],
+    reader: Reader,
+) -> None:
+    """P5: an ack that was lost on its way does not cost the user what the issuer has given."""
+    coupon = appends.coupon.id
+    name = ids.mint(coupon, 7, AT_MS)
+    door.admit(seat(7, name, coupon))
+    issuer.issue([reader.read(raw(ids, coupon, 7, 0, request_id=name))], positions)
+
+    assert appends.settle(AT_MS + 10**6) == 0
+    assert upkeep.seat(coupon, 7) == name
+    assert appends.unsettled() == set()
+
+
+def test_an_id_that_nobody_can_read_any_more_is_let_go(appends: Appends, door: Door) -> None:
+    """Step 3: after its key has gone an id cannot be judged; it does not stand at the sweep's head for ever."""
+    door.admit(seat(7, "signed-with-a-key-that-is-gone", appends.coupon.id))
+
+    assert appends.settle(AT_MS + 10**6) == 0
+    assert appends.unsettled() == set()

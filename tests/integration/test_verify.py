@@ -1,0 +1,126 @@
+"""The proof: it is green for what the service does, whatever happened, and says so in numbers."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.request_id import RequestIds
+from service.stream.codec import Reader
+from service.usecases.history import Told
+from service.usecases.issue import Issuer
+from service.usecases.recover import Recoverer
+from service.usecases.verify import Check, Verifier
+from tests.integration.conftest import Ask
+from tests.log import Log
+
+MakeCoupon = Callable[..., Coupon]
+
+
+def _broken(checks: list[Check]) -> list[Check]:
+    return [check for check in checks if not check.ok]
+
+
+def _numbers(checks: list[Check], what: str) -> dict[str, int]:
+    return next(check.numbers for check in checks if check.what == what)
+
+
+def test_an_empty_house_is_in_order(verifier: Verifier, real_log: Log) -> None:
+    """Step 9: nothing asked, nothing owed."""
+    assert real_log.undecided() == []
+
+    checks = verifier.verify([])
+
+    assert _broken(checks) == []
+    assert [check.promise for check in checks] == ["P1", "P2", "P3", "P4", "P4", "P5"]
+
+
+def test_whatever_may_happen_is_in_order(
+    verifier: Verifier, real_log: Log, recoverer: Recoverer, make_coupon: MakeCoupon, ask: Ask
+) -> None:
+    """Step 9: redeliveries, poison, strangers, retries, standby, the dead and the undecided break no promise."""
+    coupon = make_coupon(quantity=3)
+    names = [real_log.ask(coupon.id, user, fault="22012 9" if user == 1 else None) for user in range(1, 7)]
+    real_log.append(coupon.id, 2, names[1])
+    real_log.append(coupon.id, 2, request_id=None)
+    real_log.append_raw(b"1", b"not json", [])
+    real_log.append(999, 1, request_id=None)
+    held = real_log.issue()
+    recoverer.retry(recoverer.retry(held, 1).again, 2)
+    undecided = real_log.ask(coupon.id, 1)
+    history = [
+        *(Told(user, coupon.id, "accepted", request_id=names[user - 1]) for user in range(1, 7)),
+        Told(2, coupon.id, "refused", "duplicate", names[1]),
+        Told(3, coupon.id, "refused", "sold_out"),
+        Told(1, coupon.id, "accepted", request_id=undecided),
+        Told(9, coupon.id, "unknown"),
+    ]
+
+    checks = verifier.verify(history)
+
+    assert _broken(checks) == []
+    assert ask("SELECT state, count(*) FROM requests GROUP BY 1 ORDER BY 1") == [
+        ("dead", 1),
+        ("issued", 3),
+        ("refused", 4),
+    ]
+    found = _numbers(checks, "nothing lost in the log")
+    assert (found["records"], found["redelivered"], found["undecided"]) == (11, 1, 1)
+    told = _numbers(checks, "the answers hold")
+    assert (told["accepted"], told["issued"], told["refused"], told["dead"]) == (7, 3, 2, 1)
+    assert (told["in_flight"], told["unknown"]) == (1, 1)
+
+
+def test_a_repeat_whose_first_was_never_decided_is_no_loss(
+    verifier: Verifier, real_log: Log, make_coupon: MakeCoupon
+) -> None:
+    """Step 3: a request appended twice under one id is one request, decided at its first place."""
+    coupon = make_coupon(quantity=9)
+    name = real_log.ask(coupon.id, 7)
+    real_log.append(coupon.id, 7, name)
+    real_log.issue()
+    real_log.append(coupon.id, 7, name)
+    real_log.issue()
+
+    checks = verifier.verify([Told(7, coupon.id, "accepted", request_id=name)])
+
+    assert _broken(checks) == []
+    assert _numbers(checks, "nothing lost in the log")["redelivered"] == 2
+
+
+def test_a_rotated_key_breaks_no_proof(
+    settings: Settings, store: Engine, log: int, ids: RequestIds, real_log: Log, make_coupon: MakeCoupon
+) -> None:
+    """Step 3: old keys stay valid on rotation, for the ids that were derived from strangers' records too."""
+    coupon = make_coupon()
+    real_log.ask(coupon.id, 1)
+    real_log.append(coupon.id, 2, request_id=None)
+    real_log.issue()
+    rotated = RequestIds([b"a key that came later", *settings.mac_keys])
+    reader = Reader(rotated, settings.topic_partitions, faults=False)
+
+    checks = Verifier(settings, store, log, rotated, reader).verify()
+
+    assert ids.read("") is None
+    assert _broken(checks) == []
+
+
+@pytest.mark.usefixtures("real_log")
+def test_without_a_history_the_answers_are_not_judged(verifier: Verifier) -> None:
+    """Step 9: what nobody wrote down cannot be proved, and is not claimed."""
+    assert "P5" not in [check.promise for check in verifier.verify()]
+
+
+def test_the_proof_changes_nothing(
+    verifier: Verifier, real_log: Log, make_coupon: MakeCoupon, issuer: Issuer, ask: Ask
+) -> None:
+    """Step 9: the same proof twice, and the issuer goes on where it was."""
+    coupon = make_coupon()
+    real_log.ask(coupon.id, 1)
+    before = ask("SELECT * FROM offsets ORDER BY partition")
+
+    assert verifier.verify([]) is not None
+    assert ask("SELECT * FROM offsets ORDER BY partition") == before
+    assert issuer.issue(real_log.undecided(), real_log.positions).held == []

@@ -1,0 +1,65 @@
+"""The real log by hand: appends records and lets the issuer decide them, a step at a time."""
+
+from confluent_kafka import KafkaError, Message
+
+from service.config import Settings
+from service.domain.record import Record
+from service.domain.request import Place
+from service.domain.request_id import RequestIds
+from service.stream import clients, log_reader
+from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
+from service.stream.topics import Topic
+from service.usecases.issue import Issuer
+from tests.builders import AT_MS
+
+
+class Log:
+    """Records go to Kafka, as the API sends them, and are issued when the test says so."""
+
+    def __init__(
+        self, settings: Settings, ids: RequestIds, reader: Reader, issuer: Issuer, positions: dict[int, int]
+    ) -> None:
+        self._settings = settings
+        self._ids = ids
+        self._reader = reader
+        self._issuer = issuer
+        self._producer = clients.producer(settings)
+        self.positions = positions
+
+    def ask(self, coupon_id: int, user_id: int, *, fault: str | None = None) -> str:
+        """Appends a request as the API does; its id."""
+        request_id = self._ids.mint(coupon_id, user_id, AT_MS)
+        self.append(coupon_id, user_id, request_id, fault)
+        return request_id
+
+    def append(self, coupon_id: int, user_id: int, request_id: str | None, fault: str | None = None) -> Place:
+        """Appends a record; one without a request id is another producer's."""
+        headers = [(REQUEST_ID, request_id.encode())] if request_id else []
+        headers += [(FAULT, fault.encode())] if fault else []
+        return self.append_raw(key_of(coupon_id), encode(coupon_id, user_id, AT_MS), headers)
+
+    def append_raw(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> Place:
+        """Appends any bytes."""
+        places: list[Place] = []
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            assert error is None, error
+            places.append(Place(message.partition() or 0, message.offset() or 0))
+
+        self._producer.produce(Topic.ISSUE_COUPON, key=key, value=value, headers=list(headers), on_delivery=report)
+        assert self._producer.flush(10) == 0
+        return places[0]
+
+    def issue(self) -> list[Place]:
+        """The issuer decides all that has been appended; the places of those that are held."""
+        issued = self._issuer.issue(self.undecided(), self.positions)
+        self.positions = issued.positions
+        return issued.held
+
+    def undecided(self) -> list[Record]:
+        """What has been appended and not been decided."""
+        found = (
+            log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, first)
+            for partition, first in self.positions.items()
+        )
+        return [self._reader.read(raw) for raws in found for raw in raws]

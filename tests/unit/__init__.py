@@ -1,0 +1,1 @@
+"""Pure tests of pure code: the whole folder in seconds, nothing started."""

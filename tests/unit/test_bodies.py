@@ -1,0 +1,133 @@
+"""Bodies are read strictly: nothing is guessed, converted or dropped."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from service.api.bodies import NewCoupon, NewIssuance, decode
+from service.store.engine import milliseconds, moment
+
+#: what service.api.reading turns into a 422
+REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *['"1"', "true", "null", "1.0", "1.5", "1e3", "1E0", "NaN", "Infinity", "-Infinity", "1e999", "[1]", "{}"],
+        *["0", "-0", "-1", "01", "+1", "0x1", "1_000", "9223372036854775808", "9" * 150, "9" * 5000, "[" * 5000],
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_user_id_is_a_json_integer_from_1(text: str) -> None:
+    """Step 1: user ids are JSON integers 1…2⁶³−1, and nothing that could be read as one."""
+    with pytest.raises(REFUSED):
+        decode(b'{"user_id":%s}' % text.encode(), NewIssuance)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"1",
+        b"{}",
+        b'{"user_id":1',
+        b'{"user_id":1}x',
+        b'{"user_id":1}{"user_id":1}',
+        b'{"user_id":1,}',
+        b"{'user_id':1}",
+        b'{"User_id":1}',
+        b'{"user_id":1,"state":"issued"}',
+        b'\xef\xbb\xbf{"user_id":1}',
+        '{"user_id":1}'.encode("utf-16"),
+        b"[" * 200_000,
+        b'{"a":' * 5_000,
+    ],
+    ids=lambda body: repr(body)[:40],
+)
+def test_a_body_of_another_form_is_refused(body: bytes) -> None:
+    """A6: empty, cut off, nested, another type, one field too many: each is the caller's fault, none ours."""
+    with pytest.raises(REFUSED):
+        decode(body, NewIssuance)
+
+
+@pytest.mark.parametrize(
+    ("body", "user_id"),
+    [(b'{"user_id":1}', 1), (b' {"user_id" : 9223372036854775807}\n', 2**63 - 1), (b'{"user_id":1,"user_id":2}', 2)],
+    ids=["plain", "white space, the largest", "twice: the last counts"],
+)
+def test_a_good_body_is_read(body: bytes, user_id: int) -> None:
+    """Step 1: what is right is taken as it stands; of a field given twice the last counts."""
+    assert decode(body, NewIssuance) == NewIssuance(user_id)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *[
+            '"name":""',
+            '"name":"a\\u0000b"',
+            '"name":"a\\nb"',
+            '"name":"a\\n"',
+            '"name":"\\u007f"',
+            '"name":"\\ud800"',
+            '"name":7',
+        ],
+        '"name":"' + "x" * 201 + '"',
+        *['"quantity":0', '"quantity":-1', '"quantity":2147483648', '"quantity":"3"', '"quantity":3.0'],
+        *['"quantity":true', '"quantity":null', '"waitlist":-1', '"waitlist":2147483648', '"waitlist":null'],
+        *['"issued":1', '"id":1', '"override":"closed"'],
+        *['"opens_at":1', '"opens_at":"tomorrow"', '"opens_at":"2026-01-01"', '"opens_at":"2026-01-01T00:00:00"'],
+        *['"opens_at":"2026-02-30T00:00:00Z"', '"opens_at":"2026-01-01T25:00:00Z"', '"opens_at":""'],
+        '"opens_at":"2026-01-02T00:00:00Z","closes_at":"2026-01-01T00:00:00Z"',
+        '"opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T00:00:00Z"',
+        '"opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T09:00:00+09:00"',
+    ],
+)
+def test_a_coupon_that_cannot_be_is_refused(more: str) -> None:
+    """A6: what the database or a user could not stand is refused where it comes in."""
+    with pytest.raises(REFUSED):
+        decode(b'{"name":"x","quantity":1,%s}' % more.encode(), NewCoupon)
+
+
+def test_a_name_that_is_no_utf8_is_refused() -> None:
+    """A6: bad UTF-8 is the caller's fault."""
+    with pytest.raises(REFUSED):
+        decode(b'{"name":"\xff","quantity":1}', NewCoupon)
+
+
+def test_a_coupon_is_read() -> None:
+    """Section 4: times are RFC 3339 with an offset, names are any text without control characters."""
+    body = '{"name":"치킨 🍗","quantity":2147483647,"opens_at":"2026-01-01T09:00:00.25+09:00"}'.encode()
+
+    read = decode(body, NewCoupon)
+
+    assert read == NewCoupon("치킨 🍗", 2**31 - 1, 0, datetime(2026, 1, 1, 0, 0, 0, 250_000, UTC), None)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),
+        ("2026-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"),
+        ("2026-01-01T00:00:00.000100Z", "2026-01-01T00:00:00.000200Z"),
+    ],
+    ids=["widest", "before year 1", "rounds to year 10000", "after year 9999", "open for less than a millisecond"],
+)
+def test_a_window_that_is_taken_can_be_stored(window: tuple[str, str]) -> None:
+    """A6: a window is refused where it comes in, or it is one that the database takes; nothing in between."""
+    try:
+        read = decode(
+            b'{"name":"x","quantity":1,"opens_at":"%s","closes_at":"%s"}' % tuple(map(str.encode, window)), NewCoupon
+        )
+    except REFUSED:
+        return
+
+    assert read.opens_at is not None
+    assert read.closes_at is not None
+    assert moment(milliseconds(read.opens_at)) < moment(milliseconds(read.closes_at))

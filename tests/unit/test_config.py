@@ -1,0 +1,135 @@
+"""Settings: checked at start, every fault told at once, no secret told ever."""
+
+import pytest
+from sqlalchemy import make_url
+
+from service import config
+from service.config import Settings
+from service.domain.errors import Misconfigured
+
+GOOD = {
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
+    "DATABASE_URL": "postgresql://user@127.0.0.1:5432/coupons",
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:6379/1",
+    "REQUEST_ID_KEYS": "k" * 16,
+}
+SECRET = "whsec_" + "A" * 32
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that holds what is needed and nothing else of ours."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+
+
+def _faults() -> tuple[str, ...]:
+    with pytest.raises(Misconfigured) as caught:
+        config.load()
+    return caught.value.faults
+
+
+def test_the_least_that_is_needed_suffices() -> None:
+    """Section 4: five addresses and keys are asked for, and what is left out is safe."""
+    settings = config.load()
+
+    assert (settings.api_host, settings.issuer_host) == ("127.0.0.1", "127.0.0.1")
+    assert settings.fault_injection is False
+    assert settings.mac_keys == (b"k" * 16,)
+
+
+def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails says all that has to be mended, each by the name of its variable."""
+    for name in GOOD:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("API_PORT", "http")
+    monkeypatch.setenv("WEBHOOK_URL", "ftp://receiver")
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+
+    named = {fault.partition(":")[0] for fault in _faults()}
+
+    assert named == {*GOOD, "API_PORT", "WEBHOOK_URL", "LOG_LEVEL"}
+
+
+def test_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 3: an unset key is an error at start, and so is one set to nothing."""
+    monkeypatch.setenv("REQUEST_ID_KEYS", "")
+
+    assert [fault.partition(":")[0] for fault in _faults()] == ["REQUEST_ID_KEYS"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"DATABASE_URL": "mysql://user@host/db"}, "DATABASE_URL: "),
+        ({"DATABASE_URL": "coupons"}, "DATABASE_URL: "),
+        ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL: "),
+        ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: is REDIS_URL"),
+        ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: a key has less than 16 bytes"),
+        ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: a key has less than 16 bytes"),
+        ({"TOPIC_PARTITIONS": "0"}, "TOPIC_PARTITIONS: "),
+        ({"TOPIC_REPLICATION": "1", "TOPIC_MIN_INSYNC_REPLICAS": "2"}, "TOPIC_MIN_INSYNC_REPLICAS: is above"),
+        ({"API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not loopback"),
+        ({"ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not loopback"),
+        ({"API_HOST": "coupons.example"}, "API_HOST: coupons.example is not loopback"),
+        ({"WEBHOOK_URL": "https://receiver"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
+        ({"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": "whsec_short"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
+        ({"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET + "\n"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: "),
+    ],
+)
+def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing starts that could not work, and the one thing to mend is named."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    (told,) = _faults()
+
+    assert told.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"API_HOST": "localhost", "ISSUER_HOST": "::1"},
+        {"API_HOST": "0.0.0.0", "BIND_BEYOND_LOOPBACK": "true"},
+        {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET},
+        {"TOPIC_REPLICATION": "3", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
+        {"REQUEST_ID_KEYS": f"{'n' * 16}, {'o' * 16}"},
+        {"API_PORT": ""},
+    ],
+)
+def test_what_fits_together_is_taken(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contradictions above are refused for themselves, not for their neighbours."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    config.load()
+
+
+def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a fault nor a setting that is printed shows a key, not even a wrong one."""
+    settings = Settings(**{name.lower(): value for name, value in GOOD.items()}, webhook_secret=SECRET)  # type: ignore[arg-type]
+    monkeypatch.setenv("REQUEST_ID_KEYS", "too-short")
+    monkeypatch.setenv("WEBHOOK_URL", "https://receiver")
+    monkeypatch.setenv("WEBHOOK_SECRET", "not-a-secret")
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:pa55word@host/db")
+    printed = "\n".join([*_faults(), repr(settings), str(settings)])
+
+    for secret in ("too-short", "not-a-secret", "pa55word", GOOD["REQUEST_ID_KEYS"], SECRET):
+        assert secret not in printed
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres", "postgresql+asyncpg"])
+def test_a_database_url_that_is_taken_can_be_used(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form of address that the driver does not know is told at start, in words."""
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user@127.0.0.1/coupons")
+    try:
+        url = config.load().database_url
+    except Misconfigured:
+        return
+
+    assert make_url(url).get_dialect().driver == "psycopg"
