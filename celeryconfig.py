@@ -3,7 +3,7 @@
 Rows in PostgreSQL are the truth and beat's sweep finds what was lost: no setting here carries a promise.
 """
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from service import config
 from workers.names import Beat, Task
@@ -26,7 +26,7 @@ broker_transport_options = {
 
 # Direct queues, and routes that name only the queue: publishing through a named exchange depends on bindings kept in
 # Redis, and without them the message vanishes without an error.
-task_queues = [Queue(name.value) for name in Name]
+task_queues = [Queue(name.value, Exchange(name.value, "direct"), name.value) for name in Name]
 task_routes = {task.value: {"queue": task.queue.value} for task in Task}
 task_default_queue = Name.MAINTENANCE.value
 task_create_missing_queues = False  # a misspelt queue is an error

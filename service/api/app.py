@@ -6,9 +6,11 @@ from typing import Any, TypedDict
 
 import msgspec
 from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
 
 from service import bootstrap
 from service.api import bodies, coupons, health, issuances, problems
+from service.domain.coupon import ID_MOST
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -36,7 +38,15 @@ def create(common: bootstrap.Common) -> FastAPI:
         async with bootstrap.build_api(common) as api:
             yield {"api": api}
 
-    app = FastAPI(title="Coupons, first come, first served", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(
+        title="Coupons, first come, first served",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    patch_fastapi(app)  # the page's own files come from here, so it loads where nothing else does
     problems.install(app)
     for room in (coupons, issuances, health):
         app.include_router(room.router)
@@ -66,9 +76,12 @@ def _describe(app: FastAPI) -> None:
         bodies.IssuanceView,
         Problem,
     )
-    document.setdefault("components", {}).setdefault("schemas", {}).update(bodies.schema_of(*kinds))
+    document["components"]["schemas"] = bodies.schema_of(*kinds)  # FastAPI's own would describe errors never given
     for (path, method), (taken, given) in _BODIES.items():
         operation = document["paths"][path][method]
+        for parameter in operation.get("parameters", []):
+            if parameter["name"] == "coupon_id":
+                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": ID_MOST}
         if taken:
             operation["requestBody"] = {"required": True, "content": _json(taken)}
         success = next(status for status in operation["responses"] if status.startswith("2"))

@@ -1,5 +1,6 @@
 """Bad input over HTTP: a clear problem, the same spelling of an id or none, and nothing harmed."""
 
+import re
 import socket
 
 import httpx
@@ -177,8 +178,11 @@ def test_rubbish_on_the_port_harms_nobody(system: System) -> None:
 
 
 def test_the_docs_load_and_describe_the_bodies(system: System) -> None:
-    """Swagger's page is there, and the document names the very types that are decoded."""
-    assert "swagger-ui" in system.http.get("/docs").text
+    """Swagger's page and all it needs come from here, and the document names the very types that are decoded."""
+    page = system.http.get("/docs").text
+    needed = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(needed) >= 3
+    assert all(url.startswith(system.stack.api_url) and system.http.get(url).is_success for url in needed)
     document = system.http.get("/openapi.json").json()
     user_id = document["components"]["schemas"]["NewIssuance"]["properties"]["user_id"]
     assert (user_id["minimum"], user_id["maximum"]) == (1, 2**63 - 1)

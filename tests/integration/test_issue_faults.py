@@ -15,7 +15,7 @@ from service.store import coupons
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
-from tests.builders import PARTITIONS, raw, records
+from tests.builders import PARTITIONS, insert_request, raw, records
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
 
@@ -159,6 +159,23 @@ def test_a_connection_cut_in_mid_transaction_is_the_systems_failure(
     assert ask("SELECT count(*) FROM requests") == [(0,)]
     issuer.issue(poll, positions)
     assert [row.sequence for row in ask(_ROWS, id=coupon.id)] == [1, 2, 3]
+
+
+def test_a_poll_is_decided_from_what_is_read_under_the_lock(
+    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Line, store: Engine, ask: Ask
+) -> None:
+    """Step 4: the issuer waits for whoever decides about the coupon, and nobody is held for having met him."""
+    coupon = make_coupon(quantity=2)
+
+    with ThreadPoolExecutor(1) as pool, store.begin() as other:
+        coupons.lock(other, [coupon.id])
+        insert_request(other, 99, coupon_id=coupon.id, user_id=99, sequence=1, log=2)
+        late = pool.submit(issuer.issue, line(coupon, range(1, 3)), positions)
+        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        other.commit()
+        late.result()
+
+    assert ask(_ROWS + ", user_id", id=coupon.id) == [(1, "issued", 2), (2, "refused", None), (99, "issued", 1)]
 
 
 def test_a_frozen_issuers_locks_end_by_themselves(store: Engine) -> None:

@@ -15,8 +15,9 @@ from service.store import coupons
 from service.stream.codec import Reader
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from tests.builders import records
+from tests.builders import insert_request, records
 from tests.integration.conftest import Ask
+from tests.waiting import eventually
 
 MakeCoupon = Callable[..., Coupon]
 Hold = Callable[..., list[Place]]
@@ -139,6 +140,23 @@ def test_the_systems_failure_spends_no_attempt(
 
     assert failure_of(caught.value).fate is Fate.SYSTEM
     assert (ask(_ROWS), ask("SELECT attempts, next_attempt_at FROM retries")) == before
+
+
+def test_an_attempt_decides_from_what_it_reads_under_the_lock(
+    hold: Hold, recoverer: Recoverer, store: Engine, ask: Ask
+) -> None:
+    """Step 4: a retry waits for whoever decides about its coupon, and goes on from there."""
+    held = hold(quantity=3, users=range(1, 2), faults={1: "22012 1"})
+
+    with ThreadPoolExecutor(1) as pool, store.begin() as other:
+        coupons.lock(other, [1])
+        insert_request(other, 9, coupon_id=1, sequence=1)
+        late = pool.submit(recoverer.retry, held, attempts_made=1)
+        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        other.commit()
+        late.result()
+
+    assert ask("SELECT state, sequence, attempts FROM requests WHERE user_id = 1") == [("issued", 2, 2)]
 
 
 def test_what_follows_is_handed_off(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:

@@ -214,6 +214,32 @@ def test_a_repeat_keeps_the_seat(
     assert upkeep.seat(coupon, 7) == name
 
 
+class Interrupted(Upkeep):
+    """The gate's upkeep, with a user who presses again in the middle of the sweep."""
+
+    def __init__(self, redis: Redis, press: Callable[[], object]) -> None:
+        super().__init__(redis)
+        self._press = press
+
+    def settle(self, request_ids: Sequence[str]) -> None:
+        self._press()
+        super().settle(request_ids)
+
+
+def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
+    appends: Appends, door: Door, ids: RequestIds, redis: Redis, settings: Settings, store: Engine, log: int
+) -> None:
+    """Step 3: a seat is freed only if nobody has tried since the sweep looked, to the last moment."""
+    coupon = appends.coupon.id
+    name = ids.mint(coupon, 7, AT_MS)
+    door.admit(seat(7, name, coupon))
+    appends.pass_until(_last_chance(settings, AT_MS) + 1)
+    upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
+
+    assert settle_appends(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
+    assert upkeep.seat(coupon, 7) == name
+
+
 def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     appends: Appends,
     door: Door,

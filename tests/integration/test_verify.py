@@ -8,11 +8,14 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
+from service.store import offsets
 from service.stream.codec import Reader
+from service.stream.topics import Topic
 from service.usecases.history import Told
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from service.usecases.verify import Check, Verifier
+from tests.builders import insert_request
 from tests.integration.conftest import Ask
 from tests.log import Log
 
@@ -124,3 +127,30 @@ def test_the_proof_changes_nothing(
     assert verifier.verify([]) is not None
     assert ask("SELECT * FROM offsets ORDER BY partition") == before
     assert issuer.issue(real_log.undecided(), real_log.positions).held == []
+
+
+@pytest.fixture
+def old_life(store: Engine) -> int:
+    """The number of a topic of the same name that was deleted."""
+    with store.begin() as tx:
+        return offsets.log_id(tx, Topic.ISSUE_COUPON, "the id of a life before this one")
+
+
+@pytest.mark.usefixtures("old_life")
+def test_a_topic_made_again_in_mid_sale_breaks_no_proof(
+    old_life: int, verifier: Verifier, real_log: Log, make_coupon: MakeCoupon, store: Engine, ask: Ask
+) -> None:
+    """Step 4: what was issued in an earlier life of the topic counts on, for quantity, users and sequences."""
+    coupon = make_coupon(quantity=2)
+    with store.begin() as tx:
+        insert_request(tx, 9, coupon_id=coupon.id, user_id=1, sequence=1, log=old_life)
+    for user in (1, 2, 3):
+        real_log.ask(coupon.id, user)
+    real_log.issue()
+    assert ask("SELECT code, sequence FROM requests WHERE log_id <> :old ORDER BY user_id", old=old_life) == [
+        ("duplicate", None),
+        (None, 2),
+        ("sold_out", None),
+    ]
+
+    assert _broken(verifier.verify()) == []

@@ -11,6 +11,7 @@ from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.gate.names import Verdict
 from service.gate.upkeep import Upkeep
+from service.usecases import warm
 from service.usecases.warm import Warmer
 from tests.builders import AT_MS
 from tests.door import Door, seat
@@ -112,6 +113,22 @@ def test_many_at_a_cold_gate_fill_it_once(warmer: Warmer, redis: Redis, real_log
             done.result()
 
     assert redis.info("commandstats")["cmdstat_rename"]["calls"] == 1
+
+
+@pytest.mark.usefixtures("real_log")
+def test_who_finds_a_filler_at_work_leaves_it_to_him(
+    warmer: Warmer, upkeep: Upkeep, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 2: the database and the log are read by one; the others wait, and not for ever."""
+    monkeypatch.setattr(warm, "_WAIT_SECONDS", 0.2)
+    coupon = make_coupon()
+
+    with upkeep.filling(coupon.id):
+        warmer.warm(coupon.id)
+        meanwhile = upkeep.is_cold(coupon.id)
+    warmer.warm(coupon.id)
+
+    assert (meanwhile, upkeep.is_cold(coupon.id)) == (True, False)
 
 
 @pytest.mark.usefixtures("real_log")

@@ -17,6 +17,7 @@ from service.store.offsets import Move
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
+from service.usecases.plan import Issued
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
 from workers.issuer.teller import Teller
@@ -115,6 +116,7 @@ class Loop:
             return
         try:
             self._assignment.place(self._stored_offsets())
+            self._teller.tell(Issued(positions=dict(self._assignment.positions)))
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing flows until it is over
             self._back_off("the offsets cannot be read", error)
 

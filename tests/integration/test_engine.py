@@ -1,0 +1,45 @@
+"""Who waits for an answer is told when the database has none, and only then."""
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from service.domain.errors import Unavailable
+from service.store import engine
+
+
+def _answer(built: Engine, query: str = "SELECT 1") -> object:
+    with engine.answering(built) as tx:
+        return tx.execute(text(query)).scalar()
+
+
+def test_a_database_that_is_away_is_unavailable(store: Engine) -> None:
+    """Section 4: 503 and not 500 while PostgreSQL cannot be reached."""
+    away = make_url(str(store.url)).set(port=9)
+
+    with pytest.raises(Unavailable, match="PostgreSQL is unavailable"):
+        _answer(engine.build(away.render_as_string(hide_password=False), "tests"))
+
+
+def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_is_not(store: Engine) -> None:
+    """P7: the database restarts under a pool of connections; each is cut once and made anew by itself."""
+    with pytest.raises(Unavailable, match="PostgreSQL is unavailable"):
+        _answer(store, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+    assert _answer(store) == 1
+
+
+def test_a_pool_that_is_all_in_use_is_unavailable(store: Engine) -> None:
+    """Section 4: above what the database can take a caller hears 503, within the pool's own limit."""
+    one = engine.build(store.url.render_as_string(hide_password=False), "tests", connections=1)
+
+    with one.begin(), pytest.raises(Unavailable, match="every connection is in use"):
+        _answer(one)
+
+    one.dispose()
+
+
+def test_a_fault_of_the_query_is_not_the_databases_absence(store: Engine) -> None:
+    """Section 5: what no waiting can mend is not answered with "try again"."""
+    with pytest.raises(IntegrityError):
+        _answer(store, "INSERT INTO coupons (name, quantity) VALUES ('x', 0) RETURNING id")
