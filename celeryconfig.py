@@ -5,17 +5,18 @@ Rows in PostgreSQL are the truth and beat's sweep finds what was lost: no settin
 
 from kombu import Exchange, Queue
 
-from service import config
+from service import config, start
 from workers.names import Beat, Task
 from workers.names import Queue as Name
 
-_settings = config.load()
+with start.or_say_why():
+    _settings = config.load()
 
 broker_url = _settings.celery_broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives its broker's absence
 broker_transport_options = {
-    "visibility_timeout": 8,  # a killed worker's task is delivered again after it; more than twice the longest task
+    "visibility_timeout": 8,  # a killed worker's task is delivered again after it; above the longest task and its lease
     "unacked_restore_interval": 1,  # both together: looked for every second; by default every hundred
     "unacked_restore_throttle": 1,
     "socket_timeout": 5,  # a black hole ends; by default it never does
@@ -36,8 +37,7 @@ task_retry_on_worker_lost = True  # a killed child counts as a retry; redeliveri
 task_acks_on_failure = True  # a failed task is done with; its row brings it back
 worker_prefetch_multiplier = 1  # no task waits behind another in a worker that may die
 task_ignore_result = True
-task_soft_time_limit = 5
-task_time_limit = 7
+task_time_limit = 7  # no soft limit: its exception in mid-decision would look like a request's own failure
 task_publish_retry_policy = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
 task_serializer = "json"

@@ -15,6 +15,7 @@ from service.stream.codec import REQUEST_ID, encode, key_of
 from service.stream.topics import Topic
 from stack.local import LocalStack
 from stack.plan import PARTS
+from stack.settings import OWN
 
 _DIRECTORY = Path(".stack/drain")
 _KEY = "benchmark-" * 3
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     wanted = parser.parse_args().requests
     shutil.rmtree(_DIRECTORY, ignore_errors=True)
-    with LocalStack(_DIRECTORY, (*PARTS, "migrate"), {"REQUEST_ID_KEYS": _KEY, "LOG_LEVEL": "warning"}) as stack:
+    with LocalStack(_DIRECTORY, (*PARTS, "migrate"), OWN | {"REQUEST_ID_KEYS": _KEY, "LOG_LEVEL": "warning"}) as stack:
         store = engine.build(stack.database_url, "benchmark")
         fill(stack, store, wanted)
         print(f"backlog of one coupon: {wanted} requests")

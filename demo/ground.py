@@ -12,13 +12,10 @@ from demo.receiver import Receiver, listening
 from stack import single
 from stack.local import LocalStack
 from stack.plan import EVERYTHING
-from stack.settings import ADDRESSES, PORT_VARIABLES
+from stack.settings import OWN
 
 DIRECTORY = Path(".stack/demo")
 LOCK = "lock"  # the stack's own; were it removed, two could hold it
-
-# Malformed records and failures on demand belong on no stack but this one: what the shell names is not used.
-OWN = dict.fromkeys([*(name for names in ADDRESSES.values() for name in names), *PORT_VARIABLES], "")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -75,7 +76,9 @@ class Settings(BaseSettings):
     @field_validator("celery_broker_url")
     @classmethod
     def _has_its_own_database(cls, url: str, others: ValidationInfo) -> str:
-        if url == others.data.get("redis_url"):
+        if "://" not in url:
+            raise ValueError("must be an address such as redis://host:port/1")
+        if _database(url) == _database(others.data.get("redis_url", "")):
             raise ValueError("is REDIS_URL: emptying one would empty the other; use another database number")
         return url
 
@@ -101,6 +104,13 @@ class Settings(BaseSettings):
                 f"{host} is not loopback and there is no authentication: set BIND_BEYOND_LOOPBACK=true to mean it"
             )
         return host
+
+    @field_validator("issuer_port")
+    @classmethod
+    def _is_not_the_apis(cls, port: int, others: ValidationInfo) -> int:
+        if (others.data.get("issuer_host"), port) == (others.data.get("api_host"), others.data.get("api_port")):
+            raise ValueError("is API_PORT: both cannot listen there")
+        return port
 
     @field_validator("webhook_secret")
     @classmethod
@@ -137,6 +147,12 @@ def _checked(url: str, kind: type[PostgresDsn] | type[RedisDsn]) -> str:
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"]) from None
     return url
+
+
+def _database(url: str) -> tuple[str, str]:
+    """A server and its database number, in whatever spelling: none is number 0."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2], parts.path.strip("/") or "0"
 
 
 def _is_loopback(host: str) -> bool:

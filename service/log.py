@@ -41,7 +41,7 @@ def configure(settings: Settings) -> None:
             "formatters": {"line": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-            "loggers": {"httpx": {"level": "WARNING"}, "librdkafka": {"level": "WARNING"}},
+            "loggers": {name: {"level": "WARNING"} for name in ("alembic", "httpx", "librdkafka")},
         }
     )
 

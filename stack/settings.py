@@ -26,7 +26,11 @@ LISTENERS = {
 """Part → the names of the ports it listens on."""
 
 PORT_VARIABLES = {"API_PORT": "api", "ISSUER_PORT": "issuer", "FLOWER_PORT": "flower"}
-EXPORTED = ("REQUEST_ID_KEYS", *PORT_VARIABLES, *(f"{name.upper()}_URL" for name in PORT_VARIABLES.values()))
+OWN = dict.fromkeys([*(name for names in ADDRESSES.values() for name in names), *PORT_VARIABLES], "")
+"""Variables that make a stack use nothing that the shell names: for those who empty or spoil what they run on."""
+
+#: not FLOWER_PORT: a Flower started by hand in that shell would find it taken
+EXPORTED = ("REQUEST_ID_KEYS", "API_PORT", "ISSUER_PORT", *(f"{name.upper()}_URL" for name in PORT_VARIABLES.values()))
 
 
 def to_start(names: Iterable[str], given: Mapping[str, str]) -> list[str]:

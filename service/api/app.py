@@ -44,6 +44,7 @@ def create(common: bootstrap.Common) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     patch_fastapi(app)  # the page's own files come from here, so it loads where nothing else does

@@ -1,10 +1,12 @@
 """Reads what a caller sent, strictly: ids in one spelling, bodies of one type and a bounded size."""
 
+import asyncio
 import re
 from typing import Annotated, cast
 
 import msgspec
 from fastapi import Depends, HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from service.api.bodies import Body, decode
 from service.api.problems import Invalid
@@ -12,6 +14,7 @@ from service.bootstrap import Api
 from service.domain.coupon import ID_MOST
 
 BODY_BYTES_MOST = 16_384
+BODY_SECONDS_MOST = 5.0
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -33,11 +36,18 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
 
 
 async def _bounded(request: Request) -> bytes:
+    """The body's bytes, which have to come within a few seconds; a caller who has gone gets no answer anyway."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MOST:
-            raise HTTPException(413, f"The body may have {BODY_BYTES_MOST} bytes.", {"Connection": "close"})
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MOST):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_BYTES_MOST:
+                    raise HTTPException(413, f"The body may have {BODY_BYTES_MOST} bytes.", {"Connection": "close"})
+    except TimeoutError:
+        raise HTTPException(408, "The body did not come in time.", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "The body was cut off.", {"Connection": "close"}) from None
     return bytes(body)
 
 

@@ -8,10 +8,7 @@ from redis.exceptions import RedisError
 
 from service.domain.errors import Unavailable
 from service.gate.gather import Gatherer
-from service.gate.names import ADMIT, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
-
-#: later than every try
-_ALWAYS = 2**53
+from service.gate.names import ADMIT, ALWAYS, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
 
 
 class Seat(NamedTuple):
@@ -54,7 +51,7 @@ class Gate:
     async def release(self, seat: Seat) -> None:
         """Gives the seat back if it still is this request's."""
         try:
-            await self._release(args=[_ALWAYS, seat.coupon_id, seat.user_id, seat.request_id])
+            await self._release(args=[ALWAYS, seat.coupon_id, seat.user_id, seat.request_id])
         except RedisError as error:
             raise Unavailable("Redis", str(error)) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 from service.domain.coupon import Coupon
 
 ADMIT = files(__package__).joinpath("admit.lua").read_text()
+NOTE_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
 RELEASE = files(__package__).joinpath("release.lua").read_text()
 
 #: partition to next offset to decide, told by the issuer after each commit
@@ -15,6 +16,8 @@ PROGRESS = "gate:progress"
 UNSETTLED = "gate:unsettled"
 #: when beat's sweep last ran
 SWEPT_AT = "gate:swept_at"
+#: later than every try of an append
+ALWAYS = 2**53
 UNKNOWN = "unknown"
 UNKNOWN_SECONDS = 5
 

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, WatchError
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.gate.names import (
+    NOTE_UNKNOWN,
     PROGRESS,
     RELEASE,
     SWEPT_AT,
@@ -35,6 +36,7 @@ class Upkeep:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
         self._release = redis.register_script(RELEASE)
+        self._unknown = redis.register_script(NOTE_UNKNOWN)
 
     def is_cold(self, coupon_id: int) -> bool:
         """Whether the gate has nothing of the coupon, or believes that it does not exist."""
@@ -86,8 +88,7 @@ class Upkeep:
     def unknown(self, coupon_id: int) -> None:
         """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
         with _answering():
-            if self._redis.hsetnx(coupon_key(coupon_id), "capacity", UNKNOWN):
-                self._redis.expire(coupon_key(coupon_id), UNKNOWN_SECONDS)
+            self._unknown(args=[coupon_id, UNKNOWN, UNKNOWN_SECONDS])
 
     def release(self, seats: Sequence[tuple[int, int, str]], tried_until_ms: int) -> int:
         """Gives seats (coupon_id, user_id, request_id) back, each only if it still is that request's.
@@ -112,6 +113,8 @@ class Upkeep:
 
     def progress(self, positions: Mapping[int, int]) -> None:
         """Tells the next offset to decide, by partition."""
+        if not positions:
+            return
         with _answering():
             self._redis.hset(PROGRESS, mapping={str(partition): str(at) for partition, at in positions.items()})
 

@@ -11,8 +11,6 @@ from standardwebhooks import Webhook
 from service.domain.errors import Unavailable
 from service.store.requests import Answer
 
-#: decisions in one POST
-AT_ONCE = 500
 _TYPE = "issuance.decided"
 
 

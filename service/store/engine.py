@@ -15,7 +15,7 @@ from service.domain.fates import Fate, fate_of
 #: a frozen process's transaction ends by then, so that its successor can go on
 IDLE_IN_TRANSACTION_SECONDS = 5
 LOCK_SECONDS = 3
-STATEMENT_SECONDS = 10
+STATEMENT_SECONDS = 5
 
 
 def build(database_url: str, name: str, connections: int = 5) -> Engine:

@@ -72,8 +72,9 @@ def twice(tx: Connection, log: int) -> dict[str, int]:
                (SELECT count(*) FROM (SELECT FROM requests WHERE log_id = :log
                 GROUP BY coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two,
                (SELECT count(*) FROM requests AS later WHERE log_id = :log AND code = 'duplicate' AND NOT EXISTS (
-                   SELECT FROM requests AS first WHERE first.log_id = :log AND first.coupon_id = later.coupon_id
-                   AND first.user_id = later.user_id AND first."offset" < later."offset"
+                   SELECT FROM requests AS first WHERE first.coupon_id = later.coupon_id
+                   AND first.user_id = later.user_id
+                   AND (first.log_id, first."offset") < (later.log_id, later."offset")
                    AND first.code IS DISTINCT FROM 'duplicate')) AS duplicates_of_nothing
         """,
         log,
@@ -86,17 +87,16 @@ def disorder(tx: Connection, log: int) -> dict[str, int]:
         tx,
         """
         WITH ranked AS (
-            SELECT coupon_id, "offset", sequence,
-                   lag(sequence) OVER (PARTITION BY coupon_id ORDER BY "offset") AS before
-            FROM requests WHERE log_id = :log AND state = 'issued'
+            SELECT coupon_id, log_id, "offset", sequence,
+                   lag(sequence) OVER (PARTITION BY coupon_id ORDER BY log_id, "offset") AS before
+            FROM requests WHERE state = 'issued'
         ), disturbed AS (
-            SELECT DISTINCT coupon_id FROM requests
-            WHERE log_id = :log AND (attempts > 1 OR state IN ('retrying', 'standby', 'dead'))
+            SELECT DISTINCT coupon_id FROM requests WHERE attempts > 1 OR state IN ('retrying', 'standby', 'dead')
         ), last_issued AS (
-            SELECT coupon_id, max("offset") AS last, count(*) AS issued FROM ranked GROUP BY coupon_id
+            SELECT coupon_id, max((log_id, "offset")) AS last, count(*) AS issued FROM ranked GROUP BY coupon_id
         ), sold_out AS (
-            SELECT coupon_id, min("offset") AS first, count(*) AS refused FROM requests
-            WHERE log_id = :log AND state = 'refused' AND code = 'sold_out' GROUP BY coupon_id
+            SELECT coupon_id, min((log_id, "offset")) AS first, count(*) AS refused FROM requests
+            WHERE :log IS NOT NULL AND state = 'refused' AND code = 'sold_out' GROUP BY coupon_id
         )
         SELECT (SELECT count(*) FROM (SELECT FROM ranked GROUP BY coupon_id
                 HAVING min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)) AS gaps

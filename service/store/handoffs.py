@@ -1,12 +1,15 @@
 """Queries on the outbox: work for Celery, written with the decisions it follows from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
+
+#: the most offsets of one row, and what a claim takes together: the decisions of one POST
+OFFSETS_AT_ONCE = 500
 
 
 class Kind(StrEnum):
@@ -35,11 +38,12 @@ class Handoff(NamedTuple):
 
 
 def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Range], decided_at: datetime) -> None:
-    """One row for each kind and partition."""
+    """One row for each kind and partition, or a few where a range is longer than what travels at once."""
     rows = [
         {"kind": kind.value, "log": log, "partition": r.partition, "first": r.first, "last": r.last, "at": decided_at}
         for kind in kinds
-        for r in ranges
+        for whole in ranges
+        for r in _pieces(whole)
     ]
     if rows:
         tx.execute(
@@ -51,13 +55,19 @@ def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Ran
         )
 
 
+def _pieces(whole: Range) -> Iterator[Range]:
+    for first in range(whole.first, whole.last + 1, OFFSETS_AT_ONCE):
+        yield Range(whole.partition, first, min(first + OFFSETS_AT_ONCE - 1, whole.last))
+
+
 _CLAIM = text(
     "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = attempts + 1,"
     " delivery = coalesce(delivery, :delivery) WHERE id IN (SELECT id FROM ("
-    "  SELECT id, sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
+    "  SELECT id, last_offset - first_offset + 1 AS covered,"
+    "   sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
     "  FROM (SELECT * FROM handoffs WHERE kind = :kind AND delivery IS NOT DISTINCT FROM CAST(:known AS uuid)"
     "   AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())"
-    "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before < :offsets) RETURNING *"
+    "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before + covered <= :offsets OR before = 0) RETURNING *"
 )
 _ROWS_AT_ONCE = 500
 
@@ -69,8 +79,8 @@ class Claim(NamedTuple):
     handoffs: list[Handoff]
 
 
-def claim(tx: Connection, kind: Kind, lease_seconds: float, offsets: int) -> Claim | None:
-    """Leases due work of a kind, up to about `offsets` records; what was claimed before goes first, as it was.
+def claim(tx: Connection, kind: Kind, lease_seconds: float, offsets: int = OFFSETS_AT_ONCE) -> Claim | None:
+    """Leases due work of a kind, up to `offsets` records; what was claimed before goes first, as it was.
 
     Claims of a kind wait for each other, so that rows which travel together are never split between two.
     """

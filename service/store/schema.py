@@ -7,15 +7,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from service.domain.errors import Misconfigured
+from service.store.engine import answering
 
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrades to the newest revision; several at once wait for each other."""
-    with engine.begin() as connection:
+    """Upgrades to the newest revision; several at once wait for each other. Raises Unavailable."""
+    with answering(engine) as connection:
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         command.upgrade(_config(connection), "head")
 

@@ -1,7 +1,6 @@
 """The settings of every Kafka client, each with its reason."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer
@@ -78,11 +77,11 @@ def _common(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
-        "error_cb": _said(_log),
+        "error_cb": _say,
         "reconnect.backoff.max.ms": 1_000,
         "allow.auto.create.topics": False,
     }
 
 
-def _said(log: logging.Logger) -> Callable[[KafkaError], None]:
-    return lambda error: log.warning("kafka client: %s", error)
+def _say(error: KafkaError) -> None:
+    _log.warning("kafka client: %s", error)

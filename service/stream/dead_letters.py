@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Producer
 
 from service.domain.fates import Failure, Fate
 from service.domain.record import Headers, Raw
@@ -94,12 +94,6 @@ def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], ti
         )
     producer.flush(timeout_seconds)
     return acknowledged
-
-
-def is_end(message: Message) -> bool:
-    """Whether the message only tells that the partition's end was reached."""
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001  # its public name
 
 
 def _text(value: bytes | None) -> str:

@@ -1,12 +1,10 @@
 """Step 8: tells the receiver of decisions, in batches, each under an id that stays its own."""
 
-from itertools import chain, islice
+from itertools import chain
 
 from sqlalchemy import Connection, Engine
 
-from service.domain.errors import Unavailable
 from service.domain.retry import backoff_seconds
-from service.notice import webhook
 from service.notice.webhook import Sender
 from service.store import handoffs, requests
 from service.store.handoffs import Claim, Kind
@@ -14,35 +12,29 @@ from service.store.requests import Answer
 
 
 def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
-    """Delivers one claim of waiting notices; the number of decisions told, 0 when none waited.
+    """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none waited.
 
     Raises Unavailable when the receiver did not take them: they are due again later, under the same ids. Killed
     after a POST and before its row is gone, the same POST is made again; the receiver knows it by its webhook-id.
     """
     with engine.begin() as tx:
-        claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds, webhook.AT_ONCE)
+        claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds)
         answers = decisions(tx, claim) if claim else []
     if claim is None:
         return 0
     try:
-        _send(sender, claim, answers)
-    except Unavailable:
+        if answers:
+            sender.send(str(claim.delivery), answers)
+    except Exception:
         with engine.begin() as tx:
             handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts))
         raise
     with engine.begin() as tx:
         handoffs.done(tx, claim)
-    return len(answers)
+    return len(claim.handoffs)
 
 
 def decisions(tx: Connection, claim: Claim) -> list[Answer]:
     """The decisions that a claim's hand-offs speak of, in their order."""
     found = (requests.decided(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.handoffs)
     return list(chain.from_iterable(found))
-
-
-def _send(sender: Sender, claim: Claim, answers: list[Answer]) -> None:
-    rest, number = iter(answers), 0
-    while some := list(islice(rest, webhook.AT_ONCE)):
-        sender.send(f"{claim.delivery}-{number}", some)
-        number += 1

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, Engine
 
 from service.config import Settings
 from service.domain.request_id import Claim, RequestIds
+from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
 from service.store import coupons, handoffs, offsets, requests
 from service.store.engine import answering
@@ -14,8 +15,6 @@ from service.usecases.plan import frees_seat
 
 _RECORDS_AT_ONCE = 5_000
 _UNSETTLED_AT_ONCE = 500
-#: later than every try of an append: the request has been decided
-_ALWAYS = 2**53
 
 
 def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
@@ -30,7 +29,7 @@ def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
     if claim is None:
         return 0
     freed = [answer.request for answer in answers if frees_seat(answer.state, answer.code)]
-    upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], _ALWAYS)
+    upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], ALWAYS)
     upkeep.sold_out(coupon.id for coupon in touched.values() if coupon.issued >= coupon.quantity)
     with engine.begin() as tx:
         handoffs.done(tx, claim)

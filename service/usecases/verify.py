@@ -51,6 +51,7 @@ class Verifier:
         with engine.answering(self._store) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
+            tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log meanwhile
             checks = [
                 Check("P1", "never over-issued", evidence.over_issued(tx, self._log), ("over_issued", "miscounted")),
                 Check("P2", "one per user", evidence.twice(tx, self._log), _TWICE),

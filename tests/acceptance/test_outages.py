@@ -67,8 +67,10 @@ def test_without_valkey_the_database_answers(system: System) -> None:
 
 
 def test_nothing_waits_for_celery_when_valkey_was_away(system: System) -> None:
-    """Hints that could not be sent are found again by the sweep."""
+    """A hint that could not be sent is dropped, and its row is found again by the sweep."""
     coupon = system.make_coupon(quantity=1)
+    log = system.stack.directory / "log" / "issuer.log"
+    dropped_before = log.read_text().count("hints are lost")
     system.stack.stop("valkey")
     try:
         answer = system.ask(coupon, 1, fault="22012 1")
@@ -76,6 +78,7 @@ def test_nothing_waits_for_celery_when_valkey_was_away(system: System) -> None:
         assert answer.status_code == 202, answer.text
         retrying = "SELECT count(*) FROM requests WHERE coupon_id = :id AND state = 'retrying'"
         system.eventually(lambda: system.count(retrying, id=coupon) == 1)
+        system.eventually(lambda: log.read_text().count("hints are lost") > dropped_before)
     finally:
         system.stack.start("valkey")
 

@@ -21,8 +21,16 @@ def test_a_database_that_is_away_is_unavailable(store: Engine) -> None:
         _answer(engine.build(away.render_as_string(hide_password=False), "tests"))
 
 
-def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_is_not(store: Engine) -> None:
-    """P7: the database restarts under a pool of connections; each is cut once and made anew by itself."""
+def test_a_connection_that_was_cut_while_idle_is_made_anew(store: Engine, spoilt_store: Engine) -> None:
+    """P7: the database restarts under a pool of connections, and the next caller does not notice."""
+    pid = _answer(spoilt_store, "SELECT pg_backend_pid()")
+    assert _answer(store, f"SELECT pg_terminate_backend({pid}, 5000)") is True
+
+    assert _answer(spoilt_store, "SELECT pg_backend_pid()") != pid
+
+
+def test_a_connection_that_is_cut_in_use_is_unavailable_and_the_next_one_is_not(store: Engine) -> None:
+    """P7: the caller who was at it hears 503, and nobody after him."""
     with pytest.raises(Unavailable, match="PostgreSQL is unavailable"):
         _answer(store, "SELECT pg_terminate_backend(pg_backend_pid())")
 

@@ -55,11 +55,11 @@ def test_two_claimers_never_share_a_delivery(store: Engine, put: Callable[..., N
 
 
 def test_a_claim_takes_what_it_asked_for_in_order(store: Engine, put: Callable[..., None]) -> None:
-    """Step 8: about as many records as fit one POST, the oldest first, of one kind."""
+    """Step 8: as many records as fit one POST and no more, the oldest first, of one kind."""
     put(2, Kind.GATE)
     put(5)
 
-    claim = _claim(store, offsets=25)
+    claim = _claim(store, offsets=35)
 
     assert claim
     assert [(one.range, one.log_id, one.decided_at, one.attempts) for one in claim.handoffs] == [

@@ -145,3 +145,16 @@ def test_requests_of_many_coupons_share_a_poll(
     for coupon in coupons:
         sequences = [row.sequence for row in ask(_ROWS, id=coupon.id)]
         assert sequences == [*range(1, coupon.quantity + 1), *[None] * (8 - min(8, coupon.quantity))][:8]
+
+
+def test_a_record_that_was_read_as_foreign_is_judged_by_its_append_time(
+    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, reader: Reader, ids: RequestIds, ask: Ask
+) -> None:
+    """Step 2: a stranger's record before the opening is refused in the row, ours at the same moment is issued."""
+    coupon = make_coupon(opens_at_ms=2**42)
+    ours = raw(ids, coupon.id, 1, 0)
+    theirs = raw(ids, coupon.id, 2, 1)._replace(headers=())
+
+    issuer.issue([reader.read(ours), reader.read(theirs)], positions)
+
+    assert ask("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]

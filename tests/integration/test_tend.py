@@ -1,29 +1,22 @@
 """The gate follows the database: seats that come back, coupons that are gone, appends nobody heard of."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
 from service import bootstrap
-from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.record import Record
 from service.domain.request_id import RequestIds
 from service.gate.upkeep import Upkeep
-from service.store import offsets
-from service.store.offsets import Move
 from service.stream.codec import Reader
-from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
-from service.usecases.lookup import CLOCKS_DIFFER_MS
 from service.usecases.recover import Recoverer
-from service.usecases.tend import settle_appends, tell_gate
-from tests.builders import AT_MS, PARTITIONS, raw, records
-from tests.door import Door, seat
+from service.usecases.tend import tell_gate
+from tests.builders import raw, records
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
 
@@ -128,141 +121,3 @@ def test_without_redis_the_word_waits(
 
     assert eventually(lambda: tell_gate(store, upkeep, LEASE)) == 1
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
-
-
-class Appends(NamedTuple):
-    """Users' appends that the broker was not heard of."""
-
-    coupon: Coupon
-    settle: Callable[[int], int]
-    pass_until: Callable[[int], None]
-    unsettled: Callable[[], set[str]]
-
-
-@pytest.fixture
-def appends(
-    settings: Settings,
-    store: Engine,
-    log: int,
-    ids: RequestIds,
-    upkeep: Upkeep,
-    positions: dict[int, int],
-    make_coupon: MakeCoupon,
-) -> Appends:
-    """A warm gate, and the sweep's and the issuer's clocks in the test's hand."""
-    coupon = make_coupon()
-    upkeep.fill(coupon, [])
-    partition = partition_of(coupon.id, PARTITIONS)
-
-    def pass_until(at_ms: int) -> None:
-        at = positions[partition]
-        with store.begin() as tx:
-            offsets.advance(tx, log, [Move(partition, at, at, at_ms)])
-
-    return Appends(
-        coupon,
-        lambda now_ms: settle_appends(settings, store, log, ids, upkeep, now_ms),
-        pass_until,
-        lambda: set(upkeep.unsettled(2**52, 100)),
-    )
-
-
-def _last_chance(settings: Settings, tried_at_ms: int) -> int:
-    return tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
-
-
-def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
-) -> None:
-    """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-
-    appends.pass_until(_last_chance(settings, AT_MS))
-    early = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    freed = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
-
-    assert early == (0, name)
-    assert freed == (1, None)
-    assert appends.unsettled() == set()
-
-
-def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep) -> None:
-    """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-    appends.pass_until(2**42)
-
-    assert appends.settle(AT_MS + 4_999) == 0
-    assert upkeep.seat(coupon, 7) == name
-
-
-def test_a_repeat_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
-) -> None:
-    """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-    door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 50_000))
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
-
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
-
-
-class Interrupted(Upkeep):
-    """The gate's upkeep, with a user who presses again in the middle of the sweep."""
-
-    def __init__(self, redis: Redis, press: Callable[[], object]) -> None:
-        super().__init__(redis)
-        self._press = press
-
-    def settle(self, request_ids: Sequence[str]) -> None:
-        self._press()
-        super().settle(request_ids)
-
-
-def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, redis: Redis, settings: Settings, store: Engine, log: int
-) -> None:
-    """Step 3: a seat is freed only if nobody has tried since the sweep looked, to the last moment."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
-
-    assert settle_appends(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
-
-
-def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
-    appends: Appends,
-    door: Door,
-    ids: RequestIds,
-    upkeep: Upkeep,
-    issuer: Issuer,
-    positions: dict[int, int],
-    reader: Reader,
-) -> None:
-    """P5: an ack that was lost on its way does not cost the user what the issuer has given."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-    issuer.issue([reader.read(raw(ids, coupon, 7, 0, request_id=name))], positions)
-
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
-    assert appends.unsettled() == set()
-
-
-def test_an_id_that_nobody_can_read_any_more_is_let_go(appends: Appends, door: Door) -> None:
-    """Step 3: after its key has gone an id cannot be judged; it does not stand at the sweep's head for ever."""
-    door.admit(seat(7, "signed-with-a-key-that-is-gone", appends.coupon.id))
-
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert appends.unsettled() == set()

@@ -88,8 +88,8 @@ _COPY = (
         ("UPDATE requests SET sequence = 3 - sequence WHERE sequence < 3", "P3 out_of_order"),
         ("UPDATE requests SET sequence = 4 WHERE sequence = 3", "P3 coupons_with_gaps"),
         ("UPDATE requests SET sequence = 2 WHERE sequence = 3", "P3 coupons_with_gaps"),
-        ("UPDATE requests SET sequence = 3 WHERE sequence = 2", "P3 coupons_with_gaps"),
-        ("UPDATE requests SET sequence = 0 WHERE sequence = 1", "P3 coupons_with_gaps"),
+        ("UPDATE requests SET sequence = 3 WHERE user_id = 2", "P3 coupons_with_gaps"),
+        ("UPDATE requests SET sequence = 0 WHERE user_id = 1 AND sequence = 1", "P3 coupons_with_gaps"),
         (
             "UPDATE requests SET state = 'refused', code = 'sold_out', sequence = NULL WHERE user_id = 3",
             "P3 sold_out_wrongly",

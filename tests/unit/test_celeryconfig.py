@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.store.engine import STATEMENT_SECONDS
 from tests.unit import facts
 from tests.unit.conftest import Facts
 from workers.names import Beat, Queue, Task
@@ -46,7 +47,7 @@ def test_every_queue_is_declared_and_a_misspelt_one_is_an_error(conf: dict[str, 
 def test_a_task_ends_before_its_lease_and_the_lease_before_the_message_comes_again(conf: dict[str, Any]) -> None:
     """Step 6: a claim's lease is shorter than the visibility timeout, and no task outlives its claim."""
     visible = conf["broker_transport_options"]["visibility_timeout"]
-    limits = [WEBHOOK_SECONDS, conf["task_soft_time_limit"], conf["task_time_limit"], LEASE_SECONDS, visible]
+    limits = [WEBHOOK_SECONDS, STATEMENT_SECONDS, conf["task_time_limit"], LEASE_SECONDS, visible]
 
     assert limits == sorted(set(limits))
 

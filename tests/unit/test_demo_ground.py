@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from demo import progress
-from demo.ground import OWN, empty
+from demo.ground import empty
 from demo.progress import Tick
 from demo.records import malformed, springs
 from stack import settings, single
@@ -37,7 +37,7 @@ def test_a_demo_that_runs_keeps_its_state(tmp_path: Path) -> None:
 
 def test_no_address_that_the_shell_names_is_used() -> None:
     shell = {name: "elsewhere" for names in settings.ADDRESSES.values() for name in names}
-    assert settings.to_start(EVERYTHING, shell | OWN) == list(EVERYTHING)
+    assert settings.to_start(EVERYTHING, shell | settings.OWN) == list(EVERYTHING)
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,15 @@ def test_what_has_another_form_is_not_ours(text: str) -> None:
     assert IDS.read(text) is None
 
 
+@pytest.mark.parametrize(("ours", "plain"), [("-", "+"), ("_", "/")])
+def test_an_id_has_one_spelling(ours: str, plain: str) -> None:
+    """A6: plain base64 of the same bytes is another text, and another text is not the id."""
+    text = next(text for _ in range(10_000) if ours in (text := IDS.mint(42, 7, AT_MS)))
+
+    assert IDS.read(text) is not None
+    assert IDS.read(text.replace(ours, plain)) is None
+
+
 @given(st.text() | st.text(alphabet="Aa0-_=+/\n", min_size=58, max_size=62))
 def test_reading_never_raises(text: str) -> None:
     """Step 3: whatever a caller puts into the path is answered."""

@@ -21,8 +21,6 @@ class Assignment:
         self.positions: dict[int, int] = {}
         #: partitions that are ours and paused until they are placed
         self.waiting: set[int] = set()
-        #: partitions that cannot go on without an operator
-        self.stopped: set[int] = set()
 
     def subscribe(self) -> None:
         """Joins the group."""
@@ -44,7 +42,7 @@ class Assignment:
         _log.error("partition %s is stopped: %s", partition, why)
         self.pause([partition], why)
         self.waiting.discard(partition)
-        self.stopped.add(partition)
+        self._health.red(f"partition {partition}", why)
 
     def place(self, offsets: dict[int, int]) -> None:
         """Lets waiting partitions flow from these offsets; one that cannot seek yet waits on."""
@@ -75,7 +73,6 @@ class Assignment:
         for at in partitions:
             self.positions.pop(at.partition, None)
             self.waiting.discard(at.partition)
-            self.stopped.discard(at.partition)
             self._health.green(f"partition {at.partition}")
 
 

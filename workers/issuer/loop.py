@@ -8,6 +8,7 @@ from itertools import chain
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from service.bootstrap import Common, now_ms
+from service.domain.errors import Fenced
 from service.domain.fates import failure_of
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
@@ -93,6 +94,9 @@ class Loop:
         began = time.monotonic()
         try:
             issued = self._issuer.issue(records, self._assignment.positions)
+        except Fenced as fenced:
+            self._without(fenced, records)
+            return
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
             self._trouble(records, error)
             return
@@ -104,6 +108,13 @@ class Loop:
         POLL_RECORDS.observe(len(records))
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
+
+    def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
+        """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
+        _log.warning("dropped: %s", fenced)
+        self._assignment.pause(fenced.partitions, str(fenced))
+        if rest := [record for record in records if record.raw.place.partition not in fenced.partitions]:
+            self._issue(rest)
 
     def _trouble(self, records: Sequence[Record], error: Exception) -> None:
         """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
