@@ -10,7 +10,8 @@ from service.store.handoffs import Kind
 from workers.names import Task
 
 _TASK = {Kind.NOTIFY: Task.NOTIFY, Kind.GATE: Task.TELL_GATE}
-_PLACES_AT_ONCE = 500
+#: a task that fails for each of them still ends well within its time limit
+_PLACES_AT_ONCE = 50
 
 
 def work_waits(app: Celery, kinds: Iterable[Kind], *, dead: bool) -> None:

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from service.domain.errors import Unavailable
 from service.gate.gather import Gatherer
-from service.gate.names import ADMIT, ALWAYS, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
+from service.gate.names import ADMIT, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
 
 
 class Seat(NamedTuple):
@@ -49,9 +49,9 @@ class Gate:
         await self._notes.ask((seat, offset))
 
     async def release(self, seat: Seat) -> None:
-        """Gives the seat back if it still is this request's."""
+        """Gives the seat back if it still is this request's and nobody tried it again since."""
         try:
-            await self._release(args=[ALWAYS, seat.coupon_id, seat.user_id, seat.request_id])
+            await self._release(args=[seat.now_ms, seat.coupon_id, seat.user_id, seat.request_id])
         except RedisError as error:
             raise Unavailable("Redis", str(error)) from error
 
@@ -89,7 +89,7 @@ class Gate:
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for seat, offset in notes:
-                    pipe.hset(offsets_key(seat.coupon_id), str(seat.user_id), str(offset))
+                    pipe.hsetnx(offsets_key(seat.coupon_id), str(seat.user_id), str(offset))  # the first one counts
                 pipe.zrem(UNSETTLED, *(seat.request_id for seat, _ in notes))
                 await pipe.execute()
         except RedisError as error:

@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any
 
 from service.domain.coupon import Coupon
 
 ADMIT = files(__package__).joinpath("admit.lua").read_text()
 NOTE_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
+OPEN = files(__package__).joinpath("open.lua").read_text()
+TELL_PROGRESS = files(__package__).joinpath("tell_progress.lua").read_text()
 RELEASE = files(__package__).joinpath("release.lua").read_text()
 
 #: partition to next offset to decide, told by the issuer after each commit
@@ -54,8 +55,8 @@ def offsets_key(coupon_id: int) -> str:
     return f"gate:{coupon_id}:offsets"
 
 
-def fields(coupon: Coupon) -> dict[Any, Any]:
-    """A coupon as the gate's hash, text to text; redis-py asks for a wider type."""
+def fields(coupon: Coupon) -> dict[str, str]:
+    """A coupon as the gate's hash."""
     told = {
         "capacity": str(coupon.quantity + coupon.waitlist),
         "opens": _text(coupon.opens_at_ms),

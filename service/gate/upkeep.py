@@ -8,15 +8,16 @@ from itertools import islice
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError
 
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.gate.names import (
     NOTE_UNKNOWN,
-    PROGRESS,
+    OPEN,
     RELEASE,
     SWEPT_AT,
+    TELL_PROGRESS,
     UNKNOWN,
     UNKNOWN_SECONDS,
     UNSETTLED,
@@ -35,6 +36,8 @@ class Upkeep:
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
+        self._open = redis.register_script(OPEN)
+        self._progress = redis.register_script(TELL_PROGRESS)
         self._release = redis.register_script(RELEASE)
         self._unknown = redis.register_script(NOTE_UNKNOWN)
 
@@ -57,7 +60,10 @@ class Upkeep:
                     self._redis.delete(name)
 
     def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
-        """Makes the gate know the coupon and who has a seat; nobody is admitted before all of it is there."""
+        """Makes the gate know the coupon and who has a seat; nobody is admitted before all of it is there.
+
+        A gate that someone else has filled meanwhile is left as it is, and one whose seats got lost stays cold.
+        """
         building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
         rows = iter(seats)
         with _answering():
@@ -66,24 +72,8 @@ class Upkeep:
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
                 self._redis.expire(building, _FILL_SECONDS)
                 filled = True
-            self._open(coupon, building if filled else None)
-
-    def _open(self, coupon: Coupon, building: str | None) -> None:
-        """Opens a gate that is still cold; one that someone else has filled meanwhile is left as it is."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.watch(coupon_key(coupon.id))  # type: ignore[no-untyped-call]
-            if pipe.hget(coupon_key(coupon.id), "capacity") not in _COLD:
-                return
-            pipe.multi()
-            pipe.delete(coupon_key(coupon.id), seats_key(coupon.id))
-            if building:
-                pipe.rename(building, seats_key(coupon.id))
-                pipe.persist(seats_key(coupon.id))
-            pipe.hset(coupon_key(coupon.id), mapping=fields(coupon))
-            try:
-                pipe.execute()
-            except WatchError:
-                return  # filled meanwhile
+            told = [part for field in fields(coupon).items() for part in field]
+            self._open(args=[coupon.id, building if filled else "", *told])
 
     def unknown(self, coupon_id: int) -> None:
         """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
@@ -116,7 +106,7 @@ class Upkeep:
         if not positions:
             return
         with _answering():
-            self._redis.hset(PROGRESS, mapping={str(partition): str(at) for partition, at in positions.items()})
+            self._progress(args=[number for position in positions.items() for number in position])
 
     def unsettled(self, tried_before_ms: int, limit: int) -> dict[str, int]:
         """Request ids of which the broker has not been heard, with the moment of their last try, oldest first."""

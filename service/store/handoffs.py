@@ -61,7 +61,7 @@ def _pieces(whole: Range) -> Iterator[Range]:
 
 
 _CLAIM = text(
-    "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = attempts + 1,"
+    "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = least(attempts + 1, 32767),"
     " delivery = coalesce(delivery, :delivery) WHERE id IN (SELECT id FROM ("
     "  SELECT id, last_offset - first_offset + 1 AS covered,"
     "   sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"

@@ -112,14 +112,14 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
     )
 
 
-def standby(tx: Connection, log: int, coupon_id: int) -> list[Request]:
-    """The coupon's requests that wait for a held seat, in offset order."""
+def standby(tx: Connection, log: int, coupon_id: int, limit: int | None) -> list[Request]:
+    """The coupon's requests that wait for a held seat, in offset order; the first `limit`, or all."""
     rows = tx.execute(
         text(
             "SELECT * FROM requests WHERE coupon_id = :coupon AND state = 'standby' AND log_id = :log"
-            ' ORDER BY partition, "offset"'
+            ' ORDER BY partition, "offset" LIMIT :limit'
         ),
-        {"coupon": coupon_id, "log": log},
+        {"coupon": coupon_id, "log": log, "limit": limit},
     )
     return [_request(row) for row in rows]
 
@@ -161,6 +161,17 @@ def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every live request of the coupon."""
     rows = tx.execute(
         text(f"SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND {_LIVE}"), {"coupon": coupon_id}
+    )
+    return [(row.user_id, row.request_id) for row in rows]
+
+
+def dead(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
+    """User and request id of every dead request of the coupon."""
+    rows = tx.execute(
+        text(
+            f"SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND NOT ({_LIVE}) AND state = 'dead'"
+        ),
+        {"coupon": coupon_id},
     )
     return [(row.user_id, row.request_id) for row in rows]
 

@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Producer
 
 from service.config import Settings
-from service.stream.topics import Group
+from service.stream.topics import RECORD_BYTES_MOST, Group, Topic
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ def producer(settings: Settings) -> Producer:
             "partitioner": "murmur2_random",  # the Java client's, so that both sides agree
             "delivery.timeout.ms": settings.produce_timeout_ms,
             "request.timeout.ms": settings.produce_timeout_ms,
+            "message.max.bytes": RECORD_BYTES_MOST[Topic.DEAD_LETTERS],
             "linger.ms": 2,  # many users press at once: let their records travel together
             "queue.buffering.max.messages": 50_000,  # above it an API answers 503 at once
         }

@@ -14,6 +14,8 @@ from service.stream.partitioner import partition_of
 
 REQUEST_ID = "request_id"
 FAULT = "fault"
+#: stands for headers whose names are not UTF-8
+UNREADABLE = ("unreadable headers", None)
 #: SQLSTATE and number of attempts that fail, for example `22012 1`
 FAULT_FORM = re.compile(r"(22[0-9A-Z]{3}) ([1-9])")
 VALUE_BYTES_MOST = 65_536
@@ -69,6 +71,8 @@ class Reader:
             return Record(raw, None, poison=failure_of(error)._replace(fate=Fate.POISON))
 
     def _read(self, raw: Raw) -> Record:
+        if UNREADABLE in raw.headers:
+            raise Poison("the headers' names are not UTF-8")
         payload = _payload(raw.value)
         self._check_place(raw, payload.coupon_id)
         headers = dict(raw.headers)

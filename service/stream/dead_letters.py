@@ -4,18 +4,20 @@ Header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_
 strings in UTF-8, the partition as 4 bytes, offset and timestamp as 8 bytes, big-endian.
 """
 
+import logging
 import struct
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from service.domain.fates import Failure, Fate
 from service.domain.record import Headers, Raw
 from service.domain.request import Place
 from service.stream.topics import Group, Topic
 
+_log = logging.getLogger(__name__)
 _INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
 
 
@@ -84,14 +86,17 @@ def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], ti
         return lambda error, _: report(letter_id, error)
 
     for letter_id, raw, kind, message in letters:
-        producer.produce(
-            Topic.DEAD_LETTERS,
-            partition=raw.place.partition,
-            key=raw.key,
-            value=raw.value,
-            headers=headers(raw, kind, message),  # type: ignore[arg-type]
-            on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
-        )
+        try:
+            producer.produce(
+                Topic.DEAD_LETTERS,
+                partition=raw.place.partition,
+                key=raw.key,
+                value=raw.value,
+                headers=headers(raw, kind, message),  # type: ignore[arg-type]
+                on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
+            )
+        except (BufferError, KafkaException) as error:  # this one waits, those behind it do not
+            _log.error("dead letter %s cannot be forwarded: %s", letter_id, error)  # no trace needed
     producer.flush(timeout_seconds)
     return acknowledged
 

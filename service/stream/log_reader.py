@@ -8,17 +8,19 @@ from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.record import Raw
 from service.stream import clients
-from service.stream.codec import raw_of
+from service.stream.codec import UNREADABLE, raw_of
 from service.stream.topics import Topic
 
 _TIMEOUT_SECONDS = 5.0
 _AT_ONCE = 2000
 
 
-def bounds(consumer: Consumer, topic: Topic, partition: int) -> tuple[int, int]:
-    """First offset of the partition and the one after its last, as the broker has them now."""
+def bounds(
+    consumer: Consumer, topic: Topic, partition: int, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> tuple[int, int]:
+    """First offset of the partition and the one after its last, as the broker has them now; raises Unavailable."""
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_SECONDS)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_seconds)
     except KafkaException as error:
         raise Unavailable("Kafka", str(error.args[0])) from error
     return low, high
@@ -61,12 +63,19 @@ def _ended(message: Message, stop: int) -> bool:
 
 
 def raw(message: Message) -> Raw:
-    """The bytes and place of a message that carries no error."""
+    """The bytes and place of a message that carries no error.
+
+    The client fails on header names that are not UTF-8; such headers are lost, the record is poison.
+    """
+    try:
+        headers = message.headers()
+    except (SystemError, UnicodeDecodeError):
+        headers = [UNREADABLE]
     return raw_of(
         message.partition() or 0,
         message.offset() or 0,
         message.key(),
         message.value(),
-        message.headers(),
+        headers,
         message.timestamp()[1],
     )

@@ -1,6 +1,8 @@
 """Step 3: appends a request to the log and waits for the broker's word, from asyncio."""
 
 import asyncio
+import logging
+import signal
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from service.stream.topics import Topic
 
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
+_log = logging.getLogger(__name__)
 _Report = tuple["asyncio.Future[Place]", Place | CouponsError]
 
 
@@ -32,6 +35,7 @@ class LogWriter:
         self._loop = asyncio.get_running_loop()
         self._reports: deque[_Report] = deque()
         self._woken = False
+        self._fatal: str | None = None
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
         self._poller.start()
@@ -54,7 +58,9 @@ class LogWriter:
         return await done
 
     def reach(self, timeout_seconds: float) -> None:
-        """Raises Unavailable when no broker answers in time."""
+        """Raises Unavailable when no broker answers in time, or the producer cannot go on."""
+        if self._fatal is not None:
+            raise Unavailable("Kafka", self._fatal)
         try:
             self._producer.list_topics(Topic.ISSUE_COUPON, timeout=timeout_seconds)
         except KafkaException as error:
@@ -69,7 +75,18 @@ class LogWriter:
 
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(0.1)
+            try:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                self._fail(error.args[0])
+
+    def _fail(self, error: KafkaError) -> None:
+        """After a fatal error the producer never sends again: the process ends in order, to be started anew."""
+        if self._fatal is None:
+            self._fatal = error.str()
+            _log.critical("the producer cannot go on: %s", self._fatal)
+            signal.raise_signal(signal.SIGTERM)
+        self._closing.wait(0.1)
 
     def _report(self, done: "asyncio.Future[Place]", error: KafkaError | None, message: Message) -> None:
         """Runs in the polling thread; one wake-up of the loop serves all reports that arrived by then."""

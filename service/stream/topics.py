@@ -24,6 +24,10 @@ class Topic(StrEnum):
     DEAD_LETTERS = "ISSUE_COUPON.dlt"
 
 
+#: a dead letter is its record and the headers that say why
+RECORD_BYTES_MOST = {Topic.ISSUE_COUPON: 1_048_588, Topic.DEAD_LETTERS: 2_097_152}
+
+
 class Group(StrEnum):
     """Every consumer group there is; see docs/decisions/0004 for the second."""
 
@@ -59,14 +63,9 @@ def _answering() -> Iterator[None]:
 
 
 def _create(admin: AdminClient, settings: Settings) -> None:
-    config = {
-        "message.timestamp.type": "LogAppendTime",
-        "min.insync.replicas": str(settings.topic_min_insync_replicas),
-        "retention.ms": "-1",  # the log is the evidence that the proof reads
-        "cleanup.policy": "delete",
-    }
     wanted = [
-        NewTopic(topic.value, settings.topic_partitions, settings.topic_replication, config=config) for topic in Topic
+        NewTopic(topic.value, settings.topic_partitions, settings.topic_replication, config=_config(topic, settings))
+        for topic in Topic
     ]
     for topic, future in admin.create_topics(wanted, operation_timeout=_TIMEOUT_SECONDS).items():
         try:
@@ -77,6 +76,17 @@ def _create(admin: AdminClient, settings: Settings) -> None:
                 raise
 
 
+def _config(topic: Topic, settings: Settings) -> dict[str, str]:
+    return {
+        "message.timestamp.type": "LogAppendTime",  # windows are judged by the broker's clock
+        "min.insync.replicas": str(settings.topic_min_insync_replicas),
+        "retention.ms": "-1",  # the log is the evidence that the proof reads
+        "retention.bytes": "-1",
+        "cleanup.policy": "delete",
+        "max.message.bytes": str(RECORD_BYTES_MOST[topic]),
+    }
+
+
 def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
     partitions = _describe(admin, topic).partitions
     replicas = min(len(partition.replicas) for partition in partitions)
@@ -85,8 +95,7 @@ def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
     found = {
         "partitions (TOPIC_PARTITIONS)": (len(partitions), settings.topic_partitions),
         "replicas (TOPIC_REPLICATION)": (replicas, settings.topic_replication),
-        "message.timestamp.type": (config["message.timestamp.type"].value, "LogAppendTime"),
-        "cleanup.policy": (config["cleanup.policy"].value, "delete"),
+        **{name: (config[name].value, wanted) for name, wanted in _config(topic, settings).items()},
     }
     return [
         f"topic {topic}: {what} is {has}, {wants} is needed" for what, (has, wants) in found.items() if has != wants

@@ -80,12 +80,13 @@ class Acceptor:
         now_ms = self._now_ms()
         seat = Seat(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
         judged = await self._judge(seat)
+        first = judged.verdict is Verdict.ADMITTED
         if judged.verdict is Verdict.UNSETTLED:
             seat = seat._replace(request_id=judged.detail)
             await self._settle(seat)
-        elif judged.verdict is not Verdict.ADMITTED:
+        elif not first:
             raise _refused(judged)
-        place = await self._append(seat, fault)
+        place = await self._append(seat, fault, first=first)
         return Receipt(seat.request_id, coupon_id, user_id, _position(place, judged.progress))
 
     async def _judge(self, seat: Seat) -> Judged:
@@ -125,7 +126,7 @@ class Acceptor:
         if await self._truth.has_decided(seat):
             raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
 
-    async def _append(self, seat: Seat, fault: str | None) -> Place:
+    async def _append(self, seat: Seat, fault: str | None, *, first: bool) -> Place:
         """Effect first, then the answer.
 
         Killed before the ack: nobody knows, the seat is kept. Killed after it: a repeat is appended under the same
@@ -135,13 +136,16 @@ class Acceptor:
         value = encode(seat.coupon_id, seat.user_id, seat.now_ms)
         append = asyncio.ensure_future(self._writer.append(key_of(seat.coupon_id), value, headers))
         self._under_way[seat.request_id] = append
-        append.add_done_callback(lambda _: self._settled(seat, append))
+        append.add_done_callback(lambda _: self._settled(seat, append, first=first))
         return await asyncio.shield(append)
 
-    def _settled(self, seat: Seat, append: "asyncio.Future[Place]") -> None:
-        """Tells the gate what became of an append, also of one whose caller has gone."""
+    def _settled(self, seat: Seat, append: "asyncio.Future[Place]", *, first: bool) -> None:
+        """Tells the gate what became of an append, also of one whose caller has gone.
+
+        Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
+        """
         error = None if append.cancelled() else append.exception()
-        if isinstance(error, NotSent):
+        if isinstance(error, NotSent) and first:
             note = self._gate.release(seat)
         elif error is None and not append.cancelled():
             note = self._gate.note(seat, append.result().offset)

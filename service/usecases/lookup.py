@@ -1,11 +1,13 @@
 """Reads where a request stands; never says "unknown" of one that was accepted."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import Engine
 
 from service.config import Settings
+from service.domain.errors import Unavailable
 from service.domain.request import Code, State
 from service.domain.request_id import Claim, RequestIds
 from service.gate.upkeep import Upkeep
@@ -62,14 +64,16 @@ class Lookup:
         return _queued(request_id, claim)
 
     def _is_lost(self, request_id: str, claim: Claim, positions: Mapping[int, Position]) -> bool:
-        """Whether the issuer has passed every moment at which the request could be in the log, and its seat is free.
+        """Whether the issuer has passed every moment at which the request could be in the log, and it is not there.
 
-        A repeat is appended under its first id, long after that was minted perhaps; its seat tells.
+        A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
         """
         if not has_passed(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
             return False
-        self._warmer.warm(claim.coupon_id)
-        return self._upkeep.seat(claim.coupon_id, claim.user_id) != request_id
+        with suppress(Unavailable):
+            if self._upkeep.seat(claim.coupon_id, claim.user_id) == request_id:
+                return False
+        return not self._warmer.is_in_tail(claim.coupon_id, request_id)
 
 
 def has_passed(tried_at_ms: int, coupon_id: int, positions: Mapping[int, Position], settings: Settings) -> bool:

@@ -1,6 +1,6 @@
 """Step 6: tries held requests again, gives up those that had their attempts, and settles who waited for a seat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -98,7 +98,11 @@ class Recoverer:
         done.kinds |= kinds
 
     def _settle(self, tx: Connection, coupon: Coupon) -> list[Outcome]:
-        return settle(coupon, requests.standby(tx, self._log, coupon.id))
+        """Reads only as many of those on standby as can be decided now."""
+        if coupon.held and coupon.remaining <= 0:
+            return []
+        limit = coupon.remaining if coupon.held else None
+        return settle(coupon, requests.standby(tx, self._log, coupon.id, limit))
 
 
 def seated(held: Sequence[Request], locked: Mapping[int, Coupon]) -> list[Outcome]:
@@ -121,4 +125,15 @@ def _ranges(outcomes: Sequence[Outcome]) -> list[Range]:
     offsets: dict[int, list[int]] = {}
     for outcome in outcomes:
         offsets.setdefault(outcome.request.place.partition, []).append(outcome.request.place.offset)
-    return [Range(partition, min(at), max(at)) for partition, at in sorted(offsets.items())]
+    return [found for partition, at in sorted(offsets.items()) for found in _close(partition, sorted(at))]
+
+
+def _close(partition: int, offsets: Sequence[int]) -> Iterator[Range]:
+    """Ranges that cover the offsets and not the long stretches between them."""
+    first = last = offsets[0]
+    for offset in offsets:
+        if offset - last > handoffs.OFFSETS_AT_ONCE:
+            yield Range(partition, first, last)
+            first = offset
+        last = offset
+    yield Range(partition, first, last)

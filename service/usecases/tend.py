@@ -1,9 +1,14 @@
 """Keeps the gate true to the database: seats that come back, coupons that are gone, appends nobody heard of."""
 
-from sqlalchemy import Connection, Engine
+from collections.abc import Mapping
+
+from sqlalchemy import Engine
 
 from service.config import Settings
+from service.domain.decide import Known
+from service.domain.errors import Unavailable
 from service.domain.request_id import Claim, RequestIds
+from service.domain.retry import backoff_seconds
 from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
 from service.store import coupons, handoffs, offsets, requests
@@ -14,7 +19,7 @@ from service.usecases.notify import decisions
 from service.usecases.plan import frees_seat
 
 _RECORDS_AT_ONCE = 5_000
-_UNSETTLED_AT_ONCE = 500
+_UNSETTLED_AT_ONCE = 10_000
 
 
 def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
@@ -29,8 +34,13 @@ def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
     if claim is None:
         return 0
     freed = [answer.request for answer in answers if frees_seat(answer.state, answer.code)]
-    upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], ALWAYS)
-    upkeep.sold_out(coupon.id for coupon in touched.values() if coupon.issued >= coupon.quantity)
+    try:
+        upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], ALWAYS)
+        upkeep.sold_out(coupon.id for coupon in touched.values() if coupon.issued >= coupon.quantity)
+    except Unavailable:
+        with engine.begin() as tx:
+            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, ceiling=10))
+        raise
     with engine.begin() as tx:
         handoffs.done(tx, claim)
     return len(claim.handoffs)
@@ -45,7 +55,8 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     claims = {request_id: claim for request_id in tried if (claim := ids.read(request_id))}
     with answering(engine) as tx:
         positions = offsets.known(tx, log)  # before the rows: what is passed by then has its row by now
-        decided = {request_id for request_id, claim in claims.items() if _has_row(tx, request_id, claim)}
+        known = requests.known(tx, {claim[:2] for claim in claims.values()})
+    decided = {request_id for request_id, claim in claims.items() if _has_row(known, request_id, claim)}
     upkeep.settle(sorted(decided | (tried.keys() - claims.keys())))  # an id whose key is gone can't be judged
     freed = 0
     for request_id in claims.keys() - decided:
@@ -55,5 +66,6 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     return freed
 
 
-def _has_row(tx: Connection, request_id: str, claim: Claim) -> bool:
-    return requests.find(tx, claim.coupon_id, claim.user_id, request_id) is not None
+def _has_row(known: Mapping[tuple[int, int], Known], request_id: str, claim: Claim) -> bool:
+    mine = known.get((claim.coupon_id, claim.user_id))
+    return mine is not None and request_id in mine.request_ids

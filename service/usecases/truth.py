@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon, CouponState
+from service.domain.decide import Known
 from service.gate.admission import Judged, Seat
 from service.gate.gather import Gatherer
 from service.gate.names import Verdict
@@ -28,18 +29,24 @@ class TruthGate:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._admissions: Gatherer[Seat, Judged] = Gatherer("PostgreSQL", self._admit_many, waiting_most=WAITING_MOST)
+        self._decisions: Gatherer[Seat, bool] = Gatherer("PostgreSQL", self._decided_many, waiting_most=WAITING_MOST)
 
     async def admit(self, seat: Seat) -> Judged:
         """The database's word; raises Unavailable when it is away or asked too much."""
         return await self._admissions.ask(seat)
 
     async def has_decided(self, seat: Seat) -> bool:
-        """Whether the request has a row."""
-        return await asyncio.to_thread(self._has_decided, seat)
+        """Whether the request has a row; asked like admissions, many in one query."""
+        return await self._decisions.ask(seat)
 
-    def _has_decided(self, seat: Seat) -> bool:
+    async def _decided_many(self, seats: Sequence[Seat]) -> list[bool]:
+        return await asyncio.to_thread(self._decided, seats)
+
+    def _decided(self, seats: Sequence[Seat]) -> list[bool]:
         with answering(self._engine) as tx:
-            return requests.find(tx, seat.coupon_id, seat.user_id, seat.request_id) is not None
+            known = requests.known(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
+        nothing = Known()
+        return [seat.request_id in known.get((seat.coupon_id, seat.user_id), nothing).request_ids for seat in seats]
 
     async def _admit_many(self, seats: Sequence[Seat]) -> list[Judged]:
         return await asyncio.to_thread(self._read, seats)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine, text
 
 from service.config import Settings
-from service.domain.coupon import Coupon
+from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
 from service.store import coupons, offsets, requests
 from service.store.engine import answering
@@ -53,16 +53,29 @@ class Warmer:
             self._upkeep.unknown(coupon_id)
             return
         position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
-        tail = dict(self._tail(coupon, position.next_offset if position else 0))
+        tail = dict(self._tail(coupon_id, position.next_offset if position else 0))
         self._upkeep.fill(coupon, (tail | dict(seats)).items())
+        self._release_dead(coupon_id)
         _log.info("gate filled", extra={"coupon_id": coupon_id, "decided": len(seats), "undecided": len(tail)})
 
-    def _tail(self, coupon: Coupon, next_offset: int) -> Iterator[tuple[int, str]]:
+    def _release_dead(self, coupon_id: int) -> None:
+        """Who died while the gate was being filled was given back to a cold gate: once more, now that it is open."""
+        with answering(self._engine) as tx:
+            dead = requests.dead(tx, coupon_id)
+        self._upkeep.release([(coupon_id, user_id, request_id) for user_id, request_id in dead], ALWAYS)
+
+    def is_in_tail(self, coupon_id: int, request_id: str) -> bool:
+        """Whether the request lies in the log beyond what has been decided. Raises Unavailable."""
+        with answering(self._engine) as tx:
+            position = offsets.known(tx, self._log).get(partition_of(coupon_id, self._settings.topic_partitions))
+        return any(found == request_id for _, found in self._tail(coupon_id, position.next_offset if position else 0))
+
+    def _tail(self, coupon_id: int, next_offset: int) -> Iterator[tuple[int, str]]:
         """User and request id of the accepted requests that are in the log and not decided; the first one counts."""
-        partition = partition_of(coupon.id, self._settings.topic_partitions)
+        partition = partition_of(coupon_id, self._settings.topic_partitions)
         seen: set[int] = set()
         for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
             request = self._reader.read(raw).request
-            if request and request.accepted and request.coupon_id == coupon.id and request.user_id not in seen:
+            if request and request.accepted and request.coupon_id == coupon_id and request.user_id not in seen:
                 seen.add(request.user_id)
                 yield request.user_id, request.request_id

@@ -6,7 +6,7 @@ from service.domain.fates import Fate
 from service.domain.record import Raw
 from service.domain.request import Place
 from service.domain.request_id import RequestIds
-from service.stream.codec import Reader, encode
+from service.stream.codec import UNREADABLE, Reader, encode
 from service.stream.partitioner import partition_of
 from tests.builders import AT_MS, PARTITIONS
 
@@ -78,3 +78,14 @@ def test_a_record_on_a_foreign_partition_is_poison(partition: int) -> None:
 def test_the_same_record_at_home_is_read() -> None:
     """The cases above fail by what they change, not by what they share."""
     assert READER.read(Raw(Place(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
+
+
+def test_headers_that_cannot_be_read_are_poison() -> None:
+    """Step 5: a header name that is not UTF-8 makes one dead letter; it stops nobody."""
+    unreadable = Raw(Place(HOME, 0), b"42", GOOD, (UNREADABLE,), AT_MS)
+
+    record = READER.read(unreadable)
+
+    assert record.request is None
+    assert record.poison
+    assert record.poison.fate is Fate.POISON

@@ -31,7 +31,7 @@ def main() -> None:
         opened.callback(common.close)
         teller = Teller(celery_producer(), common.upkeep)
         opened.callback(teller.close, _TELL_SECONDS)
-        listener = Listener(common, clients.dead_letter_consumer(settings))
+        listener = Listener(common, clients.dead_letter_consumer(settings), state)
         opened.callback(listener.close)
         consumer = clients.issuing_consumer(settings)
         opened.callback(consumer.close)

@@ -60,6 +60,7 @@ class Assignment:
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         _log.info("assigned: %s", sorted(at.partition for at in partitions))
+        self._health.green("issuer")
         named = [TopicPartition(at.topic, at.partition, OFFSET_BEGINNING) for at in partitions]
         consumer.incremental_assign(named)
         consumer.pause(named)

@@ -6,11 +6,13 @@ import threading
 from confluent_kafka import Consumer, KafkaException, Message
 
 from service.bootstrap import Common
+from service.domain.fates import failure_of
 from service.domain.record import Raw
 from service.domain.retry import backoff_seconds
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases import bury
+from workers.issuer.health import Health
 
 _log = logging.getLogger(__name__)
 
@@ -18,8 +20,9 @@ _log = logging.getLogger(__name__)
 class Listener:
     """A consumer of its own in a thread of its own; its coming and going does not touch the issuer's group."""
 
-    def __init__(self, common: Common, consumer: Consumer) -> None:
+    def __init__(self, common: Common, consumer: Consumer, health: Health) -> None:
         self._common = common
+        self._health = health
         self._consumer = consumer
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
@@ -37,14 +40,22 @@ class Listener:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            message = self._consumer.poll(0.5)
-            if message is None:
-                continue
-            if message.error():
-                _log.warning("dead letters: %s", message.error())
-                continue
-            if self._take_in(log_reader.raw(message)):
-                self._commit(message)
+            try:
+                self._listen()
+            except Exception as error:  # noqa: BLE001  # a thread that ends says nothing any more
+                _log.warning("dead letters are not heard: %s", failure_of(error))
+                self._health.red("dead letters", str(failure_of(error)))
+                self._stopping.wait(1)
+
+    def _listen(self) -> None:
+        message = self._consumer.poll(0.5)
+        if message is None:
+            return
+        if message.error():
+            _log.warning("dead letters: %s", message.error())
+        elif self._take_in(log_reader.raw(message)):
+            self._commit(message)
+            self._health.green("dead letters")
 
     def _take_in(self, raw: Raw) -> bool:
         """Tries until it is stored, or the process ends; then another reads the same record."""

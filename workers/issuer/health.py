@@ -11,7 +11,7 @@ class Health:
     """Why the issuer cannot do all its work at the moment, by subject."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, str] = {"issuer": "it is starting"}
+        self._reasons: dict[str, str] = {"issuer": "it is not in its group yet"}
 
     def red(self, subject: str, reason: str) -> None:
         """The subject is in trouble."""

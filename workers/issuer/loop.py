@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from service.bootstrap import Common, now_ms
-from service.domain.errors import Fenced
+from service.domain.errors import Fenced, Unavailable
 from service.domain.fates import failure_of
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
@@ -26,6 +26,7 @@ from workers.issuer.teller import Teller
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
 _PASS_SECONDS = 2.0
+_BOUNDS_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
 
@@ -51,13 +52,11 @@ class Loop:
     def run(self) -> None:
         """Issues until stopped."""
         self._assignment.subscribe()
-        self._health.green("issuer")
         while not self._stopping:
             self._place()
             if records := self._poll():
                 self._issue(records)
-            else:
-                self._pass()
+            self._pass()
 
     def _poll(self) -> list[Record]:
         """All that is there, or what comes first within a moment: a lone request is not kept waiting."""
@@ -139,24 +138,39 @@ class Loop:
 
     def _stored_offsets(self) -> dict[int, int]:
         """Where waiting partitions go on; one that was never decided begins where its log begins."""
-        waiting = self._assignment.waiting
-        beginnings = {at: log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, at)[0] for at in waiting}
         with self._common.engine.begin() as tx:
-            stored = offsets.positions(tx, self._common.log, beginnings)
+            stored = offsets.known(tx, self._common.log)
+        unknown = self._assignment.waiting - stored.keys()
+        beginnings = {at: bounds[0] for at, bounds in self._bounds(unknown)}
+        with self._common.engine.begin() as tx:
+            stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
 
+    def _bounds(self, partitions: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+        """First and next offset of those partitions whose leader answers; the health tells whether all do."""
+        away = ""
+        for partition in partitions:
+            try:
+                bounds = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
+            except Unavailable as error:
+                away = f"partition {partition}: {error}"
+            else:
+                yield partition, bounds
+        if away:
+            self._health.red("kafka", away)
+        else:
+            self._health.green("kafka")
+
     def _pass(self) -> None:
-        """While nothing comes: notes that all that was appended until now has been decided."""
+        """Every few seconds: notes that all that was appended to a partition read to its end has been decided."""
         if time.monotonic() < self._passed + _PASS_SECONDS or not self._assignment.positions:
             return
         self._passed = time.monotonic()
         until_ms = now_ms()
+        positions = dict(self._assignment.positions)
+        ends = {at: bounds[1] for at, bounds in self._bounds(positions)}
+        moves = [Move(at, positions[at], positions[at], until_ms) for at, end in ends.items() if end == positions[at]]
         try:
-            moves = [
-                Move(at, position, position, until_ms)
-                for at, position in self._assignment.positions.items()
-                if log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, at)[1] == position
-            ]
             with self._common.engine.begin() as tx:
                 offsets.advance(tx, self._common.log, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
