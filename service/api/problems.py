@@ -1,4 +1,4 @@
-"""Errors as answers: RFC 9457 problem details, the only place with status codes of refusals and failures."""
+"""Errors as answers: RFC 9457 problem details, the one place for the status codes of refusals."""
 
 import logging
 import math

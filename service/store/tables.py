@@ -178,7 +178,7 @@ class DeadLetterRow(Table, table=True):
 
 
 class HandoffRow(Table, table=True):
-    """Work for Celery that follows from a decision, one row per poll and kind; the outbox."""
+    """Work for Celery that follows from a decision, one row per poll, kind and partition; the outbox."""
 
     __tablename__ = "handoffs"
     __table_args__ = (
