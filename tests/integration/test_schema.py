@@ -154,3 +154,21 @@ def test_a_request_of_an_unknown_coupon_can_only_be_refused(store: Engine) -> No
 
     with pytest.raises(IntegrityError), store.begin() as tx:
         insert_request(tx, 1, coupon_id=99, sequence=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "coupon_id = (SELECT max(id) FROM coupons)",
+        "user_id = 77",
+        "sequence = 9",
+        "state = 'dead', code = 'exhausted', sequence = NULL",
+    ],
+)
+def test_what_was_issued_stays_as_it_was_issued(change: str, store: Engine, make_coupon: MakeCoupon) -> None:
+    """P1, P3: no caller can move an issuance behind the counters' back, to another coupon, user or sequence."""
+    coupon, _ = make_coupon(quantity=3), make_coupon(quantity=1)
+    _fill(store, coupon, 1)
+
+    with pytest.raises(IntegrityError, match="what was issued stays"), store.begin() as tx:
+        tx.execute(text(f"UPDATE requests SET {change}"))
