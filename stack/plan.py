@@ -63,7 +63,7 @@ class Plan:
             case "worker":
                 return processes.worker(self.environment, log)
             case "beat":
-                return processes.beat(self.environment, log)
+                return processes.beat(self.environment)
             case "flower":
                 return processes.flower(self.environment)
         raise StackError(f"there is no part {name}: choose from {', '.join(EVERYTHING)}")

@@ -12,8 +12,8 @@ from service.notice.webhook import Sender
 from service.stream import clients
 from service.usecases.recover import Recoverer
 
-#: the receiver's time for each step of an exchange: to be reached, to take the body, to answer
-WEBHOOK_SECONDS = 1.0
+#: the receiver's time to answer; a POST ends within a second more
+WEBHOOK_SECONDS = 2.0
 #: work claimed and not done is claimed again after it; above the longest task, below the visibility timeout
 LEASE_SECONDS = 7.5
 

@@ -11,16 +11,18 @@ from standardwebhooks import Webhook
 from service.domain.errors import Unavailable
 from service.store.requests import Answer
 
+#: to be reached, and to take the body
+_STEP_SECONDS = 0.5
 _TYPE = "issuance.decided"
 
 
 class Sender:
     """Posts notices to one receiver and never follows it elsewhere."""
 
-    def __init__(self, url: str, secret: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, secret: str, answer_seconds: float) -> None:
         self._url = url
         self._signer = Webhook(secret)
-        self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
+        self._client = httpx.Client(timeout=httpx.Timeout(_STEP_SECONDS, read=answer_seconds), follow_redirects=False)
 
     def send(self, notice_id: str, answers: Sequence[Answer]) -> None:
         """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx."""

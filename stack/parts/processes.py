@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from redis import Redis
+
+from service.domain.errors import Unavailable
+from service.gate.upkeep import Upkeep
 from stack import logs
 from stack.health import answers_200
 from stack.part import Part, healthy_at_once
 from stack.parts.surroundings import LOOPBACK, ROOT
 
 PING_SECONDS = 10.0
+SWEPT_WITHIN_SECONDS = 3.0
 STOP_TIMEOUT_SECONDS = 20.0  # more than the API gives its requests and the worker its tasks
 
 
@@ -34,20 +39,15 @@ def issuer(environment: Mapping[str, str], name: str = "issuer") -> Part:
 
 
 def worker(environment: Mapping[str, str], log: Path) -> Part:
-    """Celery's worker, ready once it says so in its log and, where the broker carries pings, answers one."""
+    """Celery's worker, ready once it answers a ping or, where the broker carries none, says so in its log."""
     pings = environment["CELERY_BROKER_URL"].startswith("redis")
-    return _celery(
-        "worker",
-        environment,
-        "worker",
-        "--loglevel=info",
-        healthy=lambda: _has_said(log, " ready.") and (not pings or _answers_ping(environment)),
-    )
+    healthy = partial(_answers_ping, environment) if pings else partial(_has_said, log, " ready.")
+    return _celery("worker", environment, "worker", "--loglevel=info", healthy=healthy)
 
 
-def beat(environment: Mapping[str, str], log: Path) -> Part:
-    """Celery's clock, ready once its log says that it ticks."""
-    return _celery("beat", environment, "beat", "--loglevel=info", healthy=partial(_has_said, log, "beat: Starting"))
+def beat(environment: Mapping[str, str]) -> Part:
+    """Celery's clock, ready once a sweep that it started has run."""
+    return _celery("beat", environment, "beat", "--loglevel=info", healthy=partial(_has_swept, environment))
 
 
 def flower(environment: Mapping[str, str]) -> Part:
@@ -72,6 +72,15 @@ def _process(
     return Part(
         name=name, argv=argv, env=environment, cwd=ROOT, healthy=healthy, stop_timeout_seconds=STOP_TIMEOUT_SECONDS
     )
+
+
+def _has_swept(environment: Mapping[str, str]) -> bool:
+    try:
+        with Redis.from_url(environment["REDIS_URL"]) as redis:
+            since = Upkeep(redis).seconds_since_sweep()
+    except Unavailable:
+        return False
+    return since is not None and since < SWEPT_WITHIN_SECONDS
 
 
 def _has_said(log: Path, words: str) -> bool:
