@@ -8,7 +8,7 @@ from service.api.problems import openapi_problems, problem
 from service.api.reading import Parts, parse_id, read_body
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
-from service.domain.request import State
+from service.domain.request import State, records_ahead
 from service.stream.partitioner import partition_of
 from service.usecases.lookup import Standing
 
@@ -45,4 +45,4 @@ async def _position(api: Api, standing: Standing) -> int | None:
         offset, next_offset = await api.gate.ahead(standing.coupon_id, standing.user_id, partition)
     except Unavailable:
         return None
-    return None if offset is None or next_offset is None else max(0, offset - next_offset)
+    return records_ahead(offset, next_offset)

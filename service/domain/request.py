@@ -41,6 +41,11 @@ class Place(NamedTuple):
     offset: int
 
 
+def records_ahead(offset: int | None, next_offset: int | None) -> int | None:
+    """The position in line: records of the partition yet to be decided before this one; None where not known."""
+    return None if offset is None or next_offset is None else max(0, offset - next_offset)
+
+
 class Request(NamedTuple):
     """What one record of the log asks for; times are milliseconds since 1970 UTC."""
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from service.domain.errors import Unavailable
+from service.gate.answering import answering
 from service.gate.gather import Gatherer
 from service.gate.names import ADMIT, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
 
@@ -50,50 +49,40 @@ class Gate:
 
     async def release(self, seat: Seat) -> None:
         """Gives the seat back if it still is this request's and nobody tried it again since."""
-        try:
+        with answering():
             await self._release(args=[seat.now_ms, seat.coupon_id, seat.user_id, seat.request_id])
-        except RedisError as error:
-            raise Unavailable("Redis", str(error)) from error
 
     async def ahead(self, coupon_id: int, user_id: int, partition: int) -> tuple[int | None, int | None]:
         """The offset of the user's request and the partition's next offset to decide, where known."""
-        try:
+        with answering():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(offsets_key(coupon_id), str(user_id))
                 pipe.hget(PROGRESS, str(partition))
                 offset, progress = await pipe.execute()
-        except RedisError as error:
-            raise Unavailable("Redis", str(error)) from error
         return _number(offset), _number(progress)
 
     async def ping(self) -> None:
         """Raises Unavailable when Redis does not answer."""
-        try:
+        with answering():
             await self._redis.ping()
-        except RedisError as error:
-            raise Unavailable("Redis", str(error)) from error
 
     async def _admit_many(self, seats: Sequence[Seat]) -> list[Judged]:
         arguments: list[str | int] = [seats[0].now_ms]
         for seat in seats:
             arguments += (seat.coupon_id, seat.user_id, seat.request_id)
-        try:
+        with answering():
             verdicts, progress = await self._admit(args=arguments)
-        except RedisError as error:
-            raise Unavailable("Redis", str(error)) from error
         told = {int(partition): int(at) for partition, at in zip(progress[::2], progress[1::2], strict=True)}
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
         return [Judged(Verdict(verdict.decode()), detail.decode(), told) for verdict, detail in pairs]
 
     async def _note_many(self, notes: Sequence[tuple[Seat, int]]) -> list[None]:
-        try:
+        with answering():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for seat, offset in notes:
                     pipe.hsetnx(offsets_key(seat.coupon_id), str(seat.user_id), str(offset))  # the first one counts
                 pipe.zrem(UNSETTLED, *(seat.request_id for seat, _ in notes))
                 await pipe.execute()
-        except RedisError as error:
-            raise Unavailable("Redis", str(error)) from error
         return [None] * len(notes)
 
 

@@ -8,10 +8,9 @@ from itertools import islice
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from service.domain.coupon import Coupon
-from service.domain.errors import Unavailable
+from service.gate.answering import answering
 from service.gate.names import (
     NOTE_UNKNOWN,
     OPEN,
@@ -43,20 +42,20 @@ class Upkeep:
 
     def is_cold(self, coupon_id: int) -> bool:
         """Whether the gate has nothing of the coupon, or believes that it does not exist."""
-        with _answering():
+        with answering():
             return self._redis.hget(coupon_key(coupon_id), "capacity") in _COLD
 
     @contextmanager
     def filling(self, coupon_id: int) -> Iterator[bool]:
         """Lets one filler in at a time; the others are told False."""
         name, token = f"{coupon_key(coupon_id)}:filling", secrets.token_hex(8)
-        with _answering():
+        with answering():
             mine = bool(self._redis.set(name, token, nx=True, ex=_FILL_SECONDS))
         try:
             yield mine
         finally:
             if mine:
-                with _answering():
+                with answering():
                     self._redis.delete(name)
 
     def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
@@ -66,7 +65,7 @@ class Upkeep:
         """
         building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
         rows = iter(seats)
-        with _answering():
+        with answering():
             filled = False
             while some := dict(islice(rows, _AT_ONCE)):
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
@@ -77,7 +76,7 @@ class Upkeep:
 
     def unknown(self, coupon_id: int) -> None:
         """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
-        with _answering():
+        with answering():
             self._unknown(args=[coupon_id, UNKNOWN, UNKNOWN_SECONDS])
 
     def release(self, seats: Sequence[tuple[int, int, str]], tried_until_ms: int) -> int:
@@ -85,18 +84,18 @@ class Upkeep:
 
         A request whose append was tried again after `tried_until_ms` keeps its seat. The number given back.
         """
-        with _answering():
+        with answering():
             return int(self._release(args=[tried_until_ms, *(part for seat in seats for part in seat)]))
 
     def seat(self, coupon_id: int, user_id: int) -> str | None:
         """The request id that has the user's seat."""
-        with _answering():
+        with answering():
             request_id = self._redis.hget(seats_key(coupon_id), str(user_id))
         return None if request_id is None else _text(request_id)
 
     def sold_out(self, coupon_ids: Iterable[int]) -> None:
         """Lets the gate refuse these coupons without counting; one it does not know stays unknown to it."""
-        with _answering():
+        with answering():
             for coupon_id in coupon_ids:
                 if self._redis.exists(coupon_key(coupon_id)):
                     self._redis.hset(coupon_key(coupon_id), "sold_out", "1")
@@ -105,12 +104,12 @@ class Upkeep:
         """Tells the next offset to decide, by partition."""
         if not positions:
             return
-        with _answering():
+        with answering():
             self._progress(args=[number for position in positions.items() for number in position])
 
     def unsettled(self, tried_before_ms: int, limit: int) -> dict[str, int]:
         """Request ids of which the broker has not been heard, with the moment of their last try, oldest first."""
-        with _answering():
+        with answering():
             found: list[Any] = self._redis.zrangebyscore(
                 UNSETTLED, "-inf", tried_before_ms, start=0, num=limit, withscores=True
             )
@@ -119,28 +118,20 @@ class Upkeep:
     def settle(self, request_ids: Sequence[str]) -> None:
         """Forgets that these were unsettled; their seats stay."""
         if request_ids:
-            with _answering():
+            with answering():
                 self._redis.zrem(UNSETTLED, *request_ids)
 
     def swept(self) -> None:
         """Notes that the sweep ran, for health checks."""
-        with _answering():
+        with answering():
             self._redis.set(SWEPT_AT, int(time.time()), ex=60)
 
     def seconds_since_sweep(self) -> float | None:
         """Seconds since the sweep ran, or None when that is longer than a minute."""
-        with _answering():
+        with answering():
             at = self._redis.get(SWEPT_AT)
         return None if at is None else time.time() - int(at)
 
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise Unavailable("Redis", str(error)) from error

@@ -9,15 +9,14 @@ from sqlalchemy import Connection, text
 from service.domain.decide import Known, Outcome
 from service.domain.request import FINAL, Code, Place, Request, State
 from service.store.engine import driver, milliseconds, moment
-
-_LIVE = "state IN ('issued', 'retrying', 'standby')"
+from service.store.tables import LIVE_ROWS
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
 _THEIRS = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
 _KNOWN = text(
     f"SELECT coupon_id, user_id, request_id, live FROM {_ASKED}, LATERAL ("
-    f"SELECT coupon_id, user_id, request_id, true AS live {_THEIRS} {_LIVE}"
-    f" UNION ALL SELECT coupon_id, user_id, request_id, false {_THEIRS} NOT ({_LIVE})) AS had"
+    f"SELECT coupon_id, user_id, request_id, true AS live {_THEIRS} {LIVE_ROWS}"
+    f" UNION ALL SELECT coupon_id, user_id, request_id, false {_THEIRS} NOT ({LIVE_ROWS})) AS had"
 )
 
 
@@ -34,7 +33,7 @@ def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, i
 
 _LIVE_IDS = text(
     f"SELECT coupon_id, user_id, request_id FROM {_ASKED}"
-    f" JOIN requests ON coupon_id = coupon AND user_id = uid AND {_LIVE}"
+    f" JOIN requests ON coupon_id = coupon AND user_id = uid AND {LIVE_ROWS}"
 )
 
 
@@ -136,7 +135,7 @@ class Answer(NamedTuple):
 
 
 _HIS = "SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
-_FIND = text(f"{_HIS} {_LIVE} UNION ALL {_HIS} NOT ({_LIVE}) LIMIT 1")
+_FIND = text(f"{_HIS} {LIVE_ROWS} UNION ALL {_HIS} NOT ({LIVE_ROWS}) LIMIT 1")
 
 
 def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> Answer | None:
@@ -157,22 +156,18 @@ def decided(tx: Connection, log: int, partition: int, first: int, last: int, dec
     return [_answer(row) for row in rows]
 
 
+_SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND"
+
+
 def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every live request of the coupon."""
-    rows = tx.execute(
-        text(f"SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND {_LIVE}"), {"coupon": coupon_id}
-    )
+    rows = tx.execute(text(f"{_SEATS} {LIVE_ROWS}"), {"coupon": coupon_id})
     return [(row.user_id, row.request_id) for row in rows]
 
 
 def dead(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every dead request of the coupon."""
-    rows = tx.execute(
-        text(
-            f"SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND NOT ({_LIVE}) AND state = 'dead'"
-        ),
-        {"coupon": coupon_id},
-    )
+    rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND state = 'dead'"), {"coupon": coupon_id})
     return [(row.user_id, row.request_id) for row in rows]
 
 

@@ -1,5 +1,6 @@
 """The tables; they never leave this room, what leaves is a value of the domain."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -7,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, LargeBinary, SmallInteger, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, MetaData, SQLModel
+
+from service.domain.request import FINAL, LIVE, State
 
 NAMES = MetaData(
     naming_convention={
@@ -83,8 +86,13 @@ class OffsetRow(Table, table=True):
     passed_at: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
 
 
-_LIVE = "state IN ('issued', 'retrying', 'standby')"
-_FINAL = "state IN ('issued', 'refused', 'dead')"
+def _state_in(states: Iterable[State]) -> str:
+    return f"state IN ({', '.join(repr(state.value) for state in states)})"
+
+
+#: the rows that occupy a user's place; queries use these very words, so that the partial indexes serve them
+LIVE_ROWS = _state_in(LIVE)
+_FINAL = _state_in(FINAL)
 
 
 class RequestRow(Table, table=True):
@@ -92,12 +100,12 @@ class RequestRow(Table, table=True):
 
     __tablename__ = "requests"
     __table_args__ = (
-        CheckConstraint(f"{_LIVE} OR state IN ('refused', 'dead')", name="state"),
+        CheckConstraint(f"{LIVE_ROWS} OR state IN ('refused', 'dead')", name="state"),
         CheckConstraint("(state = 'issued') = (sequence IS NOT NULL)", name="sequence"),
         CheckConstraint("(state IN ('refused', 'dead')) = (code IS NOT NULL)", name="code"),
         CheckConstraint(f"({_FINAL}) = (decided_at IS NOT NULL)", name="decided_at"),
-        Index("requests_one_live", "coupon_id", "user_id", unique=True, postgresql_where=text(_LIVE)),
-        Index("requests_ended", "coupon_id", "user_id", postgresql_where=text(f"NOT ({_LIVE})")),
+        Index("requests_one_live", "coupon_id", "user_id", unique=True, postgresql_where=text(LIVE_ROWS)),
+        Index("requests_ended", "coupon_id", "user_id", postgresql_where=text(f"NOT ({LIVE_ROWS})")),
         Index("requests_standby", "coupon_id", "partition", "offset", postgresql_where=text("state = 'standby'")),
     )
     log_id: int = Field(sa_type=SmallInteger, primary_key=True)

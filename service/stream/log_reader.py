@@ -26,12 +26,12 @@ def bounds(
     return low, high
 
 
-def read(settings: Settings, topic: Topic, partition: int, first: int | None, end: int | None = None) -> Iterator[Raw]:
-    """The records from `first` (None: the beginning) up to, not including, `end` (None: the end as of now)."""
+def read(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[Raw]:
+    """The records from `first` (None: the beginning) up to the partition's end as of now."""
     consumer = clients.reading_consumer(settings)
     try:
-        low, high = bounds(consumer, topic, partition)
-        start, stop = max(low, first or 0), high if end is None else end
+        low, stop = bounds(consumer, topic, partition)
+        start = max(low, first or 0)
         if start < stop:
             consumer.assign([TopicPartition(topic, partition, start)])
             yield from _records(consumer, stop)

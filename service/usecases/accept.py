@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code, Place
+from service.domain.request import Code, Place, records_ahead
 from service.domain.request_id import RequestIds
 from service.gate.admission import Gate, Judged, Seat
 from service.gate.names import Verdict
@@ -87,7 +87,8 @@ class Acceptor:
         elif not first:
             raise _refused(judged)
         place = await self._append(seat, fault, first=first)
-        return Receipt(seat.request_id, coupon_id, user_id, _position(place, judged.progress))
+        position = records_ahead(place.offset, judged.progress.get(place.partition))
+        return Receipt(seat.request_id, coupon_id, user_id, position)
 
     async def _judge(self, seat: Seat) -> Judged:
         """The gate's word; a cold gate is filled first, and without Redis the database answers."""
@@ -170,8 +171,3 @@ def _refused(judged: Judged) -> Refused:
         return Refused(Code.DUPLICATE, first_request_id=judged.detail)
     opens_at_ms = int(judged.detail) if judged.verdict is Verdict.NOT_OPEN else None
     return Refused(_REFUSALS[judged.verdict], opens_at_ms=opens_at_ms)
-
-
-def _position(place: Place, progress: dict[int, int]) -> int | None:
-    next_offset = progress.get(place.partition)
-    return None if next_offset is None else max(0, place.offset - next_offset)

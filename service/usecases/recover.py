@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome, Tally, settle
 from service.domain.fates import Failure
+from service.domain.record import Fault
 from service.domain.request import Code, Place, Request, State
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, faults, handoffs, requests, retries
@@ -30,6 +32,14 @@ class Recovered:
     dead: bool = False
 
 
+class _Taken(NamedTuple):
+    """A held request that this attempt is for."""
+
+    held: Held
+    request: Request
+    fault: Fault | None
+
+
 class Recoverer:
     """Decides held requests under the same locks as the issuer."""
 
@@ -48,22 +58,23 @@ class Recoverer:
         done = Recovered()
         with self._engine.begin() as tx:
             held = retries.take(tx, self._log, sorted(places), attempts_made)
-            taken = [(one, request) for one in held if (request := self._reader.read(one.raw).request)]
-            coupons.lock(tx, {request.coupon_id for _, request in taken})
+            read = ((one, self._reader.read(one.raw)) for one in held)
+            taken = [_Taken(one, record.request, record.fault) for one, record in read if record.request]
+            coupons.lock(tx, {one.request.coupon_id for one in taken})
             in_segments(
                 taken,
                 lambda some: self._issue(tx, some, done),
-                lambda one, failure: self._fail(tx, *one, failure, done),
+                lambda one, failure: self._fail(tx, one.held, one.request, failure, done),
             )
         return done
 
-    def _issue(self, tx: Connection, taken: Sequence[tuple[Held, Request]], done: Recovered) -> None:
+    def _issue(self, tx: Connection, taken: Sequence[_Taken], done: Recovered) -> None:
         with tx.begin_nested():
-            asked = [request for _, request in taken]
+            asked = [one.request for one in taken]
             locked = coupons.some(tx, {request.coupon_id for request in asked})
             self._store(tx, seated(asked, locked), locked, done)
             retries.remove(tx, self._log, [request.place for request in asked])
-            faults.raise_first(tx, [self._reader.read(held.raw).fault for held, _ in taken], taken[0][0].attempts + 1)
+            faults.raise_first(tx, [one.fault for one in taken], taken[0].held.attempts + 1)
 
     def _fail(self, tx: Connection, held: Held, request: Request, failure: Failure, done: Recovered) -> None:
         delay = ISSUING.delay_after(held.attempts + 1)

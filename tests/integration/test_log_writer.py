@@ -55,7 +55,7 @@ def test_what_was_appended_is_read_as_it_was_written(settings: Settings, ids: Re
         return await writer.append(key_of(42), encode(42, 7, AT_MS), [(REQUEST_ID, name.encode())])
 
     place: Place = _write(settings, append)
-    (raw,) = log_reader.read(settings, Topic.ISSUE_COUPON, place.partition, place.offset, place.offset + 1)
+    (raw,) = log_reader.read(settings, Topic.ISSUE_COUPON, place.partition, place.offset)
 
     request = reader.read(raw).request
     assert request is not None
