@@ -68,6 +68,7 @@ def _stop(*_: object) -> None:
 def _welcome(stack: LocalStack) -> None:
     if "API_URL" in stack.environment:
         _print(f"API       {stack.api_url}/docs")
+    if "FLOWER_URL" in stack.environment:
         _print(f"Flower    {stack.flower_url}")
     _print(f"a shell   source {stack.directory / 'env'}")
     _print("Authentication is off; everything listens on loopback only. Ctrl-C stops it.")

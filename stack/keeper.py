@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import psutil
+
 from stack import tree
 from stack.errors import Aborted, StackError
 from stack.launch import Child, Launcher
@@ -85,6 +87,22 @@ class Keeper:
             child = self._child
         if child:
             tree.kill(tree.family(child.target.process))
+
+    def crash(self) -> None:
+        """Kills the part and all it started without a warning; it stays away until it is started."""
+        child = self.let_go()
+        if child:
+            tree.kill(tree.family(child.target.process))
+            self._launcher.end([child])
+        self.join()
+
+    def freeze(self) -> None:
+        """Stops the part and all it started from running; raises StackError while the part is not running."""
+        tree.freeze(psutil.Process(self.pid))
+
+    def thaw(self) -> None:
+        """Lets a frozen part run on; raises StackError while the part is not running."""
+        tree.thaw(tree.family(psutil.Process(self.pid)))
 
     def wait_up(self, timeout_seconds: float) -> None:
         """Waits until the part is healthy (again); raises StackError after the timeout."""

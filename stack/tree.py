@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from signal import SIGCONT, SIGKILL
+from signal import SIGKILL
 
 import psutil
 
@@ -25,8 +25,9 @@ class Target:
 def stop(targets: Sequence[Target]) -> None:
     """Asks all to end, waits for each within its own bound, and kills whatever is left of their trees."""
     families = [family(target.process) for target in targets]
-    for target in targets:
+    for target, members in zip(targets, families, strict=True):
         _ask(target)
+        thaw(members)  # what is frozen would not hear that it shall end
     asked_at = time.monotonic()
     for target in targets:
         _wait([target.process], asked_at + target.timeout_seconds)
@@ -39,6 +40,22 @@ def family(leader: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return [leader, *leader.children(recursive=True)]
     return [leader]
+
+
+def freeze(leader: psutil.Process) -> None:
+    """Stops a leader and all that it started from running, the leader first: it starts no more of them."""
+    with suppress(psutil.NoSuchProcess):
+        leader.suspend()
+    for member in family(leader):
+        with suppress(psutil.NoSuchProcess):
+            member.suspend()
+
+
+def thaw(members: Sequence[psutil.Process]) -> None:
+    """Lets frozen processes run on; does nothing to others."""
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.resume()
 
 
 def kill(members: Sequence[psutil.Process]) -> None:
@@ -67,4 +84,3 @@ def _wait(processes: Sequence[psutil.Process], deadline: float) -> None:
 def _ask(target: Target) -> None:
     with suppress(psutil.NoSuchProcess):
         target.process.send_signal(target.stop_signal)
-        target.process.send_signal(SIGCONT)  # a frozen process would not hear the first signal

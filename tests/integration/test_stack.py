@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import psycopg
 import pytest
 import redis
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -25,6 +27,7 @@ from stack.errors import AlreadyRunning, CannotStart, PortTaken, StackError
 from stack.files import read_exports
 from stack.local import LocalStack
 from stack.part import Part
+from stack.plan import EVERYTHING, PARTS
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -102,13 +105,38 @@ def test_a_stopped_part_stays_away_until_it_is_started(stack: LocalStack) -> Non
     assert psutil.pid_exists(stack.pid("valkey"))
 
 
-def test_a_frozen_part_does_not_hold_up_the_stop(stack: LocalStack) -> None:
-    frozen = psutil.Process(stack.pid("postgres"))
-    frozen.suspend()
-    began = time.monotonic()
-    stack.restart("postgres")
+def test_a_crashed_part_stays_away_until_it_is_started(stack: LocalStack) -> None:
+    with psycopg.connect(stack.database_url) as connection:
+        connection.execute("create table survives as select 1")
+    stack.crash("postgres")
+    with pytest.raises(StackError, match="postgres is not running"):
+        stack.pid("postgres")
+    stack.start("postgres")
+    assert "was not properly shut down" in (stack.directory / "log" / "postgres.log").read_text()
+    with psycopg.connect(stack.database_url) as connection:
+        assert connection.execute("select * from survives").fetchone() == (1,)
+
+
+def test_a_frozen_part_answers_nobody_until_it_is_thawed(stack: LocalStack) -> None:
+    with psycopg.connect(stack.database_url) as connection, ThreadPoolExecutor(1) as aside:
+        stack.freeze("postgres")
+        answer = aside.submit(lambda: connection.execute("select 1").fetchone())
+        with pytest.raises(TimeoutError):
+            answer.result(timeout=1)
+        stack.thaw("postgres")
+        assert answer.result(timeout=WAIT_SECONDS) == (1,)
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres", "valkey"])
+def test_a_frozen_part_does_not_hold_up_the_stop(stack: LocalStack, name: str) -> None:
+    frozen = psutil.Process(stack.pid(name))
+    with psycopg.connect(stack.database_url):  # a connection of PostgreSQL's is a process of its own, and freezes too
+        stack.freeze(name)
+        began = time.monotonic()
+        stack.stop(name)
     assert tree.gone(frozen)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 8
+    stack.start(name)
 
 
 def test_a_second_stack_in_the_same_directory_is_refused(stack: LocalStack) -> None:
@@ -136,6 +164,43 @@ def test_what_was_told_survives_a_restart_even_on_another_port(tmp_path: Path) -
         assert stack.database_url == environment["DATABASE_URL"]
         assert stack.kafka_bootstrap_servers != environment["KAFKA_BOOTSTRAP_SERVERS"]
         assert stack.environment["REQUEST_ID_KEYS"] == environment["REQUEST_ID_KEYS"]
+
+
+def test_a_client_that_came_through_a_proxy_stays_behind_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(WAIT_SECONDS)
+        kafka_proxies = {"issuer": proxy.getsockname()[1]}
+        with LocalStack(tmp_path, names=("kafka",), kafka_proxies=kafka_proxies) as stack:
+            assert _brokers(stack.kafka_bootstrap_servers) == {stack.kafka_bootstrap_servers}
+            with pytest.raises(KafkaException):  # a proxy that lets nothing through
+                _brokers(f"127.0.0.1:{stack.kafka_port('issuer')}")
+            proxy.accept()[0].close()
+            with pytest.raises(StackError, match="does not listen for a proxy api"):
+                stack.kafka_port("api")
+
+
+def test_a_process_can_have_variables_of_its_own(tmp_path: Path) -> None:
+    names = (*PARTS, "migrate", "api", "issuer")
+    with LocalStack(tmp_path, names, {"POLL_RECORDS": "9"}, overrides={"issuer": {"POLL_RECORDS": "7"}}) as stack:
+        stack.add_issuer("issuer-1", {"POLL_RECORDS": "8"})
+        running = {name: psutil.Process(stack.pid(name)) for name in ("api", "issuer", "issuer-1")}
+        told = {name: process.environ()["POLL_RECORDS"] for name, process in running.items()}
+    assert told == {"api": "9", "issuer": "7", "issuer-1": "8"}
+
+
+def test_a_part_can_keep_its_data_elsewhere(tmp_path: Path) -> None:
+    elsewhere = {name: tmp_path / "elsewhere" / name for name in ("kafka", "postgres", "valkey")}
+    (tmp_path / "elsewhere").mkdir()
+    with LocalStack(tmp_path / "stack", directories=elsewhere) as stack:
+        _tell(stack)
+        assert _told(stack) == ("row", b"value", b"record")
+    assert {path.name for path in (tmp_path / "stack").iterdir() if path.is_dir()} == {"log"}
+
+
+@pytest.mark.parametrize("meant", [{"overrides": {"isuer": {}}}, {"directories": {"isuer": Path()}}])
+def test_what_is_meant_for_nobody_is_refused(tmp_path: Path, meant: dict[str, Any]) -> None:
+    with pytest.raises(StackError, match="this stack does not run isuer: choose from "):
+        LocalStack(tmp_path, EVERYTHING, **meant)
 
 
 def test_a_start_that_was_killed_half_way_is_made_good(tmp_path: Path) -> None:
@@ -247,6 +312,12 @@ def _told(stack: LocalStack) -> tuple[str, bytes, bytes]:
     assert row
     assert isinstance(value, bytes)
     return row[0], value, _first_record(stack.kafka_bootstrap_servers)
+
+
+def _brokers(servers: str) -> set[str]:
+    """Where a client that bootstraps here is told to go."""
+    brokers = AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=5).brokers.values()
+    return {f"{broker.host}:{broker.port}" for broker in brokers}
 
 
 def _first_record(servers: str) -> bytes:

@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stack import guard, jars, logs, ports, settings
+from stack import guard, jars, logs, memory, ports, settings
 from stack.errors import PortTaken, StackError
 from stack.files import kept_secret, read_exports, write_exports
 from stack.keeper import next_delay
+from stack.local import LocalStack
 from stack.plan import EVERYTHING
 
 
@@ -72,6 +73,44 @@ def test_a_part_is_given_only_if_each_of_its_addresses_is() -> None:
     both = {"REDIS_URL": "redis://elsewhere/0", "CELERY_BROKER_URL": "redis://elsewhere/1"}
     assert "valkey" not in settings.to_start(EVERYTHING, both)
     assert "kafka" in settings.to_start(EVERYTHING, {"KAFKA_BOOTSTRAP_SERVERS": ""})
+
+
+def test_three_brokers_are_three_parts_and_any_other_number_is_refused() -> None:
+    assert settings.to_start(("kafka", "valkey"), {"KAFKA_BROKERS": "3"}) == ["kafka-1", "kafka-2", "kafka-3", "valkey"]
+    assert settings.to_start(("kafka",), {"KAFKA_BROKERS": "3", "KAFKA_BOOTSTRAP_SERVERS": "elsewhere:9092"}) == []
+    with pytest.raises(StackError, match=r"^KAFKA_BROKERS=2 cannot be had: set it to 1 or 3$"):
+        settings.to_start(("kafka",), {"KAFKA_BROKERS": "2"})
+
+
+def test_topics_are_replicated_on_three_brokers_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    ports_of_three = {f"kafka-{number}{what}": number for number in (1, 2, 3) for what in ("", "_controller")}
+    told = settings.environment(tmp_path, ports_of_three, {})
+    assert (told["TOPIC_REPLICATION"], told["TOPIC_MIN_INSYNC_REPLICAS"]) == ("3", "2")
+    assert told["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"
+    told = settings.environment(tmp_path, ports_of_three, {"TOPIC_REPLICATION": "1"})
+    assert (told["TOPIC_REPLICATION"], told.get("TOPIC_MIN_INSYNC_REPLICAS")) == ("1", None)
+
+
+def test_three_brokers_without_memory_for_them_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "THREE_BROKERS_MB", 10**9)
+    assert not memory.lack(brokers=1)
+    with pytest.raises(StackError, match=r"^3 Kafka brokers need 1000000000 MB of memory and \d+ MB are free: "):
+        LocalStack(tmp_path, ("kafka",), settings.OWN | {"KAFKA_BROKERS": "3"}).up()
+
+
+def test_a_proxy_to_three_brokers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"^a Kafka proxy leads to one broker: "):
+        LocalStack(tmp_path, ("kafka",), settings.OWN | {"KAFKA_BROKERS": "3"}, kafka_proxies={"issuer": 1}).up()
+
+
+def test_celery_over_kafka_uses_the_kafka_of_the_log_and_no_flower(tmp_path: Path) -> None:
+    given = {"CELERY_BROKER_URL": settings.OVER_KAFKA}
+    told = settings.environment(tmp_path, {"kafka": 1, "kafka_controller": 2, "valkey": 3}, given)
+    assert told["CELERY_BROKER_URL"] == "confluentkafka://127.0.0.1:1"
+    theirs = settings.environment(tmp_path, {}, given | {"KAFKA_BOOTSTRAP_SERVERS": "one:9092,two:9092"})
+    assert theirs["CELERY_BROKER_URL"] == "confluentkafka://one:9092"
+    assert set(EVERYTHING) - set(settings.to_start(EVERYTHING, given)) == {"flower"}
+    assert "flower" in settings.to_start(EVERYTHING, {"CELERY_BROKER_URL": "redis://elsewhere/1"})
 
 
 def test_what_the_user_set_reaches_the_processes_except_an_address_beyond_loopback(tmp_path: Path) -> None:
