@@ -15,6 +15,26 @@ class Misconfigured(CouponsError):
         self.faults = tuple(faults)
 
 
+class Unreadable(CouponsError):
+    """What was given has another form than it must have: mend it, then give it again."""
+
+
+class Missing(CouponsError):
+    """There is nothing of the name that was given."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class Conflict(CouponsError):
+    """What was asked for does not fit what is there: read it again, then ask for something else."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
 class TryAgain(CouponsError):
     """Nothing is wrong with the request: the system is, for now."""
 

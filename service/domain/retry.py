@@ -20,6 +20,9 @@ class RetryPolicy(NamedTuple):
 ISSUING = RetryPolicy()
 
 
-def backoff_seconds(attempts_made: int, *, first: float = 1.0, ceiling: float = 300.0) -> float:
-    """Seconds between attempts that are never given up: doubling from `first` up to `ceiling`."""
-    return float(min(first * 2 ** min(attempts_made - 1, 30), ceiling))
+def backoff_seconds(attempts_made: int, *, first: float = 1.0, ceiling: float = 300.0, jitter: float = 0.0) -> float:
+    """Seconds between attempts that are never given up: doubling from `first` up to `ceiling`.
+
+    `jitter`, a random number from 0 to 1, takes up to half of it away, so that many do not come back at once.
+    """
+    return float(min(first * 2 ** min(attempts_made - 1, 30), ceiling)) * (1 - jitter / 2)
