@@ -21,6 +21,7 @@ from service.domain.errors import Misconfigured
 
 SECRET_BYTES_LEAST = 16
 SECRET_FORM = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
+OVER_KAFKA = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
 
 class Settings(BaseSettings):
@@ -31,7 +32,10 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str = Field(min_length=1, description="Kafka brokers, host:port separated by commas")
     database_url: str = Field(description="PostgreSQL, the truth: postgresql://user@host:port/database")
     redis_url: str = Field(description="Redis or Valkey for the gate: redis://host:port/database")
-    celery_broker_url: str = Field(min_length=1, description="Celery's broker; not the gate's Redis database")
+    celery_broker_url: str = Field(
+        min_length=1,
+        description="Celery's broker: redis://host:port/database, not the gate's; or confluentkafka://host:port",
+    )
     request_id_keys: SecretStr = Field(
         description="keys of the request ids' MAC, separated by commas: the first signs, all of them verify"
     )
@@ -57,7 +61,13 @@ class Settings(BaseSettings):
         SecretStr(""), validate_default=True, description="key of the notices' signature, whsec_ + base64"
     )
 
+    dead_letters_per_minute: int = Field(
+        10, ge=1, le=1_000_000, description="when more requests than that die in a minute, an alert is raised"
+    )
+
     fault_injection: bool = Field(False, description="obey the Fault header of requests: demos and tests only")
+    crash_points: str = Field("", description="folder that arms crash points, see service/crash.py; empty: none")
+    clock_offset_ms: int = Field(0, description="shifts this process's clock: tests only")
     log_format: Literal["json", "console"] = Field("console", description="one JSON object a line, or for eyes")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
 
@@ -75,10 +85,12 @@ class Settings(BaseSettings):
 
     @field_validator("celery_broker_url")
     @classmethod
-    def _has_its_own_database(cls, url: str, others: ValidationInfo) -> str:
-        if "://" not in url:
-            raise ValueError("must be an address such as redis://host:port/1")
-        if _database(url) == _database(others.data.get("redis_url", "")):
+    def _is_a_broker(cls, url: str, others: ValidationInfo) -> str:
+        if OVER_KAFKA.fullmatch(url):
+            return url
+        if not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
+        if _database(_checked(url, RedisDsn)) == _database(others.data.get("redis_url", "")):
             raise ValueError("is REDIS_URL: emptying one would empty the other; use another database number")
         return url
 
@@ -118,6 +130,18 @@ class Settings(BaseSettings):
         if others.data.get("webhook_url") and not SECRET_FORM.fullmatch(secret.get_secret_value()):
             raise ValueError("WEBHOOK_URL needs it to sign notices: whsec_ and at least 24 random bytes in base64")
         return secret
+
+    @field_validator("crash_points", "clock_offset_ms")
+    @classmethod
+    def _is_for_tests(cls, value: str | int, others: ValidationInfo) -> str | int:
+        if value and not others.data.get("fault_injection"):
+            raise ValueError("is for tests: FAULT_INJECTION=true must be set with it")
+        return value
+
+    @property
+    def celery_over_kafka(self) -> bool:
+        """Whether Kafka is Celery's broker, and not Redis."""
+        return bool(OVER_KAFKA.fullmatch(self.celery_broker_url))
 
     @property
     def mac_keys(self) -> tuple[bytes, ...]:

@@ -1,9 +1,11 @@
-"""How every process says why it cannot start: one clear message, exit status 2, no stack trace."""
+"""How every process starts: settings, log, clock; or one clear message, exit status 2, no stack trace."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service import clock, config, crash, log
+from service.config import Settings
 from service.domain.errors import CouponsError
 
 
@@ -15,3 +17,12 @@ def or_say_why() -> Iterator[None]:
     except CouponsError as error:
         print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201  # for whoever starts it
         sys.exit(2)
+
+
+def configured() -> Settings:
+    """The settings, with the log, the clock and the crash points as they say; raises Misconfigured."""
+    settings = config.load()
+    log.configure(settings)
+    clock.configure(settings)
+    crash.configure(settings)
+    return settings

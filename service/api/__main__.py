@@ -2,15 +2,14 @@
 
 import uvicorn
 
-from service import bootstrap, config, log, start
+from service import bootstrap, start
 from service.api import app
 
 
 def main() -> None:
     """Checks the settings, then serves until told to stop."""
     with start.or_say_why():
-        settings = config.load()
-        log.configure(settings)
+        settings = start.configured()
         uvicorn.run(
             app.create(bootstrap.wait_for_common(settings, "api", connections=10)),
             host=settings.api_host,

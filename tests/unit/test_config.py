@@ -123,6 +123,39 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert secret not in printed
 
 
+@pytest.mark.parametrize("url", ["redis://host:1/1", "rediss://:secret@host:1/1", "confluentkafka://host:9092"])
+def test_a_broker_that_is_supported_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis or Kafka carries Celery's hints."""
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+
+    assert config.load().celery_over_kafka is url.startswith("confluentkafka")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://host:5672//",
+        "memory://",
+        "kafka://host:9092",
+        "confluentkafka://",
+        "confluentkafka://host",
+        "confluentkafka://user:pa55word@host:9092",
+        "confluentkafka://host:9092/path",
+        "confluentkafka://one:9092,two:9092",
+        "127.0.0.1:6379",
+    ],
+)
+def test_a_broker_that_is_not_supported_is_refused_by_naming_those_that_are(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the transport would ignore is refused too: nothing is believed that does nothing."""
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+
+    assert _faults() == (
+        "CELERY_BROKER_URL: must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port",
+    )
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres", "postgresql+asyncpg"])
 def test_a_database_url_that_is_taken_can_be_used(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A form of address that the driver does not know is told at start, in words."""
@@ -133,3 +166,14 @@ def test_a_database_url_that_is_taken_can_be_used(scheme: str, monkeypatch: pyte
         return
 
     assert make_url(url).get_dialect().driver == "psycopg"
+
+
+@pytest.mark.parametrize("name", ["CRASH_POINTS", "CLOCK_OFFSET_MS"])
+def test_what_is_for_tests_needs_a_word(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nobody crashes or shifts the clock of a real deployment by one stray variable."""
+    monkeypatch.setenv(name, "1")
+
+    assert [fault.partition(":")[0] for fault in _faults()] == [name]
+
+    monkeypatch.setenv("FAULT_INJECTION", "true")
+    config.load()

@@ -1,0 +1,54 @@
+"""Crash points: where a test may kill or freeze this process between two lines; off unless a setting says otherwise."""
+
+import os
+import signal
+from enum import StrEnum
+from pathlib import Path
+
+from service.config import Settings
+
+
+class Point(StrEnum):
+    """Every crash point there is: between an effect and what makes it known."""
+
+    API_ACKNOWLEDGED = "api.acknowledged"
+    ISSUER_ADVANCED = "issuer.advanced"
+    ISSUER_WRITTEN = "issuer.written"
+    ISSUER_COMMITTED = "issuer.committed"
+    ISSUER_TOLD = "issuer.told"
+    RETRY_TAKEN = "retry.taken"
+    RETRY_WRITTEN = "retry.written"
+    RETRY_COMMITTED = "retry.committed"
+    LETTERS_CLAIMED = "letters.claimed"
+    LETTERS_ACKNOWLEDGED = "letters.acknowledged"
+    LETTERS_STORED = "letters.stored"
+    NOTICES_CLAIMED = "notices.claimed"
+    NOTICES_POSTED = "notices.posted"
+    GATE_CLAIMED = "gate.claimed"
+    GATE_TOLD = "gate.told"
+
+
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class Armed:
+    """The folder in which a file `<point>.kill` or `<point>.stop` arms a point, once; None: no point does anything."""
+
+    folder: Path | None = None
+
+
+def configure(settings: Settings) -> None:
+    """Says where this process looks for armed points."""
+    Armed.folder = Path(settings.crash_points) if settings.crash_points else None
+
+
+def reach(point: Point) -> None:
+    """Ends or freezes the process here if the point is armed, and disarms it first."""
+    if Armed.folder is None:
+        return
+    for name, number in _SIGNALS.items():
+        try:
+            (Armed.folder / f"{point}.{name}").unlink()
+        except FileNotFoundError:
+            continue
+        os.kill(os.getpid(), number)

@@ -1,0 +1,35 @@
+"""Crash points bite where they are armed, once, and nowhere else."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+_REACHES = (
+    "import sys\nfrom pathlib import Path\nfrom service.crash import Armed, Point, reach\n"
+    "Armed.folder = Path(sys.argv[1])\nreach(Point.ISSUER_WRITTEN)\nprint('went on')\n"
+)
+
+
+def test_an_armed_point_kills_once(tmp_path: Path) -> None:
+    """The process ends by SIGKILL at the point; the next one, which finds nothing armed, goes on."""
+    (tmp_path / "issuer.written.kill").touch()
+
+    killed, spared = _run(tmp_path), _run(tmp_path)
+
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "")
+    assert (spared.returncode, spared.stdout) == (0, "went on\n")
+
+
+def test_another_point_does_nothing_here(tmp_path: Path) -> None:
+    """A file that arms one point does not arm another."""
+    (tmp_path / "issuer.committed.kill").touch()
+
+    assert _run(tmp_path).returncode == 0
+    assert (tmp_path / "issuer.committed.kill").exists()
+
+
+def _run(folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", _REACHES, str(folder)], capture_output=True, text=True, timeout=20, check=False
+    )
