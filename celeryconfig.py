@@ -6,6 +6,7 @@ Rows in PostgreSQL are the truth and beat's sweep finds what was lost: no settin
 from kombu import Exchange, Queue
 
 from service import config, start
+from workers.kafka_transport import raise_if_undelivered
 from workers.names import Beat, Task
 from workers.names import Queue as Name
 
@@ -15,25 +16,46 @@ with start.or_say_why():
 broker_url = _settings.celery_broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives its broker's absence
-broker_transport_options = {
-    "visibility_timeout": 8,  # a killed worker's task is delivered again after it; above the longest task and its lease
-    "unacked_restore_interval": 1,  # both together: looked for every second; by default every hundred
-    "unacked_restore_throttle": 1,
-    "socket_timeout": 5,  # a black hole ends; by default it never does
-    "socket_connect_timeout": 2,
-    "socket_keepalive": True,
-    "health_check_interval": 10,  # a half-open connection is dropped, so that consuming goes on by itself
-}
+
+if _settings.celery_over_kafka:
+    _prefix = "coupon.celery."  # a queue is a topic there, beside those of others
+    broker_transport = "workers.kafka_transport:Transport"
+    broker_transport_options = {
+        "wait_time_seconds": 2,  # to connect; this transport does not wait for messages
+        "polling_interval": 0.05,
+        "num_partitions": _settings.topic_partitions,  # a queue has at most as many workers side by side
+        "replication_factor": _settings.topic_replication,
+        "topic_config": {"retention.ms": 3_600_000},  # an old hint helps nobody: the sweep has sent it again
+        "kafka_common_config": {"log_level": 0, "reconnect.backoff.max.ms": 1_000},
+        "kafka_producer_config": {"message.timeout.ms": 2_000, "on_delivery": raise_if_undelivered},
+        "kafka_consumer_config": {
+            "session.timeout.ms": 6_000,  # a killed worker's queues are another's after it
+            "topic.metadata.refresh.interval.ms": 1_000,  # whoever comes first makes the topics: they are seen at once
+        },
+    }
+else:
+    _prefix = ""
+    broker_transport_options = {
+        "visibility_timeout": 8,  # a killed worker's task is delivered again after it; above the longest task and lease
+        "unacked_restore_interval": 1,  # both together: looked for every second; by default every hundred
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,  # a black hole ends; by default it never does
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 10,  # a half-open connection is dropped, so that consuming goes on by itself
+    }
 
 # Direct queues, and routes that name only the queue: publishing through a named exchange depends on bindings kept in
 # Redis, and without them the message vanishes without an error.
-task_queues = [Queue(name.value, Exchange(name.value, "direct"), name.value) for name in Name]
-task_routes = {task.value: {"queue": task.queue.value} for task in Task}
-task_default_queue = Name.MAINTENANCE.value
+_names = {name: _prefix + name.value for name in Name}
+task_queues = [Queue(name, Exchange(name, "direct"), name) for name in _names.values()]
+task_routes = {task.value: {"queue": _names[task.queue]} for task in Task}
+task_default_queue = _names[Name.MAINTENANCE]
 task_create_missing_queues = False  # a misspelt queue is an error
 
 task_acks_late = True  # acknowledged after the work: a worker killed before that loses nothing
 task_retry_on_worker_lost = True  # a killed child counts as a retry; redelivering for ever would be the alternative
+task_annotations = {"*": {"default_retry_delay": 1}}  # that retry's delay in seconds; all others name their own
 task_acks_on_failure = True  # a failed task is done with; its row brings it back
 worker_prefetch_multiplier = 1  # no task waits behind another in a worker that may die
 task_ignore_result = True
@@ -44,8 +66,7 @@ task_serializer = "json"
 accept_content = ["json"]  # a pickle is refused
 imports = ["workers.retry", "workers.dead_letter", "workers.notify", "workers.maintenance"]
 
-worker_send_task_events = True  # Flower lives on events
-task_send_sent_event = True
+worker_send_task_events = task_send_sent_event = not _settings.celery_over_kafka  # Flower lives on them; see 0010
 task_track_started = True
 worker_hijack_root_logger = False  # one form of log line for all processes
 worker_soft_shutdown_timeout = 7.0  # running tasks may end; those not begun go back to their queue

@@ -2,4 +2,13 @@
 
 import os
 
+from service import config, start
+from service.domain.errors import Misconfigured
+
+with start.or_say_why():
+    if config.load().celery_over_kafka:
+        raise Misconfigured(
+            ["CELERY_BROKER_URL: Flower sees nothing over Kafka, which carries no events; let Redis be the broker"]
+        )
+
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")

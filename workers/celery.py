@@ -1,20 +1,28 @@
 """The Celery application; `celery -A workers` finds it here. Tasks open their clients in the process that runs them."""
 
+import logging
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_shutdown
+from celery.signals import setup_logging, task_prerun, worker_process_shutdown
 
-from service import config, log
-from workers import rooms
+from service import start
+from workers import hints, rooms
 
+_log = logging.getLogger(__name__)
 app = Celery("workers")
 app.config_from_object("celeryconfig")
 
 
 @setup_logging.connect
 def _configure_logging(**_: Any) -> None:
-    log.configure(config.load())
+    start.configured()
+
+
+@task_prerun.connect
+def _say_whose_hint(task: Any, **_: Any) -> None:
+    """Counted by whoever reads the log: numbers of their own would need a file each, as children come and go."""
+    _log.info("task runs", extra={"task": task.name, "hint": hints.followed(task.request).value})
 
 
 @worker_process_shutdown.connect

@@ -1,28 +1,61 @@
 """Tells Celery that rows wait. A hint may be lost or come twice: the row is the truth, the sweep finds it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from celery import Celery
 
 from service.domain.request import Place
 from service.domain.retry import ISSUING
 from service.store.handoffs import Kind
-from workers.names import Task
+from service.usecases.recover import Recovered
+from workers.names import Hint, Task
 
 _TASK = {Kind.NOTIFY: Task.NOTIFY, Kind.GATE: Task.TELL_GATE}
 #: a task that fails for each of them still ends well within its time limit
 _PLACES_AT_ONCE = 50
+#: the header that tells whose hint a message is
+_HEADER = "hint"
 
 
-def work_waits(app: Celery, kinds: Iterable[Kind], *, dead: bool) -> None:
+def work_waits(app: Celery, kinds: Iterable[Kind], *, dead: bool, hint: Hint = Hint.BROKER) -> None:
     """One message for each kind of work that waits."""
     for task in [*(_TASK[kind] for kind in kinds), *([Task.DEAD_LETTER] if dead else [])]:
-        app.send_task(task.value)
+        _send(app, task, hint)
 
 
-def retry(app: Celery, places: Sequence[Place], attempts_made: int, *, now: bool = False) -> None:
-    """Requests that failed together and have had `attempts_made`, to be tried after the policy's delay, or now."""
-    countdown = None if now else ISSUING.delay_after(attempts_made)
+def recovered(app: Celery, done: Recovered) -> None:
+    """What an attempt left to do."""
+    work_waits(app, done.kinds, dead=done.dead)
+    for (log, attempts_made), places in done.again.items():
+        retry(app, log, places, attempts_made)
+    settle(app, done.unsettled)
+
+
+def settle(app: Celery, coupon_ids: Iterable[int], *, hint: Hint = Hint.BROKER) -> None:
+    """Those on standby for these coupons can be decided now."""
+    for coupon_id in coupon_ids:
+        _send(app, Task.SETTLE, hint, (coupon_id,))
+
+
+def retry(app: Celery, log: int, places: Sequence[Place], attempts_made: int, *, hint: Hint = Hint.BROKER) -> None:
+    """Requests that failed together and have had `attempts_made`: after the policy's delay; at once if swept up."""
+    delay = None if hint is Hint.SWEEP else ISSUING.delay_after(attempts_made)
     for first in range(0, len(places), _PLACES_AT_ONCE):
         some = [list(place) for place in places[first : first + _PLACES_AT_ONCE]]
-        app.send_task(Task.RETRY.value, (some, attempts_made), countdown=countdown)
+        _send(app, Task.RETRY, hint, (log, some, attempts_made), delay)
+
+
+def changed(app: Celery, *, hint: Hint = Hint.BROKER) -> None:
+    """The gate has not heard of some change of a coupon."""
+    _send(app, Task.TELL_CHANGES, hint)
+
+
+def _send(app: Celery, task: Task, hint: Hint, args: tuple[Any, ...] = (), delay_seconds: float | None = None) -> None:
+    app.send_task(task.value, args, countdown=delay_seconds, headers={_HEADER: hint.value})
+
+
+def followed(request: Any) -> Hint:
+    """Whose hint a running task follows; its own retry is the broker's, though it inherits the first one's header."""
+    swept = (request.headers or {}).get(_HEADER) == Hint.SWEEP
+    return Hint.SWEEP if swept and not request.retries else Hint.BROKER

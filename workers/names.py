@@ -1,4 +1,4 @@
-"""The closed vocabulary of Celery's side: queues, tasks and what beat starts."""
+"""The closed vocabulary of Celery's side: queues, tasks, whose hint a task follows, and what beat starts."""
 
 from enum import StrEnum
 
@@ -16,9 +16,11 @@ class Task(StrEnum):
     """Every task there is; the part before the dot is its queue."""
 
     RETRY = "retry.issue"
+    SETTLE = "retry.settle"
     DEAD_LETTER = "dead_letter.forward"
     NOTIFY = "notify.deliver"
     TELL_GATE = "maintenance.tell_gate"
+    TELL_CHANGES = "maintenance.tell_changes"
     SWEEP = "maintenance.sweep"
     SETTLE_APPENDS = "maintenance.settle_appends"
 
@@ -26,6 +28,13 @@ class Task(StrEnum):
     def queue(self) -> Queue:
         """Where the task waits."""
         return Queue(self.value.partition(".")[0])
+
+
+class Hint(StrEnum):
+    """Whose message made a task run."""
+
+    BROKER = "broker"
+    SWEEP = "sweep"
 
 
 class Beat(StrEnum):

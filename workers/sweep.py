@@ -1,0 +1,29 @@
+"""Finds work whose hint was lost and sends it again; beat's task does so, and the issuer, should beat be away."""
+
+from celery import Celery
+
+from service.bootstrap import Common
+from service.store import coupon_changes, coupons, dead_letters, handoffs, retries
+from workers import hints
+from workers.names import Hint
+
+#: a hint that was sent again is given this long
+_AGAIN_SECONDS = 5.0
+_RETRIES_AT_ONCE = 2_000
+_COUPONS_AT_ONCE = 100
+
+
+def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
+    """Sends the hints again of rows that nobody took up within the grace."""
+    with common.engine.begin() as tx:
+        overdue = retries.overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
+        unsettled = coupons.unsettled(tx, _COUPONS_AT_ONCE)
+        kinds = handoffs.waiting(tx, grace_seconds)
+        changes = coupon_changes.waiting(tx, grace_seconds)
+        dead = dead_letters.waiting(tx, grace_seconds)
+    for due in overdue:
+        hints.retry(app, due.log, due.places, due.attempts, hint=Hint.SWEEP)
+    hints.settle(app, unsettled, hint=Hint.SWEEP)
+    hints.work_waits(app, kinds, dead=dead, hint=Hint.SWEEP)
+    if changes:
+        hints.changed(app, hint=Hint.SWEEP)
