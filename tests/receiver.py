@@ -3,20 +3,30 @@
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks import Webhook
 
 
 class Receiver:
-    """Answers on loopback in a thread; `answer` is the status it gives, 200 unless a test wants another."""
+    """Answers on loopback in a thread; `answer` is the status it gives, 200 unless a test wants another.
+
+    With a `manner` it takes every POST in and then misbehaves: what it was told must come again under the same id.
+    """
 
     def __init__(self, secret: str) -> None:
         self.answer = 200
+        self.manner: Callable[[BaseHTTPRequestHandler], None] | None = None
+        #: POSTs that got the manner instead of an answer
+        self.spoilt = 0
         #: times each (request id, state) was told, counting a repeated POST once
         self.told: Counter[tuple[str, str]] = Counter()
         self.posts: Counter[str] = Counter()
         self.forged = 0
+        #: repeats that said something else than the first POST of their id
+        self.changed = 0
+        self._said: dict[str, object] = {}
         self._lock = threading.Lock()
         self._verifier = Webhook(secret)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -49,10 +59,12 @@ class Receiver:
         return self.answer
 
     def _remember(self, webhook_id: str, body: bytes) -> None:
+        data = json.loads(body)["data"]
         with self._lock:
             self.posts[webhook_id] += 1
             if self.posts[webhook_id] == 1:
-                self.told.update((event["request_id"], event["state"]) for event in json.loads(body)["data"])
+                self.told.update((event["request_id"], event["state"]) for event in data)
+            self.changed += self._said.setdefault(webhook_id, hash(str(data))) != hash(str(data))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         receiver = self
@@ -60,7 +72,12 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(receiver.take(body, {name.lower(): value for name, value in self.headers.items()}))
+                status = receiver.take(body, {name.lower(): value for name, value in self.headers.items()})
+                if receiver.manner:
+                    receiver.spoilt += 1
+                    receiver.manner(self)
+                    return
+                self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
 

@@ -1,5 +1,6 @@
 """Signed webhooks by the Standard Webhooks specification (webhook-id, webhook-timestamp, webhook-signature)."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,23 +10,31 @@ import msgspec
 from standardwebhooks import Webhook
 
 from service.domain.errors import Unavailable
+from service.notice.rest import Rest
 from service.store.requests import Answer
 
-#: to be reached, and to take the body
-_STEP_SECONDS = 0.5
+_PART = "the webhook's receiver"
 _TYPE = "issuance.decided"
+#: of an answer's body nothing is needed; reading it keeps the connection
+_BODY_BYTES_MOST = 65_536
 
 
 class Sender:
-    """Posts notices to one receiver and never follows it elsewhere."""
+    """Posts notices to one receiver, never follows it elsewhere, and leaves it alone for a while after a failure."""
 
-    def __init__(self, url: str, secret: str, answer_seconds: float) -> None:
+    def __init__(self, url: str, secret: str, within_seconds: float) -> None:
         self._url = url
         self._signer = Webhook(secret)
-        self._client = httpx.Client(timeout=httpx.Timeout(_STEP_SECONDS, read=answer_seconds), follow_redirects=False)
+        self._within_seconds = within_seconds
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(timeout=within_seconds, follow_redirects=False)
+        self.rest = Rest()
 
     def send(self, notice_id: str, answers: Sequence[Answer]) -> None:
-        """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx."""
+        """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx.
+
+        Connecting, sending and the whole answer together take no longer than was said, however slowly it dribbles.
+        """
         at = datetime.now(UTC)
         body = msgspec.json.encode({"type": _TYPE, "timestamp": at, "data": [_event(answer) for answer in answers]})
         headers = {
@@ -35,15 +44,37 @@ class Sender:
             "webhook-signature": self._signer.sign(notice_id, at, body.decode()),
         }
         try:
-            answer = self._client.post(self._url, content=body, headers=headers)
-        except httpx.HTTPError as error:
-            raise Unavailable("the webhook's receiver", f"{type(error).__name__}: {error}") from error
+            answer = self._runner.run(self._post(body, headers))
+        except (httpx.HTTPError, TimeoutError) as error:
+            self.rest.failed()
+            raise Unavailable(_PART, f"{type(error).__name__}: {error}") from error
         if not answer.is_success:
-            raise Unavailable("the webhook's receiver", f"it answered {answer.status_code}")
+            self.rest.failed(_asked_seconds(answer))
+            raise Unavailable(_PART, f"it answered {answer.status_code}")
+        self.rest.succeeded()
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        async with (
+            asyncio.timeout(self._within_seconds),
+            self._client.stream("POST", self._url, content=body, headers=headers) as answer,
+        ):
+            read = 0
+            async for chunk in answer.aiter_raw():
+                read += len(chunk)
+                if read > _BODY_BYTES_MOST:
+                    break
+            return answer
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+
+def _asked_seconds(answer: httpx.Response) -> float:
+    """The Retry-After of an answer, where it is a number of seconds (RFC 9110, section 10.2.3)."""
+    asked = answer.headers.get("retry-after", "")
+    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
 
 
 def _event(answer: Answer) -> dict[str, Any]:

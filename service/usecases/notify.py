@@ -4,6 +4,9 @@ from itertools import chain
 
 from sqlalchemy import Connection, Engine
 
+from service import crash
+from service.clock import jitter
+from service.crash import Point
 from service.domain.retry import backoff_seconds
 from service.notice.webhook import Sender
 from service.store import handoffs, requests
@@ -12,23 +15,27 @@ from service.store.requests import Answer
 
 
 def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
-    """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none waited.
+    """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none is to be done now.
 
     Raises Unavailable when the receiver did not take them: they are due again later, under the same ids. Killed
     after a POST and before its row is gone, the same POST is made again; the receiver knows it by its webhook-id.
     """
+    if sender.rest.seconds:
+        return 0
     with engine.begin() as tx:
         claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds)
         answers = decisions(tx, claim) if claim else []
     if claim is None:
         return 0
+    crash.reach(Point.NOTICES_CLAIMED)
     try:
         if answers:
             sender.send(str(claim.delivery), answers)
     except Exception:
         with engine.begin() as tx:
-            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts))
+            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, jitter=jitter()))
         raise
+    crash.reach(Point.NOTICES_POSTED)
     with engine.begin() as tx:
         handoffs.done(tx, claim)
     return len(claim.handoffs)

@@ -1,0 +1,115 @@
+"""What a receiver may do wrong: each ends in time, is told as unavailable, and earns it a rest."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from service.domain.errors import Unavailable
+from service.notice.webhook import Sender
+from tests.fixtures.parts import WEBHOOK_SECRET
+
+_WITHIN_SECONDS = 1.0
+Serve = Callable[[Callable[[socket.socket], None]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """A receiver whose every connection is treated as a function says; its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def start(treat: Callable[[socket.socket], None]) -> str:
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=_treated, args=(treat, connection), daemon=True).start()
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield start
+    listener.close()
+
+
+def _treated(treat: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with connection:
+        try:
+            connection.recv(65_536)
+            treat(connection)
+        except OSError:
+            return
+
+
+def _dribble(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"x-slow: 1\r\n")
+        time.sleep(0.1)
+
+
+def _flood(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+
+
+def _hang(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
+def _answer(text: bytes) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(b"HTTP/1.1 " + text + b"content-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "treat",
+    [
+        _hang,
+        _dribble,
+        _flood,
+        lambda connection: connection.close(),
+        _answer(b"500 No\r\n"),
+        _answer(b"301 Elsewhere\r\nlocation: http://127.0.0.1:9/\r\n"),
+        _answer(b"410 Gone\r\n"),
+        lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"),
+    ],
+    ids=["hangs", "dribbles", "floods", "closes", "500", "redirects", "410", "stops halfway"],
+)
+def test_a_bad_receiver_costs_no_more_than_was_said(serve: Serve, treat: Callable[[socket.socket], None]) -> None:
+    """Step 8: within its time, whatever the receiver does; no redirect is followed."""
+    sender = Sender(serve(treat), WEBHOOK_SECRET, _WITHIN_SECONDS)
+    began = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        sender.send("id", [])
+
+    assert time.monotonic() - began < _WITHIN_SECONDS + 1
+    assert sender.rest.seconds > 0
+    sender.close()
+
+
+def test_a_receiver_that_asks_for_time_gets_it(serve: Serve) -> None:
+    """Step 8: 429 with Retry-After."""
+    sender = Sender(serve(_answer(b"429 Slowly\r\nretry-after: 30\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
+
+    with pytest.raises(Unavailable):
+        sender.send("id", [])
+
+    assert 29 < sender.rest.seconds <= 30
+    sender.close()
+
+
+def test_a_good_receiver_is_posted_to_again_at_once(serve: Serve) -> None:
+    """Step 8: 2xx is all that counts."""
+    sender = Sender(serve(_answer(b"204 Thanks\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
+
+    sender.send("id", [])
+    sender.send("another", [])
+
+    assert sender.rest.seconds == 0
+    sender.close()
