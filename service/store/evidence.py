@@ -1,11 +1,18 @@
-"""Queries of the proof: they count rows themselves and believe no counter, index or constraint."""
+"""Queries of the proof: they count rows themselves, a few at a time, and believe no counter, index or constraint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from service.domain.coupon import Override
+from service.domain.order import Line, Version
+from service.domain.request import Code, State
+from service.store.engine import driver
+
 _FEW = {"yield_per": 2000}
+#: one coupon's rows, or all
+_MEANT = "coupon_id = coalesce(CAST(:coupon AS bigint), coupon_id)"
 
 
 class Row(NamedTuple):
@@ -20,112 +27,204 @@ class Row(NamedTuple):
 
 _ROWS = text(
     'SELECT "offset", coupon_id, user_id, request_id, state FROM requests'
-    " WHERE log_id = :log AND partition = :partition"
+    f" WHERE log_id = :log AND partition = :partition AND {_MEANT}"
     " UNION ALL "
     "SELECT \"offset\", NULL, NULL, NULL, 'poison' FROM dead_letters"
     " WHERE log_id = :log AND partition = :partition AND code = 'poison' AND request_id IS NULL"
+    " AND CAST(:coupon AS bigint) IS NULL"
     " ORDER BY 1"
 )
 
 
-def rows(tx: Connection, log: int, partition: int) -> Iterator[Row]:
-    """Every row that stands for a record of the partition, in offset order, a few at a time."""
-    found = tx.execute(_ROWS, {"log": log, "partition": partition}, execution_options=_FEW)
-    return (Row(*row) for row in found)
+def rows(tx: Connection, log: int, partition: int, coupon_id: int | None) -> Iterator[Row]:
+    """Every row that stands for a record of the partition, in offset order; of one coupon, or all and the poison."""
+    values = {"log": log, "partition": partition, "coupon": coupon_id}
+    return (Row(*row) for row in tx.execute(_ROWS, values, execution_options=_FEW))
 
 
-def request_ids(tx: Connection, log: int) -> Iterator[str]:
-    """Every decided request's id, a few at a time."""
-    query = text("SELECT request_id FROM requests WHERE log_id = :log")
-    return (row[0] for row in tx.execute(query, {"log": log}, execution_options=_FEW))
+_LINES = text(
+    'SELECT coupon_id, log_id, "offset", state, code, sequence, attempts, request_id,'
+    " state <> 'dead' AND EXISTS (SELECT FROM dead_letters AS letter WHERE letter.log_id = requests.log_id"
+    '  AND letter.partition = requests.partition AND letter."offset" = requests."offset") AS replayed'
+    f' FROM requests WHERE {_MEANT} ORDER BY coupon_id, log_id, "offset"'
+)
 
 
-def _numbers(tx: Connection, query: str, log: int) -> dict[str, int]:
-    return dict(tx.execute(text(query), {"log": log}).mappings().one())
+class Ruled(NamedTuple):
+    """What became of one request, and of which coupon it is."""
+
+    coupon_id: int
+    request_id: str
+    line: Line
 
 
-def over_issued(tx: Connection, log: int) -> dict[str, int]:
+def lines(tx: Connection, coupon_id: int | None) -> Iterator[Ruled]:
+    """Every request by coupon and in order; whether it was accepted, its id tells, not the database."""
+    for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_FEW):
+        at = (row.log_id, row.offset)
+        code = row.code and Code(row.code)
+        line = Line(at, State(row.state), code, row.sequence, row.attempts, row.replayed, accepted=False)
+        yield Ruled(row.coupon_id, row.request_id, line)
+
+
+def versions(tx: Connection, coupon_id: int) -> list[Version]:
+    """A coupon's recorded values, oldest first."""
+    found = tx.execute(
+        text("SELECT * FROM coupon_changes WHERE coupon_id = :coupon ORDER BY version"), {"coupon": coupon_id}
+    )
+    return [
+        Version(
+            None if row.first_offset is None else (row.log_id, row.first_offset), row.quantity, Override(row.override)
+        )
+        for row in found
+    ]
+
+
+def _numbers(tx: Connection, query: str, **values: object) -> dict[str, int]:
+    return dict(tx.execute(text(query), values).mappings().one())
+
+
+def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     """Coupons with more issued or held than their quantity, or whose counters differ from their rows."""
     return _numbers(
         tx,
-        """
+        f"""
         SELECT count(*) AS coupons, coalesce(sum(counted.issued), 0)::bigint AS issued,
                count(*) FILTER (WHERE coalesce(counted.issued + counted.held, 0) > coupons.quantity) AS over_issued,
-               count(*) FILTER (WHERE coalesce(counted.issued, 0) <> coupons.issued
-                                   OR coalesce(counted.held, 0) <> coupons.held) AS miscounted
+               count(*) FILTER (WHERE (coalesce(counted.issued, 0), coalesce(counted.held, 0),
+                                       coalesce(counted.standby, 0))
+                                   <> (coupons.issued, coupons.held, coupons.standby)) AS miscounted
         FROM coupons LEFT JOIN (
             SELECT coupon_id, count(*) FILTER (WHERE state = 'issued') AS issued,
-                   count(*) FILTER (WHERE state = 'retrying') AS held
-            FROM requests WHERE :log IS NOT NULL GROUP BY coupon_id) AS counted ON counted.coupon_id = coupons.id
+                   count(*) FILTER (WHERE state = 'retrying') AS held,
+                   count(*) FILTER (WHERE state = 'standby') AS standby
+            FROM requests WHERE {_MEANT} GROUP BY coupon_id) AS counted ON counted.coupon_id = coupons.id
+        WHERE coupons.id = coalesce(CAST(:coupon AS bigint), coupons.id)
         """,
-        log,
+        coupon=coupon_id,
     )
 
 
-def twice(tx: Connection, log: int) -> dict[str, int]:
+def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     """Users with more than one live request for a coupon, ids with more than one row, duplicates of nothing."""
     return _numbers(
         tx,
-        """
-        SELECT (SELECT count(*) FROM (SELECT FROM requests WHERE state IN ('issued', 'retrying', 'standby')
+        f"""
+        SELECT (SELECT count(*) FROM (SELECT FROM requests WHERE {_MEANT}
+                AND state IN ('issued', 'retrying', 'standby')
                 GROUP BY coupon_id, user_id HAVING count(*) > 1) AS users) AS users_with_two,
-               (SELECT count(*) FROM (SELECT FROM requests WHERE log_id = :log
-                GROUP BY coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two,
-               (SELECT count(*) FROM requests AS later WHERE log_id = :log AND code = 'duplicate' AND NOT EXISTS (
+               (SELECT count(*) FROM (SELECT FROM requests WHERE {_MEANT}
+                GROUP BY log_id, coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two,
+               (SELECT count(*) FROM requests AS later WHERE {_MEANT} AND code = 'duplicate'
+                AND NOT EXISTS (
                    SELECT FROM requests AS first WHERE first.coupon_id = later.coupon_id
                    AND first.user_id = later.user_id
                    AND (first.log_id, first."offset") < (later.log_id, later."offset")
-                   AND first.code IS DISTINCT FROM 'duplicate')) AS duplicates_of_nothing
+                   AND first.code IS DISTINCT FROM 'duplicate')
+                AND NOT EXISTS (
+                   SELECT FROM dead_letters AS letter WHERE letter.log_id = later.log_id
+                   AND letter.partition = later.partition AND letter."offset" = later."offset")
+               ) AS duplicates_of_nothing
         """,
-        log,
+        coupon=coupon_id,
     )
 
 
-def disorder(tx: Connection, log: int) -> dict[str, int]:
-    """Sequences with gaps; sequences out of offset order where nothing was retried; early or late "sold out"."""
-    return _numbers(
+def gaps(tx: Connection, coupon_id: int | None) -> int:
+    """Coupons whose sequences are not 1 to n, each once."""
+    found = _numbers(
         tx,
-        """
-        WITH ranked AS (
-            SELECT coupon_id, log_id, "offset", sequence,
-                   lag(sequence) OVER (PARTITION BY coupon_id ORDER BY log_id, "offset") AS before
-            FROM requests WHERE state = 'issued'
-        ), disturbed AS (
-            SELECT DISTINCT coupon_id FROM requests WHERE attempts > 1 OR state IN ('retrying', 'standby', 'dead')
-        ), last_issued AS (
-            SELECT coupon_id, max((log_id, "offset")) AS last, count(*) AS issued FROM ranked GROUP BY coupon_id
-        ), sold_out AS (
-            SELECT coupon_id, min((log_id, "offset")) AS first, count(*) AS refused FROM requests
-            WHERE :log IS NOT NULL AND state = 'refused' AND code = 'sold_out' GROUP BY coupon_id
-        )
-        SELECT (SELECT count(*) FROM (SELECT FROM ranked GROUP BY coupon_id
-                HAVING min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)) AS gaps
-               ) AS coupons_with_gaps,
-               (SELECT count(*) FROM ranked WHERE before > sequence
-                AND coupon_id NOT IN (SELECT coupon_id FROM disturbed)) AS out_of_order,
-               (SELECT count(*) FROM disturbed) AS coupons_with_retries,
-               (SELECT coalesce(sum(refused), 0)::bigint FROM sold_out) AS refused_sold_out,
-               (SELECT count(*) FROM sold_out JOIN coupons ON coupons.id = coupon_id
-                LEFT JOIN last_issued USING (coupon_id)
-                WHERE last IS NULL OR last > first OR last_issued.issued < coupons.quantity) AS sold_out_wrongly
+        f"""
+        SELECT count(*) AS coupons FROM (
+            SELECT FROM requests WHERE {_MEANT} AND state = 'issued' GROUP BY coupon_id
+            HAVING min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)) AS gaps
         """,
-        log,
+        coupon=coupon_id,
     )
+    return found["coupons"]
 
 
-def in_flight(tx: Connection, log: int) -> dict[str, int]:
-    """Requests by where they stand; dead ones without a dead letter."""
+def in_flight(tx: Connection, coupon_id: int | None) -> dict[str, int]:
+    """Requests by where they stand; dead ones that no dead letter keeps, and held ones that nothing will try again."""
     return _numbers(
         tx,
-        """
+        f"""
         SELECT count(*) FILTER (WHERE state = 'issued') AS issued, count(*) FILTER (WHERE state = 'refused') AS refused,
                count(*) FILTER (WHERE state = 'dead') AS dead,
                count(*) FILTER (WHERE state IN ('retrying', 'standby')) AS retrying_or_standby,
                count(*) FILTER (WHERE state = 'dead' AND NOT EXISTS (
                    SELECT FROM dead_letters AS letter WHERE letter.log_id = requests.log_id
-                   AND letter.partition = requests.partition AND letter."offset" = requests."offset")
-               ) AS dead_without_letter
-        FROM requests WHERE log_id = :log
+                   AND letter.partition = requests.partition AND letter."offset" = requests."offset"
+                   AND letter.state <> 'replayed')
+               ) AS dead_without_letter,
+               count(*) FILTER (WHERE (state IN ('retrying', 'standby')) <> EXISTS (
+                   SELECT FROM retries WHERE retries.log_id = requests.log_id
+                   AND retries.partition = requests.partition AND retries."offset" = requests."offset")
+               ) AS held_without_retry
+        FROM requests WHERE {_MEANT}
         """,
-        log,
+        coupon=coupon_id,
     )
+
+
+def collect(tx: Connection) -> None:
+    """Makes room, for the length of the transaction, for what clients were told and what is undecided."""
+    tx.execute(
+        text(
+            "CREATE TEMPORARY TABLE told (coupon_id bigint, user_id bigint, outcome text, request_id text)"
+            " ON COMMIT DROP"
+        )
+    )
+    tx.execute(text("CREATE TEMPORARY TABLE undecided (request_id text) ON COMMIT DROP"))
+
+
+def keep_undecided(tx: Connection, request_ids: Iterable[str]) -> None:
+    """Takes in request ids of the log beyond what is decided."""
+    with driver(tx).cursor() as cursor, cursor.copy("COPY undecided FROM STDIN") as copy:
+        for request_id in request_ids:
+            copy.write_row((request_id,))
+
+
+Said = tuple[int, int, str, str | None]
+
+
+def keep_told(tx: Connection, answers: Iterable[Said]) -> None:
+    """Takes in what clients were told: coupon, user, outcome, request id."""
+    with driver(tx).cursor() as cursor, cursor.copy("COPY told FROM STDIN") as copy:
+        for answer in answers:
+            copy.write_row(answer)
+    tx.execute(text("CREATE INDEX ON told (coupon_id, user_id)"))
+    tx.execute(text("ANALYZE told"))
+    tx.execute(text("ANALYZE undecided"))
+
+
+class Heard(NamedTuple):
+    """What a client was told, and what became of that request."""
+
+    coupon_id: int
+    user_id: int
+    outcome: str
+    request_id: str | None
+    state: str | None
+    undecided: bool
+
+
+def heard(tx: Connection) -> Iterator[Heard]:
+    """Every answer that clients were told, with the row of the request that it names."""
+    query = text(
+        "SELECT told.*, requests.state, undecided.request_id IS NOT NULL FROM told"
+        " LEFT JOIN requests ON told.request_id = requests.request_id AND told.coupon_id = requests.coupon_id"
+        "  AND told.user_id = requests.user_id"
+        " LEFT JOIN (SELECT DISTINCT request_id FROM undecided) AS undecided ON undecided.request_id = told.request_id"
+    )
+    return (Heard(*row) for row in tx.execute(query, execution_options=_FEW))
+
+
+def unasked(tx: Connection, log: int, coupon_id: int | None) -> Iterator[str]:
+    """The ids of requests of this log that no client of the history asked for."""
+    query = text(
+        f"SELECT request_id FROM requests WHERE log_id = :log AND {_MEANT} AND NOT EXISTS ("
+        " SELECT FROM told WHERE outcome <> 'refused' AND told.coupon_id = requests.coupon_id"
+        " AND told.user_id = requests.user_id)"
+    )
+    return (row[0] for row in tx.execute(query, {"log": log, "coupon": coupon_id}, execution_options=_FEW))

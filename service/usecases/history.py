@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from service.domain.errors import Unreadable
+
 
 class Told(msgspec.Struct, frozen=True):
     """One call's answer as its client had it; unknown: no answer, or a 5xx."""
@@ -19,8 +21,11 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def read(path: Path) -> Iterator[Told]:
-    """The file's lines; raises msgspec.MsgspecError at one that has another form."""
+    """The file's lines; raises Unreadable naming the first one that has another form."""
     decoder = msgspec.json.Decoder(Told)
     with path.open("rb") as lines:
-        for line in lines:
-            yield decoder.decode(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                yield decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise Unreadable(f"{path}, line {number}: {error}") from None

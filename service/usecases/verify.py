@@ -2,22 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
 from service.config import Settings
-from service.domain.record import Raw
-from service.domain.request import FINAL, Request
-from service.domain.request_id import Claim, RequestIds
-from service.store import engine, evidence, offsets, requests
-from service.store.evidence import Row
-from service.stream import log_reader
+from service.domain.order import Judge, Line
+from service.domain.request import FINAL, Code
+from service.domain.request_id import RequestIds
+from service.store import engine, evidence, offsets
+from service.store.evidence import Heard, Ruled
 from service.stream.codec import Reader
-from service.stream.topics import Topic
+from service.stream.partitioner import partition_of
 from service.usecases.history import Told
+from service.usecases.walk import Walk
 
 _TWICE = ("users_with_two", "request_ids_with_two", "duplicates_of_nothing")
+_DISORDER = (
+    "coupons_with_gaps",
+    "out_of_order",
+    "sold_out_too_early",
+    "served_after_sold_out",
+    "decided_though_closed",
+)
+_RECANTED = ("judged_twice", "closed_too_early")
 
 
 class Check(NamedTuple):
@@ -35,7 +44,7 @@ class Check(NamedTuple):
 
 
 class Verifier:
-    """Reads everything again; changes nothing."""
+    """Reads everything again and changes nothing; what it has to remember of many requests the database keeps."""
 
     def __init__(self, settings: Settings, store: Engine, log: int, ids: RequestIds, reader: Reader) -> None:
         self._settings = settings
@@ -43,106 +52,82 @@ class Verifier:
         self._log = log
         self._ids = ids
         self._reader = reader
-        #: request ids in the log beyond what has been decided
-        self._undecided: set[str] = set()
 
-    def verify(self, history: Iterable[Told] | None = None) -> list[Check]:
-        """Every check, the history's where there is one; raises Unavailable when a part is away."""
+    def verify(self, history: Iterable[Told] | None = None, coupon_id: int | None = None) -> list[Check]:
+        """Every check, for all coupons or one; the history's where there is one. Raises Unavailable."""
         with engine.answering(self._store) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log meanwhile
-            checks = [
-                Check("P1", "never over-issued", evidence.over_issued(tx, self._log), ("over_issued", "miscounted")),
-                Check("P2", "one per user", evidence.twice(tx, self._log), _TWICE),
-                Check(
-                    "P3",
-                    "in order",
-                    evidence.disorder(tx, self._log),
-                    ("coupons_with_gaps", "out_of_order", "sold_out_wrongly"),
-                ),
-                Check("P4", "nothing lost in the log", self._log_against_rows(tx), ("lost", "phantom", "contradicted")),
-                Check("P4", "every dead one is kept", evidence.in_flight(tx, self._log), ("dead_without_letter",)),
-            ]
+            evidence.collect(tx)
+            checks = self._from_rows(tx, coupon_id)
+            walked = self._walk(tx, coupon_id)
+            checks.append(Check("P4", "nothing lost in the log", walked, ("lost", "phantom", "contradicted")))
             if history is not None:
-                checks.append(
-                    Check("P5", "the answers hold", self._answers(tx, history), ("lost", "contradicted", "phantom"))
-                )
-        return checks
+                told = self._answers(tx, history, coupon_id)
+                checks.append(Check("P5", "the answers hold", told, ("lost", "contradicted", "phantom")))
+        return sorted(checks, key=lambda check: check.promise)
 
-    def _log_against_rows(self, tx: Connection) -> dict[str, int]:
+    def _from_rows(self, tx: Connection, coupon_id: int | None) -> list[Check]:
+        ruled = self._judge(tx, coupon_id) | {"coupons_with_gaps": evidence.gaps(tx, coupon_id)}
+        recanted = {name: ruled.pop(name) for name in _RECANTED}
+        kept = evidence.in_flight(tx, coupon_id)
+        return [
+            Check("P1", "never over-issued", evidence.over_issued(tx, coupon_id), ("over_issued", "miscounted")),
+            Check("P2", "one per user", evidence.twice(tx, coupon_id), _TWICE),
+            Check("P3", "in order", ruled, _DISORDER),
+            Check("P4", "what has not ended is kept", kept, ("dead_without_letter", "held_without_retry")),
+            Check("P5", "nothing accepted was judged again", recanted, _RECANTED),
+        ]
+
+    def _judge(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
+        """Rules on each coupon's requests, one coupon after the other."""
+        found: Counter[str] = Counter(dict.fromkeys((*_DISORDER, *_RECANTED), 0))
+        found.update(refused_sold_out=0, coupons_with_retries=0)
+        for number, ruled in groupby(evidence.lines(tx, coupon_id), key=lambda one: one.coupon_id):
+            judge = Judge(evidence.versions(tx, number)).read(self._counted(ruled, found))
+            found.update(judge.found)
+            found.update(out_of_order=judge.out_of_order, coupons_with_retries=int(judge.disturbed))
+        return dict(found)
+
+    def _counted(self, ruled: Iterable[Ruled], found: Counter[str]) -> Iterator[Line]:
+        for _, request_id, line in ruled:
+            claim = self._ids.read(request_id)
+            found["refused_sold_out"] += line.code is Code.SOLD_OUT
+            yield line._replace(accepted=claim is not None and not claim.foreign)
+
+    def _walk(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
         """Walks the log and the rows side by side: each record that was passed has its row, and no row lacks one."""
         found: Counter[str] = Counter(records=0, redelivered=0, undecided=0, lost=0, phantom=0, contradicted=0)
         positions = offsets.known(tx, self._log)
-        for partition in range(self._settings.topic_partitions):
+        count = self._settings.topic_partitions
+        walk = Walk(self._settings, tx, self._log, self._ids, self._reader, coupon_id)
+        for partition in range(count) if coupon_id is None else [partition_of(coupon_id, count)]:
             passed = positions[partition].next_offset if partition in positions else 0
-            found.update(self._partition(tx, partition, passed))
+            found.update(walk.partition(partition, passed))
         return dict(found)
 
-    def _partition(self, tx: Connection, partition: int, passed: int) -> Iterator[str]:
-        rows = evidence.rows(tx, self._log, partition)
-        row = next(rows, None)
-        for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, None):
-            yield "records"
-            while row is not None and row.offset < raw.place.offset:
-                yield "phantom"
-                row = next(rows, None)
-            mine = row if row is not None and row.offset == raw.place.offset else None
-            if verdict := self._verdict(tx, raw, mine, passed):
-                yield verdict
-            row = next(rows, None) if mine else row
-        yield from ("phantom" for _ in (row, *rows) if _ is not None)
-
-    def _verdict(self, tx: Connection, raw: Raw, row: Row | None, passed: int) -> str | None:
-        request = self._reader.read(raw).request
-        if raw.place.offset >= passed:
-            if request:
-                self._undecided.add(request.request_id)
-            return "contradicted" if row else "undecided"
-        if row is None:
-            again = request and requests.find(tx, request.coupon_id, request.user_id, request.request_id)
-            return "redelivered" if again else "lost"
-        return None if self._agrees(row, request) else "contradicted"
-
-    def _agrees(self, row: Row, request: Request | None) -> bool:
-        """A record without a request has no request's row; one with a request has that of the same id and user.
-
-        An id that was derived before a key's rotation is another text for the same claim.
-        """
-        if request is None or row.request_id is None:
-            return request is None and row.state in ("poison", "dead")
-        same = row.request_id == request.request_id or (
-            not request.accepted and self._ids.read(row.request_id) == self._ids.read(request.request_id)
-        )
-        return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
-
-    def _answers(self, tx: Connection, history: Iterable[Told]) -> dict[str, int]:
+    def _answers(self, tx: Connection, history: Iterable[Told], coupon_id: int | None) -> dict[str, int]:
         """Each receipt is in the log, each `duplicate` names the user's own first request, and no row came unasked."""
+        meant = (told for told in history if coupon_id in (None, told.coupon_id))
+        evidence.keep_told(tx, ((told.coupon_id, told.user_id, told.outcome, told.request_id) for told in meant))
         found: Counter[str] = Counter(
             accepted=0, issued=0, refused=0, dead=0, in_flight=0, unknown=0, lost=0, contradicted=0, phantom=0
         )
-        asked: set[tuple[int, int]] = set()
-        for told in history:
-            if told.outcome != "refused":
-                asked.add((told.coupon_id, told.user_id))
-                found[told.outcome] += 1
-            if told.request_id and (verdict := self._answer(tx, told, told.request_id)):
+        for heard in evidence.heard(tx):
+            found[heard.outcome] += heard.outcome != "refused"
+            if heard.request_id and (verdict := self._verdict(heard, heard.request_id)):
                 found[verdict] += 1
-        found["phantom"] = sum(1 for claim in self._accepted(tx) if claim[:2] not in asked)
+        claims = (self._ids.read(request_id) for request_id in evidence.unasked(tx, self._log, coupon_id))
+        found["phantom"] = sum(1 for claim in claims if claim and not claim.foreign)
         return dict(found)
 
-    def _answer(self, tx: Connection, told: Told, request_id: str) -> str | None:
+    def _verdict(self, heard: Heard, request_id: str) -> str | None:
         claim = self._ids.read(request_id)
-        if claim is None or claim[:2] != (told.coupon_id, told.user_id):
+        if claim is None or claim[:2] != (heard.coupon_id, heard.user_id):
             return "contradicted"
-        row = requests.find(tx, claim.coupon_id, claim.user_id, request_id)
-        if row is None and request_id not in self._undecided:
-            return "lost" if told.outcome == "accepted" else "contradicted"
-        if told.outcome == "refused":
+        if heard.state is None and not heard.undecided:
+            return "lost" if heard.outcome == "accepted" else "contradicted"
+        if heard.outcome == "refused":
             return None
-        return row.state.value if row and row.state in FINAL else "in_flight"
-
-    def _accepted(self, tx: Connection) -> Iterator[Claim]:
-        """The claims of all rows whose request came through the API."""
-        claims = (self._ids.read(request_id) for request_id in evidence.request_ids(tx, self._log))
-        return (claim for claim in claims if claim and not claim.foreign)
+        return heard.state if heard.state in FINAL else "in_flight"

@@ -29,7 +29,7 @@ class Sale(NamedTuple):
 
 
 @pytest.fixture
-def sale(real_log: Log, recoverer: Recoverer, make_coupon: MakeCoupon) -> Sale:
+def sale(real_log: Log, recoverer: Recoverer, log: int, make_coupon: MakeCoupon) -> Sale:
     """A sale that went well."""
     coupon, other = make_coupon(quantity=3), make_coupon(quantity=3)
     names = {user: real_log.ask(coupon.id, user) for user in range(1, 6)}
@@ -38,7 +38,8 @@ def sale(real_log: Log, recoverer: Recoverer, make_coupon: MakeCoupon) -> Sale:
     for user in (11, 12):
         real_log.append(other.id, user, request_id=None)
     held = real_log.issue()
-    recoverer.retry(recoverer.retry(held, 1).again, 2)
+    for attempts_made in (1, 2):
+        recoverer.retry(log, held, attempts_made)
     return Sale(coupon, names)
 
 
@@ -69,6 +70,11 @@ def _red(verifier: Verifier, history: list[Told] | None = None) -> set[str]:
 
 
 _REFUSE = "UPDATE requests SET state = 'refused', code = '{code}', sequence = NULL WHERE user_id = {user}"
+#: as if an operator had changed the coupon before anyone asked
+_CHANGE = (
+    "INSERT INTO coupon_changes SELECT coupon_id, 1, 1, 0, 0, {quantity}, waitlist, opens_at, closes_at, '{override}'"
+    " FROM coupon_changes WHERE coupon_id = 1"
+)
 _COPY = (
     'INSERT INTO requests SELECT log_id, partition, "offset" + 1000, coupon_id, user_id, {name}, state, code,'
     " {sequence}, attempts, requested_at, decided_at FROM requests WHERE user_id = {user} AND attempts = 1"
@@ -92,12 +98,22 @@ _COPY = (
         ("UPDATE requests SET sequence = 0 WHERE user_id = 1 AND sequence = 1", "P3 coupons_with_gaps"),
         (
             "UPDATE requests SET state = 'refused', code = 'sold_out', sequence = NULL WHERE user_id = 3",
-            "P3 sold_out_wrongly",
+            "P3 sold_out_too_early",
         ),
         ("UPDATE requests SET state = 'issued', code = NULL, sequence = 4 WHERE user_id = 4", "P1 over_issued"),
         ("UPDATE coupons SET quantity = 2, issued = 2 WHERE issued = 3", "P1 over_issued"),
         ("UPDATE coupons SET issued = 2 WHERE issued = 3", "P1 miscounted"),
         ("UPDATE coupons SET held = 1 WHERE issued = 2", "P1 miscounted"),
+        ("UPDATE coupons SET standby = 1 WHERE issued = 2", "P1 miscounted"),
+        (_REFUSE.format(code="not_open", user=3), "P5 judged_twice"),
+        (_REFUSE.format(code="closed", user=3), "P5 closed_too_early"),
+        (_CHANGE.format(override="closed", quantity=3), "P3 decided_though_closed"),
+        (_CHANGE.format(override="none", quantity=9), "P3 sold_out_too_early"),
+        ("UPDATE dead_letters SET state = 'replayed' WHERE code = 'exhausted'", "P4 dead_without_letter"),
+        (
+            "UPDATE requests SET state = 'standby', code = NULL, decided_at = NULL WHERE user_id = 4",
+            "P4 held_without_retry",
+        ),
         ("UPDATE requests SET request_id = 'another' WHERE user_id = 2", "P4 contradicted"),
         ("UPDATE offsets SET next_offset = 0", "P4 contradicted"),
         ("DELETE FROM dead_letters WHERE code = 'poison'", "P4 lost"),

@@ -1,0 +1,85 @@
+"""Walks a partition of the log and its rows side by side, from the first record."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from service.config import Settings
+from service.domain.record import Raw
+from service.domain.request import Request
+from service.domain.request_id import RequestIds
+from service.store import evidence, requests
+from service.store.evidence import Row
+from service.stream import log_reader
+from service.stream.codec import Reader
+from service.stream.topics import Topic
+
+_UNDECIDED_AT_ONCE = 5_000
+
+
+class Walk:
+    """Compares what is in the log with what the database has; of one coupon, or of all."""
+
+    def __init__(
+        self, settings: Settings, tx: Connection, log: int, ids: RequestIds, reader: Reader, coupon_id: int | None
+    ) -> None:
+        self._settings = settings
+        self._tx = tx
+        self._log = log
+        self._ids = ids
+        self._reader = reader
+        self._coupon_id = coupon_id
+        self._undecided: list[str] = []
+
+    def partition(self, partition: int, passed: int) -> Iterator[str]:
+        """Yields `records` for each record and the name of each finding; records from `passed` on are undecided."""
+        rows = evidence.rows(self._tx, self._log, partition, self._coupon_id)
+        row = next(rows, None)
+        for raw, request in self._records(partition):
+            yield "records"
+            while row is not None and row.offset < raw.place.offset:
+                yield "phantom"
+                row = next(rows, None)
+            mine = row if row is not None and row.offset == raw.place.offset else None
+            if verdict := self._verdict(raw, request, mine, passed):
+                yield verdict
+            row = next(rows, None) if mine else row
+        yield from ("phantom" for left in (row, *rows) if left is not None)
+        self._keep()
+
+    def _records(self, partition: int) -> Iterator[tuple[Raw, Request | None]]:
+        for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, None):
+            request = self._reader.read(raw).request
+            if self._coupon_id is None or (request and request.coupon_id == self._coupon_id):
+                yield raw, request
+
+    def _verdict(self, raw: Raw, request: Request | None, row: Row | None, passed: int) -> str | None:
+        if raw.place.offset >= passed:
+            self._note(request)
+            return "contradicted" if row else "undecided"
+        if row is None:
+            again = request and requests.find(self._tx, request.coupon_id, request.user_id, request.request_id)
+            return "redelivered" if again else "lost"
+        return None if self._agrees(row, request) else "contradicted"
+
+    def _agrees(self, row: Row, request: Request | None) -> bool:
+        """A record without a request has no request's row; one with a request has that of the same id and user.
+
+        An id that was derived before a key's rotation is another text for the same claim.
+        """
+        if request is None or row.request_id is None:
+            return request is None and row.state in ("poison", "dead")
+        same = row.request_id == request.request_id or (
+            not request.accepted and self._ids.read(row.request_id) == self._ids.read(request.request_id)
+        )
+        return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
+
+    def _note(self, request: Request | None) -> None:
+        if request:
+            self._undecided.append(request.request_id)
+        if len(self._undecided) >= _UNDECIDED_AT_ONCE:
+            self._keep()
+
+    def _keep(self) -> None:
+        evidence.keep_undecided(self._tx, self._undecided)
+        self._undecided.clear()
