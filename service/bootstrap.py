@@ -4,13 +4,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import sleep, time
+from time import sleep
 from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import Engine
 
+from service.clock import jitter, now_ms
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.request_id import RequestIds
@@ -23,8 +24,12 @@ from service.stream.codec import Reader
 from service.stream.log_writer import LogWriter
 from service.stream.topics import Topic
 from service.usecases.accept import Acceptor
+from service.usecases.change import Changer
 from service.usecases.lookup import Lookup
+from service.usecases.recover import Recoverer
+from service.usecases.replay import Desk
 from service.usecases.truth import TruthGate
+from service.usecases.verify import Verifier
 from service.usecases.warm import Warmer
 
 _log = logging.getLogger(__name__)
@@ -57,6 +62,9 @@ class Api:
     acceptor: Acceptor
     lookup: Lookup
     warmer: Warmer
+    changer: Changer
+    desk: Desk
+    verifier: Verifier
     writer: LogWriter
 
 
@@ -82,7 +90,7 @@ def wait_for_common(settings: Settings, name: str, connections: int = 5) -> Comm
         except Unavailable as error:
             attempts += 1
             _log.warning("waiting: %s", error)
-            sleep(backoff_seconds(attempts, first=0.5, ceiling=5))
+            sleep(backoff_seconds(attempts, first=0.5, ceiling=5, jitter=jitter()))
 
 
 @asynccontextmanager
@@ -93,12 +101,23 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
     writer = LogWriter(clients.producer(settings))
     gate = Gate(redis)
     ids = request_ids(settings)
-    warmer = Warmer(settings, common.engine, common.log, common.reader, common.upkeep)
-    acceptor = Acceptor(gate, TruthGate(common.engine), warmer, writer, ids, now_ms)
-    lookup = Lookup(settings, common.engine, common.log, ids, warmer, common.upkeep)
+    filler = warmer(common)
+    acceptor = Acceptor(gate, TruthGate(common.engine), filler, writer, ids, now_ms)
+    lookup = Lookup(settings, common.engine, common.log, ids, filler, common.upkeep)
     _log.warning("authentication is off: every caller may do everything")
     try:
-        yield Api(settings, common.engine, gate, acceptor, lookup, warmer, writer)
+        yield Api(
+            settings,
+            common.engine,
+            gate,
+            acceptor,
+            lookup,
+            filler,
+            Changer(settings, common.engine, common.log, common.upkeep, recoverer(common)),
+            desk(common, "api"),
+            verifier(common),
+            writer,
+        )
     finally:
         if left := writer.close(_FLUSH_SECONDS):
             _log.error("%s records were not acknowledged before the end; their callers got no 202", left)
@@ -106,14 +125,29 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
         common.close()
 
 
+def recoverer(common: Common) -> Recoverer:
+    """Decides what is held or on standby."""
+    return Recoverer(common.engine, common.reader, notices=bool(common.settings.webhook_url))
+
+
+def desk(common: Common, via: str) -> Desk:
+    """Deals with dead letters; `via` is the door: api or cli."""
+    return Desk(common.engine, common.reader, notices=bool(common.settings.webhook_url), via=via)
+
+
+def verifier(common: Common) -> Verifier:
+    """Proves the promises."""
+    return Verifier(common.settings, common.engine, common.log, request_ids(common.settings), common.reader)
+
+
+def warmer(common: Common) -> Warmer:
+    """Fills cold gates."""
+    return Warmer(common.settings, common.engine, common.log, common.reader, common.upkeep)
+
+
 def request_ids(settings: Settings) -> RequestIds:
     """The mint of request ids."""
     return RequestIds(settings.mac_keys)
-
-
-def now_ms() -> int:
-    """This process's clock, milliseconds since 1970 UTC."""
-    return int(time() * 1000)
 
 
 def _redis_options() -> dict[str, Any]:

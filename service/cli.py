@@ -1,63 +1,54 @@
 """The console script `coupons`: thin over the use cases."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service import bootstrap, config, log, start
+from service import bootstrap, start
+from service.commands import dead_letters, gate
+from service.commands.room import CouponId, known, opened, printed
 from service.store import engine, schema
 from service.stream import topics
 from service.usecases.history import read
-from service.usecases.verify import Check, Verifier
+from service.usecases.verify import Check
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def _group() -> None:
-    """Makes each function below a command of its own."""
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(gate.app, name="gate")
+_HISTORY = "what clients were told, one JSON object a line"
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest revision and make the topics."""
     with start.or_say_why():
-        settings = config.load()
-        log.configure(settings)
+        settings = start.configured()
         schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
         topics.ensure(settings)
 
 
 @app.command()
 def verify(
-    history: Annotated[Path | None, typer.Option(help="what clients were told, one JSON object a line")] = None,
+    coupon: CouponId = None,
+    history: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_HISTORY)] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Prove the promises from the log, the database and, if given, what clients were told; exit status 1 if not."""
-    with start.or_say_why():
-        settings = config.load()
-        log.configure(settings)
-        common = bootstrap.build_common(settings, "verify")
-        verifier = Verifier(settings, common.engine, common.log, bootstrap.request_ids(settings), common.reader)
-        checks = verifier.verify(read(history) if history else None)
-    print(_as_json(checks) if as_json else _as_lines(checks))  # noqa: T201  # the command's result
-    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
-
-
-def _as_json(checks: list[Check]) -> str:
+    with opened("verify") as common:
+        if coupon is not None:
+            known(common, coupon)
+        checks = bootstrap.verifier(common).verify(read(history) if history else None, coupon)
     told = [{"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers} for c in checks]
-    return json.dumps({"ok": all(check.ok for check in checks), "checks": told})
+    ok = all(check.ok for check in checks)
+    printed({"ok": ok, "checks": told}, map(_line, checks), as_json=as_json)
+    raise typer.Exit(0 if ok else 1)
 
 
-def _as_lines(checks: list[Check]) -> str:
-    return "\n".join(
-        f"{'ok    ' if c.ok else 'BROKEN'} {c.promise} {c.what}: "
-        + ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in c.numbers.items())
-        for c in checks
-    )
+def _line(check: Check) -> str:
+    numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in check.numbers.items())
+    return f"{'ok    ' if check.ok else 'BROKEN'} {check.promise} {check.what}: {numbers}"
 
 
 if __name__ == "__main__":

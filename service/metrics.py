@@ -1,6 +1,6 @@
 """Every metric there is, with its meaning."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 DECISIONS = Counter("coupons_decisions", "Requests decided by the issuer, by state and code", ["state", "code"])
 POLL_RECORDS = Histogram(
@@ -8,3 +8,5 @@ POLL_RECORDS = Histogram(
 )
 POLL_SECONDS = Histogram("coupons_poll_seconds", "From a poll's records to their commit, in seconds")
 ANSWERS = Counter("coupons_answers", "Answers of the API to requests for a coupon, by code", ["code"])
+DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Requests and records that died in the last minute")
+ALERTS = Gauge("coupons_alert", "1 while what it names needs an operator's eyes", ["alert"])

@@ -18,6 +18,7 @@ def coupon(
     quantity: int = 10,
     issued: int = 0,
     held: int = 0,
+    standby: int = 0,
     *,
     waitlist: int = 0,
     opens_at_ms: int | None = None,
@@ -25,7 +26,9 @@ def coupon(
     override: Override = Override.NONE,
 ) -> Coupon:
     """A coupon as the database has it."""
-    return Coupon(coupon_id, "a coupon", quantity, waitlist, issued, held, opens_at_ms, closes_at_ms, override)
+    return Coupon(
+        coupon_id, "a coupon", quantity, waitlist, issued, held, standby, opens_at_ms, closes_at_ms, override, 0
+    )
 
 
 def request(

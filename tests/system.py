@@ -17,7 +17,7 @@ from service.stream import clients, log_reader
 from service.stream.codec import key_of
 from service.stream.topics import Topic
 from service.usecases.history import Told
-from service.usecases.verify import Verifier
+from service.usecases.verify import Check, Verifier
 from stack.local import LocalStack
 from tests.receiver import Receiver
 from tests.waiting import Value, eventually
@@ -92,11 +92,11 @@ class System:
         """The condition's first true value, within the time that recovery may take."""
         return eventually(condition, within_seconds=SETTLE_SECONDS)
 
-    def press(self, coupon_id: int, user_id: int) -> httpx.Response:
+    def press(self, coupon_id: int, user_id: int, fault: str | None = None) -> httpx.Response:
         """Asks as a user does who hears nothing: again, until there is an answer."""
 
         def answered() -> httpx.Response | None:
-            answer = self.ask(coupon_id, user_id)
+            answer = self.ask(coupon_id, user_id, fault)
             return answer if answer is not None and answer.status_code < 500 else None
 
         return self.eventually(answered)
@@ -147,14 +147,18 @@ class System:
             consumer.close()
         return ends - self.count("SELECT coalesce(sum(next_offset), 0) FROM offsets")
 
-    def prove(self) -> None:
-        """P1 to P5 hold, by the log, the database and everything the clients were told."""
+    def proof(self) -> list[Check]:
+        """The checks of P1 to P5, by the log, the database and everything the clients were told."""
         common = bootstrap.build_common(self.settings, "proof")
         try:
             ids = bootstrap.request_ids(self.settings)
-            checks = Verifier(self.settings, common.engine, common.log, ids, common.reader).verify(self.history)
+            return Verifier(self.settings, common.engine, common.log, ids, common.reader).verify(self.history)
         finally:
             common.close()
+
+    def prove(self) -> None:
+        """P1 to P5 hold, and nothing accepted is still under way."""
+        checks = self.proof()
         broken = [check for check in checks if not check.ok]
         assert not broken, broken
         assert checks[-1].numbers["in_flight"] == 0, checks[-1]

@@ -14,15 +14,22 @@ _SYSTEM_DELAY_SECONDS = 2
 
 
 @app.task(name=Task.RETRY.value, bind=True, max_retries=None)
-def issue(self: Any, places: list[list[int]], attempts_made: int) -> None:
+def issue(self: Any, log: int, places: list[list[int]], attempts_made: int) -> None:
     """Places are [partition, offset]; those that fail again come back with one attempt more, as a Celery retry."""
     try:
-        recovered = rooms().recoverer.retry([Place(*place) for place in places], attempts_made)
+        done = rooms().recoverer.retry(log, [Place(*place) for place in places], attempts_made)
     except Exception as error:
         if failure_of(error).fate is Fate.SYSTEM:
             raise self.retry(exc=error, countdown=_SYSTEM_DELAY_SECONDS) from error
         raise
-    hints.work_waits(app, recovered.kinds, dead=recovered.dead)
-    if recovered.again:
-        again = [list(place) for place in recovered.again]
-        raise self.retry(args=(again, attempts_made + 1), countdown=ISSUING.delay_after(attempts_made + 1))
+    mine = done.again.pop((log, attempts_made + 1), [])
+    hints.recovered(app, done)
+    if mine:
+        again = (log, [list(place) for place in mine], attempts_made + 1)
+        raise self.retry(args=again, countdown=ISSUING.delay_after(attempts_made + 1))
+
+
+@app.task(name=Task.SETTLE.value)
+def settle(coupon_id: int) -> None:
+    """Promotes or refuses those on standby whom no retry was left to settle, and sends for itself while more wait."""
+    hints.recovered(app, rooms().recoverer.settle(coupon_id))

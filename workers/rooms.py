@@ -12,8 +12,8 @@ from service.notice.webhook import Sender
 from service.stream import clients
 from service.usecases.recover import Recoverer
 
-#: the receiver's time to answer; a POST ends within a second more
-WEBHOOK_SECONDS = 2.0
+#: all the time that a POST to the webhook's receiver may take
+WEBHOOK_SECONDS = 2.5
 #: work claimed and not done is claimed again after it; above the longest task, below the visibility timeout
 LEASE_SECONDS = 7.5
 
@@ -38,7 +38,7 @@ def rooms() -> Rooms:
     return Rooms(
         common,
         bootstrap.request_ids(settings),
-        Recoverer(common.engine, common.log, common.reader, notices=notices),
+        bootstrap.recoverer(common),
         clients.producer(settings),
         Sender(settings.webhook_url, settings.webhook_secret.get_secret_value(), WEBHOOK_SECONDS) if notices else None,
     )

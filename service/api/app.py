@@ -9,7 +9,12 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from service import bootstrap
-from service.api import bodies, coupons, health, issuances, problems
+from service.api import coupons, dead_letters, health, issuances, problems
+from service.api.bodies import coupons as coupon_bodies
+from service.api.bodies import dead_letters as letter_bodies
+from service.api.bodies import form
+from service.api.bodies import issuances as issuance_bodies
+from service.api.bodies import verification as verification_bodies
 from service.domain.coupon import ID_MOST
 
 
@@ -49,39 +54,39 @@ def create(common: bootstrap.Common) -> FastAPI:
     )
     patch_fastapi(app)  # the page's own files come from here, so it loads where nothing else does
     problems.install(app)
-    for room in (coupons, issuances, health):
+    for room in (coupons, issuances, dead_letters, health):
         app.include_router(room.router)
     _describe(app)
     return app
 
 
 #: path and method to the body it takes and the one it answers with
-_BODIES = {
-    ("/coupons", "post"): ("NewCoupon", "CouponView"),
-    ("/coupons", "get"): (None, "CouponPage"),
-    ("/coupons/{coupon_id}", "get"): (None, "CouponView"),
-    ("/coupons/{coupon_id}/issuances", "post"): ("NewIssuance", "ReceiptView"),
-    ("/issuances/{request_id}", "get"): (None, "IssuanceView"),
+_BODIES: dict[tuple[str, str], tuple[type[msgspec.Struct] | None, type[msgspec.Struct]]] = {
+    ("/coupons", "post"): (coupon_bodies.NewCoupon, coupon_bodies.CouponView),
+    ("/coupons", "get"): (None, coupon_bodies.CouponPage),
+    ("/coupons/{coupon_id}", "get"): (None, coupon_bodies.CouponView),
+    ("/coupons/{coupon_id}", "patch"): (coupon_bodies.CouponChange, coupon_bodies.CouponView),
+    ("/coupons/{coupon_id}/verification", "get"): (None, verification_bodies.VerificationView),
+    ("/coupons/{coupon_id}/issuances", "post"): (issuance_bodies.NewIssuance, issuance_bodies.ReceiptView),
+    ("/issuances/{request_id}", "get"): (None, issuance_bodies.IssuanceView),
+    ("/dead-letters", "get"): (None, letter_bodies.DeadLetterPage),
+    ("/dead-letters/{letter_id}", "get"): (None, letter_bodies.DeadLetterView),
+    ("/dead-letters/replay", "post"): (letter_bodies.Replay, letter_bodies.ReplayView),
+    ("/dead-letters/{letter_id}/replay", "post"): (None, letter_bodies.ReplayedView),
+    ("/dead-letters/{letter_id}/discard", "post"): (None, letter_bodies.DeadLetterView),
 }
 
 
 def _describe(app: FastAPI) -> None:
     """Puts the bodies' own schemas into the OpenAPI document, so that there is no second description to keep true."""
     document: dict[str, Any] = app.openapi()
-    kinds = (
-        bodies.NewCoupon,
-        bodies.NewIssuance,
-        bodies.CouponView,
-        bodies.CouponPage,
-        bodies.ReceiptView,
-        bodies.IssuanceView,
-        Problem,
-    )
-    document["components"]["schemas"] = bodies.schema_of(*kinds)  # FastAPI's own would describe errors never given
+    kinds = [kind for pair in _BODIES.values() for kind in pair if kind]
+    # FastAPI's own schemas would describe errors that are never given
+    document["components"]["schemas"] = form.schema_of(*kinds, Problem)
     for (path, method), (taken, given) in _BODIES.items():
         operation = document["paths"][path][method]
         for parameter in operation.get("parameters", []):
-            if parameter["name"] == "coupon_id":
+            if parameter["name"] in ("coupon_id", "letter_id") and parameter["in"] == "path":
                 parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": ID_MOST}
         if taken:
             operation["requestBody"] = {"required": True, "content": _json(taken)}
@@ -89,5 +94,5 @@ def _describe(app: FastAPI) -> None:
         operation["responses"][success]["content"] = _json(given)
 
 
-def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _json(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}

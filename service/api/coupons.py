@@ -5,10 +5,13 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.bodies import CouponPage, NewCoupon, coupon_view, encode
-from service.api.problems import Invalid, openapi_problems
-from service.api.reading import Parts, parse_id, read_body
-from service.bootstrap import Api, now_ms
+from service.api.bodies.coupons import CouponChange, CouponPage, NewCoupon, changes_of, coupon_view
+from service.api.bodies.form import encode
+from service.api.bodies.verification import verification_view
+from service.api.problems import openapi_problems
+from service.api.reading import Parts, parse_id, parse_limit, read_body
+from service.bootstrap import Api
+from service.clock import now_ms
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
@@ -17,8 +20,6 @@ from service.store import coupons
 from service.store.engine import answering, milliseconds
 
 router = APIRouter(tags=["coupons"])
-_PAGE = 50
-_PAGE_MOST = 500
 
 
 @router.post("/coupons", status_code=201, responses=openapi_problems(413, 415, 422, 503))
@@ -32,11 +33,9 @@ async def create(request: Request, api: Parts) -> Response:
 
 
 @router.get("/coupons", responses=openapi_problems(422, 503))
-def page(api: Parts, cursor: str | None = None, limit: str = str(_PAGE)) -> Response:
+def page(api: Parts, cursor: str | None = None, limit: str = "50") -> Response:
     """A page of coupons in id order, at most 500; `cursor` is the `next` of the page before."""
-    size = parse_id(limit)
-    if size > _PAGE_MOST:
-        raise Invalid(f"limit may be {_PAGE_MOST} at most")
+    size = parse_limit(limit)
     with answering(api.engine) as tx:
         found = coupons.page(tx, parse_id(cursor) if cursor is not None else 0, size + 1)
     more = str(found[size - 1].id) if len(found) > size else None
@@ -52,6 +51,28 @@ def read(coupon_id: str, api: Parts) -> Response:
     if coupon is None:
         raise Refused(Code.UNKNOWN_COUPON)
     return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
+
+
+@router.patch("/coupons/{coupon_id}", responses=openapi_problems(404, 409, 413, 415, 422, 503))
+async def change(coupon_id: str, request: Request, api: Parts) -> Response:
+    """Changes what is named; it counts from the first request that is not decided yet, and a repeat changes nothing.
+
+    `paused` lets nobody new into the line; `closed` refuses also those in line who are not decided yet; `open` ends
+    either. Seats of a raised quantity go to those on standby first.
+    """
+    body = await read_body(request, CouponChange)
+    coupon = await run_in_threadpool(api.changer.change, parse_id(coupon_id), changes_of(body))
+    return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
+
+
+@router.get("/coupons/{coupon_id}/verification", responses=openapi_problems(404, 422, 503))
+def verification(coupon_id: str, api: Parts) -> Response:
+    """Proves P1 to P5 for the coupon, from the log's first record and the database; it takes as long as the log is."""
+    number = parse_id(coupon_id)
+    with answering(api.engine) as tx:
+        if coupons.get(tx, number) is None:
+            raise Refused(Code.UNKNOWN_COUPON)
+    return Response(encode(verification_view(api.verifier.verify(coupon_id=number))), media_type="application/json")
 
 
 def _create(api: Api, body: NewCoupon) -> Coupon:

@@ -1,17 +1,19 @@
 """Whether the process lives, whether it can do its work, and its numbers."""
 
 import asyncio
+from typing import NamedTuple
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 
-from service.api.bodies import encode
+from service.api.bodies.form import encode
 from service.api.reading import Parts
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
 from service.store.engine import answering
+from service.usecases import alerts
+from service.usecases.alerts import Alert
 
 router = APIRouter(tags=["health"])
 _SECONDS = 1.0
@@ -25,12 +27,12 @@ async def lives() -> dict[str, str]:
 
 @router.get("/readyz")
 async def ready(api: Parts) -> Response:
-    """503 without Kafka or PostgreSQL; without Redis 200, degraded."""
+    """503 without Kafka or PostgreSQL; without Redis 200, degraded; an alert needs eyes but stops nothing."""
     kafka, postgresql, redis = await asyncio.gather(
         run_in_threadpool(_kafka, api), run_in_threadpool(_postgresql, api), _redis(api)
     )
-    faults = [fault for fault in (kafka, postgresql) if fault]
-    body = {"ready": not faults, "faults": faults, "degraded": [redis] if redis else []}
+    faults = [fault for fault in (kafka, postgresql.fault) if fault]
+    body = {"ready": not faults, "faults": faults, "degraded": [redis] if redis else [], "alerts": postgresql.alerts}
     return Response(encode(body), 503 if faults else 200, media_type="application/json")
 
 
@@ -48,13 +50,18 @@ def _kafka(api: Api) -> str | None:
     return None
 
 
-def _postgresql(api: Api) -> str | None:
+class _Database(NamedTuple):
+    fault: str | None
+    alerts: dict[Alert, str]
+
+
+def _postgresql(api: Api) -> _Database:
     try:
         with answering(api.engine) as tx:
-            tx.execute(text("SELECT 1"))
+            died = alerts.dying(tx)
     except Unavailable:
-        return "postgresql"
-    return None
+        return _Database("postgresql", {})
+    return _Database(None, alerts.raised(api.settings, died))
 
 
 async def _redis(api: Api) -> str | None:

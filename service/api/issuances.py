@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.bodies import NewIssuance, encode, issuance_view, receipt_view
+from service.api.bodies.form import encode
+from service.api.bodies.issuances import NewIssuance, issuance_view, receipt_view
 from service.api.problems import openapi_problems, problem
 from service.api.reading import Parts, parse_id, read_body
 from service.bootstrap import Api

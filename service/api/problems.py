@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from service.bootstrap import now_ms
-from service.domain.errors import Unavailable
+from service.clock import now_ms
+from service.domain.errors import Conflict, Missing, Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import Code
 
@@ -78,6 +78,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def _refused(_: Request, error: Refused) -> Response:
         return refused(error)
+
+    @app.exception_handler(Conflict)
+    async def _conflict(_: Request, error: Conflict) -> Response:
+        return problem(HTTPStatus.CONFLICT, error.code, str(error))
+
+    @app.exception_handler(Missing)
+    async def _missing(_: Request, error: Missing) -> Response:
+        return problem(HTTPStatus.NOT_FOUND, error.code, str(error))
 
     @app.exception_handler(Unavailable)
     async def _unavailable(_: Request, error: Unavailable) -> Response:

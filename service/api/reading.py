@@ -2,18 +2,20 @@
 
 import asyncio
 import re
-from typing import Annotated, cast
+from enum import StrEnum
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 from fastapi import Depends, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
-from service.api.bodies import Body, decode
+from service.api.bodies.form import Body, decode
 from service.api.problems import Invalid
 from service.bootstrap import Api
 from service.domain.coupon import ID_MOST
 
 BODY_BYTES_MOST = 16_384
+PAGE_MOST = 500
 BODY_SECONDS_MOST = 5.0
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
@@ -23,6 +25,25 @@ def parse_id(text: str) -> int:
     if not _ID.fullmatch(text) or int(text) > ID_MOST:
         raise Invalid("the id must be a decimal number from 1 to 2⁶³−1, without sign or leading zero")
     return int(text)
+
+
+def parse_limit(text: str) -> int:
+    """The size of a page; raises Invalid."""
+    size = parse_id(text)
+    if size > PAGE_MOST:
+        raise Invalid(f"limit may be {PAGE_MOST} at most")
+    return size
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
+    """One of a closed vocabulary; raises Invalid naming it."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise Invalid(f"{name} must be one of {', '.join(kind)}") from None
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:

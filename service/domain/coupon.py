@@ -38,9 +38,13 @@ class Coupon(NamedTuple):
     issued: int
     #: seats kept for requests that are being retried
     held: int
+    #: requests that wait for a held seat to be given up
+    standby: int
     opens_at_ms: int | None
     closes_at_ms: int | None
     override: Override
+    #: how often an operator has changed it
+    version: int
 
     @property
     def remaining(self) -> int:

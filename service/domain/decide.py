@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
-from service.domain.coupon import Coupon, CouponState
+from service.domain.coupon import Coupon, CouponState, Override
 from service.domain.request import Code, Request, State
 
 
@@ -35,10 +36,11 @@ class Tally:
     coupon: Coupon
     issued: int
     held: int
+    standby: int
 
     @classmethod
     def of(cls, coupon: Coupon) -> "Tally":
-        return cls(coupon, coupon.issued, coupon.held)
+        return cls(coupon, coupon.issued, coupon.held, coupon.standby)
 
     @property
     def free(self) -> int:
@@ -47,6 +49,10 @@ class Tally:
     def issue(self, request: Request) -> Outcome:
         self.issued += 1
         return Outcome(request, State.ISSUED, sequence=self.issued)
+
+    def wait(self, request: Request) -> Outcome:
+        self.standby += 1
+        return Outcome(request, State.STANDBY)
 
 
 def decide(
@@ -73,14 +79,14 @@ def decide(
 def _decide_one(request: Request, tally: Tally | None, mine: Known) -> Outcome:
     if tally is None:
         return Outcome(request, State.REFUSED, Code.UNKNOWN_COUPON)
-    if not request.accepted and (code := _window(tally.coupon, request.appended_at_ms)):
+    if code := _window(tally.coupon, request):
         return Outcome(request, State.REFUSED, code)
     if mine.live:
         return Outcome(request, State.REFUSED, Code.DUPLICATE)
-    if tally.free > 0:
+    if tally.free > 0 and not tally.standby:
         return tally.issue(request)
-    if tally.held:
-        return Outcome(request, State.STANDBY)
+    if tally.held or tally.standby:
+        return tally.wait(request)
     return Outcome(request, State.REFUSED, Code.SOLD_OUT)
 
 
@@ -91,18 +97,45 @@ _WINDOW = {
 }
 
 
-def _window(coupon: Coupon, appended_at_ms: int) -> Code | None:
-    """Judges a foreign record by the broker's clock; ours were judged at the gate, once."""
-    return _WINDOW.get(coupon.state(appended_at_ms))
+def _window(coupon: Coupon, request: Request) -> Code | None:
+    """Judges a foreign record by the broker's clock; ours were judged at the gate, once, and hear of a close only."""
+    if request.accepted:
+        return Code.CLOSED if coupon.override is Override.CLOSED else None
+    return _WINDOW.get(coupon.state(request.appended_at_ms))
 
 
-def settle(coupon: Coupon, standby: Sequence[Request]) -> list[Outcome]:
-    """Gives free seats to the lowest standby offsets; refuses the rest once no seat of the coupon is held.
+def seat(requests: Sequence[Request], coupons: Mapping[int, Coupon]) -> list[Outcome]:
+    """Issues requests that have a seat, each coupon's in the order given."""
+    tallies = {coupon_id: Tally.of(coupon) for coupon_id, coupon in coupons.items()}
+    return [tallies[request.coupon_id].issue(request) for request in requests]
 
-    `standby` is in offset order and `coupon` is its locked row after the change that may have freed a seat.
+
+class Turn(StrEnum):
+    """What comes next for those on standby."""
+
+    #: seats are free: the lowest offsets get them
+    PROMOTE = "promote"
+    #: no seat is free and none is held: they are refused
+    REFUSE = "refuse"
+    #: a held seat may still be given up
+    WAIT = "wait"
+
+
+def turn(coupon: Coupon) -> Turn:
+    """What is to be done about the coupon's standby, from its locked row."""
+    if not coupon.standby:
+        return Turn.WAIT
+    if coupon.remaining > 0:
+        return Turn.PROMOTE
+    return Turn.WAIT if coupon.held else Turn.REFUSE
+
+
+def replay(
+    requests: Iterable[Request], coupons: Mapping[int, Coupon], live: Iterable[tuple[int, int]]
+) -> list[Outcome]:
+    """Decides dead requests anew, in the order given, as if they were read now; their window was judged long ago.
+
+    `live` are the pairs of coupon and user that have another request which is issued, held or on standby.
     """
-    tally = Tally.of(coupon)
-    promoted = [tally.issue(request) for request in standby[: max(tally.free, 0)]]
-    if tally.held:
-        return promoted
-    return promoted + [Outcome(request, State.REFUSED, Code.SOLD_OUT) for request in standby[len(promoted) :]]
+    known = {pair: Known(live=True) for pair in live}
+    return decide((request._replace(accepted=True) for request in requests), coupons, known)

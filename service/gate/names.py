@@ -8,6 +8,7 @@ from service.domain.coupon import Coupon
 ADMIT = files(__package__).joinpath("admit.lua").read_text()
 NOTE_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
 OPEN = files(__package__).joinpath("open.lua").read_text()
+TELL_COUPON = files(__package__).joinpath("tell_coupon.lua").read_text()
 TELL_PROGRESS = files(__package__).joinpath("tell_progress.lua").read_text()
 RELEASE = files(__package__).joinpath("release.lua").read_text()
 
@@ -62,6 +63,7 @@ def fields(coupon: Coupon) -> dict[str, str]:
         "opens": _text(coupon.opens_at_ms),
         "closes": _text(coupon.closes_at_ms),
         "override": coupon.override.value,
+        "version": str(coupon.version),
     }
     return told | ({"sold_out": "1"} if coupon.issued >= coupon.quantity else {})
 

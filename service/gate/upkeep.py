@@ -16,12 +16,14 @@ from service.gate.names import (
     OPEN,
     RELEASE,
     SWEPT_AT,
+    TELL_COUPON,
     TELL_PROGRESS,
     UNKNOWN,
     UNKNOWN_SECONDS,
     UNSETTLED,
     coupon_key,
     fields,
+    offsets_key,
     seats_key,
 )
 
@@ -36,6 +38,7 @@ class Upkeep:
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
         self._open = redis.register_script(OPEN)
+        self._tell = redis.register_script(TELL_COUPON)
         self._progress = redis.register_script(TELL_PROGRESS)
         self._release = redis.register_script(RELEASE)
         self._unknown = redis.register_script(NOTE_UNKNOWN)
@@ -71,8 +74,7 @@ class Upkeep:
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
                 self._redis.expire(building, _FILL_SECONDS)
                 filled = True
-            told = [part for field in fields(coupon).items() for part in field]
-            self._open(args=[coupon.id, building if filled else "", *told])
+            self._open(args=[coupon.id, coupon.version, building if filled else "", *_flat(coupon)])
 
     def unknown(self, coupon_id: int) -> None:
         """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
@@ -93,12 +95,16 @@ class Upkeep:
             request_id = self._redis.hget(seats_key(coupon_id), str(user_id))
         return None if request_id is None else _text(request_id)
 
-    def sold_out(self, coupon_ids: Iterable[int]) -> None:
-        """Lets the gate refuse these coupons without counting; one it does not know stays unknown to it."""
+    def tell(self, coupons: Iterable[Coupon]) -> None:
+        """Tells values that an operator changed, and which coupons are gone; one the gate does not know stays so."""
         with answering():
-            for coupon_id in coupon_ids:
-                if self._redis.exists(coupon_key(coupon_id)):
-                    self._redis.hset(coupon_key(coupon_id), "sold_out", "1")
+            for coupon in coupons:
+                self._tell(args=[coupon.id, coupon.version, coupon.quantity + coupon.waitlist, *_flat(coupon)])
+
+    def forget(self, coupon_id: int) -> None:
+        """Makes the gate cold for the coupon, so that the next filling reads the database and the log again."""
+        with answering():
+            self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
 
     def progress(self, positions: Mapping[int, int]) -> None:
         """Tells the next offset to decide, by partition."""
@@ -131,6 +137,10 @@ class Upkeep:
         with answering():
             at = self._redis.get(SWEPT_AT)
         return None if at is None else time.time() - int(at)
+
+
+def _flat(coupon: Coupon) -> list[str]:
+    return [part for field in fields(coupon).items() for part in field]
 
 
 def _text(value: bytes | str) -> str:

@@ -5,8 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, text
 
+from service.domain.change import Change
 from service.domain.coupon import Coupon, Override
-from service.store.engine import milliseconds, moment
+from service.store import coupon_changes
+from service.store.engine import milliseconds
 from service.store.tables import CouponRow
 
 _coupons = CouponRow.__table__  # type: ignore[attr-defined]
@@ -16,18 +18,18 @@ def create(
     tx: Connection, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
 ) -> Coupon:
     """Stores a new coupon with nothing issued."""
-    row = tx.execute(
-        insert(_coupons)
-        .values(
-            name=name,
-            quantity=quantity,
-            waitlist=waitlist,
-            opens_at=None if opens_at_ms is None else moment(opens_at_ms),
-            closes_at=None if closes_at_ms is None else moment(closes_at_ms),
-        )
-        .returning(_coupons)
-    ).one()
-    return _coupon(row)
+    new = Coupon(0, name, quantity, waitlist, 0, 0, 0, opens_at_ms, closes_at_ms, Override.NONE, 0)
+    values = coupon_changes.columns(new)
+    coupon = _coupon(tx.execute(insert(_coupons).values(name=name, **values).returning(_coupons)).one())
+    coupon_changes.begin(tx, coupon)
+    return coupon
+
+
+def change(tx: Connection, new: Change) -> None:
+    """Stores a locked coupon's new values and from where they count; its counters are not the caller's to write."""
+    values = coupon_changes.columns(new.coupon)
+    tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(version=new.coupon.version, **values))
+    coupon_changes.record(tx, new)
 
 
 def get(tx: Connection, coupon_id: int) -> Coupon | None:
@@ -57,6 +59,14 @@ def lock(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
     return {row.id: _coupon(row) for row in rows}
 
 
+def unsettled(tx: Connection, limit: int) -> list[int]:
+    """Ids of coupons whose standby can be promoted or refused now."""
+    query = (
+        "SELECT id FROM coupons WHERE standby > 0 AND (held = 0 OR issued + held < quantity) ORDER BY id LIMIT :limit"
+    )
+    return list(tx.execute(text(query), {"limit": limit}).scalars())
+
+
 def _coupon(row: Any) -> Coupon:
     return Coupon(
         row.id,
@@ -65,7 +75,9 @@ def _coupon(row: Any) -> Coupon:
         row.waitlist,
         row.issued,
         row.held,
+        row.standby,
         row.opens_at and milliseconds(row.opens_at),
         row.closes_at and milliseconds(row.closes_at),
         Override(row.override),
+        row.version,
     )

@@ -1,4 +1,4 @@
-"""Queries on dead letters; one that has not been forwarded to its topic is work for Celery."""
+"""Queries on dead letters on their way to the topic and back; one not yet forwarded is work for Celery."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -35,11 +35,20 @@ class Stored(NamedTuple):
     message: str
 
 
+_AGAIN = ("code", "attempts", "error_kind", "error_message")
+
+
 def insert(tx: Connection, log: int, letters: Iterable[DeadLetter]) -> None:
-    """Stores dead letters of this log."""
+    """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
     rows = [_columns(log, letter) for letter in letters]
-    if rows:
-        tx.execute(_letters.insert(), rows)
+    if not rows:
+        return
+    statement = upsert(_letters)
+    again = {name: statement.excluded[name] for name in _AGAIN}
+    fresh = {"state": "new", "dead_at": text("now()")}
+    untold = dict.fromkeys(("lease_until", "forwarded_at", "dlt_partition", "dlt_offset"))
+    origin = ["log_id", "partition", "offset"]
+    tx.execute(statement.on_conflict_do_update(index_elements=origin, set_=again | fresh | untold), rows)
 
 
 def insert_foreign(tx: Connection, letter: DeadLetter) -> bool:
@@ -100,6 +109,12 @@ def waiting(tx: Connection, grace_seconds: float) -> bool:
         " AND dead_at < now() - make_interval(secs => :grace) AND (lease_until IS NULL OR lease_until < now()))"
     )
     return bool(tx.execute(text(query), {"grace": grace_seconds}).scalar_one())
+
+
+def recent(tx: Connection, seconds: float) -> int:
+    """How many requests and records died in the last `seconds`."""
+    query = "SELECT count(*) FROM dead_letters WHERE dead_at > now() - make_interval(secs => :seconds)"
+    return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
 
 
 def _columns(log: int | None, letter: DeadLetter) -> dict[str, object]:

@@ -1,16 +1,18 @@
 """Builds the engines, one per process, with the limits that let a frozen process's locks end by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from psycopg import Connection as Driver
-from sqlalchemy import Connection, Engine, create_engine
+from psycopg import Cursor
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.domain.errors import Unavailable
-from service.domain.fates import Fate, fate_of
+from service.domain.fates import Fate, failure_of
 
 #: a frozen process's transaction ends by then, so that its successor can go on
 IDLE_IN_TRANSACTION_SECONDS = 5
@@ -24,7 +26,7 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
         f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC"
     )
-    return create_engine(
+    built = create_engine(
         database_url,
         pool_size=connections,
         max_overflow=0,
@@ -32,6 +34,19 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
         pool_pre_ping=True,
         connect_args={"application_name": name, "options": limits, "connect_timeout": 3, **_KEEPALIVE},
     )
+    event.listen(built, "do_executemany", _one_after_another)
+    return built
+
+
+def _one_after_another(cursor: Cursor, statement: Any, parameters: Sequence[Any], _: object) -> bool:
+    """Executes for many rows without the driver's pipeline.
+
+    A pipeline ends with a Flush, and PostgreSQL does not end a transaction that idles after one: the locks of a process
+    that is frozen then would stay for as long as it is.
+    """
+    for row in parameters:
+        cursor.execute(statement, row)
+    return True
 
 
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
@@ -46,9 +61,15 @@ def answering(engine: Engine) -> Iterator[Connection]:
     except PoolTimeout as error:
         raise Unavailable("PostgreSQL", "every connection is in use") from error
     except DBAPIError as error:
-        if fate_of(getattr(error.orig, "sqlstate", None)) is Fate.SYSTEM:
+        if failure_of(error).fate is Fate.SYSTEM:
             raise Unavailable("PostgreSQL", str(error.orig).strip()) from error
         raise
+
+
+def now(tx: Connection) -> datetime:
+    """The database's clock: the one that decisions and delays go by, whichever process writes them."""
+    at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return at
 
 
 def driver(connection: Connection) -> Driver:

@@ -15,14 +15,27 @@ def raw_columns(raw: Raw) -> dict[str, Any]:
         "offset": raw.place.offset,
         "key": raw.key,
         "value": raw.value,
-        "headers": [[name, None if value is None else b64encode(value).decode()] for name, value in raw.headers],
+        "headers": [
+            [_escaped(name), None if value is None else b64encode(value).decode()] for name, value in raw.headers
+        ],
         "appended_at": moment(raw.appended_at_ms),
     }
 
 
 def raw_of_row(row: Any) -> Raw:
     """The reverse of raw_columns."""
-    headers: Headers = tuple((name, None if value is None else b64decode(value)) for name, value in row.headers)
+    headers: Headers = tuple(
+        (_unescaped(name), None if value is None else b64decode(value)) for name, value in row.headers
+    )
     columns = row._mapping  # noqa: SLF001  # public, by SQLAlchemy's naming
     place = Place(columns["partition"], columns["offset"])
     return Raw(place, row.key, row.value, headers, milliseconds(row.appended_at))
+
+
+def _escaped(name: str) -> str:
+    """JSON in the database takes any text but NUL."""
+    return name.encode("unicode_escape").decode("ascii")
+
+
+def _unescaped(name: str) -> str:
+    return name.encode("ascii").decode("unicode_escape")

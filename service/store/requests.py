@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from service.domain.decide import Known, Outcome
 from service.domain.request import FINAL, Code, Place, Request, State
-from service.store.engine import driver, milliseconds, moment
+from service.store.engine import milliseconds
 from service.store.tables import LIVE_ROWS
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
@@ -44,41 +44,56 @@ def live(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, in
 
 
 def _columns(pairs: Iterable[tuple[int, int]]) -> dict[str, str]:
-    """The pairs as two array literals: text is several times faster to make than the driver's lists."""
+    """The pairs as two arrays."""
     pairs = list(pairs)
-    coupons = ",".join(str(coupon) for coupon, _ in pairs)
-    users = ",".join(str(user) for _, user in pairs)
-    return {"coupons": f"{{{coupons}}}", "users": f"{{{users}}}"}
+    return {"coupons": _array(coupon for coupon, _ in pairs), "users": _array(user for _, user in pairs)}
 
 
-_COPY = (
-    'COPY requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence, attempts,'
-    " requested_at, decided_at) FROM STDIN (FORMAT BINARY)"
+# One statement and not COPY: while PostgreSQL waits for the rows of a COPY, no timeout of its own ends the transaction,
+# and the locks of a process that is frozen then would stay.
+_INSERT = text(
+    'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
+    " attempts, requested_at, decided_at)"
+    ' SELECT :log, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
+    " (state <> 'standby')::int,"
+    " timestamptz 'epoch' + requested_at_ms * interval '1 millisecond',"
+    " CASE WHEN state = ANY(:finals) THEN CAST(:decided_at AS timestamptz) END"
+    " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:coupons AS bigint[]),"
+    "  CAST(:users AS bigint[]), CAST(:ids AS text[]), CAST(:states AS text[]), CAST(:codes AS text[]),"
+    "  CAST(:sequences AS bigint[]), CAST(:requested AS bigint[]))"
+    '  AS new(partition, "offset", coupon_id, user_id, request_id, state, code, sequence, requested_at_ms)'
 )
-_TYPES = ["int2", "int4", "int8", "int8", "int8", "varchar", "varchar", "varchar", "int8", "int2"] + ["timestamptz"] * 2
 
 
 def insert(tx: Connection, log: int, outcomes: Iterable[Outcome], decided_at: datetime) -> None:
     """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
-    with driver(tx).cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_TYPES)
-        for request, state, code, sequence in outcomes:
-            copy.write_row(
-                (
-                    log,
-                    request.place.partition,
-                    request.place.offset,
-                    request.coupon_id,
-                    request.user_id,
-                    request.request_id,
-                    state.value,
-                    code and code.value,
-                    sequence,
-                    1,
-                    moment(request.requested_at_ms),
-                    decided_at if state in FINAL else None,
-                )
-            )
+    rows = [
+        (
+            request.place.partition,
+            request.place.offset,
+            request.coupon_id,
+            request.user_id,
+            request.request_id,
+            state.value,
+            code.value if code else _NULL,
+            _NULL if sequence is None else sequence,
+            request.requested_at_ms,
+        )
+        for request, state, code, sequence in outcomes
+    ]
+    if rows:
+        columns = dict(zip(_INSERTED, map(_array, zip(*rows, strict=True)), strict=True))
+        tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **columns})
+
+
+_NULL = "NULL"
+_FINALS = [state.value for state in FINAL]
+_INSERTED = ("partitions", "offsets", "coupons", "users", "ids", "states", "codes", "sequences", "requested")
+
+
+def _array(values: Iterable[object]) -> str:
+    """An array literal: text is several times faster to make than the driver's lists."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 _UPDATE = text(
@@ -109,18 +124,6 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
             "finals": [outcome.state in FINAL for outcome in outcomes],
         },
     )
-
-
-def standby(tx: Connection, log: int, coupon_id: int, limit: int | None) -> list[Request]:
-    """The coupon's requests that wait for a held seat, in offset order; the first `limit`, or all."""
-    rows = tx.execute(
-        text(
-            "SELECT * FROM requests WHERE coupon_id = :coupon AND state = 'standby' AND log_id = :log"
-            ' ORDER BY partition, "offset" LIMIT :limit'
-        ),
-        {"coupon": coupon_id, "log": log, "limit": limit},
-    )
-    return [_request(row) for row in rows]
 
 
 class Answer(NamedTuple):
@@ -173,7 +176,7 @@ def dead(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
 
 def _answer(row: Any) -> Answer:
     return Answer(
-        _request(row),
+        request_of_row(row),
         State(row.state),
         row.code and Code(row.code),
         row.sequence,
@@ -182,7 +185,8 @@ def _answer(row: Any) -> Answer:
     )
 
 
-def _request(row: Any) -> Request:
+def request_of_row(row: Any) -> Request:
+    """The request that a row of `requests` stands for; how it came into the log is not kept."""
     at_ms = milliseconds(row.requested_at)
     place = Place(row.partition, row.offset)
     return Request(place, row.coupon_id, row.user_id, row.request_id, at_ms, at_ms, accepted=True)

@@ -1,31 +1,37 @@
-"""Queries on held requests; a row is the truth, a Celery message only a hint to look at it."""
+"""Queries on requests that are held or on standby; a row is the truth, a Celery message only a hint to look at it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from service.domain.fates import Failure
 from service.domain.record import Raw
-from service.domain.request import Place
+from service.domain.request import Place, Request
 from service.store.raw import raw_columns, raw_of_row
+from service.store.requests import request_of_row
 from service.store.tables import RetryRow
 
 _retries = RetryRow.__table__  # type: ignore[attr-defined]
 
 
 class Held(NamedTuple):
-    """A request that failed, with its raw record, the attempts made and what went wrong first."""
+    """A request that is to be tried: its raw record, the attempts made and what went wrong first."""
 
     raw: Raw
+    request: Request
+    #: since it was read or replayed, as the policy counts; 0 on standby
     attempts: int
-    first_error: str
+    #: all that were ever made
+    attempts_ever: int
+    first_error: str | None
 
 
 class Due(NamedTuple):
-    """Held requests of one number of attempts whose hint was lost."""
+    """Held requests of one log and number of attempts whose hint was lost."""
 
+    log: int
     attempts: int
     places: list[Place]
 
@@ -48,32 +54,70 @@ def insert(tx: Connection, log: int, failed: Iterable[tuple[Raw, Failure]], next
         tx.execute(_retries.insert(), rows)
 
 
+def insert_standby(tx: Connection, log: int, waiting: Iterable[Raw]) -> None:
+    """Stores requests that will be tried when a seat is free."""
+    rows = [{"log_id": log, **raw_columns(raw), "attempts": 0} for raw in waiting]
+    if rows:
+        tx.execute(_retries.insert(), rows)
+
+
+_HELD = (
+    "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
+    ' requests.attempts AS ever FROM retries JOIN requests USING (log_id, partition, "offset")'
+)
 _PLACES = (
     "FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
     ' WHERE retries.log_id = :log AND retries.partition = asked.p AND retries."offset" = asked.o'
+)
+_TAKE = text(
+    f"{_HELD} JOIN unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
+    ' ON partition = p AND "offset" = o WHERE log_id = :log AND retries.attempts = :attempts'
+    ' ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
 
 def take(tx: Connection, log: int, places: Sequence[Place], attempts: int) -> list[Held]:
     """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
+    rows = tx.execute(_TAKE, {"log": log, "attempts": attempts, **_asked(places)})
+    return [_held(row) for row in rows]
+
+
+_STANDBY = "FROM requests WHERE coupon_id = :coupon AND state = 'standby' ORDER BY log_id, partition, \"offset\" LIMIT"
+
+
+def standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[Held]]:
+    """The first of those who wait for a seat of the locked coupon, at most `limit`, all of one log; and which log."""
+    log = tx.execute(text(f"SELECT log_id {_STANDBY} 1"), {"coupon": coupon_id}).scalar_one()
     rows = tx.execute(
         text(
-            f"SELECT retries.* {_PLACES.replace('WHERE', 'JOIN retries ON')} AND retries.attempts = :attempts"
-            ' ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
+            f"{_HELD} WHERE log_id = :log AND coupon_id = :coupon AND state = 'standby'"
+            ' ORDER BY partition, "offset" LIMIT :limit'
         ),
-        {"log": log, "attempts": attempts, **_asked(places)},
+        {"log": log, "coupon": coupon_id, "limit": limit},
     )
-    return [Held(raw_of_row(row), row.attempts, row.first_error) for row in rows]
+    return log, [_held(row) for row in rows]
 
 
-def postpone(tx: Connection, log: int, places: Sequence[Place], failure: Failure, next_attempt_at: datetime) -> None:
-    """Writes down one more failed attempt and when the next one is due."""
+def _held(row: Any) -> Held:
+    return Held(raw_of_row(row), request_of_row(row), row.attempts, row.ever, row.first_error)
+
+
+def postpone(tx: Connection, log: int, places: Sequence[Place], failure: Failure, delay_seconds: float) -> None:
+    """Writes down one more failed attempt and that the next one is due after the delay."""
     tx.execute(
         text(
-            "UPDATE retries SET attempts = attempts + 1, next_attempt_at = :at, error_kind = :kind,"
-            f" error_message = :message {_PLACES}"
+            "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => :delay),"
+            " first_error = coalesce(first_error, :first), error_kind = :kind, error_message = :message"
+            f" {_PLACES}"
         ),
-        {"log": log, "at": next_attempt_at, "kind": failure.kind, "message": failure.message, **_asked(places)},
+        {
+            "log": log,
+            "delay": delay_seconds,
+            "first": str(failure),
+            "kind": failure.kind,
+            "message": failure.message,
+            **_asked(places),
+        },
     )
 
 
@@ -82,22 +126,22 @@ def remove(tx: Connection, log: int, places: Sequence[Place]) -> None:
     tx.execute(text(f"DELETE FROM retries USING {_PLACES.removeprefix('FROM ')}"), {"log": log, **_asked(places)})
 
 
-def overdue(tx: Connection, log: int, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:
+def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:
     """Held requests that nobody tried within `grace_seconds` after they were due; not told again for a while."""
     rows = tx.execute(
         text(
             "UPDATE retries SET next_attempt_at = now() + make_interval(secs => :again)"
             ' WHERE (log_id, partition, "offset") IN (SELECT log_id, partition, "offset" FROM retries'
-            "  WHERE log_id = :log AND next_attempt_at < now() - make_interval(secs => :grace)"
+            "  WHERE next_attempt_at < now() - make_interval(secs => :grace)"
             "  ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED)"
-            ' RETURNING partition, "offset" AS at, attempts'
+            ' RETURNING log_id, partition, "offset" AS at, attempts'
         ),
-        {"log": log, "grace": grace_seconds, "again": again_seconds, "limit": limit},
+        {"grace": grace_seconds, "again": again_seconds, "limit": limit},
     ).all()
-    by_attempts: dict[int, list[Place]] = {}
+    together: dict[tuple[int, int], list[Place]] = {}
     for row in rows:
-        by_attempts.setdefault(row.attempts, []).append(Place(row.partition, row.at))
-    return [Due(attempts, sorted(places)) for attempts, places in by_attempts.items()]
+        together.setdefault((row.log_id, row.attempts), []).append(Place(row.partition, row.at))
+    return [Due(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
 
 
 def _asked(places: Sequence[Place]) -> dict[str, list[int]]:

@@ -49,8 +49,10 @@ class CouponRow(Table, table=True):
         CheckConstraint("quantity >= 1", name="quantity"),
         CheckConstraint("waitlist >= 0", name="waitlist"),
         CheckConstraint("issued >= 0 AND held >= 0 AND issued + held <= quantity", name="never_over_issued"),
+        CheckConstraint("standby >= 0", name="standby"),
         CheckConstraint("closes_at > opens_at", name="window"),
         CheckConstraint("override IN ('none', 'paused', 'closed')", name="override"),
+        Index("coupons_standby", "id", postgresql_where=text("standby > 0")),
         {"postgresql_with": {"fillfactor": "50"}},
     )
     id: int | None = _generated_key()
@@ -63,6 +65,31 @@ class CouponRow(Table, table=True):
     closes_at: datetime | None = _moment()
     override: str = Field(sa_column_kwargs={"server_default": "none"})
     created_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    standby: int = Field(sa_column_kwargs={"server_default": "0"})
+    version: int = Field(sa_column_kwargs={"server_default": "0"})
+
+
+class CouponChangeRow(Table, table=True):
+    """A coupon's values from a place of its partition on; version 0 counts from the beginning."""
+
+    __tablename__ = "coupon_changes"
+    __table_args__ = (
+        CheckConstraint("(version = 0) = (first_offset IS NULL)", name="first_offset"),
+        Index("coupon_changes_untold", "changed_at", postgresql_where=text("told_at IS NULL")),
+    )
+    coupon_id: int = _big(primary_key=True, foreign_key="coupons.id")
+    version: int = Field(primary_key=True)
+    log_id: int | None = Field(sa_type=SmallInteger)
+    partition: int | None
+    first_offset: int | None = _big()
+    quantity: int
+    waitlist: int
+    opens_at: datetime | None = _moment()
+    closes_at: datetime | None = _moment()
+    override: str
+    changed_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    #: when the gate was told
+    told_at: datetime | None = _moment()
 
 
 class LogRow(Table, table=True):
@@ -106,7 +133,9 @@ class RequestRow(Table, table=True):
         CheckConstraint(f"({_FINAL}) = (decided_at IS NOT NULL)", name="decided_at"),
         Index("requests_one_live", "coupon_id", "user_id", unique=True, postgresql_where=text(LIVE_ROWS)),
         Index("requests_ended", "coupon_id", "user_id", postgresql_where=text(f"NOT ({LIVE_ROWS})")),
-        Index("requests_standby", "coupon_id", "partition", "offset", postgresql_where=text("state = 'standby'")),
+        Index(
+            "requests_standby", "coupon_id", "log_id", "partition", "offset", postgresql_where=text("state = 'standby'")
+        ),
     )
     log_id: int = Field(sa_type=SmallInteger, primary_key=True)
     partition: int = Field(primary_key=True)
@@ -123,7 +152,7 @@ class RequestRow(Table, table=True):
 
 
 class RetryRow(Table, table=True):
-    """A held request with its raw record; the Celery message is only a hint to look here."""
+    """A held or standby request with its raw record; the Celery message is only a hint to look here."""
 
     __tablename__ = "retries"
     __table_args__ = (Index("retries_due", "next_attempt_at"),)
@@ -135,10 +164,11 @@ class RetryRow(Table, table=True):
     headers: list[list[str | None]] = Field(sa_type=JSONB)
     appended_at: datetime = _moment()
     attempts: int = Field(sa_type=SmallInteger)
-    next_attempt_at: datetime = _moment()
-    first_error: str
-    error_kind: str
-    error_message: str
+    #: null on standby: when a seat is free
+    next_attempt_at: datetime | None = _moment()
+    first_error: str | None
+    error_kind: str | None
+    error_message: str | None
 
 
 class DeadLetterRow(Table, table=True):
@@ -158,6 +188,8 @@ class DeadLetterRow(Table, table=True):
             postgresql_where=text("log_id IS NULL"),
         ),
         Index("dead_letters_unforwarded", "id", postgresql_where=text("forwarded_at IS NULL")),
+        Index("dead_letters_coupon", "coupon_id", "id"),
+        Index("dead_letters_dead_at", "dead_at"),
     )
     id: int | None = _generated_key()
     #: null for a dead letter that another producer wrote to the dead-letter topic
@@ -183,6 +215,25 @@ class DeadLetterRow(Table, table=True):
     #: where the listener of the dead-letter topic read it
     dlt_partition: int | None
     dlt_offset: int | None = _big()
+
+
+class DeadLetterActionRow(Table, table=True):
+    """What an operator did with a dead letter, and what came of it."""
+
+    __tablename__ = "dead_letter_actions"
+    __table_args__ = (
+        CheckConstraint("action IN ('replayed', 'discarded')", name="action"),
+        Index("dead_letter_actions_letter", "dead_letter_id", "id"),
+    )
+    id: int | None = _generated_key()
+    dead_letter_id: int = _big(foreign_key="dead_letters.id")
+    action: str
+    #: through which door: api or cli
+    via: str
+    #: the request's state and code after a replay
+    state: str | None
+    code: str | None
+    acted_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
 
 
 class HandoffRow(Table, table=True):

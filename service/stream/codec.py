@@ -86,8 +86,12 @@ class Reader:
             raw.appended_at_ms,
             accepted,
         )
-        fault = headers.get(FAULT) if self._faults else None
-        return Record(raw, request, fault=parse_fault(fault.decode()) if fault else None)
+        return Record(raw, request, fault=self.fault(raw))
+
+    def fault(self, raw: Raw) -> Fault | None:
+        """The failure that the record asks for, where that is obeyed."""
+        header = dict(raw.headers).get(FAULT) if self._faults else None
+        return parse_fault(header.decode("ascii", "replace")) if header else None
 
     def _check_place(self, raw: Raw, coupon_id: int) -> None:
         if raw.key != key_of(coupon_id):

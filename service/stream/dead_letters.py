@@ -77,10 +77,14 @@ def failure(found: Headers) -> Failure:
 def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], timeout_seconds: float) -> list[int]:
     """Produces dead letters (id, raw, kind, message) to the partition they came from; the ids acknowledged."""
     acknowledged: list[int] = []
+    why = "the broker has not answered in time"
 
     def report(letter_id: int, error: KafkaError | None) -> None:
+        nonlocal why
         if error is None:
             acknowledged.append(letter_id)
+        else:
+            why = f"letter {letter_id}: {error}"
 
     def on_delivery(letter_id: int) -> object:
         return lambda error, _: report(letter_id, error)
@@ -96,8 +100,10 @@ def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], ti
                 on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
             )
         except (BufferError, KafkaException) as error:  # this one waits, those behind it do not
-            _log.error("dead letter %s cannot be forwarded: %s", letter_id, error)  # no trace needed
+            why = f"letter {letter_id}: {error}"
     producer.flush(timeout_seconds)
+    if waiting := len(letters) - len(acknowledged):
+        _log.error("%s dead letters wait to be forwarded: %s", waiting, why)
     return acknowledged
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -91,7 +92,7 @@ def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
     partitions = _describe(admin, topic).partitions
     replicas = min(len(partition.replicas) for partition in partitions)
     resource = ConfigResource(ResourceType.TOPIC, topic.value)
-    config = admin.describe_configs([resource])[resource].result(_TIMEOUT_SECONDS)
+    config = _known(lambda: admin.describe_configs([resource])[resource])
     found = {
         "partitions (TOPIC_PARTITIONS)": (len(partitions), settings.topic_partitions),
         "replicas (TOPIC_REPLICATION)": (replicas, settings.topic_replication),
@@ -103,12 +104,17 @@ def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
 
 
 def _describe(admin: AdminClient, topic: Topic) -> Any:
-    """The topic as the broker has it; what was made a moment ago may take another one to be known."""
+    """The topic as a broker has it."""
+    name = topic.value
+    return _known(lambda: admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)[name])
+
+
+def _known(ask: Callable[[], Future[Any]]) -> Any:
+    """A broker's answer about a topic; one that was made a moment ago may take another to be known to every broker."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        futures = admin.describe_topics(TopicCollection([topic.value]), request_timeout=_TIMEOUT_SECONDS)
         try:
-            return futures[topic.value].result(_TIMEOUT_SECONDS)
+            return ask().result(_TIMEOUT_SECONDS)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
                 raise

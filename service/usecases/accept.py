@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from service import crash
+from service.crash import Point
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import Code, Place, records_ahead
@@ -138,7 +140,9 @@ class Acceptor:
         append = asyncio.ensure_future(self._writer.append(key_of(seat.coupon_id), value, headers))
         self._under_way[seat.request_id] = append
         append.add_done_callback(lambda _: self._settled(seat, append, first=first))
-        return await asyncio.shield(append)
+        place = await asyncio.shield(append)
+        crash.reach(Point.API_ACKNOWLEDGED)
+        return place
 
     def _settled(self, seat: Seat, append: "asyncio.Future[Place]", *, first: bool) -> None:
         """Tells the gate what became of an append, also of one whose caller has gone.

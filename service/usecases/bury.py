@@ -5,6 +5,8 @@ import logging
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
+from service import crash
+from service.crash import Point
 from service.domain.record import Raw
 from service.domain.request import Code
 from service.store import dead_letters
@@ -25,7 +27,9 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     """
     with engine.begin() as tx:
         claimed = dead_letters.claim(tx, lease_seconds, _AT_ONCE)
+    crash.reach(Point.LETTERS_CLAIMED)
     acknowledged = letters.forward(producer, claimed, timeout_seconds) if claimed else []
+    crash.reach(Point.LETTERS_ACKNOWLEDGED)
     if acknowledged:
         with engine.begin() as tx:
             dead_letters.forwarded(tx, acknowledged)
@@ -41,6 +45,7 @@ def take_in(engine: Engine, log: int, reader: Reader, raw: Raw) -> None:
         if not (origin and ours and dead_letters.confirm(tx, log, origin.place, raw.place)):
             request = reader.read(raw).request
             dead_letters.insert_foreign(tx, DeadLetter(raw, request, Code.POISON, 0, str(failure), failure))
+        crash.reach(Point.LETTERS_STORED)
     _log.error(
         "dead letter",
         extra={"origin": origin and tuple(origin.place), "value": _shown(raw.value), "reason": str(failure)},

@@ -1,16 +1,18 @@
 """Steps 4 and 5: decides a poll in offset order and writes all that follows from it in one transaction."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
+from service import crash
+from service.crash import Point
 from service.domain.decide import decide
 from service.domain.errors import Fenced
 from service.domain.fates import Failure
 from service.domain.record import Record
 from service.domain.retry import ISSUING
-from service.store import coupons, dead_letters, faults, handoffs, offsets, requests, retries
+from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
 from service.usecases.segments import in_segments
 
@@ -34,9 +36,12 @@ class Issuer:
         with self._engine.begin() as tx:
             if fenced := offsets.advance(tx, self._log, moves):
                 raise Fenced(fenced)
+            crash.reach(Point.ISSUER_ADVANCED)
             poll = _Poll(tx, self._log, records, notices=self._notices)
             in_segments(records, poll.write, poll.give_way)
             handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
+            crash.reach(Point.ISSUER_WRITTEN)
+        crash.reach(Point.ISSUER_COMMITTED)
         poll.issued.positions = {move.partition: move.next_offset for move in moves}
         return poll.issued
 
@@ -49,7 +54,7 @@ class _Poll:
         self._log = log
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
-        self.decided_at = datetime.now(UTC)
+        self.decided_at = engine.now(tx)
         self.issued = Issued()
 
     def write(self, records: Sequence[Record]) -> None:
@@ -73,6 +78,7 @@ class _Poll:
     def _store(self, plan: Plan) -> None:
         requests.insert(self._tx, self._log, plan.outcomes, self.decided_at)
         retries.insert(self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUING.delay_seconds))
+        retries.insert_standby(self._tx, self._log, plan.standby())
         dead_letters.insert(self._tx, self._log, plan.dead)
-        faults.raise_first(self._tx, plan.faults(), attempt=1)
+        faults.raise_first(self._tx, plan.faults())
         plan.tell(self.issued, notices=self._notices)

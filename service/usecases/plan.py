@@ -61,12 +61,19 @@ class Plan:
             self.outcomes = [Outcome(outcome.request, State.DEAD, Code.POISON)]
             self.dead = [dead_letter(record, failure, Code.POISON)]
 
-    def faults(self) -> Iterable[Fault | None]:
-        """The faults on demand of the requests that are to be issued."""
+    def faults(self) -> Iterable[tuple[Fault | None, int]]:
+        """The faults on demand of the requests that are to be issued, each in its first attempt."""
         if not any(record.fault for record in self.records):
             return ()
-        issued = {outcome.request.place for outcome in self.outcomes if outcome.state is State.ISSUED}
-        return [record.fault for record in self.records if record.raw.place in issued]
+        return [(record.fault, 1) for record in self._of(State.ISSUED)]
+
+    def standby(self) -> list[Raw]:
+        """The records of requests that wait for a seat."""
+        return [record.raw for record in self._of(State.STANDBY)]
+
+    def _of(self, state: State) -> list[Record]:
+        places = {outcome.request.place for outcome in self.outcomes if outcome.state is state}
+        return [record for record in self.records if record.raw.place in places] if places else []
 
     def tell(self, done: Issued, *, notices: bool) -> None:
         """Adds what was written to what is told after the commit."""
@@ -88,7 +95,7 @@ def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *
 
 def _concerns_gate(outcome: Outcome, coupons: Mapping[int, Coupon]) -> bool:
     if outcome.state is State.ISSUED:
-        return outcome.sequence == coupons[outcome.request.coupon_id].quantity
+        return (outcome.sequence or 0) >= coupons[outcome.request.coupon_id].quantity
     return frees_seat(outcome.state, outcome.code)
 
 

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 
 from sqlalchemy import Engine
 
+from service import crash
+from service.clock import jitter
 from service.config import Settings
+from service.crash import Point
 from service.domain.decide import Known
 from service.domain.errors import Unavailable
 from service.domain.request_id import Claim, RequestIds
 from service.domain.retry import backoff_seconds
 from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
-from service.store import coupons, handoffs, offsets, requests
+from service.store import coupon_changes, coupons, handoffs, offsets, requests
 from service.store.engine import answering
 from service.store.handoffs import Kind
 from service.usecases.lookup import has_passed
@@ -20,6 +23,7 @@ from service.usecases.plan import frees_seat
 
 _RECORDS_AT_ONCE = 5_000
 _UNSETTLED_AT_ONCE = 10_000
+_COUPONS_AT_ONCE = 500
 
 
 def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
@@ -33,17 +37,32 @@ def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
         touched = coupons.some(tx, {answer.request.coupon_id for answer in answers})
     if claim is None:
         return 0
+    crash.reach(Point.GATE_CLAIMED)
     freed = [answer.request for answer in answers if frees_seat(answer.state, answer.code)]
     try:
         upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], ALWAYS)
-        upkeep.sold_out(coupon.id for coupon in touched.values() if coupon.issued >= coupon.quantity)
+        upkeep.tell(coupon for coupon in touched.values() if coupon.issued >= coupon.quantity)
     except Unavailable:
         with engine.begin() as tx:
-            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, ceiling=10))
+            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, ceiling=10, jitter=jitter()))
         raise
+    crash.reach(Point.GATE_TOLD)
     with engine.begin() as tx:
         handoffs.done(tx, claim)
     return len(claim.handoffs)
+
+
+def tell_changes(engine: Engine, upkeep: Upkeep) -> int:
+    """Tells the gate of coupons that operators changed; how many. Raises Unavailable without Redis.
+
+    Killed before it is written down, the same is told again: the gate knows versions, and older news is dropped.
+    """
+    with answering(engine) as tx:
+        changed = coupons.some(tx, coupon_changes.untold(tx, _COUPONS_AT_ONCE)).values()
+    upkeep.tell(changed)
+    with answering(engine) as tx:
+        coupon_changes.told(tx, changed)
+    return len(changed)
 
 
 def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds, upkeep: Upkeep, now_ms: int) -> int:

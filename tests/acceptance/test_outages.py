@@ -2,6 +2,7 @@
 
 import httpx
 
+from service.stream.partitioner import partition_of
 from tests.system import System
 
 
@@ -88,3 +89,27 @@ def test_nothing_waits_for_celery_when_valkey_was_away(system: System) -> None:
 def issuer(system: System) -> httpx.Response:
     """The issuer's readiness."""
     return httpx.get(f"{system.stack.issuer_url}/readyz")
+
+
+def test_an_offset_outside_the_log_stops_its_partition_and_says_so(system: System) -> None:
+    """Step 4: nothing is guessed; the others go on, and with the offset put right nothing is lost."""
+    coupons = [system.make_coupon(quantity=1) for _ in range(12)]
+    partitions = {coupon: partition_of(coupon, system.settings.topic_partitions) for coupon in coupons}
+    stopped = partitions[coupons[0]]
+    other = next(coupon for coupon in coupons if partitions[coupon] != stopped)
+    move = f"UPDATE offsets SET next_offset = next_offset + :by WHERE partition = {stopped} RETURNING 1"
+    system.count(move, by=1_000_000)
+    try:
+        system.stack.kill("issuer")
+        system.eventually(lambda: "not in the log" in issuer(system).json()["faults"].get(f"partition {stopped}", ""))
+        waiting, served = system.ask(coupons[0], 1), system.ask(other, 1)
+        assert waiting is not None
+        assert served is not None
+        assert system.final(served.json()["request_id"])["state"] == "issued"
+        assert system.standing(waiting.json()["request_id"])["state"] == "queued"
+    finally:
+        system.count(move, by=-1_000_000)
+        system.stack.kill("issuer")
+        system.stack.wait_up("issuer")
+
+    assert system.final(waiting.json()["request_id"])["state"] == "issued"

@@ -1,7 +1,7 @@
 """What tests of single rooms share: a fresh database, rows as they are, the log by hand."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -10,15 +10,17 @@ from redis import Redis
 from sqlalchemy import Engine, Row, make_url, text
 
 from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.gate.upkeep import Upkeep
 from service.store import engine, offsets
 from service.stream.codec import Reader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
-from service.usecases.verify import Verifier
+from service.usecases.recover import Recoverer
 from service.usecases.warm import Warmer
-from tests.builders import PARTITIONS
+from tests.builders import PARTITIONS, records
 from tests.door import Door
 from tests.log import Log
 
@@ -58,6 +60,7 @@ def fresh_database(settings: Settings, store: Engine) -> Iterator[Engine]:
     """An empty database of its own, without a schema."""
     admin = store.execution_options(isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))  # to make and drop one waits for a checkpoint
         connection.execute(text("DROP DATABASE IF EXISTS fresh WITH (FORCE)"))
         connection.execute(text("CREATE DATABASE fresh"))
     url = make_url(settings.database_url).set(database="fresh")
@@ -65,19 +68,49 @@ def fresh_database(settings: Settings, store: Engine) -> Iterator[Engine]:
     yield built
     built.dispose()
     with admin.connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("DROP DATABASE fresh WITH (FORCE)"))
+
+
+class Sold(NamedTuple):
+    """A coupon after its first poll, and the places of the requests that are held."""
+
+    coupon: Coupon
+    held: list[Place]
+
+
+Sell = Callable[..., Sold]
+Attempt = Callable[[int], None]
+
+
+@pytest.fixture
+def sell(
+    issuer: Issuer, positions: dict[int, int], make_coupon: Callable[..., Coupon], reader: Reader, ids: RequestIds
+) -> Sell:
+    """A coupon's first poll, with requests that fail as asked for: `sell(3, range(1, 6), {2: "22012 1"})`."""
+
+    def issue(quantity: int, users: range, faults: dict[int, str]) -> Sold:
+        coupon = make_coupon(quantity=quantity)
+        return Sold(coupon, issuer.issue(records(reader, ids, coupon.id, users, faults=faults), positions).held)
+
+    return issue
+
+
+@pytest.fixture
+def attempt(recoverer: Recoverer, log: int, ask: Ask) -> Attempt:
+    """One more attempt for all that have had so many."""
+
+    def make(attempts_made: int) -> None:
+        rows = ask('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
+        recoverer.retry(log, [Place(row.partition, row.offset) for row in rows], attempts_made)
+
+    return make
 
 
 @pytest.fixture
 def warmer(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Warmer:
     """Fills cold gates."""
     return Warmer(settings, store, log, reader, upkeep)
-
-
-@pytest.fixture
-def verifier(settings: Settings, store: Engine, log: int, ids: RequestIds, reader: Reader) -> Verifier:
-    """Proves the promises."""
-    return Verifier(settings, store, log, ids, reader)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine
 
 from service.config import Settings
@@ -60,6 +61,31 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
         assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.place)
     assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.place.offset,) for one in seen]
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 0
+
+
+def test_a_plain_consumer_finds_springs_headers(poison: list[Raw], settings: Settings, store: Engine) -> None:
+    """Step 7: what any Kafka client reads from the topic, against bytes written down by hand."""
+    bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
+    letter = _seen(settings, poison)[1]
+
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "somebody else"})
+    consumer.assign([TopicPartition("ISSUE_COUPON.dlt", letter.place.partition, letter.place.offset)])
+    message = consumer.poll(SECONDS)
+    consumer.close()
+
+    assert message is not None
+    assert message.key() == b"1"
+    assert poison[1].place.partition == 3
+    assert list(message.headers() or ())[1:] == [
+        ("kafka_dlt-original-topic", b"ISSUE_COUPON"),
+        ("kafka_dlt-original-partition", b"\x00\x00\x00\x03"),
+        ("kafka_dlt-original-offset", b"\x00\x00\x00\x00\x00\x00\x00\x01"),
+        ("kafka_dlt-original-timestamp", b"\x00\x00\x01\x9b\x76\xda\xa8\x01"),
+        ("kafka_dlt-original-timestamp-type", b"LogAppendTime"),
+        ("kafka_dlt-original-consumer-group", b"coupon"),
+        ("kafka_dlt-exception-fqcn", b"msgspec.DecodeError"),
+        ("kafka_dlt-exception-message", b"JSON is malformed: invalid character (byte 0)"),
+    ]
 
 
 def test_a_second_copy_is_taken_for_the_first(

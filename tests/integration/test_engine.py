@@ -6,6 +6,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Unavailable
 from service.store import engine
+from tests.waiting import eventually
 
 
 def _answer(built: Engine, query: str = "SELECT 1") -> object:
@@ -45,6 +46,16 @@ def test_a_pool_that_is_all_in_use_is_unavailable(store: Engine) -> None:
         _answer(one)
 
     one.dispose()
+
+
+def test_a_transaction_that_idles_is_ended_also_after_many_rows(store: Engine) -> None:
+    """P7: a frozen process keeps its locks for seconds only, whatever it wrote last."""
+    idles = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests' AND state = 'idle in transaction'"
+    with store.connect() as frozen:
+        frozen.execute(text("SET idle_in_transaction_session_timeout = '100ms'"))
+        frozen.execute(text("INSERT INTO coupons (name, quantity) VALUES (:name, 1)"), [{"name": "x"}, {"name": "y"}])
+        eventually(lambda: _answer(store, idles) == 0)
+        frozen.invalidate()
 
 
 def test_a_fault_of_the_query_is_not_the_databases_absence(store: Engine) -> None:

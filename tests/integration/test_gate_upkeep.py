@@ -110,7 +110,7 @@ def test_sold_out_is_told_and_not_of_strangers(door: Door, upkeep: Upkeep) -> No
     """Step 2: once issued = quantity the gate refuses without counting; a coupon it does not know stays cold."""
     upkeep.fill(coupon(quantity=9), [])
 
-    upkeep.sold_out([1, 2])
+    upkeep.tell([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
 
     assert door.admit(seat(1))[0].verdict is Verdict.SOLD_OUT
     assert upkeep.is_cold(2)
@@ -130,12 +130,12 @@ _CALLS: list[Callable[[Upkeep], Any]] = [
     lambda gate: gate.is_cold(1),
     lambda gate: gate.fill(coupon(), [(1, "a")]),
     lambda gate: gate.release([(1, 1, "a")], 0),
-    lambda gate: gate.sold_out([1]),
+    lambda gate: gate.tell([coupon()]),
     lambda gate: gate.filling(1).__enter__(),
 ]
 
 
-@pytest.mark.parametrize("call", _CALLS, ids=["is_cold", "fill", "release", "sold_out", "filling"])
+@pytest.mark.parametrize("call", _CALLS, ids=["is_cold", "fill", "release", "tell", "filling"])
 def test_upkeep_says_that_redis_is_away(call: Callable[[Upkeep], Any], away: str) -> None:
     """P6: a closed port and a black hole are both Unavailable, with the limits that bootstrap sets."""
     redis = Redis.from_url(away, **bootstrap._redis_options())

@@ -83,7 +83,7 @@ def test_poison_beside_good_records_is_kept_as_it_came(
     """Step 5: what cannot be read goes to the dead letters, raw bytes and all, and the partition goes on."""
     coupon = make_coupon()
     good = line(coupon, range(1, 4))
-    headers = (("request_id", b"\xff\x00"), ("nothing", None), ("twice", b"1"), ("twice", b"2"))
+    headers = (("request_id", b"\xff\x00"), ("nothing", None), ("twice", b"1"), ("a\x00\\é", b"2"))
     bad = good[1].raw._replace(key=b"\x00\xff", value=b'{"userId":NaN\x00\xff', headers=headers)
 
     issued = issuer.issue([good[0], reader.read(bad), good[2]], positions)
@@ -95,6 +95,6 @@ def test_poison_beside_good_records_is_kept_as_it_came(
         'SELECT key, value, headers, code, attempts, partition, "offset" AS at, request_id FROM dead_letters'
     )
     assert (letter.key, letter.value) == (bad.key, bad.value)
-    assert letter.headers == [["request_id", "/wA="], ["nothing", None], ["twice", "MQ=="], ["twice", "Mg=="]]
+    assert letter.headers == [["request_id", "/wA="], ["nothing", None], ["twice", "MQ=="], ["a\\x00\\\\\\xe9", "Mg=="]]
     assert (letter.code, letter.attempts, letter.request_id) == ("poison", 1, None)
     assert Place(letter.partition, letter.at) == bad.place

@@ -1,19 +1,24 @@
 """A system that fails while a poll is decided: locks that do not come, connections that are cut, others at work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import Event
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
 from service.domain.coupon import Coupon
+from service.domain.decide import Outcome
 from service.domain.fates import Fate, failure_of
 from service.domain.record import Record
+from service.domain.request import State
 from service.domain.request_id import RequestIds
-from service.store import coupons
+from service.store import coupons, requests
 from service.stream.codec import Reader
 from service.usecases.issue import Issuer
-from tests.builders import insert_request, records
+from tests.builders import insert_request, records, request
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
 
@@ -99,6 +104,37 @@ def test_a_poll_is_decided_from_what_is_read_under_the_lock(
         late.result()
 
     assert ask(_ROWS + ", user_id", id=coupon.id) == [(1, "issued", 2), (2, "refused", None), (99, "issued", 1)]
+
+
+def test_an_issuer_that_freezes_while_it_writes_its_decisions_lets_its_locks_go(
+    store: Engine, spoilt_store: Engine, log: int, make_coupon: MakeCoupon
+) -> None:
+    """P7: PostgreSQL ends the transaction of a process that has sent half of its rows, and a successor goes on."""
+    coupon = make_coupon()
+    frozen, thawed = Event(), Event()
+
+    def freezing() -> Iterator[Outcome]:
+        yield Outcome(request(0, coupon_id=coupon.id), State.ISSUED, None, 1)
+        frozen.set()
+        thawed.wait()
+
+    def write() -> None:
+        with spoilt_store.begin() as tx:
+            coupons.lock(tx, [coupon.id])
+            requests.insert(tx, log, freezing(), datetime.now(UTC))
+
+    def locked() -> bool:
+        with store.begin() as tx:
+            return bool(coupons.lock(tx, [coupon.id]))
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert frozen.wait(10)
+        try:
+            assert eventually(locked)
+        finally:
+            thawed.set()
+        assert isinstance(writing.exception(), DBAPIError)
 
 
 def test_a_frozen_issuers_locks_end_by_themselves(store: Engine) -> None:

@@ -9,37 +9,22 @@ from sqlalchemy import Connection, Engine, event
 
 from service.domain.coupon import Coupon
 from service.domain.fates import Fate, failure_of
-from service.domain.request import Place
-from service.domain.request_id import RequestIds
 from service.store import coupons
 from service.stream.codec import Reader
-from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from tests.builders import insert_request, records
-from tests.integration.conftest import Ask
+from tests.builders import insert_request
+from tests.integration.conftest import Ask, Sell
 from tests.waiting import eventually
 
 MakeCoupon = Callable[..., Coupon]
-Hold = Callable[..., list[Place]]
 _ROWS = 'SELECT user_id, state, code, sequence, attempts FROM requests ORDER BY "offset"'
 
 
-@pytest.fixture
-def hold(issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, reader: Reader, ids: RequestIds) -> Hold:
-    """A coupon's first poll, with requests that fail as asked for; the places that are held."""
-
-    def issue(quantity: int, users: range, faults: dict[int, str]) -> list[Place]:
-        coupon = make_coupon(quantity=quantity)
-        return issuer.issue(records(reader, ids, coupon.id, users, faults=faults), positions).held
-
-    return issue
-
-
-def test_a_retry_that_succeeds_takes_its_held_seat(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_a_retry_that_succeeds_takes_its_held_seat(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
     """P5: the held request gets the next sequence; those on standby hear sold_out only now."""
-    held = hold(quantity=3, users=range(1, 6), faults={2: "22012 1"})
+    held = sell(quantity=3, users=range(1, 6), faults={2: "22012 1"}).held
 
-    recovered = recoverer.retry(held, attempts_made=1)
+    recovered = recoverer.retry(log, held, attempts_made=1)
 
     assert ask(_ROWS) == [
         (1, "issued", None, 1, 1),
@@ -48,34 +33,34 @@ def test_a_retry_that_succeeds_takes_its_held_seat(hold: Hold, recoverer: Recove
         (4, "refused", "sold_out", None, 1),
         (5, "refused", "sold_out", None, 1),
     ]
-    assert (recovered.again, recovered.dead) == ([], False)
+    assert (recovered.again, recovered.dead) == ({}, False)
     assert ask("SELECT issued, held FROM coupons") == [(3, 0)]
     assert ask("SELECT count(*) FROM retries") == [(0,)]
 
 
-def test_standby_waits_while_another_seat_is_held(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_standby_waits_while_another_seat_is_held(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
     """P5: with two held, the first one's success refuses nobody; the second one may still give its seat up."""
-    held = hold(quantity=2, users=range(1, 4), faults={1: "22012 1", 2: "22012 2"})
+    held = sell(quantity=2, users=range(1, 4), faults={1: "22012 1", 2: "22012 2"}).held
 
-    recovered = recoverer.retry(held, attempts_made=1)
+    recovered = recoverer.retry(log, held, attempts_made=1)
 
     assert ask(_ROWS) == [
         (1, "issued", None, 1, 2),
         (2, "retrying", None, None, 2),
-        (3, "standby", None, None, 1),
+        (3, "standby", None, None, 0),
     ]
-    assert recovered.again == [held[1]]
+    assert recovered.again == {(log, 2): [held[1]]}
 
 
-def test_the_third_failure_is_the_last(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_the_third_failure_is_the_last(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
     """P4, P5: after three attempts it is dead with its letter, and its seat goes to the lowest standby offset."""
-    held = hold(quantity=2, users=range(1, 5), faults={1: "22012 9"})
+    held = sell(quantity=2, users=range(1, 5), faults={1: "22012 9"}).held
 
-    second = recoverer.retry(held, attempts_made=1)
-    third = recoverer.retry(second.again, attempts_made=2)
+    second = recoverer.retry(log, held, attempts_made=1)
+    third = recoverer.retry(log, held, attempts_made=2)
 
-    assert (second.again, second.dead) == (held, False)
-    assert (third.again, third.dead) == ([], True)
+    assert (second.again, second.dead) == ({(log, 2): held}, False)
+    assert (third.again, third.dead) == ({}, True)
     assert ask(_ROWS) == [
         (1, "dead", "exhausted", None, 3),
         (2, "issued", None, 1, 1),
@@ -91,42 +76,46 @@ def test_the_third_failure_is_the_last(hold: Hold, recoverer: Recoverer, ask: As
     assert ask("SELECT issued, held FROM coupons") == [(2, 0)]
 
 
-def test_many_that_failed_together_are_issued_in_offset_order(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_many_that_failed_together_are_issued_in_offset_order(
+    sell: Sell, recoverer: Recoverer, log: int, ask: Ask
+) -> None:
     """Step 6: one attempt decides all of them, in the order of the log; one that fails again costs only itself."""
     faults = dict.fromkeys(range(1, 41), "22012 1") | {17: "22012 2"}
-    held = hold(quantity=50, users=range(1, 41), faults=faults)
+    held = sell(quantity=50, users=range(1, 41), faults=faults).held
 
-    recovered = recoverer.retry(held[::-1], attempts_made=1)
+    recovered = recoverer.retry(log, held[::-1], attempts_made=1)
 
-    assert recovered.again == [held[16]]
+    assert recovered.again == {(log, 2): [held[16]]}
     assert [row.sequence for row in ask(_ROWS) if row.user_id != 17] == list(range(1, 40))
     assert ask("SELECT attempts, state FROM requests WHERE user_id = 17") == [(2, "retrying")]
 
 
 @pytest.mark.parametrize("fault", ["22012 1", "22012 2"], ids=["succeeds", "fails again"])
-def test_two_tasks_for_the_same_attempt_make_one(fault: str, hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_two_tasks_for_the_same_attempt_make_one(
+    fault: str, sell: Sell, recoverer: Recoverer, log: int, ask: Ask
+) -> None:
     """Step 6: a message that came twice, at the same moment too, spends one attempt and issues once."""
-    held = hold(quantity=9, users=range(1, 21), faults=dict.fromkeys(range(1, 10), fault))
+    held = sell(quantity=9, users=range(1, 21), faults=dict.fromkeys(range(1, 10), fault)).held
     ready = Barrier(2)
 
     def attempt() -> None:
         ready.wait(10)
-        recoverer.retry(held, attempts_made=1)
+        recoverer.retry(log, held, attempts_made=1)
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(attempt), pool.submit(attempt)]:
             done.result()
-    recoverer.retry(held, attempts_made=1)
+    recoverer.retry(log, held, attempts_made=1)
 
     state = "issued" if fault == "22012 1" else "retrying"
     assert ask("SELECT DISTINCT state, attempts FROM requests WHERE user_id < 10") == [(state, 2)]
 
 
 def test_the_systems_failure_spends_no_attempt(
-    hold: Hold, spoilt_store: Engine, log: int, reader: Reader, store: Engine, ask: Ask
+    sell: Sell, spoilt_store: Engine, log: int, reader: Reader, store: Engine, ask: Ask
 ) -> None:
     """Step 5: a retry that finds the database in trouble raises, and everything is as it was."""
-    held = hold(quantity=1, users=range(1, 3), faults={1: "22012 1"})
+    held = sell(quantity=1, users=range(1, 3), faults={1: "22012 1"}).held
     before = ask(_ROWS), ask("SELECT attempts, next_attempt_at FROM retries")
 
     @event.listens_for(spoilt_store, "begin")
@@ -136,22 +125,22 @@ def test_the_systems_failure_spends_no_attempt(
     with store.begin() as other:
         coupons.lock(other, [1])
         with pytest.raises(Exception, match="lock timeout") as caught:
-            Recoverer(spoilt_store, log, reader, notices=True).retry(held, attempts_made=1)
+            Recoverer(spoilt_store, reader, notices=True).retry(log, held, attempts_made=1)
 
     assert failure_of(caught.value).fate is Fate.SYSTEM
     assert (ask(_ROWS), ask("SELECT attempts, next_attempt_at FROM retries")) == before
 
 
 def test_an_attempt_decides_from_what_it_reads_under_the_lock(
-    hold: Hold, recoverer: Recoverer, store: Engine, ask: Ask
+    sell: Sell, recoverer: Recoverer, log: int, store: Engine, ask: Ask
 ) -> None:
     """Step 4: a retry waits for whoever decides about its coupon, and goes on from there."""
-    held = hold(quantity=3, users=range(1, 2), faults={1: "22012 1"})
+    held = sell(quantity=3, users=range(1, 2), faults={1: "22012 1"}).held
 
     with ThreadPoolExecutor(1) as pool, store.begin() as other:
         coupons.lock(other, [1])
         insert_request(other, 9, coupon_id=1, sequence=1)
-        late = pool.submit(recoverer.retry, held, attempts_made=1)
+        late = pool.submit(recoverer.retry, log, held, attempts_made=1)
         eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         other.commit()
         late.result()
@@ -159,12 +148,12 @@ def test_an_attempt_decides_from_what_it_reads_under_the_lock(
     assert ask("SELECT state, sequence, attempts FROM requests WHERE user_id = 1") == [("issued", 2, 2)]
 
 
-def test_what_follows_is_handed_off(hold: Hold, recoverer: Recoverer, ask: Ask) -> None:
+def test_what_follows_is_handed_off(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
     """Steps 4 and 8: an attempt's decisions get hand-offs of their own, of their own moment."""
-    held = hold(quantity=1, users=range(1, 3), faults={1: "22012 1"})
+    held = sell(quantity=1, users=range(1, 3), faults={1: "22012 1"}).held
     assert ask("SELECT kind FROM handoffs") == []
 
-    recoverer.retry(held, attempts_made=1)
+    recoverer.retry(log, held, attempts_made=1)
 
     assert ask("SELECT kind, first_offset, last_offset FROM handoffs ORDER BY 1") == [
         ("gate", 0, 1),

@@ -56,6 +56,7 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
 def test_the_dead_give_their_seat_back(
     issuer: Issuer,
     recoverer: Recoverer,
+    log: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: Reader,
@@ -67,8 +68,9 @@ def test_the_dead_give_their_seat_back(
     coupon = make_coupon(quantity=5)
     line = records(reader, ids, coupon.id, range(1, 3), faults={1: "22012 9"})
     upkeep.fill(coupon, _names(line).items())
-    again = issuer.issue(line, positions).held
-    recoverer.retry(recoverer.retry(again, 1).again, 2)
+    held = issuer.issue(line, positions).held
+    for attempts_made in (1, 2):
+        recoverer.retry(log, held, attempts_made)
 
     while tell_gate(store, upkeep, LEASE):
         pass

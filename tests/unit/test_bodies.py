@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from service.api.bodies import NewCoupon, NewIssuance, decode
+from service.api.bodies.coupons import NewCoupon
+from service.api.bodies.form import decode
+from service.api.bodies.issuances import NewIssuance
 from service.store.engine import milliseconds, moment
 
 #: what service.api.reading turns into a 422

@@ -122,7 +122,7 @@ def test_a_foreign_record_is_judged_by_the_time_the_broker_gave_it(window: dict[
 
 @pytest.mark.parametrize(
     "window",
-    [{"opens_at_ms": AT_MS + 1}, {"closes_at_ms": AT_MS}, {"override": Override.PAUSED}, {"override": Override.CLOSED}],
+    [{"opens_at_ms": AT_MS + 1}, {"closes_at_ms": AT_MS}, {"override": Override.PAUSED}],
 )
 def test_what_was_accepted_is_issued(window: dict[str, int]) -> None:
     """P5: the window and the pause are judged once, at the gate; a receipt outlives both."""

@@ -3,8 +3,9 @@
 import gc
 import signal
 from contextlib import ExitStack
+from functools import partial
 
-from service import bootstrap, config, log, start
+from service import bootstrap, start
 from service.domain.errors import Misconfigured
 from service.stream import clients
 from service.usecases.issue import Issuer
@@ -12,6 +13,7 @@ from workers.issuer import health
 from workers.issuer.dead_letters import Listener
 from workers.issuer.loop import Loop
 from workers.issuer.teller import Teller, celery_producer
+from workers.issuer.watch import Watch
 
 _TELL_SECONDS = 5.0
 
@@ -19,27 +21,29 @@ _TELL_SECONDS = 5.0
 def main() -> None:
     """Checks the settings, waits for the parts, then issues until told to stop; closes in mirror order."""
     with start.or_say_why(), ExitStack() as opened:
-        settings = config.load()
-        log.configure(settings)
+        settings = start.configured()
         state = health.Health()
         try:
             server = health.serve(state, settings.issuer_host, settings.issuer_port)
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.shutdown)
-        common = bootstrap.wait_for_common(settings, "issuer", connections=3)
+        common = bootstrap.wait_for_common(settings, "issuer", connections=4)
         opened.callback(common.close)
-        teller = Teller(celery_producer(), common.upkeep)
+        celery = celery_producer()
+        teller = Teller(celery, common)
         opened.callback(teller.close, _TELL_SECONDS)
+        watch = Watch(common, celery, state)
+        opened.callback(watch.close)
         listener = Listener(common, clients.dead_letter_consumer(settings), state)
         opened.callback(listener.close)
-        consumer = clients.issuing_consumer(settings)
-        opened.callback(consumer.close)
         issuer = Issuer(common.engine, common.log, notices=bool(settings.webhook_url))
-        loop = Loop(common, consumer, issuer, teller, state)
+        loop = Loop(common, partial(clients.issuing_consumer, settings), issuer, teller, state)
+        opened.callback(loop.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         listener.start()
+        watch.start()
         _spare_the_collector()
         loop.run()
 

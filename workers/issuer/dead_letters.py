@@ -6,6 +6,7 @@ import threading
 from confluent_kafka import Consumer, KafkaException, Message
 
 from service.bootstrap import Common
+from service.clock import jitter
 from service.domain.fates import failure_of
 from service.domain.record import Raw
 from service.domain.retry import backoff_seconds
@@ -66,7 +67,7 @@ class Listener:
             except Exception as error:  # noqa: BLE001  # nothing is dropped: the same record until it is stored
                 attempts += 1
                 _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())
-                self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5))
+                self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5, jitter=jitter()))
             else:
                 return True
         return False

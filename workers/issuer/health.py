@@ -2,9 +2,13 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+#: a turn of the issuing thread that lasts longer hangs in a part that says nothing; above the statements' own limit
+_TURN_SECONDS = 8.0
 
 
 class Health:
@@ -12,6 +16,12 @@ class Health:
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {"issuer": "it is not in its group yet"}
+        self._alerts: dict[str, str] = {}
+        self._turned = time.monotonic()
+
+    def turned(self) -> None:
+        """The issuing thread has come round again."""
+        self._turned = time.monotonic()
 
     def red(self, subject: str, reason: str) -> None:
         """The subject is in trouble."""
@@ -21,10 +31,25 @@ class Health:
         """The subject is well."""
         self._reasons.pop(subject, None)
 
+    def alert(self, subject: str, why: str | None) -> None:
+        """The subject needs an operator's eyes, or does no more; that alone makes nothing unready."""
+        if why:
+            self._alerts[subject] = why
+        else:
+            self._alerts.pop(subject, None)
+
+    @property
+    def alerts(self) -> dict[str, str]:
+        """Every alert, by subject."""
+        return dict(self._alerts)
+
     @property
     def reasons(self) -> dict[str, str]:
         """Every trouble, by subject; empty when ready."""
-        return dict(self._reasons)
+        reasons = dict(self._reasons)
+        if (stuck := time.monotonic() - self._turned) > _TURN_SECONDS:
+            reasons.setdefault("issuer", f"it waits for an answer since {stuck:.0f} s")
+        return reasons
 
 
 def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
@@ -55,7 +80,7 @@ def _answer(path: str, health: Health) -> tuple[int, str, bytes]:
         return (
             503 if reasons else 200,
             "application/json",
-            json.dumps({"ready": not reasons, "faults": reasons}).encode(),
+            json.dumps({"ready": not reasons, "faults": reasons, "alerts": health.alerts}).encode(),
         )
     if path == "/metrics":
         return 200, CONTENT_TYPE_LATEST, generate_latest()

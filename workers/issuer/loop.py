@@ -2,12 +2,15 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from service.bootstrap import Common, now_ms
+from service import crash
+from service.bootstrap import Common
+from service.clock import jitter, now_ms
+from service.crash import Point
 from service.domain.errors import Fenced, Unavailable
 from service.domain.fates import failure_of
 from service.domain.record import Record
@@ -27,19 +30,22 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
 _PASS_SECONDS = 2.0
 _BOUNDS_SECONDS = 1.0
+_RENEW_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
 
 class Loop:
-    """One thread, one consumer; a system failure pauses, a restart begins at the database's offsets."""
+    """One thread, one consumer at a time; a system failure pauses, a restart begins at the database's offsets."""
 
-    def __init__(self, common: Common, consumer: Consumer, issuer: Issuer, teller: Teller, health: Health) -> None:
+    def __init__(
+        self, common: Common, connect: Callable[[], Consumer], issuer: Issuer, teller: Teller, health: Health
+    ) -> None:
         self._common = common
-        self._consumer = consumer
+        self._connect = connect
         self._issuer = issuer
         self._teller = teller
         self._health = health
-        self._assignment = Assignment(consumer, health)
+        self._renew()
         self._stopping = False
         self._failures = 0
         self._not_before = 0.0
@@ -50,9 +56,30 @@ class Loop:
         self._stopping = True
 
     def run(self) -> None:
-        """Issues until stopped."""
+        """Issues until stopped; a consumer that cannot go on is replaced."""
+        while not self._stopping:
+            try:
+                self._follow()
+            except KafkaException as error:
+                _log.error("the consumer is replaced: %s", error)
+                self._health.red("issuer", str(error))
+                self._consumer.close()
+                time.sleep(_RENEW_SECONDS)
+                self._renew()
+
+    def close(self) -> None:
+        """Leaves the group."""
+        self._consumer.close()
+
+    def _renew(self) -> None:
+        self._consumer = self._connect()
+        self._assignment = Assignment(self._consumer, self._health)
+
+    def _follow(self) -> None:
+        """Issues until stopped; raises KafkaException when the consumer has failed for good."""
         self._assignment.subscribe()
         while not self._stopping:
+            self._health.turned()
             self._place()
             if records := self._poll():
                 self._issue(records)
@@ -73,7 +100,7 @@ class Loop:
             return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
             self._assignment.stop(message.partition() or 0, f"the database's offset is not in the log: {error.str()}")
-        elif error.fatal():
+        elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
             raise KafkaException(error)
         else:
             _log.warning("kafka: %s", error)
@@ -102,6 +129,7 @@ class Loop:
         self._failures = 0
         self._assignment.positions.update(issued.positions)
         self._teller.tell(issued)
+        crash.reach(Point.ISSUER_TOLD)
         self._commit(issued.positions)
         POLL_SECONDS.observe(time.monotonic() - began)
         POLL_RECORDS.observe(len(records))
@@ -127,12 +155,13 @@ class Loop:
         try:
             self._assignment.place(self._stored_offsets())
             self._teller.tell(Issued(positions=dict(self._assignment.positions)))
+            self._commit(self._assignment.positions)
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing flows until it is over
             self._back_off("the offsets cannot be read", error)
 
     def _back_off(self, what: str, error: Exception) -> None:
         self._failures += 1
-        wait = backoff_seconds(self._failures, first=0.1, ceiling=_BACKOFF_CEILING_SECONDS)
+        wait = backoff_seconds(self._failures, first=0.1, ceiling=_BACKOFF_CEILING_SECONDS, jitter=jitter())
         self._not_before = time.monotonic() + wait
         _log.warning("%s, next try in %.1f s: %s", what, wait, failure_of(error))
 
@@ -179,6 +208,8 @@ class Loop:
     def _commit(self, positions: dict[int, int]) -> None:
         """Kafka's own offsets follow, for tools that show the lag; nothing depends on them."""
         following = [TopicPartition(Topic.ISSUE_COUPON, at, position) for at, position in positions.items()]
+        if not following:
+            return
         try:
             self._consumer.commit(offsets=following, asynchronous=True)
         except KafkaException as error:

@@ -6,8 +6,8 @@ import threading
 
 from celery import Celery
 
+from service.bootstrap import Common
 from service.domain.errors import Unavailable
-from service.gate.upkeep import Upkeep
 from service.usecases.plan import Issued
 from workers import hints
 
@@ -18,9 +18,10 @@ _WAITING_MOST = 1_000
 class Teller:
     """The issuing thread puts and goes on; it never talks to Redis itself."""
 
-    def __init__(self, celery: Celery, upkeep: Upkeep) -> None:
+    def __init__(self, celery: Celery, common: Common) -> None:
         self._celery = celery
-        self._upkeep = upkeep
+        self._log_id = common.log
+        self._upkeep = common.upkeep
         self._polls: queue.Queue[Issued | None] = queue.Queue(_WAITING_MOST)
         self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
         self._thread.start()
@@ -63,7 +64,7 @@ class Teller:
             self._upkeep.progress(issued.positions)
         except Unavailable as error:
             _log.info("the gate was not told of the progress: %s", error)
-        hints.retry(self._celery, issued.held, attempts_made=1)
+        hints.retry(self._celery, self._log_id, issued.held, attempts_made=1)
         hints.work_waits(self._celery, issued.kinds, dead=issued.dead)
 
 

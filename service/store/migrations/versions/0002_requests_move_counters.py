@@ -6,53 +6,15 @@ What was issued cannot be moved to another coupon, user, place or sequence behin
 
 from alembic import op
 
+from service.store.migrations.counting import functions
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-#: per coupon, what the rows of a statement add to the counters, and the sequences they give out
-_COUNT = """
-CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    coupons_touched bigint;
-    coupons_moved bigint;
-BEGIN
-    WITH delta AS (
-        SELECT coupon_id, sum(issued) AS issued, sum(held) AS held,
-               min(sequence) AS first, max(sequence) AS last, count(DISTINCT sequence) AS sequences
-        FROM ({changes}) AS change
-        GROUP BY coupon_id
-        HAVING bool_or(issued <> 0 OR held <> 0)
-    ), moved AS (
-        UPDATE coupons SET issued = coupons.issued + delta.issued, held = coupons.held + delta.held
-        FROM delta
-        WHERE coupons.id = delta.coupon_id
-          AND delta.issued = delta.sequences
-          AND (delta.issued = 0 OR (delta.first = coupons.issued + 1 AND delta.last = coupons.issued + delta.issued))
-        RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM delta), (SELECT count(*) FROM moved) INTO coupons_touched, coupons_moved;
-    IF coupons_touched <> coupons_moved THEN
-        RAISE EXCEPTION 'requests of an unknown coupon, or sequences that do not follow those issued'
-            USING ERRCODE = 'check_violation', TABLE = 'requests', CONSTRAINT = 'requests_follow_counters';
-    END IF;
-    RETURN NULL;
-END $$
-"""
-
-_INSERTED = """
-    SELECT coupon_id, (state = 'issued')::int AS issued, (state = 'retrying')::int AS held, sequence
-    FROM new_rows WHERE state IN ('issued', 'retrying')
-"""
-
-_UPDATED = """
-    SELECT n.coupon_id, (n.state = 'issued')::int - (o.state = 'issued')::int AS issued,
-           (n.state = 'retrying')::int - (o.state = 'retrying')::int AS held,
-           CASE WHEN o.state <> 'issued' THEN n.sequence END AS sequence
-    FROM new_rows AS n JOIN old_rows AS o USING (log_id, partition, "offset")
-    WHERE n.state <> o.state
-"""
+#: a coupon's counters, and the state of a request that each counts
+_COUNTERS = {"issued": "issued", "held": "retrying"}
 
 _KEPT = """
 CREATE FUNCTION keep_issued_requests() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -64,8 +26,8 @@ END $$
 
 
 def upgrade() -> None:
-    op.execute(_COUNT.format(function="count_inserted_requests", changes=_INSERTED))
-    op.execute(_COUNT.format(function="count_updated_requests", changes=_UPDATED))
+    for statement in functions(_COUNTERS):
+        op.execute(statement)
     op.execute(
         "CREATE TRIGGER requests_inserted AFTER INSERT ON requests"
         " REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION count_inserted_requests()"

@@ -1,0 +1,1 @@
+"""The bodies of requests and answers; the types that read and write them also make the OpenAPI document."""

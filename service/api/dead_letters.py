@@ -1,0 +1,82 @@
+"""Dead letters: find them, bring them back, put them away."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from service.api.bodies.dead_letters import DeadLetterPage, Replay, ReplayView, dead_letter_view, replayed_view
+from service.api.bodies.form import encode
+from service.api.problems import openapi_problems
+from service.api.reading import Parts, parse_choice, parse_id, parse_limit, read_body
+from service.bootstrap import Api
+from service.domain.errors import Missing
+from service.domain.letter import Action, Filters, Letter, LetterState
+from service.domain.request import Code
+from service.store import letters
+from service.store.engine import answering
+
+router = APIRouter(tags=["dead letters"])
+
+
+@router.get("/dead-letters", responses=openapi_problems(422, 503))
+def page(
+    api: Parts,
+    coupon_id: str | None = None,
+    code: str | None = None,
+    state: str | None = None,
+    cursor: str | None = None,
+    limit: str = "50",
+) -> Response:
+    """A page of dead letters, the newest first, at most 500; `cursor` is the `next` of the page before."""
+    filters = Filters(
+        None if coupon_id is None else parse_id(coupon_id),
+        None if code is None else parse_choice("code", code, Code),
+        None if state is None else parse_choice("state", state, LetterState),
+    )
+    size = parse_limit(limit)
+    with answering(api.engine) as tx:
+        found = letters.page(tx, filters, None if cursor is None else parse_id(cursor), size + 1)
+    more = str(found[size - 1].id) if len(found) > size else None
+    views = [dead_letter_view(letter, []) for letter in found[:size]]
+    return Response(encode(DeadLetterPage(views, more)), media_type="application/json")
+
+
+@router.get("/dead-letters/{letter_id}", responses=openapi_problems(404, 422, 503))
+def read(letter_id: str, api: Parts) -> Response:
+    """A dead letter with its raw record and what was done with it."""
+    letter, actions = _find(api, parse_id(letter_id))
+    return Response(encode(dead_letter_view(letter, actions)), media_type="application/json")
+
+
+@router.post("/dead-letters/replay", responses=openapi_problems(413, 415, 422, 503))
+async def replay_many(request: Request, api: Parts) -> Response:
+    """Brings back the new dead letters that are meant, in the order of their places; `dry_run` only tells."""
+    body = await read_body(request, Replay)
+    filters = Filters(body.coupon_id, None if body.code is None else Code(body.code))
+    done = await run_in_threadpool(api.desk.replay_many, filters, body.limit, dry_run=body.dry_run)
+    return Response(
+        encode(ReplayView(body.dry_run, [replayed_view(one) for one in done])), media_type="application/json"
+    )
+
+
+@router.post("/dead-letters/{letter_id}/replay", responses=openapi_problems(404, 409, 422, 503))
+def replay(letter_id: str, api: Parts) -> Response:
+    """Brings one back under its rank; whether it may have a coupon is decided anew. A repeat answers the same."""
+    done = api.desk.replay(parse_id(letter_id))
+    return Response(encode(replayed_view(done)), media_type="application/json")
+
+
+@router.post("/dead-letters/{letter_id}/discard", responses=openapi_problems(404, 409, 422, 503))
+def discard(letter_id: str, api: Parts) -> Response:
+    """Puts one away for good; its request stays dead. A repeat answers the same."""
+    api.desk.discard(parse_id(letter_id))
+    letter, actions = _find(api, parse_id(letter_id))
+    return Response(encode(dead_letter_view(letter, actions)), media_type="application/json")
+
+
+def _find(api: Api, letter_id: int) -> tuple[Letter, list[Action]]:
+    with answering(api.engine) as tx:
+        letter = letters.get(tx, letter_id)
+        actions = letters.actions(tx, letter_id)
+    if letter is None:
+        raise Missing("unknown_dead_letter", "There is no such dead letter.")
+    return letter, actions

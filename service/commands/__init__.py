@@ -1,0 +1,1 @@
+"""The groups of commands of the console script, thin over the use cases."""

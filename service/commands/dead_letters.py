@@ -1,0 +1,90 @@
+"""`coupons dead-letters`: find them, bring them back, put them away."""
+
+from typing import Annotated
+
+import typer
+
+from service import bootstrap
+from service.commands.room import CouponId, opened, printed
+from service.domain.errors import Missing
+from service.domain.letter import Filters, Letter, LetterState
+from service.domain.request import Code
+from service.store import letters
+from service.store.engine import answering
+from service.usecases.replay import Replayed
+
+app = typer.Typer(help="What died: find it, bring it back, put it away.", no_args_is_help=True)
+_DOOR = "cli"
+_Code = Annotated[Code | None, typer.Option(help="dead for this reason only: poison or exhausted")]
+_Id = Annotated[int, typer.Argument(help="the dead letter's id")]
+_AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command("list")
+def page(
+    coupon: CouponId = None,
+    code: _Code = None,
+    state: Annotated[LetterState | None, typer.Option(help="new, replayed or discarded only")] = None,
+    before: Annotated[int | None, typer.Option(help="go on below this id")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    *,
+    as_json: _AsJson = False,
+) -> None:
+    """List dead letters, the newest first."""
+    with opened("dead-letters") as common, answering(common.engine) as tx:
+        found = letters.page(tx, Filters(coupon, code, state), before, limit)
+    printed(found, map(_line, found), as_json=as_json)
+
+
+@app.command()
+def show(letter_id: _Id, *, as_json: _AsJson = False) -> None:
+    """Show one with its raw record and what was done with it."""
+    with opened("dead-letters") as common:
+        with answering(common.engine) as tx:
+            letter, actions = letters.get(tx, letter_id), letters.actions(tx, letter_id)
+        if letter is None:
+            raise Missing("unknown_dead_letter", f"there is no dead letter {letter_id}")
+    done = [f"{one.action} by {one.via}: {one.state or ''} {one.code or ''}".rstrip(": ") for one in actions]
+    record = [f"first error: {letter.first_error}", f"key: {letter.raw.key!r}", f"value: {letter.raw.value!r}"]
+    printed({"letter": letter, "actions": actions}, [_line(letter), *record, *done], as_json=as_json)
+
+
+@app.command()
+def replay(
+    letter_id: Annotated[int | None, typer.Argument(help="one dead letter; none: all that the options mean")] = None,
+    coupon: CouponId = None,
+    code: _Code = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would come of it")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Bring back one, or the new ones in the order of their places; whether each may have a coupon is decided anew."""
+    if letter_id is not None and (dry_run or coupon or code):
+        raise typer.BadParameter("give an id, or options that choose among all")
+    with opened("dead-letters") as common:
+        desk = bootstrap.desk(common, _DOOR)
+        if letter_id is not None:
+            done = [desk.replay(letter_id)]
+        else:
+            done = desk.replay_many(Filters(coupon, code), limit, dry_run=dry_run)
+    printed({"dry_run": dry_run, "replayed": done}, map(_outcome, done), as_json=as_json)
+
+
+@app.command()
+def discard(letter_id: _Id) -> None:
+    """Put one away for good; its request stays dead."""
+    with opened("dead-letters") as common:
+        bootstrap.desk(common, _DOOR).discard(letter_id)
+    printed(None, [f"{letter_id} discarded"], as_json=False)
+
+
+def _line(letter: Letter) -> str:
+    place = f"{letter.raw.place.partition}/{letter.raw.place.offset}" if letter.log is not None else "foreign"
+    whose = f"coupon {letter.coupon_id} user {letter.user_id}" if letter.request_id else "unreadable"
+    error = letter.last_error.partition("\n")[0]
+    return f"{letter.id}\t{letter.state}\t{letter.code}\t{place}\t{whose}\t{error[:80]}"
+
+
+def _outcome(done: Replayed) -> str:
+    return f"{done.letter_id}\t{done.state or 'not replayed'}\t{done.why or done.code or ''}".rstrip()

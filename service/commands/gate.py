@@ -1,0 +1,41 @@
+"""`coupons gate`: make the gate true to the database again."""
+
+from collections.abc import Iterator
+
+import typer
+from sqlalchemy import Engine
+
+from service import bootstrap
+from service.commands.room import CouponId, known, opened, printed
+from service.store import coupons
+from service.store.engine import answering
+
+app = typer.Typer(help="Redis, the fast refusal.", no_args_is_help=True)
+_PAGE = 500
+
+
+@app.callback()
+def _group() -> None:
+    """Makes `repair` a command of its own."""
+
+
+@app.command()
+def repair(coupon: CouponId = None) -> None:
+    """Fill the gate anew from the database and the log; needed only where someone wrote to Redis behind its back."""
+    with opened("gate") as common:
+        warmer = bootstrap.warmer(common)
+        for number in [known(common, coupon)] if coupon is not None else _all(common.engine):
+            common.upkeep.forget(number)
+            warmer.warm(number)
+            printed(None, [f"coupon {number}: filled"], as_json=False)
+
+
+def _all(engine: Engine) -> Iterator[int]:
+    after = 0
+    while True:
+        with answering(engine) as tx:
+            found = coupons.page(tx, after, _PAGE)
+        if not found:
+            return
+        yield from (coupon.id for coupon in found)
+        after = found[-1].id

@@ -1,0 +1,71 @@
+"""Queries on the record of what operators changed; a change the gate has not heard of is work for Celery."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from service.domain.change import Change
+from service.domain.coupon import Coupon
+from service.store.engine import moment
+
+
+def begin(tx: Connection, coupon: Coupon) -> None:
+    """Records the values that a new coupon begins with; the gate learns of them by its first filling."""
+    tx.execute(_INSERT, _version(coupon) | {"log": None, "partition": None, "first": None, "told": True})
+
+
+def record(tx: Connection, change: Change) -> None:
+    """Records a change."""
+    place = {"log": change.log, "partition": change.since.partition, "first": change.since.offset}
+    tx.execute(_INSERT, _version(change.coupon) | place | {"told": False})
+
+
+_INSERT = text(
+    "INSERT INTO coupon_changes (coupon_id, version, log_id, partition, first_offset, quantity, waitlist, opens_at,"
+    " closes_at, override, told_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity, :waitlist,"
+    " :opens_at, :closes_at, :override, CASE WHEN :told THEN now() END)"
+)
+
+
+def columns(coupon: Coupon) -> dict[str, Any]:
+    """What an operator decides about a coupon, as columns."""
+    return {
+        "quantity": coupon.quantity,
+        "waitlist": coupon.waitlist,
+        "opens_at": None if coupon.opens_at_ms is None else moment(coupon.opens_at_ms),
+        "closes_at": None if coupon.closes_at_ms is None else moment(coupon.closes_at_ms),
+        "override": coupon.override.value,
+    }
+
+
+def _version(coupon: Coupon) -> dict[str, object]:
+    return {"coupon_id": coupon.id, "version": coupon.version, **columns(coupon)}
+
+
+def untold(tx: Connection, limit: int) -> list[int]:
+    """Ids of coupons with a change that the gate has not heard of."""
+    query = "SELECT DISTINCT coupon_id FROM coupon_changes WHERE told_at IS NULL ORDER BY coupon_id LIMIT :limit"
+    return list(tx.execute(text(query), {"limit": limit}).scalars())
+
+
+def told(tx: Connection, coupons: Iterable[Coupon]) -> None:
+    """Notes that the gate knows these versions, and so all before them."""
+    known = [{"id": coupon.id, "version": coupon.version} for coupon in coupons]
+    if known:
+        tx.execute(
+            text(
+                "UPDATE coupon_changes SET told_at = now()"
+                " WHERE told_at IS NULL AND coupon_id = :id AND version <= :version"
+            ),
+            known,
+        )
+
+
+def waiting(tx: Connection, grace_seconds: float) -> bool:
+    """Whether a change waits for so long, that the gate must have been away."""
+    query = (
+        "SELECT EXISTS (SELECT FROM coupon_changes WHERE told_at IS NULL"
+        " AND changed_at < now() - make_interval(secs => :grace))"
+    )
+    return bool(tx.execute(text(query), {"grace": grace_seconds}).scalar_one())

@@ -1,0 +1,112 @@
+"""Queries on dead letters for operators: found by filters, locked for an action, with their audit trail."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from service.domain.letter import Action, Filters, Letter, LetterState
+from service.domain.request import Code, Request, State
+from service.store.engine import milliseconds
+from service.store.raw import raw_of_row
+
+_MEANT = (
+    "(CAST(:coupon_id AS bigint) IS NULL OR coupon_id = :coupon_id) AND (CAST(:code AS text) IS NULL OR code = :code)"
+    " AND (CAST(:state AS text) IS NULL OR state = :state)"
+)
+
+
+def get(tx: Connection, letter_id: int) -> Letter | None:
+    """The dead letter, or None."""
+    row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": letter_id}).one_or_none()
+    return None if row is None else _letter(row)
+
+
+def page(tx: Connection, filters: Filters, before_id: int | None, limit: int) -> list[Letter]:
+    """Up to `limit` of the dead letters meant with an id below `before_id`, the newest first (a keyset page)."""
+    rows = tx.execute(
+        text(
+            f"SELECT * FROM dead_letters WHERE {_MEANT} AND id < coalesce(CAST(:before AS bigint), 9223372036854775807)"
+            " ORDER BY id DESC LIMIT :limit"
+        ),
+        {**filters._asdict(), "before": before_id, "limit": limit},
+    )
+    return [_letter(row) for row in rows]
+
+
+def ranked(tx: Connection, filters: Filters, limit: int) -> list[int]:
+    """Ids of dead letters with a place in the log that nobody acted on, in the order of their places."""
+    rows = tx.execute(
+        text(
+            f"SELECT id FROM dead_letters WHERE {_MEANT} AND log_id IS NOT NULL"
+            ' ORDER BY log_id, partition, "offset" LIMIT :limit'
+        ),
+        {**filters._asdict(), "state": LetterState.NEW, "limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def lock(tx: Connection, ids: Sequence[int]) -> list[Letter]:
+    """Locks those of the dead letters that nobody acted on, in the order of their places."""
+    rows = tx.execute(
+        text("SELECT * FROM dead_letters WHERE id = ANY(:ids) AND state = 'new' ORDER BY id FOR UPDATE"),
+        {"ids": list(ids)},
+    )
+    return sorted((_letter(row) for row in rows), key=lambda letter: (letter.log or 0, letter.raw.place))
+
+
+def act(tx: Connection, letter: Letter, action: LetterState, via: str, state: State | None, code: Code | None) -> None:
+    """Marks a locked dead letter and writes down who did what, and what came of it."""
+    tx.execute(
+        text("UPDATE dead_letters SET state = :action WHERE id = :id"), {"id": letter.id, "action": action.value}
+    )
+    tx.execute(
+        text(
+            "INSERT INTO dead_letter_actions (dead_letter_id, action, via, state, code)"
+            " VALUES (:id, :action, :via, :state, :code)"
+        ),
+        {"id": letter.id, "action": action.value, "via": via, "state": state, "code": code},
+    )
+
+
+def identify(tx: Connection, letter_id: int, request: Request) -> None:
+    """Notes whose record it is, once it could be read after all."""
+    tx.execute(
+        text("UPDATE dead_letters SET coupon_id = :coupon, user_id = :uid, request_id = :name WHERE id = :id"),
+        {"id": letter_id, "coupon": request.coupon_id, "uid": request.user_id, "name": request.request_id},
+    )
+
+
+def actions(tx: Connection, letter_id: int) -> list[Action]:
+    """What was done with a dead letter, oldest first."""
+    rows = tx.execute(
+        text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": letter_id}
+    )
+    return [
+        Action(
+            LetterState(row.action),
+            row.via,
+            row.state and State(row.state),
+            row.code and Code(row.code),
+            milliseconds(row.acted_at),
+        )
+        for row in rows
+    ]
+
+
+def _letter(row: Any) -> Letter:
+    return Letter(
+        row.id,
+        row.log_id,
+        raw_of_row(row),
+        row.coupon_id,
+        row.user_id,
+        row.request_id,
+        Code(row.code),
+        row.attempts,
+        row.first_error,
+        f"{row.error_kind}: {row.error_message}",
+        LetterState(row.state),
+        milliseconds(row.dead_at),
+        row.forwarded_at and milliseconds(row.forwarded_at),
+    )

@@ -1,0 +1,56 @@
+"""Changes of a coupon: written under its lock, with the place in the log from which they count."""
+
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from service.config import Settings
+from service.domain.change import Change, changed
+from service.domain.coupon import Coupon
+from service.domain.errors import Unavailable
+from service.domain.refusal import Refused
+from service.domain.request import Code, Place
+from service.gate.upkeep import Upkeep
+from service.store import coupons, offsets
+from service.store.engine import answering
+from service.stream.partitioner import partition_of
+from service.usecases.recover import Recoverer
+from service.usecases.tend import tell_changes
+
+
+class Changer:
+    """Changes coupons."""
+
+    def __init__(self, settings: Settings, engine: Engine, log: int, upkeep: Upkeep, recoverer: Recoverer) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._log = log
+        self._upkeep = upkeep
+        self._recoverer = recoverer
+
+    def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
+        """Stores new values (fields of Coupon) and returns the coupon as it is then.
+
+        Raises Refused when there is no such coupon, Conflict when the values do not fit, Unavailable. What the issuer
+        has not decided yet is decided by the new values; seats that a raise frees go to those on standby first.
+        """
+        with answering(self._engine) as tx:
+            coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
+            if coupon is None:
+                raise Refused(Code.UNKNOWN_COUPON)
+            new = changed(coupon, values)
+            if new != coupon:
+                self._store(tx, new)
+        with suppress(Unavailable):  # the change stands; the sweep does what is left
+            self._recoverer.settle(coupon_id)
+            tell_changes(self._engine, self._upkeep)
+        with answering(self._engine) as tx:
+            return coupons.some(tx, [coupon_id])[coupon_id]
+
+    def _store(self, tx: Connection, coupon: Coupon) -> None:
+        """Under the lock no issuer is deciding about the coupon: the stored offset is where the new values begin."""
+        partition = partition_of(coupon.id, self._settings.topic_partitions)
+        position = offsets.known(tx, self._log).get(partition)
+        since = Place(partition, position.next_offset if position else 0)
+        coupons.change(tx, Change(coupon, self._log, since))

@@ -1,0 +1,176 @@
+"""Dead letters that operators bring back or put away; every action once, and in the audit trail."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from service.domain.decide import Outcome, replay
+from service.domain.errors import Conflict, Missing
+from service.domain.fates import Failure
+from service.domain.letter import Filters, Letter, LetterState
+from service.domain.request import Code, Request, State
+from service.domain.retry import ISSUING
+from service.store import coupons, faults, letters, requests, retries
+from service.store.engine import answering
+from service.stream.codec import Reader
+from service.usecases.rows import Rows
+from service.usecases.segments import in_segments
+
+_AT_ONCE = 200
+
+
+class Replayed(NamedTuple):
+    """What a replay made of a dead letter, or would."""
+
+    letter_id: int
+    request_id: str | None
+    #: None: it cannot be replayed, `why` says so
+    state: State | None
+    code: Code | None
+    why: str | None = None
+
+
+class _Ready(NamedTuple):
+    """A dead letter that can be read."""
+
+    letter: Letter
+    request: Request
+
+
+class Desk:
+    """Where dead letters are dealt with; `via` is the door it stands behind: api or cli."""
+
+    def __init__(self, engine: Engine, reader: Reader, *, notices: bool, via: str) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._notices = notices
+        self._via = via
+
+    def replay(self, letter_id: int) -> Replayed:
+        """Brings one back: its rank is kept, whether it may have a seat is decided anew, and that is final again.
+
+        A second call answers what came of the first. Raises Conflict when it was discarded or cannot be read, Missing,
+        Unavailable.
+        """
+        found = self._replay([letter_id], dry_run=False) or [self._before(letter_id, LetterState.REPLAYED)]
+        if found[0].why:
+            raise Conflict("not_replayable", found[0].why)
+        return found[0]
+
+    def replay_many(self, filters: Filters, limit: int, *, dry_run: bool) -> list[Replayed]:
+        """Brings back up to `limit` new ones in the order of their places; a dry run only says what would come of it.
+
+        Killed in between, what is done is done, and the next call goes on behind it.
+        """
+        with answering(self._engine) as tx:
+            ids = letters.ranked(tx, filters, limit)
+        chunks = [ids] if dry_run else [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
+        return [one for chunk in chunks if chunk for one in self._replay(chunk, dry_run=dry_run)]
+
+    def discard(self, letter_id: int) -> None:
+        """Puts one away for good; a second call changes nothing. Raises Conflict when it was replayed, Missing."""
+        with answering(self._engine) as tx:
+            locked = letters.lock(tx, [letter_id])
+            for letter in locked:
+                letters.act(tx, letter, LetterState.DISCARDED, self._via, None, None)
+        if not locked:
+            self._before(letter_id, LetterState.DISCARDED)
+
+    def _before(self, letter_id: int, wanted: LetterState) -> Replayed:
+        """What came of an action that was done before; raises Conflict when it was another one."""
+        with answering(self._engine) as tx:
+            letter = letters.get(tx, letter_id)
+            done = letters.actions(tx, letter_id)
+        if letter is None:
+            raise Missing("unknown_dead_letter", f"there is no dead letter {letter_id}")
+        if letter.state is not wanted:
+            raise Conflict(letter.state, f"the dead letter has been {letter.state}")
+        return Replayed(letter.id, letter.request_id, done[-1].state, done[-1].code)
+
+    def _replay(self, ids: Sequence[int], *, dry_run: bool) -> list[Replayed]:
+        with answering(self._engine) as tx:
+            replaying = _Replaying(tx, self._reader, self._via, notices=self._notices)
+            replaying.run(letters.lock(tx, ids))
+            if dry_run:
+                tx.rollback()
+        return replaying.done
+
+
+class _Replaying:
+    """A replay under way: its transaction, under the locks of the letters first and of their coupons then."""
+
+    def __init__(self, tx: Connection, reader: Reader, via: str, *, notices: bool) -> None:
+        self._tx = tx
+        self._reader = reader
+        self._via = via
+        self._rows = Rows(tx, notices=notices)
+        self.done: list[Replayed] = []
+
+    def run(self, locked: Sequence[Letter]) -> None:
+        """Decides all of them, in the order given."""
+        ready = [one for letter in locked if (one := self._read(letter))]
+        coupons.lock(self._tx, {one.request.coupon_id for one in ready})
+        in_segments(ready, self._decide, self._hold)
+        self._rows.hand_off()
+
+    def _read(self, letter: Letter) -> _Ready | None:
+        """A record that nobody could read may be readable to a newer version; a foreign one has no rank here."""
+        if letter.log is None:
+            self._skip(letter, "another producer wrote it to the dead-letter topic: it has no place in the log")
+            return None
+        if letter.request:
+            return _Ready(letter, letter.request)
+        record = self._reader.read(letter.raw)
+        if record.request is None:
+            self._skip(letter, f"it still cannot be read: {record.poison}")
+            return None
+        if self._is_known(record.request):
+            self._skip(letter, "its request has been decided as another record")
+            return None
+        return _Ready(letter, record.request)
+
+    def _is_known(self, request: Request) -> bool:
+        return requests.find(self._tx, request.coupon_id, request.user_id, request.request_id) is not None
+
+    def _skip(self, letter: Letter, why: str) -> None:
+        self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
+
+    def _decide(self, some: Sequence[_Ready]) -> None:
+        asked = [one.request for one in some]
+        with self._tx.begin_nested():
+            locked = coupons.some(self._tx, {request.coupon_id for request in asked})
+            live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+            outcomes = replay(asked, locked, live)
+            for one, outcome in zip(some, outcomes, strict=True):
+                self._write(one, outcome)
+            wanted = zip(some, outcomes, strict=True)
+            issued = (one.letter for one, outcome in wanted if outcome.state is State.ISSUED)
+            faults.raise_first(self._tx, ((self._reader.fault(each.raw), each.attempts + 1) for each in issued))
+        self._stand(some, outcomes)
+
+    def _hold(self, one: _Ready, failure: Failure) -> None:
+        """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew."""
+        outcome = Outcome(one.request, State.RETRYING)
+        self._write(one, outcome, failure)
+        self._stand([one], [outcome])
+
+    def _write(self, one: _Ready, outcome: Outcome, failure: Failure | None = None) -> None:
+        log = one.letter.log or 0
+        if one.letter.request is None:
+            requests.insert(self._tx, log, [outcome], self._rows.decided_at)
+            letters.identify(self._tx, one.letter.id, one.request)
+        else:
+            self._rows.update(log, [outcome], spent=0 if outcome.state is State.STANDBY else 1)
+        if outcome.state is State.STANDBY:
+            retries.insert_standby(self._tx, log, [one.letter.raw])
+        if failure:
+            due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
+            retries.insert(self._tx, log, [(one.letter.raw, failure)], due_at)
+        letters.act(self._tx, one.letter, LetterState.REPLAYED, self._via, outcome.state, outcome.code)
+
+    def _stand(self, some: Sequence[_Ready], outcomes: Sequence[Outcome]) -> None:
+        for one, outcome in zip(some, outcomes, strict=True):
+            self._rows.stand(one.letter.log or 0, [outcome])
+            self.done.append(Replayed(one.letter.id, outcome.request.request_id, outcome.state, outcome.code))

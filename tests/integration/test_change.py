@@ -1,0 +1,200 @@
+"""Changes of a coupon count from a recorded offset, reach the gate, and overtake nobody."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from service.domain.coupon import Coupon, Override
+from service.domain.errors import Conflict
+from service.domain.refusal import Refused
+from service.domain.request_id import RequestIds
+from service.gate.names import Verdict
+from service.gate.upkeep import Upkeep
+from service.store import coupons
+from service.stream.codec import Reader
+from service.usecases.change import Changer
+from service.usecases.issue import Issuer
+from service.usecases.tend import tell_changes
+from service.usecases.verify import Verifier
+from service.usecases.warm import Warmer
+from tests.builders import records
+from tests.door import Door, seat
+from tests.integration.conftest import Ask, Sell
+from tests.log import Log
+from tests.waiting import eventually
+
+MakeCoupon = Callable[..., Coupon]
+_ROWS = 'SELECT user_id, state, code FROM requests ORDER BY "offset"'
+
+
+def test_a_raise_serves_those_on_standby_first(
+    sell: Sell,
+    changer: Changer,
+    ask: Ask,
+) -> None:
+    """P5: of two who wait behind a held seat, the lower offset gets the new seat, before anyone from the log."""
+    coupon, _ = sell(quantity=1, users=range(1, 4), faults={1: "22012 2"})
+
+    changed = changer.change(coupon.id, {"quantity": 2})
+
+    assert (changed.quantity, changed.issued, changed.held, changed.standby, changed.version) == (2, 1, 1, 1, 1)
+    assert ask(_ROWS) == [(1, "retrying", None), (2, "issued", None), (3, "standby", None)]
+
+
+def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
+    sell: Sell,
+    changer: Changer,
+    store: Engine,
+    ask: Ask,
+) -> None:
+    """Section 4: what follows from a change is the sweep's to do, where the database is busy; the answer tells it."""
+    coupon, _ = sell(quantity=1, users=range(1, 3), faults={1: "22012 2"})
+
+    with store.begin() as other:
+        other.execute(text("SELECT FROM retries FOR UPDATE"))
+        changed = changer.change(coupon.id, {"quantity": 2})
+
+    assert (changed.quantity, changed.issued, changed.standby) == (2, 0, 1)
+    assert ask("SELECT count(*) FROM coupon_changes WHERE version = 1") == [(1,)]
+
+
+def test_a_change_counts_from_where_the_log_is_decided(
+    real_log: Log, make_coupon: MakeCoupon, changer: Changer, verifier: Verifier, ask: Ask
+) -> None:
+    """P3: closed refuses what lies behind it, a raise serves what does, and the proof knows which is which."""
+    coupon = make_coupon(quantity=2)
+    for user in (1, 2, 3):
+        real_log.ask(coupon.id, user)
+    real_log.issue()
+    changer.change(coupon.id, {"quantity": 3})
+    for user in (4, 5):
+        real_log.ask(coupon.id, user)
+    real_log.issue()
+    real_log.ask(coupon.id, 6)
+    changer.change(coupon.id, {"override": Override.CLOSED, "quantity": 9})
+    real_log.issue()
+    changer.change(coupon.id, {"override": Override.NONE})
+    real_log.ask(coupon.id, 6)
+    real_log.issue()
+
+    assert ask(_ROWS) == [
+        (1, "issued", None),
+        (2, "issued", None),
+        (3, "refused", "sold_out"),
+        (4, "issued", None),
+        (5, "refused", "sold_out"),
+        (6, "refused", "closed"),
+        (6, "issued", None),
+    ]
+    offsets = [row[0] for row in ask("SELECT first_offset FROM coupon_changes ORDER BY version")]
+    first = min(row[0] for row in ask('SELECT "offset" FROM requests'))
+    assert offsets == [None, first + 3, first + 5, first + 6]
+    assert [check for check in verifier.verify() if not check.ok] == []
+
+
+def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    changer: Changer,
+    store: Engine,
+    ask: Ask,
+) -> None:
+    """P3: the offset is read under the coupon's lock, so that no decision falls between reading and writing it."""
+    coupon = make_coupon(quantity=5)
+    line = records(reader, ids, coupon.id, range(1, 4))
+
+    with ThreadPoolExecutor(2) as pool, store.begin() as other:
+        coupons.lock(other, [coupon.id])
+        issuing = pool.submit(issuer.issue, line, positions)
+        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        changing = pool.submit(changer.change, coupon.id, {"quantity": 9})
+        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' OFFSET 1"))
+        other.commit()
+        issuing.result()
+        changing.result()
+
+    assert ask("SELECT first_offset FROM coupon_changes WHERE version = 1") == [(3,)]
+
+
+def test_what_does_not_fit_is_said_and_changes_nothing(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: Reader,
+    ids: RequestIds,
+    changer: Changer,
+    ask: Ask,
+) -> None:
+    """Section 4: not below what is issued or held; not a window that ends before it begins; not what is not there."""
+    coupon = make_coupon(quantity=3, opens_at_ms=1_000)
+    issuer.issue(records(reader, ids, coupon.id, range(1, 3), faults={1: "22012 2"}), positions)
+
+    for values, code in (({"quantity": 1}, "quantity_below_live"), ({"closes_at_ms": 1_000}, "window")):
+        with pytest.raises(Conflict) as caught:
+            changer.change(coupon.id, values)
+        assert caught.value.code == code
+    with pytest.raises(Refused):
+        changer.change(999, {"quantity": 5})
+    assert changer.change(coupon.id, {"quantity": 3}).version == 0
+    assert ask("SELECT max(version) FROM coupon_changes") == [(0,)]
+    assert changer.change(coupon.id, {"quantity": 2}).remaining == 0
+
+
+def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
+    make_coupon: MakeCoupon, changer: Changer, upkeep: Upkeep, store: Engine, door: Door, redis: Redis, ask: Ask
+) -> None:
+    """Section 4: a pause refuses the next request; news that comes late or twice changes nothing."""
+    coupon = make_coupon(quantity=5)
+    upkeep.fill(coupon, [])
+
+    paused = changer.change(coupon.id, {"override": Override.PAUSED})
+    assert door.admit(seat(1))[0].verdict is Verdict.PAUSED
+    opened = changer.change(coupon.id, {"override": Override.NONE})
+    upkeep.tell([paused])
+
+    assert door.admit(seat(1))[0].verdict is Verdict.ADMITTED
+    assert ask("SELECT count(*) FROM coupon_changes WHERE told_at IS NULL") == [(0,)]
+    ask("UPDATE coupon_changes SET told_at = NULL WHERE version = 2 RETURNING 1")
+    redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
+    assert tell_changes(store, upkeep) == 1
+    assert door.admit(seat(2))[0].verdict is Verdict.ADMITTED
+    assert opened.version == 2
+
+
+def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, changer: Changer, upkeep: Upkeep) -> None:
+    """P6: who read the coupon before it was paused must not let people in afterwards."""
+    before = make_coupon(quantity=5)
+    after = changer.change(before.id, {"override": Override.PAUSED})
+
+    upkeep.fill(before, [(1, "a")])
+    assert upkeep.is_cold(before.id)
+
+    upkeep.fill(after, [(1, "a")])
+    assert not upkeep.is_cold(before.id)
+
+
+def test_after_a_raise_the_refused_may_ask_again(
+    real_log: Log, make_coupon: MakeCoupon, changer: Changer, warmer: Warmer, upkeep: Upkeep, door: Door
+) -> None:
+    """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
+    coupon = make_coupon(quantity=1, waitlist=1)
+    names = [real_log.ask(coupon.id, user) for user in (1, 2)]
+    upkeep.fill(coupon, [(1, names[0]), (2, names[1])])
+    real_log.issue()
+    assert door.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
+
+    changer.change(coupon.id, {"quantity": 2})
+    warmer.warm(coupon.id)
+
+    assert [door.admit(seat(user))[0].verdict for user in (1, 2, 3, 4)] == [
+        Verdict.DUPLICATE,
+        Verdict.ADMITTED,
+        Verdict.ADMITTED,
+        Verdict.SOLD_OUT,
+    ]

@@ -1,0 +1,261 @@
+"""Dead letters come back under their rank, once, and every action stands in the audit trail."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from service.config import Settings
+from service.domain.coupon import Coupon, Override
+from service.domain.errors import Conflict, Missing
+from service.domain.letter import Filters, LetterState
+from service.domain.request import Code, Place, State
+from service.domain.request_id import RequestIds
+from service.store import dead_letters, letters
+from service.stream.codec import Reader
+from service.usecases.bury import take_in
+from service.usecases.change import Changer
+from service.usecases.issue import Issuer
+from service.usecases.recover import Recoverer
+from service.usecases.replay import Desk
+from service.usecases.verify import Verifier
+from tests.builders import records
+from tests.integration.conftest import Ask, Attempt, Sell
+from tests.log import Log
+
+MakeCoupon = Callable[..., Coupon]
+Die = Callable[..., Coupon]
+_ROWS = 'SELECT user_id, state, code, sequence, attempts FROM requests ORDER BY "offset"'
+_TRAIL = "SELECT dead_letter_id, action, via, state, code FROM dead_letter_actions ORDER BY id"
+
+
+@pytest.fixture
+def exhaust(attempt: Attempt) -> Callable[[], None]:
+    """Makes every attempt that the policy allows for all who are held."""
+
+    def make() -> None:
+        for attempts_made in (1, 2):
+            attempt(attempts_made)
+
+    return make
+
+
+@pytest.fixture
+def die(sell: Sell, exhaust: Callable[[], None]) -> Die:
+    """A coupon's first poll, whose failing requests have died."""
+
+    def issue(quantity: int, users: range, faults: dict[int, str]) -> Coupon:
+        sold = sell(quantity, users, faults)
+        exhaust()
+        return sold.coupon
+
+    return issue
+
+
+def test_a_replay_is_final_again_and_told_again(die: Die, desk: Desk, ask: Ask) -> None:
+    """Step 7: a seat is left, so the dead one gets it; a second call answers what came of the first."""
+    die(quantity=3, users=range(1, 3), faults={1: "22012 3"})
+    before = ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'")[0][0]
+
+    first, second = desk.replay(1), desk.replay(1)
+
+    assert (first.state, first.code) == (State.ISSUED, None)
+    assert second == first
+    assert ask(_ROWS) == [(1, "issued", None, 2, 4), (2, "issued", None, 1, 1)]
+    assert ask(_TRAIL) == [(1, "replayed", "api", "issued", None)]
+    assert ask("SELECT state FROM dead_letters") == [("replayed",)]
+    assert ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'") == [(before + 1,)]
+
+
+def test_eligibility_is_checked_anew(die: Die, changer: Changer, desk: Desk, ask: Ask) -> None:
+    """Step 7: meanwhile the coupon is gone, the user has another, or the operator closed it."""
+    coupon = die(quantity=1, users=range(1, 3), faults={1: "22012 3"})
+    assert desk.replay(1) == (1, ask("SELECT request_id FROM requests WHERE user_id = 1")[0][0], *_refused("sold_out"))
+    assert ask(_ROWS)[0] == (1, "refused", "sold_out", None, 4)
+
+    changer.change(coupon.id, {"override": Override.CLOSED})
+    ask("UPDATE dead_letters SET state = 'new' RETURNING 1")
+    assert desk.replay(1)[2:4] == _refused("closed")[:2]
+
+
+def _refused(code: str) -> tuple[State, Code, None]:
+    return State.REFUSED, Code(code), None
+
+
+def test_a_replay_stands_by_under_its_old_rank(
+    die: Die, issuer: Issuer, recoverer: Recoverer, desk: Desk, log: int, reader: Reader, ids: RequestIds, ask: Ask
+) -> None:
+    """Step 7: it lies before another who waits, so the seat that comes back is its own."""
+    coupon = die(quantity=1, users=range(1, 2), faults={1: "22012 3"})
+    (position,) = ask("SELECT partition, next_offset FROM offsets WHERE next_offset > 0")
+    line = records(reader, ids, coupon.id, range(2, 4), first=1, faults={2: "22012 9"})
+    issuer.issue(line, {position.partition: position.next_offset})
+    assert [row.state for row in ask(_ROWS)] == ["dead", "retrying", "standby"]
+
+    assert desk.replay(1).state is State.STANDBY
+    for made in (1, 2):
+        recoverer.retry(log, [Place(position.partition, 1)], made)
+
+    assert [(row.user_id, row.state, row.sequence) for row in ask(_ROWS)] == [
+        (1, "issued", 1),
+        (2, "dead", None),
+        (3, "refused", None),
+    ]
+
+
+def test_a_replay_that_fails_has_its_attempts_anew_and_may_die_again(
+    die: Die, desk: Desk, exhaust: Callable[[], None], ask: Ask
+) -> None:
+    """Step 7: its seat is held; dead again, the same letter is new again, with its first error and all attempts."""
+    die(quantity=3, users=range(1, 2), faults={1: "22012 9"})
+    with_error = ask("SELECT first_error FROM dead_letters")
+    ask("UPDATE dead_letters SET forwarded_at = now(), dlt_partition = 0, dlt_offset = 7 RETURNING 1")
+
+    assert desk.replay(1).state is State.RETRYING
+    assert ask("SELECT held FROM coupons") == [(1,)]
+    exhaust()
+
+    assert ask(_ROWS) == [(1, "dead", "exhausted", None, 6)]
+    assert ask("SELECT id, state, attempts, forwarded_at, dlt_offset FROM dead_letters") == [(1, "new", 6, None, None)]
+    assert ask("SELECT first_error FROM dead_letters") == with_error
+    assert desk.replay(1).state is State.RETRYING
+    assert [row.action for row in ask(_TRAIL)] == ["replayed", "replayed"]
+
+
+def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
+    die: Die, changer: Changer, desk: Desk, ask: Ask
+) -> None:
+    """Step 7: three are dead, two seats are left; what the dry run says is what comes of it."""
+    coupon = die(quantity=3, users=range(1, 5), faults=dict.fromkeys((1, 2, 3), "22012 3"))
+    changer.change(coupon.id, {"quantity": 3})
+    meant = Filters(coupon_id=coupon.id, code=Code.EXHAUSTED)
+    before = ask(_ROWS)
+
+    dry = desk.replay_many(meant, 100, dry_run=True)
+    assert (ask(_ROWS), ask(_TRAIL)) == (before, [])
+    limited = desk.replay_many(meant, 1, dry_run=False)
+    rest = desk.replay_many(meant, 100, dry_run=False)
+
+    assert [(one.letter_id, one.state) for one in dry] == [
+        (1, State.ISSUED),
+        (2, State.ISSUED),
+        (3, State.REFUSED),
+    ]
+    assert limited + rest == dry
+    assert desk.replay_many(meant, 100, dry_run=False) == []
+    assert desk.replay_many(Filters(coupon_id=999), 100, dry_run=False) == []
+
+
+def test_what_is_discarded_stays_dead(die: Die, desk: Desk, ask: Ask) -> None:
+    """Step 7: put away once and for all; a replay says so, and so does a discard of what was replayed."""
+    die(quantity=3, users=range(1, 3), faults=dict.fromkeys((1, 2), "22012 3"))
+
+    desk.discard(1)
+    desk.discard(1)
+    with pytest.raises(Conflict) as caught:
+        desk.replay(1)
+    assert caught.value.code == "discarded"
+    desk.replay(2)
+    with pytest.raises(Conflict) as caught:
+        desk.discard(2)
+
+    assert caught.value.code == "replayed"
+    assert ask(_TRAIL) == [(1, "discarded", "api", None, None), (2, "replayed", "api", "issued", None)]
+    assert ask(_ROWS)[0].state == "dead"
+    for act in (desk.replay, desk.discard):
+        with pytest.raises(Missing):
+            act(999)
+
+
+def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
+    settings: Settings, real_log: Log, store: Engine, desk: Desk, ids: RequestIds, make_coupon: MakeCoupon, ask: Ask
+) -> None:
+    """Step 7: poison says why; a version that can read it brings it back under its own rank."""
+    coupon = make_coupon()
+    real_log.append_raw(b"1", b"not json", [])
+    name = real_log.ask(coupon.id, 7)
+    strict = Reader(ids, settings.topic_partitions + 1, faults=False)
+    Issuer(store, 1, notices=False).issue([strict.read(one.raw) for one in real_log.undecided()], real_log.positions)
+    assert ask("SELECT code, request_id FROM dead_letters") == [("poison", None)] * 2
+
+    with pytest.raises(Conflict, match="still cannot be read") as caught:
+        desk.replay(1)
+    assert caught.value.code == "not_replayable"
+    assert desk.replay(2)[1:3] == (name, State.ISSUED)
+
+    assert ask("SELECT state, request_id FROM dead_letters ORDER BY id") == [("new", None), ("replayed", name)]
+
+
+def test_another_producers_letter_has_no_rank(
+    store: Engine, log: int, reader: Reader, ids: RequestIds, desk: Desk, ask: Ask
+) -> None:
+    """Step 7: it is stored, listed and can be discarded; it cannot be replayed."""
+    (record,) = records(reader, ids, 1, range(1, 2))
+    take_in(store, log, reader, record.raw)
+
+    with pytest.raises(Conflict, match="another producer"):
+        desk.replay(1)
+    assert desk.replay_many(Filters(), 10, dry_run=False) == []
+    desk.discard(1)
+
+    assert ask("SELECT state FROM dead_letters") == [("discarded",)]
+
+
+def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, store: Engine) -> None:
+    """Section 4: the newest first, by coupon, code and state, keyset by keyset."""
+    first = die(quantity=9, users=range(1, 4), faults=dict.fromkeys((1, 2, 3), "22012 9"))
+    desk.discard(2)
+
+    def found(filters: Filters, before_id: int | None = None, limit: int = 10) -> list[int]:
+        with store.begin() as tx:
+            return [letter.id for letter in letters.page(tx, filters, before_id, limit)]
+
+    assert found(Filters()) == [3, 2, 1]
+    assert found(Filters(coupon_id=first.id, state=LetterState.NEW)) == [3, 1]
+    assert found(Filters(), limit=2) == [3, 2]
+    assert found(Filters(), before_id=2) == [1]
+    assert found(Filters(code=Code.POISON)) == []
+    assert found(Filters(coupon_id=999)) == []
+    with store.begin() as tx:
+        letter = letters.get(tx, 1)
+    assert letter is not None
+    assert letter.last_error.startswith("psycopg.errors.DivisionByZero: ")
+    assert (letter.attempts, letter.user_id, letter.raw.key) == (3, 1, b"%d" % first.id)
+
+
+def test_the_proof_knows_replays(
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    changer: Changer,
+    desk: Desk,
+    exhaust: Callable[[], None],
+    verifier: Verifier,
+    ask: Ask,
+) -> None:
+    """Step 9: served long after others heard "sold out", refused though a lower offset, a duplicate of a later one."""
+    coupon = make_coupon(quantity=2)
+    for user in (1, 2, 3):
+        real_log.ask(coupon.id, user, fault="22012 3")
+    for user in (4, 5, 6):
+        real_log.ask(coupon.id, user)
+    real_log.issue()
+    exhaust()
+    exhaust()
+    real_log.ask(coupon.id, 3)
+    changer.change(coupon.id, {"quantity": 4})
+    real_log.issue()
+
+    outcomes = [one[2:4] for one in desk.replay_many(Filters(), 100, dry_run=False)]
+
+    assert outcomes == [(State.ISSUED, None), (State.REFUSED, Code.SOLD_OUT), (State.REFUSED, Code.DUPLICATE)]
+    assert [row.state for row in ask("SELECT state FROM dead_letters")] == ["replayed"] * 3
+    assert [check for check in verifier.verify() if not check.ok] == []
+
+
+def test_how_many_died_lately_is_counted(die: Die, store: Engine, ask: Ask) -> None:
+    """Step 7: an alert looks at the last minute."""
+    die(quantity=3, users=range(1, 4), faults=dict.fromkeys((1, 2, 3), "22012 9"))
+    ask("UPDATE dead_letters SET dead_at = now() - interval '2 minutes' WHERE id = 1 RETURNING 1")
+
+    with store.begin() as tx:
+        assert dead_letters.recent(tx, 60) == 2
