@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit broken lock clean
+.PHONY: help demo up test check unit faults broken lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ check: $(READY) ## lint, types, import contracts
 
 unit: $(READY) ## the pure tests alone, in seconds
 	$(BIN)/python -m pytest tests/unit
+
+faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 14,15' for others
+	$(BIN)/python -m pytest tests/faults --rows all $(FAULTS)
 
 broken: $(READY) ## take each guard out of a copy and see its test fail
 	$(BIN)/python -m tests.broken

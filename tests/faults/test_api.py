@@ -1,0 +1,72 @@
+"""The API dies, freezes and is told to stop, with requests under way."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from redis import Redis
+
+from service.crash import Point
+from service.gate.names import seats_key
+from tests.faults.hands import Hands
+from tests.faults.rows import row
+from tests.faults.scene import Scene
+
+
+@row(1, "API", "kill -9 before the broker's ack", seconds=15)
+def test_killed_before_the_ack(scene: Scene, hands: Hands) -> None:
+    """The user heard nothing, and the seat is kept: pressed again, it is the same request."""
+    with scene.users():
+        coupon = scene.system.make_coupon(5)
+        with hands.frozen("kafka"), ThreadPoolExecutor(1) as aside:
+            unheard = aside.submit(scene.system.ask, coupon, 1)
+            seat = scene.system.eventually(lambda: scene.system.redis.hget(seats_key(coupon), "1"))
+            hands.kill("api")
+            hands.bitten(unheard.result() is None, "the request was under way")
+        scene.recovers(since=time.monotonic())
+        assert isinstance(seat, bytes)
+        scene.demand(scene.receipt(coupon, 1) == seat.decode(), "the repeat is the same request")
+
+
+@row(2, "API", "kill -9 after the broker's ack, before the answer", seconds=12)
+def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
+    """The user heard nothing and presses again: the second record is taken for a redelivery of the first."""
+    redelivered = "SELECT coalesce(sum(next_offset), 0) FROM offsets"
+    with scene.users():
+        before = scene.system.count(redelivered)
+        hands.crash_at(Point.API_ACKNOWLEDGED)
+        scene.recovers(since=time.monotonic())
+        scene.demand(scene.system.count(redelivered) > before, "the log goes on")
+
+
+@row(3, "API", "SIGTERM with requests under way", seconds=20)
+def test_told_to_stop(scene: Scene, hands: Hands) -> None:
+    """Who was under way is answered by the process that ends, and no acknowledgement is left over."""
+    with scene.users(), ThreadPoolExecutor(8) as aside:
+        coupon = scene.system.make_coupon(100)
+        with hands.frozen("kafka"):
+            under_way = [aside.submit(scene.system.ask, coupon, user) for user in range(1, 9)]
+            scene.system.eventually(lambda: seats(scene.system.redis, coupon) == 8)
+            ending = hands.terminate("api")
+        answers = [one.result() for one in under_way]
+        hands.gone(ending)
+        scene.demand(all(answer and answer.status_code == 202 for answer in answers), answers)
+        scene.recovers(since=time.monotonic())
+    said = (scene.stack.directory / "log" / "api.log").read_text()
+    scene.demand("records were not acknowledged" not in said, "every record was acknowledged before the end")
+
+
+@row(4, "API", "SIGSTOP until users give up, SIGCONT", seconds=20)
+def test_frozen(scene: Scene, hands: Hands) -> None:
+    """Requests that users gave up are carried out when it wakes; their repeats are the same requests."""
+    with scene.users():
+        with hands.frozen("api"):
+            scene.turns_red("api")
+            scene.users_hear_nothing()
+        scene.recovers(since=time.monotonic())
+
+
+def seats(redis: "Redis", coupon: int) -> int:
+    """How many users have a seat with a coupon at the gate."""
+    found = redis.hlen(seats_key(coupon))
+    assert isinstance(found, int)
+    return found
