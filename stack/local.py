@@ -91,6 +91,11 @@ class LocalStack(Handle):
         """Stops everything in reverse order; a second call does nothing."""
         self._undo.close()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts and processes that run as long as it does."""
+        return tuple(name for name in self._names if name != "migrate")
+
     def kafka_port(self, proxy: str) -> int:
         """The port on which Kafka listens for one of `kafka_proxies`; raises StackError for any other."""
         try:

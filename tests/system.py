@@ -40,6 +40,8 @@ class System:
             celery_broker_url=stack.celery_broker_url,
             request_id_keys=stack.environment["REQUEST_ID_KEYS"],
             produce_timeout_ms=2000,
+            topic_replication=int(stack.environment.get("TOPIC_REPLICATION", 1)),
+            topic_min_insync_replicas=int(stack.environment.get("TOPIC_MIN_INSYNC_REPLICAS", 1)),
         )
         self.store = engine.build(stack.database_url, "tests")
         self.redis: Redis = Redis.from_url(stack.redis_url)
@@ -129,13 +131,13 @@ class System:
         with self.store.begin() as tx:
             return int(tx.execute(text(query), values).scalar_one())
 
-    def settle(self) -> None:
+    def settle(self, within_seconds: float = SETTLE_SECONDS) -> None:
         """Waits until the log is decided to its end and nothing waits for Celery."""
         waiting = (
             "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM handoffs)"
             " + (SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL OR dlt_offset IS NULL)"
         )
-        eventually(lambda: self._undecided() == 0 and self.count(waiting) == 0, within_seconds=SETTLE_SECONDS)
+        eventually(lambda: self._undecided() == 0 and self.count(waiting) == 0, within_seconds=within_seconds)
 
     def _undecided(self) -> int:
         """Records of the log beyond what has been decided."""

@@ -1,46 +1,14 @@
-"""The broker is exchangeable: the same sale, with requests that fail, over Redis and over Kafka alone.
-
-Each ends in the proof. `pytest -s` shows how long it took and how many tasks ran by whose hint.
-"""
-
-import re
-import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+"""Celery over Kafka alone: what is lost is swept up, who is killed or cut off goes on by himself."""
 
 import psutil
-import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from tests.hinted import tasks
 from tests.system import System
 from workers.names import Hint, Task
 
-_USERS = 300
-#: of twenty users one fails once, one twice, one for ever
-_FAULTS = {0: "22012 1", 1: "22012 2", 2: "22012 9"}
 _RETRY_TOPIC = "coupon.celery.retry"
-_RUNS = re.compile(r"task runs .* hint=(\w+) task=([\w.]+)")
-
-
-@pytest.mark.parametrize("killed", [False, True], ids=["undisturbed", "worker-killed"])
-@pytest.mark.parametrize("over", ["system", "system_over_kafka"], ids=["redis", "kafka"])
-def test_a_sale_ends_the_same_over_any_broker(over: str, killed: bool, request: pytest.FixtureRequest) -> None:
-    """Requests that fail once or twice are issued, those that always fail are dead, each user is told once."""
-    system: System = request.getfixturevalue(over)
-    coupon = system.make_coupon(quantity=_USERS)
-    before, began = tasks(system), time.monotonic()
-
-    receipts = sale(system, coupon, killed=killed)
-    system.settle()
-
-    figures = f"{time.monotonic() - began:.1f} s; {told(tasks(system) - before)}"
-    print(f"\n{request.node.callspec.id}: {figures}")  # noqa: T201  # for eyes, with -s
-    for user, receipt in receipts.items():
-        page, forever = system.standing(receipt), _FAULTS.get(user % 20) == "22012 9"
-        assert page["state"] == ("dead" if forever else "issued"), page
-        assert page["attempts"] == {0: 2, 1: 3, 2: 3}.get(user % 20, 1), page
-        assert system.receiver.told[receipt, page["state"]] == 1, page
 
 
 def test_a_failing_request_is_retried_after_celerys_topics_were_emptied(system_over_kafka: System) -> None:
@@ -92,35 +60,6 @@ def test_everything_goes_on_by_itself_after_kafka_was_away(system_over_kafka: Sy
 
     system.eventually(retried)
     assert [system.stack.pid(name) for name in ("worker", "beat", "issuer")] == processes
-
-
-def sale(system: System, coupon: int, *, killed: bool) -> dict[int, str]:
-    """Many users press, some of whose requests fail; the worker may be killed while they are retried. The receipts."""
-
-    def press(user: int) -> tuple[int, str]:
-        answer = system.ask(coupon, user, fault=_FAULTS.get(user % 20))
-        assert answer is not None
-        assert answer.status_code == 202, answer.text
-        return user, answer.json()["request_id"]
-
-    with ThreadPoolExecutor(16) as pool:
-        pressed = pool.map(press, range(1, _USERS + 1))
-        if killed:
-            system.eventually(lambda: system.count("SELECT count(*) FROM retries") > 10)
-            system.stack.kill("worker")
-            system.stack.wait_up("worker")
-        return dict(pressed)
-
-
-def tasks(system: System) -> Counter[tuple[str, str]]:
-    """How many tasks ran by whose hint, as the worker's log has it."""
-    return Counter(_RUNS.findall((system.stack.directory / "log" / "worker.log").read_text()))
-
-
-def told(ran: Counter[tuple[str, str]]) -> str:
-    """The tasks that follow hints, for eyes."""
-    hinted = (Task.RETRY, Task.DEAD_LETTER, Task.NOTIFY, Task.TELL_GATE)
-    return ", ".join(f"{task} {ran[Hint.BROKER, task]} broker {ran[Hint.SWEEP, task]} sweep" for task in hinted)
 
 
 def emptied(system: System, topic: str) -> bool:

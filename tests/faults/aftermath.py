@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from sqlalchemy import text
 
-from stack.plan import PARTS, PROCESSES
 from tests.faults.hands import Hands
 from tests.faults.ledger import Invariant
 from tests.faults.scene import Scene
@@ -18,14 +17,14 @@ _ONCE_DEAD = text("SELECT request_id, 'dead' AS state FROM dead_letters WHERE st
 
 def running(system: System) -> dict[str, int]:
     """The process id of every part."""
-    return {name: system.stack.pid(name) for name in (*PARTS, *PROCESSES)}
+    return {name: system.stack.pid(name) for name in system.stack.names}
 
 
 def check(scene: Scene, hands: Hands, before: Mapping[str, int]) -> None:
     """Waits until all is decided, then checks everything; raises Violated at the first promise that was broken."""
     system = scene.system
     system.begin()
-    system.settle()
+    system.settle(scene.settled_within_seconds)
     _spared(scene, hands, before)
     with system.store.begin() as tx:
         decided = {(row.request_id, row.state) for row in tx.execute(_DECIDED)}

@@ -13,7 +13,7 @@ from service.usecases.history import Told
 
 #: fails in the first attempt, in the first two, in every one
 FAULTS = ("22012 1", "22012 2", "22012 9")
-_FAILING = 0.03
+FAILING = 0.03
 _PRESS_TWICE = 0.05
 _ANSWER_SECONDS = 6.0
 _AGAIN_SECONDS = 0.4
@@ -102,11 +102,11 @@ def _told(ask: Ask, status: int, location: str | None, body: Mapping[str, str]) 
     return Told(ask.user_id, ask.coupon_id, outcome, body.get("code"), request_id)  # type: ignore[arg-type]
 
 
-def asks(coupons: Sequence[int], weights: Sequence[int], random: Random) -> Iterator[Ask]:
-    """Endless wishes, a new user each, most for the first coupons."""
+def asks(coupons: Sequence[int], weights: Sequence[int], random: Random, failing: float = FAILING) -> Iterator[Ask]:
+    """Endless wishes, a new user each, most for the first coupons; that share of them fails."""
     user_id = 0
     while True:
         user_id += 1
         (coupon,) = random.choices(coupons, weights)
-        fault = random.choice(FAULTS) if random.random() < _FAILING else None
+        fault = random.choice(FAULTS) if random.random() < failing else None
         yield Ask(coupon, user_id, fault, twice=random.random() < _PRESS_TWICE)

@@ -2,15 +2,15 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import kill
 from pathlib import Path
 
 import psutil
 
 from service.crash import Point
+from stack.errors import StackError
 from stack.local import LocalStack
-from stack.plan import PARTS, PROCESSES
 from tests.faults.ledger import Invariant, Ledger
 from tests.waiting import eventually
 
@@ -77,7 +77,8 @@ class Hands:
             self.bitten(eventually(lambda: self._status(name) == psutil.STATUS_STOPPED), f"{name} is frozen")
             yield
         finally:
-            self._stack.thaw(name)
+            with suppress(StackError):  # it may have been killed since
+                self._stack.thaw(name)
 
     def arm(self, point: Point, how: str = "kill") -> Path:
         """The next process that reaches the point kills or stops itself there; the file is gone when it did."""
@@ -89,6 +90,15 @@ class Hands:
         """Waits until a process was killed or stopped at the point."""
         eventually(lambda: not armed.exists(), within_seconds=_REACHED_SECONDS)
         self.bitten(not armed.exists(), armed.name)
+        self._blame(armed)
+
+    def disarm(self, armed: Path) -> None:
+        """Takes back what nobody may have reached."""
+        if not armed.exists():
+            self._blame(armed)
+        armed.unlink(missing_ok=True)
+
+    def _blame(self, armed: Path) -> None:
         point = armed.stem
         if armed.suffix == ".kill" and (name := _REACHED_BY.get(point) or _REACHED_BY.get(point.partition(".")[0])):
             self.victims.add(name)
@@ -117,7 +127,7 @@ class Hands:
         """Undoes what a row left behind: points are disarmed, everybody thawed and running."""
         for armed in self._points.iterdir():
             armed.unlink()
-        for name in (*PARTS, *PROCESSES):
+        for name in self._stack.names:
             self._stack.wait_up(name)
             self._stack.thaw(name)
 

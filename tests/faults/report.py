@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.faults.ledger import Invariant
 from tests.faults.rows import Row, row_of
 from tests.faults.selection import ledger_of, seed_of
 
@@ -17,7 +18,8 @@ class _Ran(NamedTuple):
     row: Row
     #: passed, failed or skipped
     outcome: str
-    why: str
+    #: why it was skipped, or what it measured
+    note: str
     seconds: float
 
 
@@ -57,18 +59,25 @@ class Report:
             f" {minutes:.1f} minutes. {ledger.made.total():,} checks, {len(ledger.violations)} violations."
             f" Seed {seed_of(self._config)}."
         )
-        yield from ("", "| row | target | fault | outcome | seconds |", "|---|---|---|---|---|")
-        for row, outcome, why, seconds in ran:
-            yield f"| {row.number} | {row.target} | {row.fault} | {outcome}{why} | {seconds:.0f} |"
+        yield from ("", "| row | target | fault | outcome | seconds | note |", "|---|---|---|---|---|---|")
+        for row, outcome, note, seconds in ran:
+            yield f"| {row.number} | {row.target} | {row.fault} | {outcome} | {seconds:.0f} | {note} |"
         yield from ("", "| invariant | checks |", "|---|---|")
-        yield from (f"| {invariant} | {ledger.made[invariant]:,} |" for invariant in type(next(iter(ledger.made))))
+        yield from (f"| {invariant} | {ledger.made[invariant]:,} |" for invariant in Invariant)
         yield from ("", *(f"- violated: {violation}" for violation in ledger.violations))
 
     def _ran(self) -> Iterator[_Ran]:
         for nodeid, reports in self._reports.items():
             worst = next((report for report in reports if report.outcome != "passed"), reports[-1])
-            why = f": {worst.longrepr[2]}" if worst.skipped and isinstance(worst.longrepr, tuple) else ""
-            yield _Ran(self._rows[nodeid], worst.outcome, why, sum(report.duration for report in reports))
+            seconds = sum(report.duration for report in reports)
+            yield _Ran(self._rows[nodeid], worst.outcome, _note(worst), seconds)
+
+
+def _note(report: pytest.TestReport) -> str:
+    """Why a row was skipped, or what it wrote down with record_property."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2]
+    return "; ".join(str(value) for name, value in report.user_properties if name == "note")
 
 
 def pytest_configure(config: pytest.Config) -> None:

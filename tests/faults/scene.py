@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from service.stream.partitioner import partition_of
 from stack import logs
-from tests.faults.crowd import Crowd, asks
+from tests.faults.crowd import FAILING, Crowd, asks
 from tests.faults.ledger import Invariant, Ledger
-from tests.system import System
+from tests.system import SETTLE_SECONDS, System
 from tests.waiting import Value, eventually
 
 #: promised: work goes on so soon after a broker or database is back
@@ -31,16 +31,18 @@ class Scene:
         self.stack = system.stack
         self.ledger = ledger
         self.random = random
+        #: how long what piled up may take to be done with, once the row is over
+        self.settled_within_seconds = SETTLE_SECONDS
         self.first_told = len(system.history)
         self.urls = {"api": system.stack.api_url, "issuer": system.stack.issuer_url}
         self.newest_coupon_before = system.count("SELECT coalesce(max(id), 0) FROM coupons")
 
     @contextmanager
-    def users(self, per_second: float = 60, at_once: int = 16) -> Iterator[Crowd]:
+    def users(self, per_second: float = 60, at_once: int = 16, failing: float = FAILING) -> Iterator[Crowd]:
         """Users press for coupons, plentiful and scarce, while the block lasts; it begins once some are served."""
         make = self.system.make_coupon
         coupons = [make(1_000_000), make(60), make(40, waitlist=30), make(1)]
-        wishes = asks(coupons, (60, 20, 15, 5), self.random)
+        wishes = asks(coupons, (60, 20, 15, 5), self.random, failing)
         with Crowd(self.stack.api_url, self.system.history, wishes, per_second, at_once) as crowd:
             issued = "SELECT issued FROM coupons WHERE id = :id"
             self.system.eventually(lambda: self.system.count(issued, id=coupons[0]) > 20)

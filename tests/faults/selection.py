@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help="seed of the slice and of all chance in the rows (default: a new one for all rows, 1 for the slice)",
     )
+    group.addoption("--storm-minutes", type=float, default=3.0, help="how long the random storm lasts (default: 3)")
+    group.addoption("--storm-accepted", type=int, default=0, help="and until so many were accepted (default: 0)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,10 +23,11 @@ _HINTS = """
 import sys
 from service.domain.request import Place
 from workers import hints
+from workers.names import Hint
 from workers.issuer.teller import celery_producer
 log, partition, offset = map(int, sys.argv[1:])
 for _ in range(30):
-    hints.retry(celery_producer(), log, [Place(partition, offset)], 1, now=True)
+    hints.retry(celery_producer(), log, [Place(partition, offset)], 1, hint=Hint.SWEEP)
 """
 
 

@@ -1,0 +1,131 @@
+"""What a storm is made of: for each target the faults that may befall it, some at once, all by chance."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from os import kill
+from signal import SIGKILL
+
+from service.crash import Point
+from stack.errors import StackError
+from tests.faults import manners
+from tests.faults.hands import Hands
+from tests.faults.scene import Scene
+
+Fault = Callable[[Scene, Hands], AbstractContextManager[None]]
+_BACKEND = "SELECT pid FROM pg_stat_activity WHERE application_name IN ('api', 'issuer', 'worker') LIMIT 1"
+_MANNERS = (manners.error, manners.too_many, manners.redirect, manners.hang, manners.dribble, manners.half)
+_AT_ONCE = (0, 1, 2, 3)
+
+
+@contextmanager
+def _killed(name: str, _: Scene, hands: Hands) -> Iterator[None]:
+    hands.kill(name)
+    yield
+
+
+@contextmanager
+def _terminated(name: str, _: Scene, hands: Hands) -> Iterator[None]:
+    hands.terminate(name)
+    yield
+
+
+def _frozen(name: str, _: Scene, hands: Hands) -> AbstractContextManager[None]:
+    return hands.frozen(name)
+
+
+def _away(name: str, _: Scene, hands: Hands) -> AbstractContextManager[None]:
+    return hands.away(name)
+
+
+@contextmanager
+def _crashing(prefix: str, scene: Scene, hands: Hands) -> Iterator[None]:
+    """Killed at one of its crash points, if it comes there."""
+    armed = hands.arm(scene.random.choice([point for point in Point if point.startswith(prefix)]))
+    yield
+    hands.disarm(armed)
+
+
+@contextmanager
+def _emptied(scene: Scene, _: Hands) -> Iterator[None]:
+    scene.system.redis.flushall()
+    yield
+
+
+@contextmanager
+def _backend_killed(scene: Scene, _: Hands) -> Iterator[None]:
+    kill(scene.system.count(_BACKEND), SIGKILL)
+    yield
+
+
+@contextmanager
+def _joined(scene: Scene, _: Hands) -> Iterator[None]:
+    """Another issuer comes and leaves."""
+    name = f"guest-{scene.random.randrange(10**9)}"
+    scene.stack.add_issuer(name)
+    yield
+    scene.stack.stop(name)
+
+
+@contextmanager
+def _misbehaving(scene: Scene, _: Hands) -> Iterator[None]:
+    scene.system.receiver.manner = scene.random.choice(_MANNERS)
+    yield
+    scene.system.receiver.manner = None
+
+
+def _process(name: str, *points: str) -> dict[str, Fault]:
+    crashes = {f"killed at {point}*": partial(_crashing, point) for point in points}
+    return {
+        "killed": partial(_killed, name),
+        "terminated": partial(_terminated, name),
+        "frozen": partial(_frozen, name),
+        **crashes,
+    }
+
+
+def _part(name: str) -> dict[str, Fault]:
+    return {"away": partial(_away, name), "frozen": partial(_frozen, name)}
+
+
+#: those on which others wait stand behind those who wait
+FAULTS: Mapping[str, Mapping[str, Fault]] = {
+    "api": _process("api", "api."),
+    "issuer": {**_process("issuer", "issuer.", "letters.stored"), "another joins": _joined},
+    "worker": _process("worker", "retry.", "letters.claimed", "letters.acknowledged", "notices.", "gate."),
+    "beat": _process("beat"),
+    "receiver": {"misbehaves": _misbehaving},
+    "kafka": _part("kafka"),
+    "postgres": {**_part("postgres"), "a backend killed": _backend_killed},
+    "valkey": {**_part("valkey"), "emptied": _emptied},
+}
+
+
+class Storm:
+    """Periods of faults, all by the row's own chances."""
+
+    def __init__(self, scene: Scene, hands: Hands) -> None:
+        #: what happened, a line each
+        self.said: list[str] = []
+        self._scene = scene
+        self._hands = hands
+
+    @contextmanager
+    def period(self) -> Iterator[None]:
+        """Up to three targets suffer while the block lasts, or none."""
+        chosen = self._scene.random.sample(list(FAULTS), self._scene.random.choice(_AT_ONCE))
+        with ExitStack() as suffering:
+            for target in sorted(chosen, key=list(FAULTS).index):
+                name, fault = self._scene.random.choice(list(FAULTS[target].items()))
+                self._begin(suffering, target, name, fault)
+            yield
+
+    def _begin(self, suffering: ExitStack, target: str, name: str, fault: Fault) -> None:
+        """A target that is down already, by what came before, is left alone."""
+        self._hands.breaks(target)
+        try:
+            suffering.enter_context(fault(self._scene, self._hands))
+        except StackError as down:
+            self.said.append(f"{target}: {down}")
+        else:
+            self.said.append(f"{target}: {name}")
