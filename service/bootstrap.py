@@ -104,6 +104,7 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
     filler = warmer(common)
     acceptor = Acceptor(gate, TruthGate(common.engine), filler, writer, ids, now_ms)
     lookup = Lookup(settings, common.engine, common.log, ids, filler, common.upkeep)
+    one_proof = engine.build(settings.database_url, "api proof", connections=1)
     _log.warning("authentication is off: every caller may do everything")
     try:
         yield Api(
@@ -115,13 +116,14 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
             filler,
             Changer(settings, common.engine, common.log, common.upkeep, recoverer(common)),
             desk(common, "api"),
-            verifier(common),
+            verifier(common, one_proof),
             writer,
         )
     finally:
         if left := writer.close(_FLUSH_SECONDS):
             _log.error("%s records were not acknowledged before the end; their callers got no 202", left)
         await redis.aclose()
+        one_proof.dispose()
         common.close()
 
 
@@ -135,9 +137,9 @@ def desk(common: Common, via: str) -> Desk:
     return Desk(common.engine, common.reader, notices=bool(common.settings.webhook_url), via=via)
 
 
-def verifier(common: Common) -> Verifier:
-    """Proves the promises."""
-    return Verifier(common.settings, common.engine, common.log, request_ids(common.settings), common.reader)
+def verifier(common: Common, store: Engine | None = None) -> Verifier:
+    """Proves the promises; a proof takes a connection for as long as the log is, so an API gives it a `store` apart."""
+    return Verifier(common.settings, store or common.engine, common.log, request_ids(common.settings), common.reader)
 
 
 def warmer(common: Common) -> Warmer:

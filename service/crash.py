@@ -24,6 +24,12 @@ class Point(StrEnum):
     LETTERS_STORED = "letters.stored"
     NOTICES_CLAIMED = "notices.claimed"
     NOTICES_POSTED = "notices.posted"
+    GATE_FILLING = "gate.filling"
+    GATE_FILLED = "gate.filled"
+    CHANGE_WRITTEN = "change.written"
+    CHANGE_COMMITTED = "change.committed"
+    REPLAY_WRITTEN = "replay.written"
+    REPLAY_COMMITTED = "replay.committed"
     GATE_CLAIMED = "gate.claimed"
     GATE_TOLD = "gate.told"
 

@@ -1,8 +1,11 @@
-"""Finds work whose hint was lost and sends it again; beat's task does so, and the issuer, should beat be away."""
+"""Finds what was lost, hints and the gate's memory; beat's task does so, and the issuer, should beat be away."""
+
+from contextlib import suppress
 
 from celery import Celery
 
 from service.bootstrap import Common
+from service.domain.errors import Unavailable
 from service.store import coupon_changes, coupons, dead_letters, handoffs, retries
 from workers import hints
 from workers.names import Hint
@@ -14,7 +17,7 @@ _COUPONS_AT_ONCE = 100
 
 
 def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
-    """Sends the hints again of rows that nobody took up within the grace."""
+    """Sends the hints again of rows that nobody took up within the grace, and has a gate begin anew that must."""
     with common.engine.begin() as tx:
         overdue = retries.overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
         unsettled = coupons.unsettled(tx, _COUPONS_AT_ONCE)
@@ -27,3 +30,5 @@ def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
     hints.work_waits(app, kinds, dead=dead, hint=Hint.SWEEP)
     if changes:
         hints.changed(app, hint=Hint.SWEEP)
+    with suppress(Unavailable):  # Celery's broker may be another
+        common.upkeep.forget_if_restarted()

@@ -67,7 +67,10 @@ async def change(coupon_id: str, request: Request, api: Parts) -> Response:
 
 @router.get("/coupons/{coupon_id}/verification", responses=openapi_problems(404, 422, 503))
 def verification(coupon_id: str, api: Parts) -> Response:
-    """Proves P1 to P5 for the coupon, from the log's first record and the database; it takes as long as the log is."""
+    """Proves P1 to P5 for the coupon, from the log's first record and the database; it takes as long as the log is.
+
+    One proof at a time: who asks meanwhile is told to come again.
+    """
     number = parse_id(coupon_id)
     with answering(api.engine) as tx:
         if coupons.get(tx, number) is None:

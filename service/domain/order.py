@@ -14,11 +14,30 @@ _BEGINNING: Moment = (-1, -1)
 
 
 class Version(NamedTuple):
-    """A coupon's values and the first record that was decided by them; None: the first of all."""
+    """A coupon's values and the first record that was decided by them; None: the first of all.
+
+    Times are milliseconds since 1970 UTC.
+    """
 
     since: Moment | None
     quantity: int
     override: Override
+    opens_at_ms: int | None
+    closes_at_ms: int | None
+    changed_at_ms: int
+
+    def window(self, at_ms: int) -> Code | None:
+        """What is heard by who comes at that moment and was not judged at the gate; None: he is in time."""
+        if self.override is Override.CLOSED or (self.closes_at_ms is not None and at_ms >= self.closes_at_ms):
+            return Code.CLOSED
+        if self.override is Override.PAUSED:
+            return Code.PAUSED
+        return Code.NOT_OPEN if self.opens_at_ms is not None and at_ms < self.opens_at_ms else None
+
+
+def version_at(versions: Sequence[Version], at: Moment) -> int:
+    """The number of the values by which a record was decided; -1: there were none."""
+    return bisect_right([version.since or _BEGINNING for version in versions], at) - 1
 
 
 class Line(NamedTuple):
@@ -29,6 +48,8 @@ class Line(NamedTuple):
     code: Code | None
     sequence: int | None
     attempts: int
+    #: when it ended; None while it has not
+    decided_at_ms: int | None
     #: an operator brought it back from the dead
     replayed: bool
     #: it came through the API, so its window was judged there
@@ -40,7 +61,6 @@ class Judge:
 
     def __init__(self, versions: Sequence[Version]) -> None:
         self._versions = versions
-        self._starts = [version.since or _BEGINNING for version in versions]
         self._issued = 0
         #: the largest quantity at which someone has heard "sold out"
         self._sold_out_at = 0
@@ -61,10 +81,9 @@ class Judge:
         return 0 if self.disturbed else self._out_of_order
 
     def _read(self, line: Line) -> None:
-        number = bisect_right(self._starts, line.at) - 1
-        self.disturbed = (
-            self.disturbed or line.attempts > 1 or line.state in (State.RETRYING, State.STANDBY, State.DEAD)
-        )
+        number = version_at(self._versions, line.at)
+        waited = line.state in (State.RETRYING, State.STANDBY, State.DEAD)
+        self.disturbed = self.disturbed or line.attempts > 1 or line.replayed or waited
         if number >= 0:
             self._check_close(line, self._versions[number])
             self._check_seat(line, number)
@@ -76,7 +95,7 @@ class Judge:
         if not line.accepted or line.replayed:
             return
         closed = version.override is Override.CLOSED
-        if closed and line.state is not State.REFUSED:
+        if closed and line.state not in (State.REFUSED, State.DEAD):
             self.found["decided_though_closed"] += 1
         if not closed and line.code is Code.CLOSED:
             self.found["closed_too_early"] += 1
@@ -87,11 +106,18 @@ class Judge:
             self._out_of_order += line.sequence != self._issued
         if line.replayed:
             return
-        quantity = self._versions[number].quantity
-        if line.state is State.ISSUED and quantity <= self._sold_out_at:
+        quantities = self._quantities(number, line)
+        if line.state is State.ISSUED and max(quantities) <= self._sold_out_at:
             self.found["served_after_sold_out"] += 1
         if line.code is Code.SOLD_OUT:
-            self._sold_out_at = max(self._sold_out_at, quantity)
-            # one that waited may have been refused under a later, smaller quantity
-            if self._issued < min(version.quantity for version in self._versions[number:]):
+            self._sold_out_at = max(self._sold_out_at, min(quantities))
+            if self._issued < min(quantities):
                 self.found["sold_out_too_early"] += 1
+
+    def _quantities(self, number: int, line: Line) -> list[int]:
+        """Those by which it may have been decided: its record's, and, had it to wait, each one until it ended."""
+        until = line.decided_at_ms
+        later = self._versions[number + 1 :]
+        return [self._versions[number].quantity] + [
+            version.quantity for version in later if until is None or version.changed_at_ms <= until
+        ]

@@ -16,6 +16,10 @@ RELEASE = files(__package__).joinpath("release.lua").read_text()
 PROGRESS = "gate:progress"
 #: request ids by minting time that the broker has not been heard of yet
 UNSETTLED = "gate:unsettled"
+#: the life of the server (`run_id`) in which the gate was told all that it knows
+LIFE = "gate:life"
+#: every key that belongs to a coupon
+COUPON_KEYS = "gate:[0-9]*"
 #: when beat's sweep last ran
 SWEPT_AT = "gate:swept_at"
 #: later than every try of an append
@@ -60,6 +64,7 @@ def fields(coupon: Coupon) -> dict[str, str]:
     """A coupon as the gate's hash."""
     told = {
         "capacity": str(coupon.quantity + coupon.waitlist),
+        "quantity": str(coupon.quantity),
         "opens": _text(coupon.opens_at_ms),
         "closes": _text(coupon.closes_at_ms),
         "override": coupon.override.value,

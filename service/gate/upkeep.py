@@ -12,6 +12,8 @@ from redis import Redis
 from service.domain.coupon import Coupon
 from service.gate.answering import answering
 from service.gate.names import (
+    COUPON_KEYS,
+    LIFE,
     NOTE_UNKNOWN,
     OPEN,
     RELEASE,
@@ -28,6 +30,8 @@ from service.gate.names import (
 )
 
 _FILL_SECONDS = 30
+#: a filler that was killed is in nobody's way for longer; two at once do no harm
+_FILLER_SECONDS = 5
 _AT_ONCE = 5_000
 _COLD = (None, UNKNOWN.encode())
 
@@ -51,9 +55,9 @@ class Upkeep:
     @contextmanager
     def filling(self, coupon_id: int) -> Iterator[bool]:
         """Lets one filler in at a time; the others are told False."""
-        name, token = f"{coupon_key(coupon_id)}:filling", secrets.token_hex(8)
+        name = _filler(coupon_id)
         with answering():
-            mine = bool(self._redis.set(name, token, nx=True, ex=_FILL_SECONDS))
+            mine = bool(self._redis.set(name, 1, nx=True, ex=_FILLER_SECONDS))
         try:
             yield mine
         finally:
@@ -73,6 +77,7 @@ class Upkeep:
             while some := dict(islice(rows, _AT_ONCE)):
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
                 self._redis.expire(building, _FILL_SECONDS)
+                self._redis.expire(_filler(coupon.id), _FILLER_SECONDS)
                 filled = True
             self._open(args=[coupon.id, coupon.version, building if filled else "", *_flat(coupon)])
 
@@ -99,12 +104,27 @@ class Upkeep:
         """Tells values that an operator changed, and which coupons are gone; one the gate does not know stays so."""
         with answering():
             for coupon in coupons:
-                self._tell(args=[coupon.id, coupon.version, coupon.quantity + coupon.waitlist, *_flat(coupon)])
+                room = (coupon.quantity + coupon.waitlist, coupon.quantity)
+                self._tell(args=[coupon.id, coupon.version, *room, *_flat(coupon)])
 
     def forget(self, coupon_id: int) -> None:
         """Makes the gate cold for the coupon, so that the next filling reads the database and the log again."""
         with answering():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
+
+    def forget_if_restarted(self) -> bool:
+        """Makes the gate cold for every coupon if the server was started anew, and tells whether it was.
+
+        Its file may lack the last second before it died: seats, changes and seats given back that nobody tells again.
+        """
+        with answering():
+            life = str(self._redis.info("server")["run_id"])
+            if self._redis.get(LIFE) == life.encode():
+                return False
+            for key in self._redis.scan_iter(COUPON_KEYS, count=_AT_ONCE):
+                self._redis.delete(key)
+            self._redis.set(LIFE, life)
+        return True
 
     def progress(self, positions: Mapping[int, int]) -> None:
         """Tells the next offset to decide, by partition."""
@@ -137,6 +157,11 @@ class Upkeep:
         with answering():
             at = self._redis.get(SWEPT_AT)
         return None if at is None else time.time() - int(at)
+
+
+def _filler(coupon_id: int) -> str:
+    """The key that says that somebody is filling the gate."""
+    return f"{coupon_key(coupon_id)}:filling"
 
 
 def _flat(coupon: Coupon) -> list[str]:

@@ -1,6 +1,7 @@
 """Queries on dead letters on their way to the topic and back; one not yet forwarded is work for Celery."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -9,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Code, Place, Request
+from service.store.engine import moment
 from service.store.raw import raw_columns, raw_of_row
 from service.store.tables import DeadLetterRow
 
@@ -33,6 +35,8 @@ class Stored(NamedTuple):
     raw: Raw
     kind: str
     message: str
+    #: which of its deaths, should it have been brought back
+    dead_at: datetime
 
 
 _AGAIN = ("code", "attempts", "error_kind", "error_message")
@@ -65,16 +69,20 @@ def insert_foreign(tx: Connection, letter: DeadLetter) -> bool:
     return tx.execute(statement).rowcount == 1
 
 
-def confirm(tx: Connection, log: int, origin: Place, seen_at: Place) -> bool:
-    """Notes where the listener saw a dead letter of ours; False when it is not one of ours."""
+def confirm(tx: Connection, origin: Place, appended_at_ms: int, seen_at: Place) -> bool:
+    """Notes where the listener saw a dead letter of ours; False when it is not one of ours.
+
+    The record's own append time tells which life of the log it is from. That it was forwarded is the forwarder's to
+    say: a copy seen late may be that of an earlier death.
+    """
     updated = tx.execute(
         text(
             "UPDATE dead_letters SET dlt_partition = coalesce(dlt_partition, :partition),"
-            " dlt_offset = coalesce(dlt_offset, :offset), forwarded_at = coalesce(forwarded_at, now())"
-            ' WHERE log_id = :log AND partition = :from_partition AND "offset" = :from_offset'
+            " dlt_offset = coalesce(dlt_offset, :offset) WHERE log_id IN (SELECT id FROM logs)"
+            ' AND partition = :from_partition AND "offset" = :from_offset AND appended_at = :appended_at'
         ),
         {
-            "log": log,
+            "appended_at": moment(appended_at_ms),
             "partition": seen_at.partition,
             "offset": seen_at.offset,
             "from_partition": origin.partition,
@@ -94,12 +102,19 @@ def claim(tx: Connection, lease_seconds: float, limit: int) -> list[Stored]:
         ),
         {"lease": lease_seconds, "limit": limit},
     )
-    return sorted(Stored(row.id, raw_of_row(row), row.error_kind, row.error_message) for row in rows)
+    return sorted(Stored(row.id, raw_of_row(row), row.error_kind, row.error_message, row.dead_at) for row in rows)
 
 
-def forwarded(tx: Connection, ids: Sequence[int]) -> None:
-    """Notes that the broker has acknowledged these."""
-    tx.execute(text("UPDATE dead_letters SET forwarded_at = now() WHERE id = ANY(:ids)"), {"ids": list(ids)})
+def forwarded(tx: Connection, acknowledged: Sequence[Stored]) -> None:
+    """Notes that the broker has acknowledged these; one that has died again since waits to be forwarded again."""
+    tx.execute(
+        text(
+            "UPDATE dead_letters SET forwarded_at = now()"
+            " FROM unnest(CAST(:ids AS bigint[]), CAST(:deaths AS timestamptz[])) AS taken(letter, death)"
+            " WHERE id = letter AND dead_at = death"
+        ),
+        {"ids": [letter.id for letter in acknowledged], "deaths": [letter.dead_at for letter in acknowledged]},
+    )
 
 
 def waiting(tx: Connection, grace_seconds: float) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from service.domain.coupon import Override
 from service.domain.order import Line, Version
 from service.domain.request import Code, State
-from service.store.engine import driver
+from service.store.engine import driver, milliseconds
 
 _FEW = {"yield_per": 2000}
 #: one coupon's rows, or all
@@ -23,13 +23,21 @@ class Row(NamedTuple):
     user_id: int | None
     request_id: str | None
     state: str
+    code: str | None
+    #: an operator brought it back from the dead
+    replayed: bool
 
 
+_REPLAYED = (
+    "EXISTS (SELECT FROM dead_letters AS letter JOIN dead_letter_actions AS act ON act.dead_letter_id = letter.id"
+    " WHERE act.action = 'replayed' AND letter.log_id = requests.log_id AND letter.partition = requests.partition"
+    ' AND letter."offset" = requests."offset")'
+)
 _ROWS = text(
-    'SELECT "offset", coupon_id, user_id, request_id, state FROM requests'
+    f'SELECT "offset", coupon_id, user_id, request_id, state, code, {_REPLAYED} FROM requests'
     f" WHERE log_id = :log AND partition = :partition AND {_MEANT}"
     " UNION ALL "
-    "SELECT \"offset\", NULL, NULL, NULL, 'poison' FROM dead_letters"
+    "SELECT \"offset\", NULL, NULL, NULL, 'poison', 'poison', false FROM dead_letters"
     " WHERE log_id = :log AND partition = :partition AND code = 'poison' AND request_id IS NULL"
     " AND CAST(:coupon AS bigint) IS NULL"
     " ORDER BY 1"
@@ -43,9 +51,8 @@ def rows(tx: Connection, log: int, partition: int, coupon_id: int | None) -> Ite
 
 
 _LINES = text(
-    'SELECT coupon_id, log_id, "offset", state, code, sequence, attempts, request_id,'
-    " state <> 'dead' AND EXISTS (SELECT FROM dead_letters AS letter WHERE letter.log_id = requests.log_id"
-    '  AND letter.partition = requests.partition AND letter."offset" = requests."offset") AS replayed'
+    'SELECT coupon_id, log_id, "offset", state, code, sequence, attempts, decided_at, request_id,'
+    f" {_REPLAYED} AS replayed"
     f' FROM requests WHERE {_MEANT} ORDER BY coupon_id, log_id, "offset"'
 )
 
@@ -62,8 +69,8 @@ def lines(tx: Connection, coupon_id: int | None) -> Iterator[Ruled]:
     """Every request by coupon and in order; whether it was accepted, its id tells, not the database."""
     for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_FEW):
         at = (row.log_id, row.offset)
-        code = row.code and Code(row.code)
-        line = Line(at, State(row.state), code, row.sequence, row.attempts, row.replayed, accepted=False)
+        code, ended = row.code and Code(row.code), row.decided_at and milliseconds(row.decided_at)
+        line = Line(at, State(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False)
         yield Ruled(row.coupon_id, row.request_id, line)
 
 
@@ -74,7 +81,12 @@ def versions(tx: Connection, coupon_id: int) -> list[Version]:
     )
     return [
         Version(
-            None if row.first_offset is None else (row.log_id, row.first_offset), row.quantity, Override(row.override)
+            None if row.first_offset is None else (row.log_id, row.first_offset),
+            row.quantity,
+            Override(row.override),
+            row.opens_at and milliseconds(row.opens_at),
+            row.closes_at and milliseconds(row.closes_at),
+            milliseconds(row.changed_at),
         )
         for row in found
     ]
@@ -105,6 +117,10 @@ def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     )
 
 
+#: refused with one of these, a request has never been in anybody's way, unless it was dead in between
+_NEVER_LIVE = "'duplicate', 'closed', 'not_open', 'paused', 'unknown_coupon'"
+
+
 def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     """Users with more than one live request for a coupon, ids with more than one row, duplicates of nothing."""
     return _numbers(
@@ -120,7 +136,9 @@ def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
                    SELECT FROM requests AS first WHERE first.coupon_id = later.coupon_id
                    AND first.user_id = later.user_id
                    AND (first.log_id, first."offset") < (later.log_id, later."offset")
-                   AND first.code IS DISTINCT FROM 'duplicate')
+                   AND (coalesce(first.code, '') NOT IN ({_NEVER_LIVE}) OR EXISTS (
+                       SELECT FROM dead_letters AS letter WHERE letter.log_id = first.log_id
+                       AND letter.partition = first.partition AND letter."offset" = first."offset")))
                 AND NOT EXISTS (
                    SELECT FROM dead_letters AS letter WHERE letter.log_id = later.log_id
                    AND letter.partition = later.partition AND letter."offset" = later."offset")

@@ -1,6 +1,6 @@
 """Queries on dead letters for operators: found by filters, locked for an action, with their audit trail."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -35,11 +35,14 @@ def page(tx: Connection, filters: Filters, before_id: int | None, limit: int) ->
 
 
 def ranked(tx: Connection, filters: Filters, limit: int) -> list[int]:
-    """Ids of dead letters with a place in the log that nobody acted on, in the order of their places."""
+    """Ids of dead letters with a place in the log that nobody acted on, in the order of their places.
+
+    Those that nobody could read come last: they cannot stand in the way of the others for ever.
+    """
     rows = tx.execute(
         text(
             f"SELECT id FROM dead_letters WHERE {_MEANT} AND log_id IS NOT NULL"
-            ' ORDER BY log_id, partition, "offset" LIMIT :limit'
+            ' ORDER BY request_id IS NULL, log_id, partition, "offset" LIMIT :limit'
         ),
         {**filters._asdict(), "state": LetterState.NEW, "limit": limit},
     )
@@ -55,26 +58,40 @@ def lock(tx: Connection, ids: Sequence[int]) -> list[Letter]:
     return sorted((_letter(row) for row in rows), key=lambda letter: (letter.log or 0, letter.raw.place))
 
 
-def act(tx: Connection, letter: Letter, action: LetterState, via: str, state: State | None, code: Code | None) -> None:
-    """Marks a locked dead letter and writes down who did what, and what came of it."""
+#: what became of a dead letter's request: the letter's id, the request's state and code after a replay
+Came = tuple[int, State | None, Code | None]
+
+
+def act(tx: Connection, action: LetterState, via: str, came: Sequence[Came]) -> None:
+    """Marks locked dead letters and writes down who did what, and what came of each."""
+    ids = [letter_id for letter_id, _, _ in came]
     tx.execute(
-        text("UPDATE dead_letters SET state = :action WHERE id = :id"), {"id": letter.id, "action": action.value}
+        text("UPDATE dead_letters SET state = :action WHERE id = ANY(:ids)"), {"ids": ids, "action": action.value}
     )
     tx.execute(
         text(
             "INSERT INTO dead_letter_actions (dead_letter_id, action, via, state, code)"
-            " VALUES (:id, :action, :via, :state, :code)"
+            " SELECT id, :action, :via, state, code"
+            " FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:codes AS text[]))"
+            "  AS came(id, state, code)"
         ),
-        {"id": letter.id, "action": action.value, "via": via, "state": state, "code": code},
+        {
+            "ids": ids,
+            "action": action.value,
+            "via": via,
+            "states": [state and state.value for _, state, _ in came],
+            "codes": [code and code.value for _, _, code in came],
+        },
     )
 
 
-def identify(tx: Connection, letter_id: int, request: Request) -> None:
-    """Notes whose record it is, once it could be read after all."""
-    tx.execute(
-        text("UPDATE dead_letters SET coupon_id = :coupon, user_id = :uid, request_id = :name WHERE id = :id"),
-        {"id": letter_id, "coupon": request.coupon_id, "uid": request.user_id, "name": request.request_id},
-    )
+def identify(tx: Connection, found: Mapping[int, Request]) -> None:
+    """Notes whose records these are, by the letter's id, once they could be read after all."""
+    for letter_id, request in found.items():
+        tx.execute(
+            text("UPDATE dead_letters SET coupon_id = :coupon, user_id = :uid, request_id = :name WHERE id = :id"),
+            {"id": letter_id, "coupon": request.coupon_id, "uid": request.user_id, "name": request.request_id},
+        )
 
 
 def actions(tx: Connection, letter_id: int) -> list[Action]:

@@ -168,9 +168,9 @@ def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     return [(row.user_id, row.request_id) for row in rows]
 
 
-def dead(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
-    """User and request id of every dead request of the coupon."""
-    rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND state = 'dead'"), {"coupon": coupon_id})
+def freed(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
+    """User and request id of every ended request of the coupon whose seat at the gate came back."""
+    rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND code <> 'sold_out'"), {"coupon": coupon_id})
     return [(row.user_id, row.request_id) for row in rows]
 
 

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from service.domain.fates import Failure, Fate
 from service.domain.record import Headers, Raw
 from service.domain.request import Place
+from service.stream.codec import TIME_MOST_MS
 from service.stream.topics import Group, Topic
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Origin(NamedTuple):
 
     topic: str
     place: Place
+    appended_at_ms: int
 
 
 def headers(raw: Raw, kind: str, message: str) -> list[tuple[str, bytes | None]]:
@@ -60,12 +62,14 @@ def origin(found: Headers) -> Origin | None:
     """Where the dead letter comes from, or None when its headers do not say so in Spring's form."""
     values = dict(found)
     try:
-        return Origin(
+        said = Origin(
             (values[Header.TOPIC] or b"").decode(),
             Place(*_INT.unpack(values[Header.PARTITION] or b""), *_LONG.unpack(values[Header.OFFSET] or b"")),
+            *_LONG.unpack(values[Header.TIMESTAMP] or b""),
         )
     except (KeyError, struct.error, UnicodeDecodeError):
         return None
+    return said if 0 <= said.appended_at_ms <= TIME_MOST_MS else None
 
 
 def failure(found: Headers) -> Failure:

@@ -26,6 +26,15 @@ def bounds(
     return low, high
 
 
+def beginning(settings: Settings, topic: Topic, partition: int) -> int:
+    """The partition's first offset; what was before it has been taken away. Raises Unavailable."""
+    consumer = clients.reading_consumer(settings)
+    try:
+        return bounds(consumer, topic, partition)[0]
+    finally:
+        consumer.close()
+
+
 def read(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[Raw]:
     """The records from `first` (None: the beginning) up to the partition's end as of now."""
     consumer = clients.reading_consumer(settings)

@@ -28,7 +28,8 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     with engine.begin() as tx:
         claimed = dead_letters.claim(tx, lease_seconds, _AT_ONCE)
     crash.reach(Point.LETTERS_CLAIMED)
-    acknowledged = letters.forward(producer, claimed, timeout_seconds) if claimed else []
+    taken = set(letters.forward(producer, [letter[:4] for letter in claimed], timeout_seconds) if claimed else [])
+    acknowledged = [letter for letter in claimed if letter.id in taken]
     crash.reach(Point.LETTERS_ACKNOWLEDGED)
     if acknowledged:
         with engine.begin() as tx:
@@ -36,13 +37,13 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     return len(acknowledged)
 
 
-def take_in(engine: Engine, log: int, reader: Reader, raw: Raw) -> None:
+def take_in(engine: Engine, reader: Reader, raw: Raw) -> None:
     """Confirms a dead letter of ours by its origin, or stores one that someone else wrote; logs either."""
     origin = letters.origin(raw.headers)
     failure = letters.failure(raw.headers)
     with engine.begin() as tx:
         ours = origin is not None and origin.topic == Topic.ISSUE_COUPON
-        if not (origin and ours and dead_letters.confirm(tx, log, origin.place, raw.place)):
+        if not (origin and ours and dead_letters.confirm(tx, origin.place, origin.appended_at_ms, raw.place)):
             request = reader.read(raw).request
             dead_letters.insert_foreign(tx, DeadLetter(raw, request, Code.POISON, 0, str(failure), failure))
         crash.reach(Point.LETTERS_STORED)

@@ -5,7 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from service import crash
 from service.config import Settings
+from service.crash import Point
 from service.domain.change import Change, changed
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
@@ -42,6 +44,8 @@ class Changer:
             new = changed(coupon, values)
             if new != coupon:
                 self._store(tx, new)
+            crash.reach(Point.CHANGE_WRITTEN)
+        crash.reach(Point.CHANGE_COMMITTED)
         with suppress(Unavailable):  # the change stands; the sweep does what is left
             self._recoverer.settle(coupon_id)
             tell_changes(self._engine, self._upkeep)

@@ -20,8 +20,12 @@ from service.stream.codec import Reader
 from service.usecases.rows import Rows
 from service.usecases.segments import in_segments
 
-#: the most that are promoted or refused in one transaction
+#: the most that are promoted or refused in one transaction, and the most that may fail in it: each is a split, and
+#: the coupon is locked until the last of them is written
 STANDBY_AT_ONCE = 1_000
+FAILURES_AT_ONCE = 30
+#: so few at a time are promoted, so that the failures of one step are bounded too
+_PROMOTED_AT_ONCE = 50
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class Recoverer:
         return recovered
 
     def settle(self, coupon_id: int) -> Recovered:
-        """Promotes or refuses those on standby for a coupon, as far as can be decided now, a thousand at most.
+        """Promotes or refuses those on standby for a coupon, as far as can be decided now, in one short transaction.
 
         Raises Unavailable when the database is away or busy; then nothing has happened.
         """
@@ -82,6 +86,8 @@ class Attempt:
         self._reader = reader
         self._rows = Rows(tx, notices=notices)
         self._done = Recovered()
+        self._decided = 0
+        self._failed = 0
 
     def make(self, log: int, seated: Sequence[Held]) -> None:
         """Issues requests of one log, in order; one that fails by itself is due again or dead."""
@@ -89,12 +95,15 @@ class Attempt:
 
     def settle(self, coupon_ids: Iterable[int]) -> None:
         """Takes turns until those on standby have to wait; a promotion that fails is held, and the next turn knows."""
-        budget = STANDBY_AT_ONCE
         for coupon_id in sorted(coupon_ids):
-            while budget > 0 and (decided := self._take_turn(coupon_id, budget)):
-                budget -= decided
-            if budget <= 0:
+            while not self._has_enough and (decided := self._take_turn(coupon_id)):
+                self._decided += decided
+            if self._has_enough:
                 self._done.unsettled.append(coupon_id)
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._decided >= STANDBY_AT_ONCE or self._failed >= FAILURES_AT_ONCE
 
     def end(self) -> Recovered:
         """Leaves the hand-offs; what came of it all."""
@@ -112,6 +121,7 @@ class Attempt:
         self._rows.stand(log, outcomes)
 
     def _fail(self, log: int, held: Held, failure: Failure) -> None:
+        self._failed += 1
         delay = ISSUING.delay_after(held.attempts + 1)
         if delay is None:
             self._bury(log, held, failure)
@@ -131,13 +141,13 @@ class Attempt:
         retries.remove(self._tx, log, [held.request.place])
         self._done.dead = True
 
-    def _take_turn(self, coupon_id: int, limit: int) -> int:
+    def _take_turn(self, coupon_id: int) -> int:
         """One step for the coupon's standby; how many it decided."""
         coupon = coupons.some(self._tx, [coupon_id])[coupon_id]
         now = turn(coupon)
         if now is Turn.WAIT:
             return 0
-        most = min(limit, coupon.remaining) if now is Turn.PROMOTE else limit
+        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is Turn.PROMOTE else STANDBY_AT_ONCE
         log, first = retries.standby(self._tx, coupon_id, most)
         if now is Turn.PROMOTE:
             self.make(log, first)

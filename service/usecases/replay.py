@@ -1,11 +1,14 @@
 """Dead letters that operators bring back or put away; every action once, and in the audit trail."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
+from service import crash
+from service.crash import Point
 from service.domain.decide import Outcome, replay
 from service.domain.errors import Conflict, Missing
 from service.domain.fates import Failure
@@ -19,6 +22,7 @@ from service.usecases.rows import Rows
 from service.usecases.segments import in_segments
 
 _AT_ONCE = 200
+_DECIDED_ELSEWHERE = "its request has been decided as another record"
 
 
 class Replayed(NamedTuple):
@@ -33,10 +37,14 @@ class Replayed(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """A dead letter that can be read."""
+    """A dead letter that has a place in a log and can be read."""
 
     letter: Letter
+    log: int
     request: Request
+
+
+_Decided = tuple[_Ready, Outcome]
 
 
 class Desk:
@@ -73,8 +81,7 @@ class Desk:
         """Puts one away for good; a second call changes nothing. Raises Conflict when it was replayed, Missing."""
         with answering(self._engine) as tx:
             locked = letters.lock(tx, [letter_id])
-            for letter in locked:
-                letters.act(tx, letter, LetterState.DISCARDED, self._via, None, None)
+            letters.act(tx, LetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked])
         if not locked:
             self._before(letter_id, LetterState.DISCARDED)
 
@@ -85,6 +92,8 @@ class Desk:
             done = letters.actions(tx, letter_id)
         if letter is None:
             raise Missing("unknown_dead_letter", f"there is no dead letter {letter_id}")
+        if letter.state is LetterState.NEW:
+            raise Conflict("changed", "it has died once more meanwhile: look at it, then ask again")
         if letter.state is not wanted:
             raise Conflict(letter.state, f"the dead letter has been {letter.state}")
         return Replayed(letter.id, letter.request_id, done[-1].state, done[-1].code)
@@ -95,6 +104,8 @@ class Desk:
             replaying.run(letters.lock(tx, ids))
             if dry_run:
                 tx.rollback()
+            crash.reach(Point.REPLAY_WRITTEN)
+        crash.reach(Point.REPLAY_COMMITTED)
         return replaying.done
 
 
@@ -110,10 +121,20 @@ class _Replaying:
 
     def run(self, locked: Sequence[Letter]) -> None:
         """Decides all of them, in the order given."""
-        ready = [one for letter in locked if (one := self._read(letter))]
+        ready = list(self._ready(locked))
         coupons.lock(self._tx, {one.request.coupon_id for one in ready})
         in_segments(ready, self._decide, self._hold)
         self._rows.hand_off()
+
+    def _ready(self, locked: Sequence[Letter]) -> Iterator[_Ready]:
+        """Those that have a rank here and can be read; of two records of one request the first."""
+        seen: set[str] = set()
+        for letter in locked:
+            if (one := self._read(letter)) and one.request.request_id not in seen:
+                seen.add(one.request.request_id)
+                yield one
+            elif one:
+                self._skip(letter, _DECIDED_ELSEWHERE)
 
     def _read(self, letter: Letter) -> _Ready | None:
         """A record that nobody could read may be readable to a newer version; a foreign one has no rank here."""
@@ -121,15 +142,15 @@ class _Replaying:
             self._skip(letter, "another producer wrote it to the dead-letter topic: it has no place in the log")
             return None
         if letter.request:
-            return _Ready(letter, letter.request)
+            return _Ready(letter, letter.log, letter.request)
         record = self._reader.read(letter.raw)
         if record.request is None:
             self._skip(letter, f"it still cannot be read: {record.poison}")
             return None
         if self._is_known(record.request):
-            self._skip(letter, "its request has been decided as another record")
+            self._skip(letter, _DECIDED_ELSEWHERE)
             return None
-        return _Ready(letter, record.request)
+        return _Ready(letter, letter.log, record.request)
 
     def _is_known(self, request: Request) -> bool:
         return requests.find(self._tx, request.coupon_id, request.user_id, request.request_id) is not None
@@ -142,35 +163,42 @@ class _Replaying:
         with self._tx.begin_nested():
             locked = coupons.some(self._tx, {request.coupon_id for request in asked})
             live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-            outcomes = replay(asked, locked, live)
-            for one, outcome in zip(some, outcomes, strict=True):
-                self._write(one, outcome)
-            wanted = zip(some, outcomes, strict=True)
-            issued = (one.letter for one, outcome in wanted if outcome.state is State.ISSUED)
+            decided = list(zip(some, replay(asked, locked, live), strict=True))
+            self._write(decided)
+            issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)
             faults.raise_first(self._tx, ((self._reader.fault(each.raw), each.attempts + 1) for each in issued))
-        self._stand(some, outcomes)
+        self._stand(decided)
 
     def _hold(self, one: _Ready, failure: Failure) -> None:
         """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew."""
-        outcome = Outcome(one.request, State.RETRYING)
-        self._write(one, outcome, failure)
-        self._stand([one], [outcome])
+        decided = [(one, Outcome(one.request, State.RETRYING))]
+        self._write(decided)
+        due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
+        retries.insert(self._tx, one.log, [(one.letter.raw, failure)], due_at)
+        self._stand(decided)
 
-    def _write(self, one: _Ready, outcome: Outcome, failure: Failure | None = None) -> None:
-        log = one.letter.log or 0
-        if one.letter.request is None:
-            requests.insert(self._tx, log, [outcome], self._rows.decided_at)
-            letters.identify(self._tx, one.letter.id, one.request)
-        else:
-            self._rows.update(log, [outcome], spent=0 if outcome.state is State.STANDBY else 1)
-        if outcome.state is State.STANDBY:
-            retries.insert_standby(self._tx, log, [one.letter.raw])
-        if failure:
-            due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
-            retries.insert(self._tx, log, [(one.letter.raw, failure)], due_at)
-        letters.act(self._tx, one.letter, LetterState.REPLAYED, self._via, outcome.state, outcome.code)
+    def _write(self, decided: Sequence[_Decided]) -> None:
+        """A statement for each stretch of requests that are written alike, so that sequences follow each other."""
+        for (log, has_row, waits), alike in groupby(decided, _kind):
+            stretch = list(alike)
+            outcomes = [outcome for _, outcome in stretch]
+            if has_row:
+                self._rows.update(log, outcomes, spent=0 if waits else 1)
+            else:
+                requests.insert(self._tx, log, outcomes, self._rows.decided_at)
+                letters.identify(self._tx, {one.letter.id: one.request for one, _ in stretch})
+            if waits:
+                retries.insert_standby(self._tx, log, [one.letter.raw for one, _ in stretch])
+        came = [(one.letter.id, outcome.state, outcome.code) for one, outcome in decided]
+        letters.act(self._tx, LetterState.REPLAYED, self._via, came)
 
-    def _stand(self, some: Sequence[_Ready], outcomes: Sequence[Outcome]) -> None:
-        for one, outcome in zip(some, outcomes, strict=True):
-            self._rows.stand(one.letter.log or 0, [outcome])
+    def _stand(self, decided: Sequence[_Decided]) -> None:
+        for one, outcome in decided:
+            self._rows.stand(one.log, [outcome])
             self.done.append(Replayed(one.letter.id, outcome.request.request_id, outcome.state, outcome.code))
+
+
+def _kind(decided: _Decided) -> tuple[int, bool, bool]:
+    """Which log it is of, whether its request has a row already, and whether it waits for a seat."""
+    one, outcome = decided
+    return one.log, one.letter.request is not None, outcome.state is State.STANDBY

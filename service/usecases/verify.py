@@ -25,6 +25,18 @@ _DISORDER = (
     "sold_out_too_early",
     "served_after_sold_out",
     "decided_though_closed",
+    "window_ignored",
+)
+_WALKED = (
+    "records",
+    "redelivered",
+    "undecided",
+    "archived",
+    "readable_by_now",
+    "lost",
+    "phantom",
+    "contradicted",
+    "window_ignored",
 )
 _RECANTED = ("judged_twice", "closed_too_early")
 
@@ -60,16 +72,17 @@ class Verifier:
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log meanwhile
             evidence.collect(tx)
-            checks = self._from_rows(tx, coupon_id)
             walked = self._walk(tx, coupon_id)
+            checks = self._from_rows(tx, coupon_id, walked.pop("window_ignored"))
             checks.append(Check("P4", "nothing lost in the log", walked, ("lost", "phantom", "contradicted")))
             if history is not None:
                 told = self._answers(tx, history, coupon_id)
                 checks.append(Check("P5", "the answers hold", told, ("lost", "contradicted", "phantom")))
         return sorted(checks, key=lambda check: check.promise)
 
-    def _from_rows(self, tx: Connection, coupon_id: int | None) -> list[Check]:
+    def _from_rows(self, tx: Connection, coupon_id: int | None, window_ignored: int) -> list[Check]:
         ruled = self._judge(tx, coupon_id) | {"coupons_with_gaps": evidence.gaps(tx, coupon_id)}
+        ruled["window_ignored"] = window_ignored
         recanted = {name: ruled.pop(name) for name in _RECANTED}
         kept = evidence.in_flight(tx, coupon_id)
         return [
@@ -98,7 +111,7 @@ class Verifier:
 
     def _walk(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
         """Walks the log and the rows side by side: each record that was passed has its row, and no row lacks one."""
-        found: Counter[str] = Counter(records=0, redelivered=0, undecided=0, lost=0, phantom=0, contradicted=0)
+        found: Counter[str] = Counter(dict.fromkeys(_WALKED, 0))
         positions = offsets.known(tx, self._log)
         count = self._settings.topic_partitions
         walk = Walk(self._settings, tx, self._log, self._ids, self._reader, coupon_id)

@@ -1,12 +1,14 @@
 """Walks a partition of the log and its rows side by side, from the first record."""
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
 
 from sqlalchemy import Connection
 
 from service.config import Settings
+from service.domain.order import version_at
 from service.domain.record import Raw
-from service.domain.request import Request
+from service.domain.request import Code, Request
 from service.domain.request_id import RequestIds
 from service.store import evidence, requests
 from service.store.evidence import Row
@@ -15,6 +17,8 @@ from service.stream.codec import Reader
 from service.stream.topics import Topic
 
 _UNDECIDED_AT_ONCE = 5_000
+_COUPONS_KNOWN = 1_000
+_OF_WINDOWS = (Code.NOT_OPEN, Code.CLOSED, Code.PAUSED)
 
 
 class Walk:
@@ -30,11 +34,16 @@ class Walk:
         self._reader = reader
         self._coupon_id = coupon_id
         self._undecided: list[str] = []
+        self._versions = lru_cache(_COUPONS_KNOWN)(partial(evidence.versions, tx))
 
     def partition(self, partition: int, passed: int) -> Iterator[str]:
         """Yields `records` for each record and the name of each finding; records from `passed` on are undecided."""
         rows = evidence.rows(self._tx, self._log, partition, self._coupon_id)
+        beginning = log_reader.beginning(self._settings, Topic.ISSUE_COUPON, partition)
         row = next(rows, None)
+        while row is not None and row.offset < beginning:
+            yield "archived"
+            row = next(rows, None)
         for raw, request in self._records(partition):
             yield "records"
             while row is not None and row.offset < raw.place.offset:
@@ -60,7 +69,22 @@ class Walk:
         if row is None:
             again = request and requests.find(self._tx, request.coupon_id, request.user_id, request.request_id)
             return "redelivered" if again else "lost"
-        return None if self._agrees(row, request) else "contradicted"
+        if request and row.state == "poison":
+            return "readable_by_now"
+        if not self._agrees(row, request):
+            return "contradicted"
+        return None if self._is_in_time(raw, request, row) else "window_ignored"
+
+    def _is_in_time(self, raw: Raw, request: Request | None, row: Row) -> bool:
+        """Whether a record that was not judged at the gate heard what its coupon's window said at its append time."""
+        if request is None or request.accepted or row.replayed or row.state == "dead":
+            return True
+        versions = self._versions(request.coupon_id)
+        number = version_at(versions, (self._log, raw.place.offset))
+        if number < 0:
+            return True
+        said = versions[number].window(raw.appended_at_ms)
+        return row.code == said if said else row.code not in _OF_WINDOWS
 
     def _agrees(self, row: Row, request: Request | None) -> bool:
         """A record without a request has no request's row; one with a request has that of the same id and user.

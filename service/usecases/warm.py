@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine, text
 
+from service import crash
 from service.config import Settings
+from service.crash import Point
 from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
 from service.store import coupons, offsets, requests
@@ -18,6 +20,7 @@ from service.stream.topics import Topic
 
 _log = logging.getLogger(__name__)
 _WAIT_SECONDS = 4.0
+_RELEASED_AT_ONCE = 2_000
 
 
 class Warmer:
@@ -54,15 +57,18 @@ class Warmer:
             return
         position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
         tail = dict(self._tail(coupon_id, position.next_offset if position else 0))
+        crash.reach(Point.GATE_FILLING)
         self._upkeep.fill(coupon, (tail | dict(seats)).items())
-        self._release_dead(coupon_id)
+        crash.reach(Point.GATE_FILLED)
+        self._release_freed(coupon_id)
         _log.info("gate filled", extra={"coupon_id": coupon_id, "decided": len(seats), "undecided": len(tail)})
 
-    def _release_dead(self, coupon_id: int) -> None:
-        """Who died while the gate was being filled was given back to a cold gate: once more, now that it is open."""
+    def _release_freed(self, coupon_id: int) -> None:
+        """Seats that came back while the gate was being filled came back to a cold gate: once more, as it is open."""
         with answering(self._engine) as tx:
-            dead = requests.dead(tx, coupon_id)
-        self._upkeep.release([(coupon_id, user_id, request_id) for user_id, request_id in dead], ALWAYS)
+            freed = [(coupon_id, user_id, request_id) for user_id, request_id in requests.freed(tx, coupon_id)]
+        for first in range(0, len(freed), _RELEASED_AT_ONCE):
+            self._upkeep.release(freed[first : first + _RELEASED_AT_ONCE], ALWAYS)
 
     def is_in_tail(self, coupon_id: int, request_id: str) -> bool:
         """Whether the request lies in the log beyond what has been decided. Raises Unavailable."""

@@ -15,7 +15,10 @@ from tests.faults.ledger import Invariant, Ledger
 from tests.waiting import eventually
 
 #: who reaches a crash point; a child of the worker ends alone
-_REACHED_BY = {"api": "api", "issuer": "issuer", Point.LETTERS_STORED: "issuer"}
+_REACHED_BY = {
+    **dict.fromkeys(("api", "change", "replay", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
+    **dict.fromkeys(("issuer", Point.LETTERS_STORED), "issuer"),
+}
 #: Celery's worker ends, to be started anew, when its broker dies or refuses a write while tasks are unacknowledged:
 #: kombu runs into an error of its own. Its rows bring the work back.
 _MAY_END_WITH = {"valkey": {"worker"}}

@@ -3,6 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
+import pytest
 from redis import Redis
 
 from service.crash import Point
@@ -10,6 +12,9 @@ from service.gate.names import seats_key
 from tests.faults.hands import Hands
 from tests.faults.rows import row
 from tests.faults.scene import Scene
+
+#: promised: work that a killed process held goes on by then
+_FILLED_SECONDS = 10.0
 
 
 @row(1, "API", "kill -9 before the broker's ack", seconds=15)
@@ -36,6 +41,63 @@ def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
         hands.crash_at(Point.API_ACKNOWLEDGED)
         scene.recovers(since=time.monotonic())
         scene.demand(scene.system.count(redelivered) > before, "the log goes on")
+
+
+@row(2, "API", "kill -9 in a change of a coupon", seconds=12)
+@pytest.mark.parametrize("point", [Point.CHANGE_WRITTEN, Point.CHANGE_COMMITTED])
+def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
+    """It is there whole or not at all, the gate hears of it whoever dies, and asked for again it is the same."""
+    coupon = scene.system.make_coupon(1)
+    with scene.users():
+        scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "the only one is gone")
+        scene.system.eventually(lambda: scene.system.press(coupon, 2).json().get("code") == "sold_out")
+        armed = hands.arm(point)
+        with pytest.raises(httpx.HTTPError):
+            scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2})
+        hands.reached(armed)
+        scene.recovers(since=time.monotonic())
+        if point is Point.CHANGE_WRITTEN:
+            scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2}).raise_for_status()
+        scene.system.eventually(lambda: scene.system.press(coupon, 3).status_code == 202)
+        repeat = scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2}).json()
+        scene.demand(repeat["quantity"] == 2, repeat)
+    changes = scene.system.count("SELECT count(*) FROM coupon_changes WHERE coupon_id = :id AND version > 0", id=coupon)
+    scene.demand(changes == 1, f"{changes} changes are recorded")
+
+
+@row(2, "API", "kill -9 in a replay of a dead letter", seconds=20)
+@pytest.mark.parametrize("point", [Point.REPLAY_WRITTEN, Point.REPLAY_COMMITTED])
+def test_killed_in_a_replay(scene: Scene, hands: Hands, point: Point) -> None:
+    """Asked for again it is done once, and stands once in the audit trail."""
+    coupon = scene.system.make_coupon(5)
+    with scene.users():
+        receipt = scene.receipt(coupon, 1, fault="22012 3")
+        scene.demand(scene.system.final(receipt)["state"] == "dead", "it is dead")
+        letter = scene.system.count("SELECT id FROM dead_letters WHERE request_id = :id", id=receipt)
+        armed = hands.arm(point)
+        with pytest.raises(httpx.HTTPError):
+            scene.system.http.post(f"/dead-letters/{letter}/replay")
+        hands.reached(armed)
+        scene.recovers(since=time.monotonic())
+        repeat = scene.system.http.post(f"/dead-letters/{letter}/replay").json()
+        scene.demand(repeat["state"] == "issued", repeat)
+    acts = scene.system.count("SELECT count(*) FROM dead_letter_actions WHERE dead_letter_id = :id", id=letter)
+    scene.demand(acts == 1, f"{acts} actions in the trail")
+
+
+@row(26, "API", "kill -9 while it fills a cold gate", seconds=20)
+@pytest.mark.parametrize("point", [Point.GATE_FILLING, Point.GATE_FILLED])
+def test_killed_while_it_fills_the_gate(scene: Scene, hands: Hands, point: Point) -> None:
+    """Another fills it: a filler that is gone is in nobody's way for long."""
+    coupon = scene.system.make_coupon(5)
+    with scene.users():
+        armed = hands.arm(point)
+        scene.system.redis.flushdb()
+        hands.reached(armed)
+        scene.stack.wait_up("api")
+        since = time.monotonic()
+        served = scene.system.final(scene.receipt(coupon, 1))["state"] == "issued"
+        scene.in_time(since, _FILLED_SECONDS, served, "served")
 
 
 @row(3, "API", "SIGTERM with requests under way", seconds=20)

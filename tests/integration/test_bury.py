@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
@@ -12,6 +12,7 @@ from service.domain.record import Raw
 from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.store import dead_letters as stored
+from service.store import offsets
 from service.stream import clients, dead_letters, log_reader
 from service.stream.codec import Reader
 from service.stream.topics import Topic
@@ -47,18 +48,18 @@ def _seen(settings: Settings, letters: list[Raw]) -> list[Raw]:
 
 
 def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
-    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 7: same partition, key, value and headers, Spring's after them; the listener knows it for ours."""
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2
     seen = _seen(settings, poison)
     for letter in seen:
-        bury.take_in(store, log, reader, letter)
+        bury.take_in(store, reader, letter)
 
     for before, after in zip(poison, seen, strict=True):
         assert (after.key, after.value, after.place.partition) == (before.key, before.value, before.place.partition)
         assert after.headers[: len(before.headers)] == before.headers
-        assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.place)
+        assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.place, before.appended_at_ms)
     assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.place.offset,) for one in seen]
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 0
 
@@ -89,14 +90,14 @@ def test_a_plain_consumer_finds_springs_headers(poison: list[Raw], settings: Set
 
 
 def test_a_second_copy_is_taken_for_the_first(
-    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """P7: killed between the acknowledgement and its note, the same is forwarded again and changes nothing."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first = _seen(settings, poison)[0]
 
     for letter in (first, first._replace(place=first.place._replace(offset=2**40))):
-        bury.take_in(store, log, reader, letter)
+        bury.take_in(store, reader, letter)
 
     assert ask("SELECT count(*) FROM dead_letters") == [(2,)]
     assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.place.offset,)]
@@ -115,25 +116,61 @@ def test_what_the_broker_did_not_take_waits(poison: list[Raw], settings: Setting
 
 
 @pytest.mark.usefixtures("poison")
-def test_a_strangers_dead_letter_is_stored_once(store: Engine, log: int, reader: Reader, ask: Ask) -> None:
+def test_a_strangers_dead_letter_is_stored_once(store: Engine, reader: Reader, ask: Ask) -> None:
     """Step 7: a letter of another producer, or with an origin that is not ours, is kept for the operators."""
     letter = Raw(Place(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
 
     for _ in range(2):
-        bury.take_in(store, log, reader, letter)
+        bury.take_in(store, reader, letter)
 
     (row,) = ask("SELECT value, error_message, partition, dlt_offset FROM dead_letters WHERE log_id IS NULL")
     assert row == (b"\xff", "no \ufffd reason", None, 0)
 
 
 def test_a_dead_letter_topic_that_was_made_again_is_read_from_its_beginning(
-    poison: list[Raw], settings: Settings, store: Engine, log: int, reader: Reader, ask: Ask
+    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 4: a topic deleted and made again is another log; its offsets begin anew and stop nobody."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first, second = _seen(settings, poison)
-    bury.take_in(store, log, reader, first)
+    bury.take_in(store, reader, first)
 
-    bury.take_in(store, log, reader, second._replace(place=first.place))
+    bury.take_in(store, reader, second._replace(place=first.place))
 
     assert ask("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]
+
+
+def test_who_dies_again_is_forwarded_again(
+    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+) -> None:
+    """Step 7: neither the first copy, heard late, nor its acknowledgement stands for the second death."""
+    with store.begin() as tx:
+        claimed = stored.claim(tx, TINY, 10)
+    eventually(lambda: bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2)
+    ask_again = "UPDATE dead_letters SET dead_at = now(), forwarded_at = NULL, lease_until = NULL RETURNING id"
+    with store.begin() as tx:
+        tx.execute(text(ask_again))
+
+    bury.take_in(store, reader, _seen(settings, poison)[0])
+    with store.begin() as tx:
+        stored.forwarded(tx, claimed)
+
+    assert ask("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(2,)]
+    assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2
+
+
+def test_a_letter_from_an_earlier_life_of_the_log_is_ours_too(
+    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+) -> None:
+    """Step 7: the record's own time says which life it is from; another record at the same place is not confirmed."""
+    with store.begin() as tx:
+        offsets.log_id(tx, Topic.ISSUE_COUPON, "a later life")
+    bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
+    (letter, _) = _seen(settings, poison)
+
+    bury.take_in(store, reader, letter)
+    assert ask("SELECT count(*), count(dlt_offset) FROM dead_letters") == [(2, 1)]
+
+    later = [(name, b"\0" * 7 + b"\1" if name.endswith("timestamp") else value) for name, value in letter.headers]
+    bury.take_in(store, reader, letter._replace(headers=tuple(later), place=Place(0, 2**41)))
+    assert ask("SELECT count(*) FROM dead_letters WHERE log_id IS NULL") == [(1,)]

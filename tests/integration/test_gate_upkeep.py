@@ -14,7 +14,7 @@ from service import bootstrap
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.gate.admission import Gate
-from service.gate.names import Verdict
+from service.gate.names import LIFE, UNSETTLED, Verdict
 from service.gate.upkeep import Upkeep
 from tests.builders import AT_MS, coupon
 from tests.door import Door, seat
@@ -165,3 +165,30 @@ def test_the_gate_says_that_redis_is_away(ask: Callable[[Gate], Awaitable[Any]],
                 await ask(Gate(redis))
 
     asyncio.run(asked())
+
+
+def test_a_raise_out_of_the_waitlist_lets_users_in_again(door: Door, upkeep: Upkeep) -> None:
+    """P6: who was refused for want of seats keeps his at the gate; with more to give, the gate counts anew."""
+    upkeep.fill(coupon(quantity=2, waitlist=2), [(user, f"r{user}") for user in range(1, 5)])
+
+    upkeep.tell([coupon(quantity=4)._replace(version=1)])
+
+    assert upkeep.is_cold(1)
+    assert door.admit(seat(9))[0].verdict is Verdict.COLD
+
+
+def test_a_gate_is_forgotten_when_its_server_was_started_anew(upkeep: Upkeep, redis: Redis) -> None:
+    """P6: the last second of what it was told may be lost, and nobody tells it again; unsettled appends stay."""
+    upkeep.forget_if_restarted()
+    upkeep.fill(coupon(), [(1, "one")])
+    redis.zadd(UNSETTLED, {"one": AT_MS})
+    assert not upkeep.forget_if_restarted()
+    assert upkeep.seat(1, 1) == "one"
+
+    redis.set(LIFE, "another life")
+
+    assert upkeep.forget_if_restarted()
+    assert upkeep.is_cold(1)
+    assert upkeep.seat(1, 1) is None
+    assert upkeep.unsettled(LATER, 10) == {"one": AT_MS}
+    assert not upkeep.forget_if_restarted()

@@ -8,8 +8,13 @@ from alembic import command
 from sqlalchemy import Connection, Engine, inspect, text
 
 from service.domain.errors import Misconfigured
-from service.store import schema
+from service.domain.request import State
+from service.domain.request_id import RequestIds
+from service.store import retries, schema
 from service.store.tables import NAMES
+from service.stream.codec import Reader
+from service.usecases.recover import Recoverer
+from tests.builders import AT_MS, insert_request
 
 
 @pytest.fixture
@@ -66,6 +71,26 @@ def test_every_revision_can_be_taken_back_and_applied_again(connection: Connecti
     assert connection.execute(text("SELECT count(*) FROM pg_proc WHERE proname LIKE 'count%requests'")).scalar() == 0
     command.upgrade(config, "head")
     schema.check(connection)
+
+
+def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
+    fresh_database: Engine, ids: RequestIds, reader: Reader
+) -> None:
+    """P4: without a record of its own at 0002, he is promoted like any other, also after there and back again."""
+    with fresh_database.begin() as tx:
+        config = schema._config(tx)
+        command.upgrade(config, "0002")
+        tx.execute(text("INSERT INTO coupons (name, quantity) VALUES ('a coupon', 1)"))
+        insert_request(tx, 9, coupon_id=1, user_id=7, state=State.STANDBY)
+        tx.execute(text("UPDATE requests SET request_id = :id, partition = 3"), {"id": ids.mint(1, 7, AT_MS)})
+        for revision in ("head", "0002", "head"):
+            getattr(command, "downgrade" if revision == "0002" else "upgrade")(config, revision)
+        _, (held,) = retries.standby(tx, 1, 10)
+
+    assert reader.read(held.raw).request == held.request._replace(appended_at_ms=held.raw.appended_at_ms)
+    assert Recoverer(fresh_database, reader, notices=True).settle(1).unsettled == []
+    with fresh_database.begin() as tx:
+        assert tx.execute(text("SELECT state, sequence FROM requests")).all() == [("issued", 1)]
 
 
 def test_several_may_migrate_at_once(fresh_database: Engine) -> None:

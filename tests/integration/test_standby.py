@@ -7,6 +7,7 @@ import pytest
 from service.domain.coupon import Coupon
 from service.domain.request import Place
 from service.usecases import recover
+from service.usecases.change import Changer
 from service.usecases.recover import Recoverer
 from tests.integration.conftest import Ask, Attempt, Sell
 
@@ -95,3 +96,20 @@ def test_what_was_held_in_an_earlier_life_of_the_topic_ends_too(sell: Sell, reco
         recoverer.retry(2, [Place(row.partition, row.offset) for row in rows], attempts_made)
 
     assert [row.state for row in ask(_ROWS)] == ["dead", "issued"]
+
+
+def test_promotions_that_fail_end_a_transaction_before_it_is_long(
+    sell: Sell, recoverer: Recoverer, changer: Changer, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 6: each failure is a split under the coupon's lock; what is left is settled by the next transaction."""
+    monkeypatch.setattr(recover, "FAILURES_AT_ONCE", 3)
+    monkeypatch.setattr(recover, "_PROMOTED_AT_ONCE", 2)
+    coupon = sell(quantity=1, users=range(1, 12), faults=dict.fromkeys(range(1, 12), "22012 9")).coupon
+
+    changer.change(coupon.id, {"quantity": 11})
+    assert ask(_COUNTERS) == [(0, 5, 6)]
+    assert recoverer.settle(coupon.id).unsettled == [coupon.id]
+    while recoverer.settle(coupon.id).unsettled:
+        pass
+
+    assert ask(_COUNTERS) == [(0, 11, 0)]

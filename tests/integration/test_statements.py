@@ -8,12 +8,15 @@ import pytest
 from sqlalchemy import Engine, event
 
 from service.domain.coupon import Coupon
+from service.domain.letter import Filters
 from service.domain.record import Record
 from service.domain.request_id import RequestIds
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
+from service.usecases.replay import Desk
 from tests.builders import PARTITIONS, records
+from tests.integration.conftest import Attempt, Sell
 
 
 class Statements:
@@ -83,3 +86,18 @@ def test_a_poll_costs_the_same_whatever_it_holds(
     assert len(one) == len(many) == len(wide)
     assert len(one) < 10
     assert sum("INSERT INTO requests" in statement for statement in wide) == 1
+
+
+def test_a_replay_in_bulk_costs_no_statement_a_letter(
+    sell: Sell, attempt: Attempt, spoilt_store: Engine, reader: Reader
+) -> None:
+    """Step 7: the coupon is locked for a few statements, however many come back."""
+    sell(quantity=400, users=range(1, 61), faults=dict.fromkeys(range(1, 61), "22012 3"))
+    for attempts_made in (1, 2):
+        attempt(attempts_made)
+    statements = Statements(spoilt_store)
+    desk = Desk(spoilt_store, reader, notices=True, via="api")
+
+    assert len(desk.replay_many(Filters(), 100, dry_run=True)) == 60
+
+    assert 0 < len(statements.sent) < 25, statements.sent

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
 from service.config import Settings
@@ -10,12 +12,13 @@ from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
 from service.store import offsets
 from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from service.usecases.history import Told
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from service.usecases.verify import Check, Verifier
-from tests.builders import insert_request
+from tests.builders import PARTITIONS, insert_request
 from tests.integration.conftest import Ask
 from tests.log import Log
 
@@ -175,3 +178,23 @@ def test_a_topic_made_again_in_mid_sale_breaks_no_proof(
     ]
 
     assert _broken(verifier.verify()) == []
+
+
+def test_records_that_were_archived_are_not_missed(
+    settings: Settings, verifier: Verifier, real_log: Log, make_coupon: MakeCoupon
+) -> None:
+    """Step 9: rows outlive the log's head, and are counted as what they are."""
+    coupon = make_coupon()
+    for user in (1, 2, 3):
+        real_log.ask(coupon.id, user)
+    real_log.issue()
+    partition = partition_of(coupon.id, PARTITIONS)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    cut = TopicPartition(Topic.ISSUE_COUPON, partition, real_log.positions[partition] - 1)
+    admin.delete_records([cut])[cut].result(10)
+
+    checks = verifier.verify()
+
+    assert _broken(checks) == []
+    found = _numbers(checks, "nothing lost in the log")
+    assert (found["records"], found["archived"], found["phantom"]) == (1, 2, 0)

@@ -109,6 +109,9 @@ _COPY = (
         (_REFUSE.format(code="closed", user=3), "P5 closed_too_early"),
         (_CHANGE.format(override="closed", quantity=3), "P3 decided_though_closed"),
         (_CHANGE.format(override="none", quantity=9), "P3 sold_out_too_early"),
+        ("UPDATE coupon_changes SET opens_at = '2100-01-01' WHERE coupon_id = 2", "P3 window_ignored"),
+        ("UPDATE coupon_changes SET override = 'paused' WHERE coupon_id = 2", "P3 window_ignored"),
+        (_REFUSE.format(code="paused", user=12), "P3 window_ignored"),
         ("UPDATE dead_letters SET state = 'replayed' WHERE code = 'exhausted'", "P4 dead_without_letter"),
         (
             "UPDATE requests SET state = 'standby', code = NULL, decided_at = NULL WHERE user_id = 4",
@@ -172,3 +175,16 @@ def test_an_answer_that_does_not_hold_is_seen(sale: Sale, verifier: Verifier, id
 def test_a_row_that_nobody_asked_for_is_seen(sale: Sale, verifier: Verifier) -> None:
     """P5: an issuance of ours that stands in no client's history came from nowhere."""
     assert _red(verifier, sale.history[1:]) == {"P5 phantom"}
+
+
+def test_a_duplicate_of_one_who_was_turned_away_is_seen(
+    sale: Sale, real_log: Log, verifier: Verifier, break_: Callable[[str], None]
+) -> None:
+    """P2: who heard "closed" was in nobody's way, and his next request is no duplicate."""
+    real_log.ask(sale.coupon.id, 1)
+    real_log.issue()
+    assert _red(verifier) == set()
+
+    break_("UPDATE requests SET state = 'refused', code = 'closed', sequence = NULL WHERE user_id = 1 AND sequence = 1")
+
+    assert "P2 duplicates_of_nothing" in _red(verifier)

@@ -1,17 +1,18 @@
 """A cold gate is filled from the database and from what stands in the log undecided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
 
-from service.domain.coupon import Coupon
+from service.domain.coupon import Coupon, Override
 from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.gate.names import Verdict
 from service.gate.upkeep import Upkeep
 from service.usecases import warm
+from service.usecases.change import Changer
 from service.usecases.warm import Warmer
 from tests.builders import AT_MS
 from tests.door import Door, seat
@@ -165,3 +166,24 @@ def test_a_gate_that_was_emptied_between_two_words_is_filled_again(
     warmer.warm(coupon.id)
 
     assert door.admit(seat(1, coupon_id=coupon.id))[0].verdict is not Verdict.COLD
+
+
+def test_a_seat_that_comes_back_while_the_gate_is_filled_is_free(
+    warmer: Warmer, upkeep: Upkeep, changer: Changer, real_log: Log, make_coupon: MakeCoupon
+) -> None:
+    """P6: the filling read a request as undecided that is refused before it ends; its user may ask again."""
+    coupon = make_coupon()
+    real_log.ask(coupon.id, 7)
+    fill = upkeep.fill
+
+    def overtaken(coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
+        changer.change(coupon.id, {"override": Override.CLOSED})
+        real_log.issue()
+        changer.change(coupon.id, {"override": Override.NONE})
+        fill(coupon._replace(version=2), seats)
+
+    upkeep.fill = overtaken  # type: ignore[method-assign]
+    warmer.warm(coupon.id)
+
+    assert not upkeep.is_cold(coupon.id)
+    assert upkeep.seat(coupon.id, 7) is None

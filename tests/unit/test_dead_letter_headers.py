@@ -28,10 +28,10 @@ def test_spring_reads_a_dead_letter_of_ours_as_its_own() -> None:
 
 
 def test_a_dead_letter_of_ours_says_where_it_comes_from() -> None:
-    """Step 7: the listener confirms a dead letter by the topic, partition and offset in its headers."""
+    """Step 7: the listener confirms a dead letter by the topic, place and time in its headers."""
     written = headers(RAW, "a.Kind", "why")
 
-    assert origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.place)
+    assert origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.place, RAW.appended_at_ms)
     assert failure(tuple(written)) == (Fate.POISON, "a.Kind", "why")
 
 
@@ -47,6 +47,9 @@ def _without(name: str) -> Headers:
         _without("kafka_dlt-original-topic"),
         _without("kafka_dlt-original-partition"),
         _without("kafka_dlt-original-offset"),
+        _without("kafka_dlt-original-timestamp"),
+        (*SPRINGS, ("kafka_dlt-original-timestamp", b"\xff" * 8)),
+        (*SPRINGS, ("kafka_dlt-original-timestamp", b"\x7f" * 8)),
         (*SPRINGS, ("kafka_dlt-original-partition", b"0")),
         (*SPRINGS, ("kafka_dlt-original-partition", None)),
         (*SPRINGS, ("kafka_dlt-original-offset", b"\x00" * 4)),

@@ -35,7 +35,7 @@ def main() -> None:
         opened.callback(teller.close, _TELL_SECONDS)
         watch = Watch(common, celery, state)
         opened.callback(watch.close)
-        listener = Listener(common, clients.dead_letter_consumer(settings), state)
+        listener = Listener(common, partial(clients.dead_letter_consumer, settings), state)
         opened.callback(listener.close)
         issuer = Issuer(common.engine, common.log, notices=bool(settings.webhook_url))
         loop = Loop(common, partial(clients.issuing_consumer, settings), issuer, teller, state)

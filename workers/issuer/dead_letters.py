@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaException, Message
 
@@ -16,21 +17,22 @@ from service.usecases import bury
 from workers.issuer.health import Health
 
 _log = logging.getLogger(__name__)
+_SUBJECT = "dead letters"
 
 
 class Listener:
     """A consumer of its own in a thread of its own; its coming and going does not touch the issuer's group."""
 
-    def __init__(self, common: Common, consumer: Consumer, health: Health) -> None:
+    def __init__(self, common: Common, connect: Callable[[], Consumer], health: Health) -> None:
         self._common = common
         self._health = health
-        self._consumer = consumer
+        self._connect = connect
+        self._consumer = connect()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
 
     def start(self) -> None:
         """Begins to listen."""
-        self._consumer.subscribe([Topic.DEAD_LETTERS])
         self._thread.start()
 
     def close(self) -> None:
@@ -40,30 +42,41 @@ class Listener:
         self._consumer.close()
 
     def _run(self) -> None:
+        """Listens until stopped; a consumer that cannot go on is replaced."""
         while not self._stopping.is_set():
             try:
-                self._listen()
+                self._follow()
             except Exception as error:  # noqa: BLE001  # a thread that ends says nothing any more
                 _log.warning("dead letters are not heard: %s", failure_of(error))
-                self._health.red("dead letters", str(failure_of(error)))
+                self._health.red(_SUBJECT, str(failure_of(error)))
+                self._consumer.close()
                 self._stopping.wait(1)
+                self._consumer = self._connect()
+
+    def _follow(self) -> None:
+        self._consumer.subscribe([Topic.DEAD_LETTERS])
+        while not self._stopping.is_set():
+            self._listen()
+            self._health.green(_SUBJECT)
 
     def _listen(self) -> None:
         message = self._consumer.poll(0.5)
         if message is None:
             return
-        if message.error():
-            _log.warning("dead letters: %s", message.error())
+        error = message.error()
+        if error and error.fatal():
+            raise KafkaException(error)
+        if error:
+            _log.warning("dead letters: %s", error)
         elif self._take_in(log_reader.raw(message)):
             self._commit(message)
-            self._health.green("dead letters")
 
     def _take_in(self, raw: Raw) -> bool:
         """Tries until it is stored, or the process ends; then another reads the same record."""
         attempts = 0
         while not self._stopping.is_set():
             try:
-                bury.take_in(self._common.engine, self._common.log, self._common.reader, raw)
+                bury.take_in(self._common.engine, self._common.reader, raw)
             except Exception as error:  # noqa: BLE001  # nothing is dropped: the same record until it is stored
                 attempts += 1
                 _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())

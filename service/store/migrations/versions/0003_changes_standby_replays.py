@@ -16,6 +16,18 @@ depends_on = None
 _COUNTERS_BEFORE = {"issued": "issued", "held": "retrying"}
 _COUNTERS = _COUNTERS_BEFORE | {"standby": "standby"}
 _UNTRIED = ("next_attempt_at", "first_error", "error_kind", "error_message")
+#: who is on standby had no raw record yet: one that says the same is made from the request's row
+_KEEP_STANDBY = """
+    INSERT INTO retries (log_id, partition, "offset", key, value, headers, appended_at, attempts)
+    SELECT log_id, partition, "offset", convert_to(coupon_id::text, 'UTF8'),
+           convert_to(format('{"userId":%s,"couponId":%s,"requestTimeMillis":%s}', user_id, coupon_id,
+                             round(extract(epoch FROM requested_at) * 1000)), 'UTF8'),
+           jsonb_build_array(jsonb_build_array(
+               'request_id', translate(encode(convert_to(request_id, 'UTF8'), 'base64'), E'\\n', ''))),
+           requested_at, 0
+    FROM requests WHERE state = 'standby'
+    ON CONFLICT DO NOTHING
+"""
 
 
 def upgrade() -> None:
@@ -32,6 +44,7 @@ def upgrade() -> None:
         op.execute(statement)
     for column in _UNTRIED:
         op.alter_column("retries", column, nullable=True)
+    op.execute(_KEEP_STANDBY)
     _create_coupon_changes()
     _create_dead_letter_actions()
 
