@@ -40,7 +40,7 @@ def issuing_consumer(settings: Settings) -> Consumer:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "session.timeout.ms": 6_000,
-            "heartbeat.interval.ms": 2_000,
+            "heartbeat.interval.ms": 500,  # a partition that moves waits for about one: docs/decisions/0009
             "max.poll.interval.ms": 30_000,
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 65_536,
