@@ -1,6 +1,7 @@
 """Applies each patch to a copy of the project and expects its test to fail: `make broken`.
 
-A patch opens with lines `Promise:`, `Guard:` and `Test:` (a pytest node id); the diff follows.
+A patch opens with lines `Promise:`, `Guard:`, `Test:` (pytest node ids and options) and, where the test is a row of
+faults, `Red:` (the invariant that must notice); the diff follows.
 """
 
 import shutil
@@ -9,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.faults.ledger import Invariant
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".stack", "__pycache__", ".*_cache", ".hypothesis")
@@ -24,6 +27,8 @@ class Patch(NamedTuple):
     promise: str
     guard: str
     test: str
+    #: the invariant of a row of faults that must notice; None: whatever fails
+    red: Invariant | None
 
 
 def main() -> int:
@@ -40,7 +45,8 @@ def main() -> int:
 def read(path: Path) -> Patch:
     """The patch's opening lines."""
     said = dict(line.split(": ", 1) for line in path.read_text().split("\ndiff ")[0].strip().splitlines())
-    return Patch(path, said["Promise"], said["Guard"], said["Test"])
+    red = Invariant[said["Red"]] if "Red" in said else None
+    return Patch(path, said["Promise"], said["Guard"], said["Test"], red)
 
 
 def is_red(patch: Patch) -> bool:
@@ -48,22 +54,24 @@ def is_red(patch: Patch) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "project"
         shutil.copytree(_ROOT, copy, ignore=_LEFT_OUT)
-        whole = run(copy, patch.test)
+        whole, _ = run(copy, patch.test)
         subprocess.run(["git", "apply", str(patch.path)], cwd=copy, check=True)
-        broken = run(copy, patch.test)
-    red = whole == 0 and broken == _TESTS_FAILED
-    verdict = "red, as it should be" if red else f"NOT NOTICED (exit {whole} whole, {broken} broken)"
+        broken, said = run(copy, patch.test)
+    noticed = patch.red is None or f"Violated: {patch.red}" in said
+    red = whole == 0 and broken == _TESTS_FAILED and noticed
+    verdict = "red, as it should be" if red else f"NOT NOTICED (exit {whole} whole, {broken} broken)\n{said[-3000:]}"
     print(f"{patch.promise} {patch.path.stem}: without {patch.guard}: {verdict}", flush=True)
     return red
 
 
-def run(copy: Path, test: str) -> int:
-    """The exit status of pytest for one test in the copy; one that hangs has failed."""
+def run(copy: Path, test: str) -> tuple[int, str]:
+    """The exit status of pytest for one test in the copy, and what it said; one that hangs has failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *test.split()]
     try:
-        return subprocess.run(command, cwd=copy, capture_output=True, timeout=_SECONDS_MOST, check=False).returncode
+        ran = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=_SECONDS_MOST, check=False)
     except subprocess.TimeoutExpired:
-        return _TESTS_FAILED
+        return _TESTS_FAILED, f"not within {_SECONDS_MOST} s"
+    return ran.returncode, ran.stdout
 
 
 if __name__ == "__main__":
