@@ -24,6 +24,7 @@ from service.stream.codec import Reader
 from service.stream.log_writer import LogWriter
 from service.stream.topics import Topic
 from service.usecases.accept import Acceptor
+from service.usecases.appends import Appends
 from service.usecases.change import Changer
 from service.usecases.lookup import Lookup
 from service.usecases.recover import Recoverer
@@ -102,7 +103,7 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
     gate = Gate(redis)
     ids = request_ids(settings)
     filler = warmer(common)
-    acceptor = Acceptor(gate, TruthGate(common.engine), filler, writer, ids, now_ms)
+    acceptor = Acceptor(gate, TruthGate(common.engine), filler, Appends(gate, writer), ids, now_ms)
     lookup = Lookup(settings, common.engine, common.log, ids, filler, common.upkeep)
     one_proof = engine.build(settings.database_url, "api proof", connections=1)
     _log.warning("authentication is off: every caller may do everything")

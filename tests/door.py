@@ -29,7 +29,7 @@ class Door:
 
         async def note() -> None:
             async with AsyncRedis.from_url(self._url) as redis:
-                await Gate(redis).note(seat, offset)
+                await Gate(redis).note([(seat, offset)])
 
         asyncio.run(note())
 

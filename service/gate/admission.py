@@ -1,13 +1,18 @@
-"""Step 2, from asyncio: one Lua call admits many requests, one pipeline notes many offsets."""
+"""Step 2, from asyncio: one Lua call admits many requests, another notes many offsets."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple
 
+import msgspec
 from redis.asyncio import Redis
 
 from service.gate.answering import answering
 from service.gate.gather import Gatherer
-from service.gate.names import ADMIT, PROGRESS, RELEASE, UNSETTLED, Verdict, offsets_key
+from service.gate.names import ADMIT, NOTE, PROGRESS, RELEASE, Verdict, offsets_key
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
+_VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
 
 class Seat(NamedTuple):
@@ -36,16 +41,20 @@ class Gate:
         self._redis = redis
         self._admit = redis.register_script(ADMIT)
         self._release = redis.register_script(RELEASE)
+        self._note = redis.register_script(NOTE)
         self._admissions: Gatherer[Seat, Judged] = Gatherer("Redis", self._admit_many)
-        self._notes: Gatherer[tuple[Seat, int], None] = Gatherer("Redis", self._note_many)
 
-    async def admit(self, seat: Seat) -> Judged:
+    def admit(self, seat: Seat) -> Awaitable[Judged]:
         """Takes the seat, or says why not."""
-        return await self._admissions.ask(seat)
+        return self._admissions.ask(seat)
 
-    async def note(self, seat: Seat, offset: int) -> None:
-        """Notes that the broker has acknowledged the request, and where it lies."""
-        await self._notes.ask((seat, offset))
+    async def note(self, places: Sequence[tuple[Seat, int]]) -> None:
+        """Notes that the broker has acknowledged these requests, and at which offsets they lie."""
+        told: list[str] = []
+        for seat, offset in places:
+            told += (str(seat.coupon_id), str(seat.user_id), seat.request_id, str(offset))
+        with answering():
+            await self._note(args=[_pack(told)])
 
     async def release(self, seat: Seat) -> None:
         """Gives the seat back if it still is this request's and nobody tried it again since."""
@@ -67,23 +76,15 @@ class Gate:
             await self._redis.ping()
 
     async def _admit_many(self, seats: Sequence[Seat]) -> list[Judged]:
-        arguments: list[str | int] = [seats[0].now_ms]
+        asked: list[str] = []
         for seat in seats:
-            arguments += (seat.coupon_id, seat.user_id, seat.request_id)
+            asked += (str(seat.coupon_id), str(seat.user_id), seat.request_id)
         with answering():
-            verdicts, progress = await self._admit(args=arguments)
+            answer: Any = await self._admit(args=[seats[0].now_ms, _pack(asked)])
+        verdicts, progress = _unpack(answer)
         told = {int(partition): int(at) for partition, at in zip(progress[::2], progress[1::2], strict=True)}
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
-        return [Judged(Verdict(verdict.decode()), detail.decode(), told) for verdict, detail in pairs]
-
-    async def _note_many(self, notes: Sequence[tuple[Seat, int]]) -> list[None]:
-        with answering():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for seat, offset in notes:
-                    pipe.hsetnx(offsets_key(seat.coupon_id), str(seat.user_id), str(offset))  # the first one counts
-                pipe.zrem(UNSETTLED, *(seat.request_id for seat, _ in notes))
-                await pipe.execute()
-        return [None] * len(notes)
+        return [Judged(_VERDICTS[verdict], detail, told) for verdict, detail in pairs]
 
 
 def _number(text: bytes | None) -> int | None:

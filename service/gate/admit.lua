@@ -1,34 +1,44 @@
--- Admits many requests in one round trip; each is judged against its coupon's hash and set of seats.
--- ARGV: now in milliseconds, then coupon, user, request id for each request.
--- Returns a verdict and a detail for each request, then the partitions' progress as a flat list.
-local now = tonumber(ARGV[1])
-local verdicts = {}
+-- Admits many requests in one round trip; each is judged in its turn against its coupon's hash and set of seats.
+-- ARGV: now in milliseconds, then one MessagePack list with coupon, user, request id for each request, all as text.
+-- Returns, as MessagePack, a list with verdict and detail for each request, and the partitions' progress as a flat list.
+local now, asked = ARGV[1], cmsgpack.unpack(ARGV[2])
+local at = tonumber(now)
+local coupons, verdicts = {}, {}
 
-local function judge(coupon, user, request)
+-- What holds for every user of the coupon: a refusal with its detail, or the number of seats that are free.
+local function stand(coupon)
   local gate = 'gate:' .. coupon
   local capacity, opens, closes, override, sold_out =
     unpack(redis.call('HMGET', gate, 'capacity', 'opens', 'closes', 'override', 'sold_out'))
-  if not capacity then return 'cold', '' end
-  if capacity == 'unknown' then return 'unknown_coupon', '' end
-  if override == 'closed' or (closes ~= '' and now >= tonumber(closes)) then return 'closed', '' end
-  if override == 'paused' then return 'paused', '' end
-  if opens ~= '' and now < tonumber(opens) then return 'not_open', opens end
+  if not capacity then return { refusal = 'cold', detail = '' } end
+  if capacity == 'unknown' then return { refusal = 'unknown_coupon', detail = '' } end
+  if override == 'closed' or (closes ~= '' and at >= tonumber(closes)) then return { refusal = 'closed', detail = '' } end
+  if override == 'paused' then return { refusal = 'paused', detail = '' } end
+  if opens ~= '' and at < tonumber(opens) then return { refusal = 'not_open', detail = opens } end
   local seats = gate .. ':seats'
-  local first = redis.call('HGET', seats, user)
+  return { seats = seats, free = sold_out and 0 or tonumber(capacity) - redis.call('HLEN', seats) }
+end
+
+local function judge(coupon, user, request)
+  local first = redis.call('HGET', coupon.seats, user)
   if first then
     if not redis.call('ZSCORE', 'gate:unsettled', first) then return 'duplicate', first end
     redis.call('ZADD', 'gate:unsettled', now, first) -- tried again now: the sweep must not free it meanwhile
     return 'unsettled', first
   end
-  if sold_out or redis.call('HLEN', seats) >= tonumber(capacity) then return 'sold_out', '' end
-  redis.call('HSET', seats, user, request)
+  if coupon.free <= 0 then return 'sold_out', '' end
+  coupon.free = coupon.free - 1
+  redis.call('HSET', coupon.seats, user, request)
   redis.call('ZADD', 'gate:unsettled', now, request)
   return 'admitted', request
 end
 
-for i = 2, #ARGV, 3 do
-  local verdict, detail = judge(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+for i = 1, #asked, 3 do
+  local coupon = coupons[asked[i]] or stand(asked[i])
+  coupons[asked[i]] = coupon
+  local verdict, detail = coupon.refusal, coupon.detail
+  if not verdict then verdict, detail = judge(coupon, asked[i + 1], asked[i + 2]) end
   verdicts[#verdicts + 1] = verdict
   verdicts[#verdicts + 1] = detail
 end
-return { verdicts, redis.call('HGETALL', 'gate:progress') }
+return cmsgpack.pack({ verdicts, redis.call('HGETALL', 'gate:progress') })

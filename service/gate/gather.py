@@ -28,15 +28,15 @@ class Gatherer(Generic[Ask, Answer]):
         self._waiting: list[tuple[Ask, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, ask: Ask) -> Answer:
-        """The answer to one question; raises what the call raised, or Unavailable when too many wait."""
+    def ask(self, ask: Ask) -> "asyncio.Future[Answer]":
+        """The answer to one question, or what the call raised; raises Unavailable at once when too many wait."""
         if len(self._waiting) >= self._waiting_most:
             raise Unavailable(self._part, "too many requests wait for it")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((ask, answer))
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
-        return await answer
+        return answer
 
     async def _drain(self) -> None:
         while self._waiting:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from service.domain.coupon import Coupon
 
 ADMIT = files(__package__).joinpath("admit.lua").read_text()
+NOTE = files(__package__).joinpath("note.lua").read_text()
 NOTE_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
 OPEN = files(__package__).joinpath("open.lua").read_text()
 TELL_COUPON = files(__package__).joinpath("tell_coupon.lua").read_text()

@@ -1,11 +1,10 @@
-"""Step 3: appends a request to the log and waits for the broker's word, from asyncio."""
+"""Step 3: appends a request to the log and hears the broker's word, from asyncio."""
 
 import asyncio
 import logging
 import signal
-import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -13,10 +12,14 @@ from service.domain.errors import CouponsError, Unavailable
 from service.domain.request import Place
 from service.stream.topics import Topic
 
+#: what became of an append: the record's place once every in-sync replica has it, NotSent or Unknown
+Outcome = Place | CouponsError
+Headers = list[tuple[str, str | bytes | None]]
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
+_SECONDS_UNDER_WAY = 0.001
+_SECONDS_IDLE = 0.1
 _log = logging.getLogger(__name__)
-_Report = tuple["asyncio.Future[Place]", Place | CouponsError]
 
 
 class NotSent(Unavailable):
@@ -28,34 +31,33 @@ class Unknown(Unavailable):
 
 
 class LogWriter:
-    """A producer whose delivery reports come back to the event loop, many at a time."""
+    """A producer that the event loop itself asks for delivery reports, all that are there at a time.
+
+    A thread that waits for them would fight with the loop for the interpreter, report by report.
+    """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._loop = asyncio.get_running_loop()
-        self._reports: deque[_Report] = deque()
-        self._woken = False
         self._fatal: str | None = None
-        self._closing = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="delivery-reports", daemon=True)
-        self._poller.start()
+        self._under_way = 0
+        self._next_look = self._loop.call_later(_SECONDS_IDLE, self._look)
+        self._idle = True
 
-    async def append(self, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Place:
-        """The record's place once every in-sync replica has it; raises NotSent or Unknown."""
-        done: asyncio.Future[Place] = self._loop.create_future()
+    def append(self, key: bytes, value: bytes, headers: Headers, heard: Callable[[Outcome], None]) -> None:
+        """Sends a record; `heard` is called once with what became of it, which may be before this returns."""
         try:
             self._producer.produce(
-                Topic.ISSUE_COUPON,
-                key=key,
-                value=value,
-                headers=list(headers),
-                on_delivery=lambda error, message: self._report(done, error, message),
+                Topic.ISSUE_COUPON, value, key, headers=headers, on_delivery=partial(self._report, heard)
             )
-        except BufferError as error:
-            raise NotSent("Kafka", "the producer's queue is full") from error
+        except BufferError:
+            heard(NotSent("Kafka", "the producer's queue is full"))
         except KafkaException as error:
-            raise _failure(error.args[0]) from error
-        return await done
+            heard(_failure(error.args[0]))
+        else:
+            self._under_way += 1
+            if self._idle:
+                self._look_in(_SECONDS_UNDER_WAY)
 
     def reach(self, timeout_seconds: float) -> None:
         """Raises Unavailable when no broker answers in time, or the producer cannot go on."""
@@ -68,17 +70,22 @@ class LogWriter:
 
     def close(self, timeout_seconds: float) -> int:
         """Waits for outstanding reports; the number of records still unreported."""
-        left = self._producer.flush(timeout_seconds)
-        self._closing.set()
-        self._poller.join()
-        return left
+        self._next_look.cancel()
+        return self._producer.flush(timeout_seconds)
 
-    def _poll(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                self._fail(error.args[0])
+    def _look(self) -> None:
+        """Serves what librdkafka has to say: reports while records are under way, errors at any time."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            self._fail(error.args[0])
+        finally:  # whatever a report's hearer does, the next look comes
+            self._look_in(_SECONDS_UNDER_WAY if self._under_way and self._fatal is None else _SECONDS_IDLE)
+
+    def _look_in(self, seconds: float) -> None:
+        self._next_look.cancel()
+        self._idle = seconds == _SECONDS_IDLE
+        self._next_look = self._loop.call_later(seconds, self._look)
 
     def _fail(self, error: KafkaError) -> None:
         """After a fatal error the producer never sends again: the process ends in order, to be started anew."""
@@ -86,26 +93,10 @@ class LogWriter:
             self._fatal = error.str()
             _log.critical("the producer cannot go on: %s", self._fatal)
             signal.raise_signal(signal.SIGTERM)
-        self._closing.wait(0.1)
 
-    def _report(self, done: "asyncio.Future[Place]", error: KafkaError | None, message: Message) -> None:
-        """Runs in the polling thread; one wake-up of the loop serves all reports that arrived by then."""
-        result = _failure(error) if error else Place(message.partition() or 0, message.offset() or 0)
-        self._reports.append((done, result))
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._hand_over)
-
-    def _hand_over(self) -> None:
-        self._woken = False  # before the last look, so that a report that comes after it wakes the loop again
-        while self._reports:
-            done, result = self._reports.popleft()
-            if done.done():
-                continue
-            if isinstance(result, CouponsError):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
+    def _report(self, heard: Callable[[Outcome], None], error: KafkaError | None, message: Message) -> None:
+        self._under_way -= 1
+        heard(_failure(error) if error else Place(message.partition() or 0, message.offset() or 0))
 
 
 def _failure(error: KafkaError) -> CouponsError:

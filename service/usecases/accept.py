@@ -1,25 +1,22 @@
 """Steps 1 to 3: asks the gate for a seat, appends the request to the log, and gives its receipt."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from service import crash
 from service.crash import Point
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code, Place, records_ahead
+from service.domain.request import Code, records_ahead
 from service.domain.request_id import RequestIds
 from service.gate.admission import Gate, Judged, Seat
 from service.gate.names import Verdict
 from service.metrics import ANSWERS
-from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
-from service.stream.log_writer import LogWriter, NotSent
+from service.usecases.appends import Appends
 from service.usecases.truth import TruthGate
 from service.usecases.warm import Warmer
 
-_log = logging.getLogger(__name__)
 _REFUSALS = {
     Verdict.SOLD_OUT: Code.SOLD_OUT,
     Verdict.NOT_OPEN: Code.NOT_OPEN,
@@ -27,6 +24,8 @@ _REFUSALS = {
     Verdict.PAUSED: Code.PAUSED,
     Verdict.UNKNOWN_COUPON: Code.UNKNOWN_COUPON,
 }
+_ACCEPTED, _UNAVAILABLE = ANSWERS.labels("accepted"), ANSWERS.labels("unavailable")
+_ANSWERED = {code: ANSWERS.labels(code) for code in (Code.DUPLICATE, *_REFUSALS.values())}
 
 
 class Receipt(NamedTuple):
@@ -47,20 +46,17 @@ class Acceptor:
         gate: Gate,
         truth: TruthGate,
         warmer: Warmer,
-        writer: LogWriter,
+        appends: Appends,
         ids: RequestIds,
         now_ms: Callable[[], int],
     ) -> None:
         self._gate = gate
         self._truth = truth
         self._warmer = warmer
-        self._writer = writer
+        self._appends = appends
         self._ids = ids
         self._now_ms = now_ms
-        #: appends under way in this process, by request id: a second press waits for the first one's word
-        self._under_way: dict[str, asyncio.Future[Place]] = {}
         self._warming: dict[int, asyncio.Future[None]] = {}
-        self._notes: set[asyncio.Task[None]] = set()
 
     async def accept(self, coupon_id: int, user_id: int, fault: str | None = None) -> Receipt:
         """A receipt once the request is in the log; raises Refused, NotSent or Unknown (both Unavailable).
@@ -70,12 +66,12 @@ class Acceptor:
         try:
             receipt = await self._accept(coupon_id, user_id, fault)
         except Refused as refusal:
-            ANSWERS.labels(refusal.code).inc()
+            _ANSWERED[refusal.code].inc()
             raise
         except Unavailable:
-            ANSWERS.labels("unavailable").inc()
+            _UNAVAILABLE.inc()
             raise
-        ANSWERS.labels("accepted").inc()
+        _ACCEPTED.inc()
         return receipt
 
     async def _accept(self, coupon_id: int, user_id: int, fault: str | None) -> Receipt:
@@ -88,7 +84,8 @@ class Acceptor:
             await self._settle(seat)
         elif not first:
             raise _refused(judged)
-        place = await self._append(seat, fault, first=first)
+        place = await self._appends.begin(seat, fault, first=first).word()
+        crash.reach(Point.API_ACKNOWLEDGED)
         position = records_ahead(place.offset, judged.progress.get(place.partition))
         return Receipt(seat.request_id, coupon_id, user_id, position)
 
@@ -119,55 +116,15 @@ class Acceptor:
 
     async def _settle(self, seat: Seat) -> None:
         """Raises Refused(duplicate) when the first request is known to be in the log; otherwise it may be repeated."""
-        under_way = self._under_way.get(seat.request_id)
+        under_way = self._appends.under_way(seat.request_id)
         if under_way is not None:
             try:
-                await asyncio.shield(under_way)
+                await under_way.word()
             except Unavailable:
                 return
             raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
         if await self._truth.has_decided(seat):
             raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
-
-    async def _append(self, seat: Seat, fault: str | None, *, first: bool) -> Place:
-        """Effect first, then the answer.
-
-        Killed before the ack: nobody knows, the seat is kept. Killed after it: a repeat is appended under the same
-        request id, and the issuer takes the second record as a redelivery.
-        """
-        headers = [(REQUEST_ID, seat.request_id.encode())] + ([(FAULT, fault.encode())] if fault else [])
-        value = encode(seat.coupon_id, seat.user_id, seat.now_ms)
-        append = asyncio.ensure_future(self._writer.append(key_of(seat.coupon_id), value, headers))
-        self._under_way[seat.request_id] = append
-        append.add_done_callback(lambda _: self._settled(seat, append, first=first))
-        place = await asyncio.shield(append)
-        crash.reach(Point.API_ACKNOWLEDGED)
-        return place
-
-    def _settled(self, seat: Seat, append: "asyncio.Future[Place]", *, first: bool) -> None:
-        """Tells the gate what became of an append, also of one whose caller has gone.
-
-        Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
-        """
-        error = None if append.cancelled() else append.exception()
-        if isinstance(error, NotSent) and first:
-            note = self._gate.release(seat)
-        elif error is None and not append.cancelled():
-            note = self._gate.note(seat, append.result().offset)
-        else:
-            self._under_way.pop(seat.request_id, None)
-            return
-        task = asyncio.create_task(self._tell(seat, note))
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    async def _tell(self, seat: Seat, note: Coroutine[Any, Any, None]) -> None:
-        try:
-            await note
-        except Unavailable as error:
-            _log.info("the gate was not told of an append; the sweep will settle it: %s", error)
-        finally:
-            self._under_way.pop(seat.request_id, None)
 
 
 def _refused(judged: Judged) -> Refused:

@@ -87,6 +87,38 @@ def test_many_at_once_are_one_call(door: Door, upkeep: Upkeep, redis: Redis) -> 
     assert calls["cmdstat_evalsha"]["calls"] - calls["cmdstat_evalsha"]["failed_calls"] == 2
 
 
+def test_one_call_judges_each_coupon_and_each_repeat_by_itself(door: Door, upkeep: Upkeep) -> None:
+    """Step 2: requests that travel together are judged as if they had come one after another, whatever they mix."""
+    upkeep.fill(coupon(quantity=2), [])
+    upkeep.fill(coupon(coupon_id=2, quantity=1), [(9, "long ago")])
+
+    judged = door.admit(
+        seat(1, "a"), seat(9, "b", coupon_id=2), seat(1, "c"), seat(2, "d"), seat(8, coupon_id=2), seat(3), seat(1, "e")
+    )
+
+    assert [(one.verdict, one.detail) for one in judged] == [
+        (Verdict.ADMITTED, "a"),
+        (Verdict.DUPLICATE, "long ago"),
+        (Verdict.UNSETTLED, "a"),
+        (Verdict.ADMITTED, "d"),
+        (Verdict.SOLD_OUT, ""),
+        (Verdict.SOLD_OUT, ""),
+        (Verdict.UNSETTLED, "a"),
+    ]
+
+
+def test_ids_of_any_length_are_told_apart(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+    """Step 2: an id beyond what a script's numbers can hold is kept to its last digit, and so is an offset."""
+    largest = 2**63 - 1
+    upkeep.fill(coupon(coupon_id=largest), [])
+
+    judged = door.admit(seat(largest, "a", largest), seat(largest - 1, "b", largest))
+    door.note(seat(largest, "a", largest), largest)
+
+    assert _verdicts(judged) == [Verdict.ADMITTED] * 2
+    assert redis.hgetall(f"gate:{largest}:offsets") == {b"%d" % largest: b"%d" % largest}
+
+
 def test_a_gate_that_forgot_its_scripts_is_told_them_again(door: Door, upkeep: Upkeep, redis: Redis) -> None:
     """P6: Redis restarted or emptied of scripts costs a round trip and nothing else."""
     upkeep.fill(coupon(quantity=2), [])

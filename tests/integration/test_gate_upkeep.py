@@ -148,7 +148,7 @@ def test_upkeep_says_that_redis_is_away(call: Callable[[Upkeep], Any], away: str
 
 _ASKS: list[Callable[[Gate], Awaitable[Any]]] = [
     lambda gate: gate.admit(seat(1)),
-    lambda gate: gate.note(seat(1), 3),
+    lambda gate: gate.note([(seat(1), 3)]),
     lambda gate: gate.release(seat(1)),
     lambda gate: gate.ahead(1, 1, 0),
     lambda gate: gate.ping(),

@@ -13,7 +13,7 @@ from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.stream import clients, log_reader
 from service.stream.codec import REQUEST_ID, Reader, encode, key_of
-from service.stream.log_writer import LogWriter, NotSent, Unknown
+from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome, Unknown
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from tests.builders import AT_MS
@@ -35,12 +35,22 @@ def _write(settings: Settings, writing: Writing) -> Any:
     return asyncio.run(run())
 
 
+async def _append(writer: LogWriter, key: bytes, value: bytes, headers: Headers | None = None) -> Place:
+    """The record's place, or the error that its writer heard of."""
+    heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    writer.append(key, value, headers or [], heard.set_result)
+    outcome = await heard
+    if isinstance(outcome, Place):
+        return outcome
+    raise outcome
+
+
 def test_a_coupon_lands_on_the_partition_we_compute(settings: Settings) -> None:
     """P3: librdkafka's partitioner, Java's and ours agree, for ids of every length."""
     coupon_ids = [*range(1, 120), *(10**power + power for power in range(3, 19)), 2**63 - 1]
 
     async def append_all(writer: LogWriter) -> list[Place]:
-        return await asyncio.gather(*(writer.append(key_of(one), encode(one, 1, AT_MS), []) for one in coupon_ids))
+        return await asyncio.gather(*(_append(writer, key_of(one), encode(one, 1, AT_MS)) for one in coupon_ids))
 
     places: list[Place] = _write(settings, append_all)
 
@@ -52,7 +62,7 @@ def test_what_was_appended_is_read_as_it_was_written(settings: Settings, ids: Re
     name = ids.mint(42, 7, AT_MS)
 
     async def append(writer: LogWriter) -> Place:
-        return await writer.append(key_of(42), encode(42, 7, AT_MS), [(REQUEST_ID, name.encode())])
+        return await _append(writer, key_of(42), encode(42, 7, AT_MS), [(REQUEST_ID, name.encode())])
 
     place: Place = _write(settings, append)
     (raw,) = log_reader.read(settings, Topic.ISSUE_COUPON, place.partition, place.offset)
@@ -67,14 +77,14 @@ def test_what_was_appended_is_read_as_it_was_written(settings: Settings, ids: Re
 def test_what_is_too_large_certainly_was_not_sent(settings: Settings) -> None:
     """Step 3: a definite failure is told from an unknown outcome, so that the seat can go back."""
     with pytest.raises(NotSent):
-        _write(settings, lambda writer: writer.append(b"1", b"x" * 2_000_000, []))
+        _write(settings, lambda writer: _append(writer, b"1", b"x" * 2_000_000))
 
 
 def test_a_full_queue_certainly_was_not_sent(settings: Settings) -> None:
     """Step 3: while the broker is away the queue fills, and what does not fit any more is a definite failure."""
 
     async def flood(writer: LogWriter) -> Counter[type]:
-        appends = (writer.append(b"1", b"x", []) for _ in range(50_100))
+        appends = (_append(writer, b"1", b"x") for _ in range(50_100))
         return Counter(map(type, await asyncio.gather(*appends, return_exceptions=True)))
 
     outcomes = _write(settings.model_copy(update=AWAY | {"produce_timeout_ms": 4000}), flood)
@@ -87,7 +97,7 @@ def test_a_broker_that_is_gone_leaves_the_outcome_unknown(settings: Settings) ->
     away = settings.model_copy(update=AWAY)
 
     with pytest.raises(Unknown):
-        _write(away, lambda writer: writer.append(b"1", b"x", []))
+        _write(away, lambda writer: _append(writer, b"1", b"x"))
 
 
 def test_a_broker_that_is_gone_cannot_be_reached(settings: Settings) -> None:

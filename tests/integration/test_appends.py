@@ -1,0 +1,149 @@
+"""Requests on their way to the log: whoever stops waiting for one harms neither it nor the others who wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from service.config import Settings
+from service.domain.request import Place
+from service.gate.admission import Gate, Judged, Seat
+from service.gate.names import Verdict
+from service.gate.upkeep import Upkeep
+from service.stream import clients
+from service.stream.log_writer import LogWriter, NotSent, Unknown
+from service.usecases.appends import Appends
+from tests.builders import coupon
+from tests.door import seat
+
+#: more than a record may have, so that the client refuses it before anything is sent
+TOO_LARGE = "x" * 2_000_000
+
+
+class Desk(NamedTuple):
+    """What a test has in its hands."""
+
+    gate: Gate
+    appends: Appends
+
+    async def admit(self, claim: Seat) -> Judged:
+        """The gate's word."""
+        return await self.gate.admit(claim)
+
+
+Doing = Callable[[Desk], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def at_desk(settings: Settings, upkeep: Upkeep, redis: Redis) -> Callable[..., Any]:
+    """Runs a coroutine at a desk whose gate has ten seats: `at_desk(doing)`."""
+    redis.script_flush()
+    upkeep.fill(coupon(), [])
+
+    def run(doing: Doing, **different: Any) -> Any:
+        async def done() -> Any:
+            async with _desk(settings.model_copy(update=different)) as desk:
+                return await doing(desk)
+
+        return asyncio.run(done())
+
+    return run
+
+
+@asynccontextmanager
+async def _desk(settings: Settings) -> AsyncIterator[Desk]:
+    async with AsyncRedis.from_url(settings.redis_url) as redis:
+        writer = LogWriter(clients.producer(settings))
+        gate = Gate(redis)
+        yield Desk(gate, Appends(gate, writer))
+        writer.close(1)
+
+
+async def _until_told(desk: Desk, request_id: str) -> None:
+    """Waits until the gate has been told of an append, or will not be."""
+    while desk.appends.under_way(request_id) is not None:  # noqa: ASYNC110  # nobody announces it
+        await asyncio.sleep(0)
+
+
+def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
+    """Step 3: the first press and its repeats wait for one word, and one who comes after it hears it too."""
+
+    async def press(desk: Desk) -> list[Place]:
+        append = desk.appends.begin(seat(1), None, first=True)
+        early = [append.word(), append.word()]
+        return [await early[0], await early[1], await append.word()]
+
+    first, second, late = at_desk(press)
+
+    assert first == second == late
+
+
+def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
+    """Step 3: the first press is cancelled while its record is on the way; the repeat hears, and the gate is told."""
+
+    async def press(desk: Desk) -> tuple[Place, Judged]:
+        claim = seat(1, "first")
+        await desk.admit(claim)
+        append = desk.appends.begin(claim, None, first=True)
+        gone, waiting = append.word(), append.word()
+        gone.cancel()
+        place = await waiting
+        await _until_told(desk, "first")
+        return place, await desk.admit(seat(1, "second"))
+
+    place, repeated = at_desk(press)
+
+    assert isinstance(place, Place)
+    assert (repeated.verdict, repeated.detail) == (Verdict.DUPLICATE, "first")
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(True, Verdict.ADMITTED), (False, Verdict.UNSETTLED)])
+def test_only_a_first_try_that_was_not_sent_gives_its_seat_back(
+    first: bool, verdict: Verdict, at_desk: Callable[..., Any]
+) -> None:
+    """Step 3: what was refused locally is not in the log; but of a repeat's first try nobody knows that."""
+
+    async def press(desk: Desk) -> Judged:
+        claim = seat(1, "first")
+        await desk.admit(claim)
+        append = desk.appends.begin(claim, TOO_LARGE, first=first)
+        with pytest.raises(NotSent):
+            await append.word()
+        await _until_told(desk, "first")
+        return await desk.admit(seat(1, "second"))
+
+    assert at_desk(press).verdict is verdict
+
+
+def test_an_unknown_outcome_keeps_the_seat(at_desk: Callable[..., Any]) -> None:
+    """Step 3: nobody said whether the record is in the log, so the repeat is the same request."""
+
+    async def press(desk: Desk) -> Judged:
+        claim = seat(1, "first")
+        await desk.admit(claim)
+        with pytest.raises(Unknown):
+            await desk.appends.begin(claim, None, first=True).word()
+        await _until_told(desk, "first")
+        return await desk.admit(seat(1, "second"))
+
+    repeated = at_desk(press, kafka_bootstrap_servers="127.0.0.1:9", produce_timeout_ms=200)
+
+    assert (repeated.verdict, repeated.detail) == (Verdict.UNSETTLED, "first")
+
+
+def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any]) -> None:
+    """P6: the place is told to the user; the note is lost, which the sweep will mend."""
+
+    async def press(desk: Desk) -> Place:
+        append = desk.appends.begin(seat(1, "first"), None, first=True)
+        place = await append.word()
+        await _until_told(desk, "first")
+        return place
+
+    place = at_desk(press, redis_url="redis://127.0.0.1:9/0")
+
+    assert isinstance(place, Place)
