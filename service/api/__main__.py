@@ -4,6 +4,7 @@ import uvicorn
 
 from service import bootstrap, start
 from service.api import app
+from service.api.door import Door
 
 
 def main() -> None:
@@ -11,7 +12,7 @@ def main() -> None:
     with start.or_say_why():
         settings = start.configured()
         uvicorn.run(
-            app.create(bootstrap.wait_for_common(settings, "api", connections=10)),
+            Door(app.create(bootstrap.wait_for_common(settings, "api", connections=10))),
             host=settings.api_host,
             port=settings.api_port,
             log_config=None,

@@ -6,7 +6,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.bodies.form import encode
 from service.api.bodies.issuances import NewIssuance, issuance_view, receipt_view
 from service.api.problems import openapi_problems, problem
-from service.api.reading import Parts, parse_id, read_body
+from service.api.reading import JSON, Parts, parse_id, read_body
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
 from service.domain.request import State, records_ahead
@@ -24,9 +24,14 @@ async def ask(coupon_id: str, request: Request, api: Parts) -> Response:
     coupon = parse_id(coupon_id)
     body = await read_body(request, NewIssuance)
     fault = request.headers.get("fault") if api.settings.fault_injection else None
-    receipt = await api.acceptor.accept(coupon, body.user_id, fault)
-    headers = {"Location": f"/issuances/{receipt.request_id}"}
-    return Response(encode(receipt_view(receipt)), 202, headers, "application/json")
+    location, content = await take_place(api, coupon, body, fault)
+    return Response(content, 202, {"Location": location}, JSON)
+
+
+async def take_place(api: Api, coupon_id: int, body: NewIssuance, fault: str | None = None) -> tuple[str, bytes]:
+    """Where the answer will be, and what a 202 says."""
+    receipt = await api.acceptor.accept(coupon_id, body.user_id, fault)
+    return f"/issuances/{receipt.request_id}", encode(receipt_view(receipt))
 
 
 @router.get("/issuances/{request_id}", responses=openapi_problems(404, 503))

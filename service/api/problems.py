@@ -3,6 +3,7 @@
 import logging
 import math
 import secrets
+from functools import singledispatch
 from http import HTTPStatus
 from typing import Any
 
@@ -48,7 +49,15 @@ def problem(status: int, code: str, detail: str, headers: dict[str, str] | None 
     return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
 
 
-def refused(error: Refused) -> Response:
+@singledispatch
+def answer(error: Exception) -> Response:
+    """Any error as a problem details answer; one that nobody foresaw is logged."""
+    _log.error("a handler failed", exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The failure has been logged.")
+
+
+@answer.register
+def _refused(error: Refused) -> Response:
     """What the gate says, with the first request's Location or the time to wait."""
     status, detail = _REFUSED[error.code]
     headers = {}
@@ -59,7 +68,18 @@ def refused(error: Refused) -> Response:
     return problem(status, error.code, detail, headers)
 
 
-def unavailable(error: Unavailable) -> Response:
+@answer.register
+def _conflict(error: Conflict) -> Response:
+    return problem(HTTPStatus.CONFLICT, error.code, str(error))
+
+
+@answer.register
+def _missing(error: Missing) -> Response:
+    return problem(HTTPStatus.NOT_FOUND, error.code, str(error))
+
+
+@answer.register
+def _unavailable(error: Unavailable) -> Response:
     """503: nothing was decided; where the outcome is unknown, the repeat is safe."""
     headers = {"Retry-After": str(_UNAVAILABLE_SECONDS)}
     detail = f"{error.part} does not answer. Nothing is lost: the same request may be sent again."
@@ -67,43 +87,26 @@ def unavailable(error: Unavailable) -> Response:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers)
 
 
-def invalid(detail: str) -> Response:
+@answer.register
+def _invalid(error: Invalid) -> Response:
     """422: what was sent, not when, is at fault."""
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error))
+
+
+@answer.register
+def _http(error: HTTPException) -> Response:
+    code = HTTPStatus(error.status_code).name.lower()
+    return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
 
 
 def install(app: FastAPI) -> None:
     """Makes every error of the application a problem details answer."""
 
-    @app.exception_handler(Refused)
-    async def _refused(_: Request, error: Refused) -> Response:
-        return refused(error)
+    async def handle(_: Request, error: Exception) -> Response:
+        return answer(error)
 
-    @app.exception_handler(Conflict)
-    async def _conflict(_: Request, error: Conflict) -> Response:
-        return problem(HTTPStatus.CONFLICT, error.code, str(error))
-
-    @app.exception_handler(Missing)
-    async def _missing(_: Request, error: Missing) -> Response:
-        return problem(HTTPStatus.NOT_FOUND, error.code, str(error))
-
-    @app.exception_handler(Unavailable)
-    async def _unavailable(_: Request, error: Unavailable) -> Response:
-        return unavailable(error)
-
-    @app.exception_handler(Invalid)
-    async def _invalid(_: Request, error: Invalid) -> Response:
-        return invalid(str(error))
-
-    @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
-        code = HTTPStatus(error.status_code).name.lower()
-        return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> Response:
-        _log.error("a handler failed", exc_info=error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The failure has been logged.")
+    for kind in (Refused, Conflict, Missing, Unavailable, Invalid, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
 
 
 def openapi_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -7,13 +7,14 @@ from typing import Annotated, TypeVar, cast
 
 import msgspec
 from fastapi import Depends, HTTPException, Request
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from service.api.bodies.form import Body, decode
 from service.api.problems import Invalid
 from service.bootstrap import Api
 from service.domain.coupon import ID_MOST
 
+JSON = "application/json"
 BODY_BYTES_MOST = 16_384
 PAGE_MOST = 500
 BODY_SECONDS_MOST = 5.0
@@ -48,27 +49,38 @@ def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """The body, once its type, size, form and values are right; raises HTTPException 413 or 415, or Invalid."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise HTTPException(415, "The body must be sent as application/json.")
+    return await read_json(request.receive, kind)
+
+
+async def read_json(receive: Receive, kind: type[Body]) -> Body:
+    """The same for a body that is known to be sent as JSON."""
     try:
-        return decode(await _bounded(request), kind)
+        return decode(await _bounded(receive), kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Invalid(str(error)) from None
 
 
-async def _bounded(request: Request) -> bytes:
+async def _bounded(receive: Receive) -> bytes:
     """The body's bytes, which have to come within a few seconds; a caller who has gone gets no answer anyway."""
-    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS_MOST):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_BYTES_MOST:
-                    raise HTTPException(413, f"The body may have {BODY_BYTES_MOST} bytes.", {"Connection": "close"})
+            return await _whole(receive)
     except TimeoutError:
         raise HTTPException(408, "The body did not come in time.", {"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise HTTPException(400, "The body was cut off.", {"Connection": "close"}) from None
+
+
+async def _whole(receive: Receive) -> bytes:
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "The body was cut off.", {"Connection": "close"})
+        body += message.get("body", b"")
+        if len(body) > BODY_BYTES_MOST:
+            raise HTTPException(413, f"The body may have {BODY_BYTES_MOST} bytes.", {"Connection": "close"})
+        more = message.get("more_body", False)
     return bytes(body)
 
 
