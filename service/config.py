@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     )
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     api_port: int = Field(8000, ge=1, le=65535, description="port the API binds to")
+    api_processes: int = Field(1, ge=1, le=64, description="processes of the API that share its port")
     issuer_host: str = Field("127.0.0.1", description="address of the issuer's own readiness and metrics")
     issuer_port: int = Field(8001, ge=1, le=65535, description="port of the issuer's own readiness and metrics")
 

@@ -4,13 +4,14 @@ import asyncio
 from typing import NamedTuple
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from service.api.bodies.form import encode
 from service.api.reading import Parts
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
+from service.metrics import told
 from service.store.engine import answering
 from service.usecases import alerts
 from service.usecases.alerts import Alert
@@ -38,8 +39,8 @@ async def ready(api: Parts) -> Response:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics() -> Response:
-    """The process's numbers in Prometheus's text form."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    """The numbers of this process, or of all that share the port, in Prometheus's text form."""
+    return Response(await run_in_threadpool(told), media_type=CONTENT_TYPE_LATEST)
 
 
 def _kafka(api: Api) -> str | None:

@@ -1,0 +1,62 @@
+"""Serves the API on its port: in this process, or in several beneath it that share the port."""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from typing import Any
+
+import uvicorn
+
+from service import bootstrap, start
+from service.api import app
+from service.api.door import Door
+from service.config import Settings
+from service.metrics import SHARED
+
+
+def alone(settings: Settings) -> None:
+    """Serves until told to stop; raises Misconfigured."""
+    uvicorn.run(_application(settings), **_options(settings))
+
+
+def together(settings: Settings) -> None:
+    """Serves with as many processes as the settings say until told to stop; one that dies is started anew.
+
+    Each has clients of its own and is ready or not by itself. Raises Misconfigured.
+    """
+    bootstrap.wait_for_common(settings, "api").close()  # a fault is told once, before any process begins
+    with tempfile.TemporaryDirectory(prefix="coupons-api-") as numbers:
+        os.environ[SHARED] = numbers
+        name = f"{build.__module__}:{build.__name__}"
+        uvicorn.run(name, factory=True, workers=settings.api_processes, **_options(settings))
+
+
+def build() -> Door:
+    """The application of one of several processes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return _application(start.configured())
+
+
+def _end_with(parent: Any) -> None:
+    """A process whose parent was killed would hold the port against the parent's successor."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _application(settings: Settings) -> Door:
+    return Door(app.create(bootstrap.wait_for_common(settings, "api", connections=10)))
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "host": settings.api_host,
+        "port": settings.api_port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": 15,
+    }
