@@ -1,6 +1,5 @@
 """Reads what a caller sent, strictly: ids in one spelling, bodies of one type and a bounded size."""
 
-import asyncio
 import re
 from enum import StrEnum
 from typing import Annotated, TypeVar, cast
@@ -10,6 +9,7 @@ from fastapi import Depends, HTTPException, Request
 from starlette.types import Receive
 
 from service.api.bodies.form import Body, decode
+from service.api.patience import Patience
 from service.api.problems import Invalid
 from service.bootstrap import Api
 from service.domain.coupon import ID_MOST
@@ -18,6 +18,7 @@ JSON = "application/json"
 BODY_BYTES_MOST = 16_384
 PAGE_MOST = 500
 BODY_SECONDS_MOST = 5.0
+_PATIENCE = Patience(BODY_SECONDS_MOST)
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -65,8 +66,7 @@ async def read_json(receive: Receive, kind: type[Body]) -> Body:
 async def _bounded(receive: Receive) -> bytes:
     """The body's bytes, which have to come within a few seconds; a caller who has gone gets no answer anyway."""
     try:
-        async with asyncio.timeout(BODY_SECONDS_MOST):
-            return await _whole(receive)
+        return await _PATIENCE.wait(_whole(receive))
     except TimeoutError:
         raise HTTPException(408, "The body did not come in time.", {"Connection": "close"}) from None
 

@@ -10,6 +10,8 @@ from service.gate.answering import answering
 from service.gate.gather import Gatherer
 from service.gate.names import ADMIT, NOTE, PROGRESS, RELEASE, Verdict, offsets_key
 
+#: a call costs as much as the requests of two milliseconds
+_APART_SECONDS = 0.002
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
 _VERDICTS = {str(verdict): verdict for verdict in Verdict}
@@ -42,7 +44,7 @@ class Gate:
         self._admit = redis.register_script(ADMIT)
         self._release = redis.register_script(RELEASE)
         self._note = redis.register_script(NOTE)
-        self._admissions: Gatherer[Seat, Judged] = Gatherer("Redis", self._admit_many)
+        self._admissions: Gatherer[Seat, Judged] = Gatherer("Redis", self._admit_many, apart_seconds=_APART_SECONDS)
 
     def admit(self, seat: Seat) -> Awaitable[Judged]:
         """Takes the seat, or says why not."""

@@ -11,7 +11,10 @@ Answer = TypeVar("Answer")
 
 
 class Gatherer(Generic[Ask, Answer]):
-    """While one call is under way, further callers queue up and travel together in the next."""
+    """While one call is under way, further callers queue up and travel together in the next.
+
+    Calls begin at least `apart_seconds` after each other: so load makes them larger, and a lone caller never waits.
+    """
 
     def __init__(
         self,
@@ -20,11 +23,14 @@ class Gatherer(Generic[Ask, Answer]):
         *,
         at_once: int = 500,
         waiting_most: int = 20_000,
+        apart_seconds: float = 0,
     ) -> None:
         self._part = part
         self._call = call
         self._at_once = at_once
         self._waiting_most = waiting_most
+        self._apart_seconds = apart_seconds
+        self._next_at = 0.0
         self._waiting: list[tuple[Ask, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -39,7 +45,11 @@ class Gatherer(Generic[Ask, Answer]):
         return answer
 
     async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            if (pause := self._next_at - loop.time()) > 0:
+                await asyncio.sleep(pause)
+            self._next_at = loop.time() + self._apart_seconds
             batch, self._waiting = self._waiting[: self._at_once], self._waiting[self._at_once :]
             await self._answer(batch)
         self._task = None

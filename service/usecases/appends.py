@@ -14,6 +14,8 @@ from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome
 #: notes for the gate in one call, and waiting; above it the sweep settles them
 NOTES_AT_ONCE = 500
 NOTES_MOST = 20_000
+#: nobody waits for a note, so many share a call
+NOTES_GATHER_SECONDS = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +106,7 @@ class Appends:
     async def _note_all(self) -> None:
         try:
             while self._acknowledged:
+                await asyncio.sleep(NOTES_GATHER_SECONDS)
                 some, self._acknowledged = self._acknowledged[:NOTES_AT_ONCE], self._acknowledged[NOTES_AT_ONCE:]
                 await self._note_some(some)
         finally:
