@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from demo import run, signals
+from demo import run, sale, signals
 from stack.errors import StackError
 
 PLAIN_WIDTH = 120
@@ -20,7 +20,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False)
     signals.stop_as_ctrl_c()
     try:
-        with run.held(console, run.planned(chosen.users, chosen.coupons)) as holds:
+        with run.held(console, sale.planned(chosen.users, chosen.coupons)) as holds:
             if on_terminal:
                 _stay(console)
     except KeyboardInterrupt:

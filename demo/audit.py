@@ -9,11 +9,11 @@ from demo.coupons import Coupon
 from demo.history import Call, Outcome
 from demo.proof import Check
 from demo.receiver import Receiver
-from demo.sale import FAILS_ALWAYS, FAILS_ONCE, Ask
+from demo.sale import FAILS_ONCE, FAILS_THRICE, Ask
 from demo.view import Pending, Row
 
 #: what a request that was made to fail ends as, after how many attempts
-ENDS = {FAILS_ONCE: ("issued", 2), FAILS_ALWAYS: ("dead", 3)}
+ENDS = {FAILS_ONCE: ("issued", 2), FAILS_THRICE: ("dead", 3)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _failed_as_told(found: Findings) -> Check:
 
 
 def _dead_letters(found: Findings) -> Check:
-    exhausted = sum(1 for fault in found.faults.values() if fault == FAILS_ALWAYS)
+    exhausted = sum(1 for fault in found.faults.values() if fault == FAILS_THRICE)
     due = Counter(poison=found.malformed, exhausted=exhausted)
     return Check("demo", "each is a dead letter, nothing else", found.dead_letters == due, dict(found.dead_letters))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -25,17 +25,23 @@ class _Told(NamedTuple):
     body: bytes
 
 
-async def send(api_url: str, asks: Iterable[Ask], coupon_ids: Sequence[int], history: History) -> None:
-    """Sends all asks in their order, as many at a time as there are connections."""
-    left = iter(asks)
+async def send(api_url: str, stages: Iterable[Sequence[Ask]], coupon_ids: Sequence[int], history: History) -> None:
+    """Sends all asks, stage by stage, in their order, as many at a time as there are connections."""
+    async with _connected(api_url) as session:
+        for asks in stages:
+            await _stage(session, iter(asks), coupon_ids, history)
 
-    async def press(session: aiohttp.ClientSession) -> None:
+
+async def _stage(
+    session: aiohttp.ClientSession, left: Iterator[Ask], coupon_ids: Sequence[int], history: History
+) -> None:
+    async def press() -> None:
         for ask in left:
             history.add(await _ask(session, ask, coupon_ids[ask.offer]))
 
-    async with _connected(api_url) as session, asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
-            group.create_task(press(session))
+            group.create_task(press())
 
 
 def _connected(api_url: str) -> aiohttp.ClientSession:

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from random import Random
-from typing import NamedTuple
 
 from rich.console import Console
 
@@ -15,25 +13,11 @@ from demo.history import History, Outcome
 from demo.progress import Tick
 from demo.receiver import Receiver
 from demo.records import Outsider, springs
-from demo.sale import Ask
+from demo.sale import Sale
 from demo.view import Pending, View
 from stack.local import LocalStack
 
 FINAL_SECONDS = 60.0
-SEED = "first come, first served"  # the same sale each time
-
-
-class Sale(NamedTuple):
-    """What is to happen: coupons by their quantities, and who asks; the last user asks from outside."""
-
-    quantities: Sequence[int]
-    asks: Sequence[Ask]
-    outsider: int
-
-
-def planned(users: int, quantities: Sequence[int]) -> Sale:
-    """A sale of coupons of these quantities to so many users."""
-    return Sale(quantities, sale.asks(users, quantities, Random(SEED)), users + 1)
 
 
 @contextmanager
@@ -69,7 +53,7 @@ def _race(console: Console, plan: Sale, stack: LocalStack, ids: Sequence[int], v
     ):
         (home,) = outsider.append([sound])
         malformed = aside.submit(outsider.append_malformed, sound, home)
-        asyncio.run(client.send(stack.api_url, plan.asks, ids, history))
+        asyncio.run(client.send(stack.api_url, sale.stages(plan.asks), ids, history))
         return malformed.result()
 
 

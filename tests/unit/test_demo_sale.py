@@ -5,7 +5,20 @@ from random import Random
 
 import pytest
 
-from demo.sale import CONNECTIONS, FAULTS, REPEAT_WITHIN, TWICE, Ask, asks, offers
+from demo.sale import (
+    FAILS_ONCE,
+    FAILS_THRICE,
+    FEWEST,
+    ONCE,
+    REPEAT_WITHIN,
+    THRICE,
+    TWICE,
+    WAITLIST,
+    Ask,
+    asks,
+    offers,
+    stages,
+)
 
 QUANTITIES = (200, 1_000, 50)
 BIGGEST = 1
@@ -35,21 +48,47 @@ def test_most_ask_for_the_biggest(plan: list[Ask]) -> None:
     assert all(asked[at] > quantity for at, quantity in enumerate(QUANTITIES))
 
 
-def test_whoever_is_made_to_fail_asks_once_and_gets_a_seat_whatever_overtakes(plan: list[Ask]) -> None:
+def test_whoever_is_made_to_fail_asks_once_for_the_biggest(plan: list[Ask]) -> None:
     failing = [ask for ask in plan if ask.fault]
     times = Counter(ask.user_id for ask in plan)
-    rank = {ask.user_id: at for at, ask in enumerate(ask for ask in plan if ask.offer == BIGGEST)}
-    assert Counter(ask.fault for ask in failing) == Counter(FAULTS)
+    assert Counter(ask.fault for ask in failing) == {FAILS_ONCE: ONCE, FAILS_THRICE: THRICE}
     assert all(ask.offer == BIGGEST and times[ask.user_id] == 1 for ask in failing)
-    assert max(rank[ask.user_id] for ask in failing) + CONNECTIONS < QUANTITIES[BIGGEST]
+
+
+def test_the_last_seats_are_lost_and_whoever_asks_next_stands_behind_them(plan: list[Ask]) -> None:
+    before, last, behind = stages(plan)
+    seated = {ask.user_id for ask in before if ask.offer == BIGGEST}
+    the_outsiders = 1
+    assert {ask.fault for ask in last} == {FAILS_THRICE}
+    assert len(seated) + len(last) + the_outsiders == QUANTITIES[BIGGEST]
+    assert len({ask.user_id for ask in behind if ask.offer == BIGGEST} - seated) > WAITLIST >= THRICE
+
+
+def test_nobody_is_lost_or_moved_between_the_stages(plan: list[Ask]) -> None:
+    def calm(asks: list[Ask]) -> list[Ask]:
+        return [ask for ask in asks if ask.fault != FAILS_THRICE]
+
+    staged = [ask for stage in stages(plan) for ask in stage]
+    assert Counter(staged) == Counter(plan)
+    assert calm(staged) == calm(plan)
 
 
 def test_the_same_seed_is_the_same_sale() -> None:
     assert asks(500, QUANTITIES, Random("seed")) == asks(500, QUANTITIES, Random("seed"))
 
 
-def test_a_sale_too_small_for_failures_has_none() -> None:
-    assert not [ask for ask in asks(100, [10, 5], Random(1)) if ask.fault]
+@pytest.mark.parametrize(("users", "quantities"), [(100, [FEWEST - 1, 5]), (40, [36, 1]), (20, [50])])
+def test_a_sale_too_small_or_too_quiet_for_failures_has_none(users: int, quantities: list[int]) -> None:
+    plan = asks(users, quantities, Random(1))
+    assert not [ask for ask in plan if ask.fault]
+    assert stages(plan) == [plan]
+
+
+def test_in_a_small_sale_as_many_are_issued_at_once_as_fail() -> None:
+    before, last, _ = stages(asks(100, [FEWEST, 5], Random(1)))
+    seated = {ask for ask in before if ask.offer == 0}
+    assert Counter(ask.fault for ask in seated) == {None: 13, FAILS_ONCE: 13}
+    assert len(last) == THRICE
 
 
 def test_one_user_and_one_coupon_are_a_sale() -> None:
@@ -57,5 +96,5 @@ def test_one_user_and_one_coupon_are_a_sale() -> None:
 
 
 def test_only_the_biggest_coupon_has_a_waitlist_for_what_the_dead_give_up() -> None:
-    assert [offer.waitlist >= 3 for offer in offers(QUANTITIES)] == [False, True, False]
+    assert [offer.waitlist for offer in offers(QUANTITIES)] == [0, WAITLIST, 0]
     assert [offer.quantity for offer in offers(QUANTITIES)] == list(QUANTITIES)

@@ -10,7 +10,7 @@ from demo import audit, proof
 from demo.audit import Findings
 from demo.history import Call, Outcome
 from demo.receiver import Receiver
-from demo.sale import FAILS_ALWAYS, FAILS_ONCE, Ask
+from demo.sale import FAILS_ONCE, FAILS_THRICE, Ask
 from demo.table import percentile
 from demo.view import Pending, Row
 
@@ -34,7 +34,7 @@ def found() -> Findings:
     receiver = Receiver()
     receiver.told.update((row.request_id, row.state) for row in ROWS)
     return Findings(
-        asks=[Ask(1, 0), Ask(2, 0, FAILS_ONCE), Ask(3, 0, FAILS_ALWAYS)],
+        asks=[Ask(1, 0), Ask(2, 0, FAILS_ONCE), Ask(3, 0, FAILS_THRICE)],
         calls=[_call(1), _call(2), _call(3)],
         coupons=[],
         pending=NOTHING,
