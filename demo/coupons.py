@@ -1,4 +1,4 @@
-"""What the operator asks the API: to make a coupon, and how it stands."""
+"""What the operator asks the API about coupons: to make one, to add a seat, and how it stands."""
 
 import httpx
 import msgspec
@@ -15,6 +15,7 @@ class Coupon(msgspec.Struct, frozen=True):
     name: str
     quantity: int
     issued: int
+    standby: int
     remaining: int
 
 
@@ -22,6 +23,12 @@ def make(api_url: str, offer: Offer) -> Coupon:
     """Makes a coupon."""
     body = {"name": offer.name, "quantity": offer.quantity, "waitlist": offer.waitlist}
     return _read(httpx.post(f"{api_url}/coupons", json=body, timeout=ANSWER_SECONDS))
+
+
+def add_seat(api_url: str, coupon: Coupon) -> Coupon:
+    """Raises the quantity by one; the coupon as it is then."""
+    body = {"quantity": coupon.quantity + 1}
+    return _read(httpx.patch(f"{api_url}/coupons/{coupon.id}", json=body, timeout=ANSWER_SECONDS))
 
 
 def look(api_url: str, coupon_id: int) -> Coupon:

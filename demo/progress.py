@@ -38,7 +38,7 @@ def _bar(console: Console, what: str, now: Callable[[], Tick]) -> Iterator[None]
             done, total, text = now()
             progress.update(task, completed=done, total=total, text=text)
 
-        with _every(BAR_SECONDS, show):
+        with every(BAR_SECONDS, show):
             yield
 
 
@@ -48,12 +48,13 @@ def _lines(console: Console, what: str, now: Callable[[], Tick]) -> Iterator[Non
         done, total, text = now()
         console.print(f"{what} {done:,}/{total:,} · {text}")
 
-    with _every(LINE_SECONDS, show):
+    with every(LINE_SECONDS, show):
         yield
 
 
 @contextmanager
-def _every(seconds: float, show: Callable[[], None]) -> Iterator[None]:
+def every(seconds: float, show: Callable[[], None]) -> Iterator[None]:
+    """Calls it again and again as long as the block runs, and once more at the end."""
     ended = threading.Event()
 
     def run() -> None:

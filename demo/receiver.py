@@ -35,6 +35,10 @@ class Receiver:
             self._count({name.lower(): value for name, value in headers.items()}["webhook-id"], notice["data"])
             return HTTPStatus.NO_CONTENT
 
+    def heard(self, request_id: str) -> list[str]:
+        """The states that it was told of a request, in the order in which it first was."""
+        return [state for name, state in self.told if name == request_id]
+
     def _count(self, webhook_id: str, events: list[dict[str, str]]) -> None:
         if webhook_id in self.deliveries:
             self.repeats += 1

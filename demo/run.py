@@ -1,23 +1,19 @@
-"""The demo's steps in their order: the stack, the coupons, the race, the wait until all is final, the proof."""
+"""The demo's steps in their order: the stack, the coupons, the race, what became of it, a replay, the proof."""
 
-import asyncio
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console
 
-from demo import audit, client, coupons, ground, progress, proof, sale, table
-from demo.audit import Findings
-from demo.history import History, Outcome
-from demo.progress import Tick
+from demo import audit, coupons, desk, ground, pages, proof, race, sale, table, tale, verdict
+from demo.findings import Findings, Snapshot
+from demo.history import History
+from demo.proof import Check
 from demo.receiver import Receiver
-from demo.records import Outsider, springs
 from demo.sale import Sale
-from demo.view import Pending, View
+from demo.view import View
 from stack.local import LocalStack
-
-FINAL_SECONDS = 60.0
 
 
 @contextmanager
@@ -30,45 +26,40 @@ def held(console: Console, plan: Sale) -> Iterator[bool]:
         yield all(check.ok for check in checks)
 
 
-def _shown(console: Console, plan: Sale, stack: LocalStack, receiver: Receiver) -> list[proof.Check]:
-    ids = [coupons.make(stack.api_url, offer).id for offer in sale.offers(plan.quantities)]
-    with View(stack.database_url, stack.kafka_bootstrap_servers) as view:
-        with History(stack.directory / "history.jsonl") as history:
-            malformed = _race(console, plan, stack, ids, view, history)
-        pending, rows, letters = _settled(console, view), view.rows(), view.dead_letters()
-    made = [coupons.look(stack.api_url, coupon_id) for coupon_id in ids]
-    found = Findings(plan.asks, history.calls, made, pending, rows, letters, receiver, malformed, plan.outsider)
-    checks = [*proof.prove(stack.environment, history.path), *audit.checks(found)]
-    table.show(console, found, checks)
+def _shown(console: Console, plan: Sale, stack: LocalStack, receiver: Receiver) -> list[Check]:
+    with (
+        View(stack.database_url, stack.kafka_bootstrap_servers) as view,
+        History(stack.directory / "history.jsonl") as history,
+    ):
+        found = _sold(console, plan, stack, receiver, view, history)
+        table.show_sale(console, found)
+        found = _brought_back(console, plan, stack, view, found)
+    console.print(tale.told(found))
+    checks = [*proof.prove(stack.environment, history.path), *audit.checks(found), *verdict.checks(found)]
+    table.show_proof(console, checks)
     return checks
 
 
-def _race(console: Console, plan: Sale, stack: LocalStack, ids: Sequence[int], view: View, history: History) -> int:
-    """Sends everybody, and amidst them malformed records; gives the number of those."""
-    sound = springs(ids[sale.biggest(plan.quantities)], plan.outsider)
-    with (
-        Outsider(stack.kafka_bootstrap_servers) as outsider,
-        ThreadPoolExecutor(1) as aside,
-        progress.shown(console, "the race", lambda: _asked(history, view, len(plan.asks))),
-    ):
-        (home,) = outsider.append([sound])
-        malformed = aside.submit(outsider.append_malformed, sound, home)
-        asyncio.run(client.send(stack.api_url, sale.stages(plan.asks), ids, history))
-        return malformed.result()
+def _sold(
+    console: Console, plan: Sale, stack: LocalStack, receiver: Receiver, view: View, history: History
+) -> Findings:
+    """Holds the race; what became of it once all is final."""
+    ids = [coupons.make(stack.api_url, offer).id for offer in sale.offers(plan.quantities)]
+    with pages.watched(stack.api_url, view) as noted:
+        malformed = race.run(console, plan, stack, ids, view, history)
+        final = _settled(console, stack, view)
+    made = [coupons.look(stack.api_url, coupon_id) for coupon_id in ids]
+    return Findings(plan.asks, history.calls, noted, made, final, receiver, malformed, plan.outsider)
 
 
-def _asked(history: History, view: View, total: int) -> Tick:
-    accepted, refused, unknown = (history.counts[outcome] for outcome in Outcome)
-    text = f"accepted {accepted:,}, issued {view.issued():,}, refused {refused:,}, unknown {unknown:,}"
-    return Tick(history.counts.total(), total, text)
+def _brought_back(console: Console, plan: Sale, stack: LocalStack, view: View, found: Findings) -> Findings:
+    """Has the operator bring back one of those that failed until they were dead, where some were made to."""
+    if not found.faults:
+        return found
+    console.print("the operator brings a dead letter back", style="dim")
+    replay = desk.bring_back(stack.api_url, found.coupons[sale.biggest(plan.quantities)].id)
+    return replace(found, replay=replay, after=_settled(console, stack, view))
 
 
-def _settled(console: Console, view: View) -> Pending:
-    total = view.records()
-
-    def decided() -> Tick:
-        pending = view.pending()
-        return Tick(total - pending.records - pending.undecided, total, str(pending))
-
-    with progress.shown(console, "decided ", decided):
-        return view.settle(FINAL_SECONDS)
+def _settled(console: Console, stack: LocalStack, view: View) -> Snapshot:
+    return Snapshot(race.settled(console, view), view.rows(), desk.letters(stack.api_url))

@@ -1,4 +1,4 @@
-"""The tables at the end: the sale in numbers, coupon by coupon, and the proof."""
+"""The tables: the sale in numbers, coupon by coupon, and the proof."""
 
 import math
 from collections import Counter
@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from demo.audit import Findings
 from demo.coupons import Coupon
+from demo.findings import Findings
 from demo.history import Outcome
 from demo.proof import Check
 from demo.view import Row
@@ -21,9 +21,14 @@ WAIT = (
 )
 
 
-def show(console: Console, found: Findings, checks: Sequence[Check]) -> None:
-    """Prints everything, at last what failed."""
-    console.print(_sale(found), _coupons(found), Text(WAIT, "dim"), _proof(checks), sep="\n")
+def show_sale(console: Console, found: Findings) -> None:
+    """Prints what became of everybody."""
+    console.print(_sale(found), _coupons(found), Text(WAIT, "dim"), sep="\n")
+
+
+def show_proof(console: Console, checks: Sequence[Check]) -> None:
+    """Prints every check, at last what failed."""
+    console.print(_proof(checks))
     for check in checks:
         if not check.ok:
             console.print(f"FAILED: {check.promise} {check.what}: {_listed(check.numbers)}", style="red")
@@ -57,14 +62,16 @@ def _told(found: Findings) -> Iterator[tuple[str, str]]:
 
 def _decided(found: Findings) -> Iterator[tuple[str, str]]:
     """What became of it."""
-    states = Counter(row.state for row in found.rows)
+    rows = found.sale.rows
+    states = Counter(row.state for row in rows)
+    poison = sum(1 for letter in found.sale.letters if letter.code == "poison")
     notices = Counter(state for _, state in found.receiver.told.elements())
     posts = f"{len(found.receiver.deliveries)} verified POSTs and {found.receiver.repeats} repeats"
     yield "issued", f"{states['issued']:,}"
     yield "refused after a 202: the waitlist's end", f"{states['refused']:,}"
-    yield "retried (more than one attempt)", f"{sum(1 for row in found.rows if row.attempts > 1):,}"
+    yield "retried (more than one attempt)", f"{sum(1 for row in rows if row.attempts > 1):,}"
     yield "dead", f"{states['dead']:,}"
-    yield "poison records", f"{found.dead_letters['poison']:,}"
+    yield "poison records", f"{poison:,}"
     yield f"notified, in {posts}", f"{notices.total():,}"
     yield "  of these", _listed(notices)
     yield "wait p50 / p99, decided at the first attempt", _waits(found, lambda row: row.attempts == 1)
@@ -90,7 +97,7 @@ def _of(coupon: Coupon) -> Callable[[Row], bool]:
 def _waits(found: Findings, wanted: Callable[[Row], bool]) -> str:
     waits = [
         (row.decided_at.timestamp() - call.t0) * 1000
-        for row in found.rows
+        for row in found.sale.rows
         if row.decided_at and wanted(row) and (call := found.accepted.get(row.request_id))
     ]
     return " / ".join("–" if (wait := percentile(waits, share)) is None else f"{wait:,.0f}" for share in (0.5, 0.99))

@@ -1,7 +1,6 @@
 """The operator's view: what the database and the log say of themselves, read only."""
 
 import time
-from collections import Counter
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -21,8 +20,12 @@ class Row(NamedTuple):
     request_id: str
     user_id: int
     coupon_id: int
+    #: its place in line
+    offset: int
     state: str
     code: str | None
+    #: as which of its coupon it was issued
+    sequence: int | None
     attempts: int
     decided_at: datetime | None
 
@@ -90,13 +93,14 @@ class View:
 
     def rows(self) -> list[Row]:
         """Every decided request."""
-        query = f"SELECT {', '.join(Row._fields)} FROM requests"
+        columns = ", ".join(f'"{name}"' for name in Row._fields)
         with self._database.cursor(row_factory=class_row(Row)) as cursor:
-            return cursor.execute(query).fetchall()
+            return cursor.execute(f"SELECT {columns} FROM requests").fetchall()
 
-    def dead_letters(self) -> Counter[str]:
-        """The number of dead letters by code."""
-        return Counter(dict(self._database.execute("SELECT code, count(*) FROM dead_letters GROUP BY code").fetchall()))
+    def waiting(self) -> list[tuple[str, str]]:
+        """Request id and state of those that are held or on standby."""
+        query = "SELECT request_id, state FROM requests WHERE state IN ('retrying', 'standby')"
+        return self._database.execute(query).fetchall()
 
     def _one(self, query: str) -> tuple[int, ...]:
         row = self._database.execute(query).fetchone()
