@@ -37,18 +37,16 @@ class Tally:
     issued: int
     held: int
     standby: int
+    free: int
 
     @classmethod
     def of(cls, coupon: Coupon) -> "Tally":
-        return cls(coupon, coupon.issued, coupon.held, coupon.standby)
-
-    @property
-    def free(self) -> int:
-        return self.coupon.quantity - self.issued - self.held
+        return cls(coupon, coupon.issued, coupon.held, coupon.standby, coupon.remaining)
 
     def issue(self, request: Request) -> Outcome:
         self.issued += 1
-        return Outcome(request, State.ISSUED, sequence=self.issued)
+        self.free -= 1
+        return Outcome(request, State.ISSUED, None, self.issued)
 
     def wait(self, request: Request) -> Outcome:
         self.standby += 1
@@ -66,8 +64,11 @@ def decide(
     tallies = {coupon_id: Tally.of(coupon) for coupon_id, coupon in coupons.items()}
     outcomes = []
     for request in requests:
-        mine = known.setdefault((request.coupon_id, request.user_id), Known())
-        if request.request_id in mine.request_ids:
+        pair = request.coupon_id, request.user_id
+        mine = known.get(pair)
+        if mine is None:
+            mine = known[pair] = Known()
+        elif request.request_id in mine.request_ids:
             continue
         outcome = _decide_one(request, tallies.get(request.coupon_id), mine)
         mine.request_ids.add(request.request_id)

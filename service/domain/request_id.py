@@ -13,6 +13,8 @@ from service.domain.request import Place
 
 #: kind, coupon, user, milliseconds (high and low part of 48 bits), nonce: 29 bytes, big-endian
 _BODY = struct.Struct(">BqqHI6s")
+#: the body's beginning: kind, coupon, user
+_SUBJECT = struct.Struct(">Bqq")
 _MAC_BYTES = 16
 _TEXT_LENGTH = 60
 #: URL-safe base64 to plain; the plain alphabet's own two characters become invalid, so an id has one spelling
@@ -49,17 +51,29 @@ class RequestIds:
 
     def read(self, text: str) -> Claim | None:
         """What the id claims, or None when it was not made with one of the keys."""
-        try:
-            raw = a2b_base64(text.encode("ascii").translate(_PLAIN), strict_mode=True)
-        except ValueError:  # not ASCII, or not base64
+        body = self._proven(text.encode("ascii", "replace"))
+        if body is None:
             return None
-        return self._claim(raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]) if len(text) == _TEXT_LENGTH else None
+        kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
+        return Claim(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
 
-    def _claim(self, body: bytes, mac: bytes) -> Claim | None:
+    def was_minted_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
+        """Whether it is an id of ours, not a derived one, for this coupon and user."""
+        body = self._proven(text)
+        return body is not None and body.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
+
+    def _proven(self, text: bytes) -> bytes | None:
+        """The body of an id, or None when its MAC was not made with one of the keys."""
+        if len(text) != _TEXT_LENGTH:
+            return None
+        try:
+            raw = a2b_base64(text.translate(_PLAIN), strict_mode=True)
+        except ValueError:  # not base64
+            return None
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         for keyed in self._macs:
             if compare_digest(_mac(keyed, body), mac):
-                kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
-                return Claim(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
+                return body
         return None
 
     def _signed(self, kind: int, coupon_id: int, user_id: int, at_ms: int, nonce: bytes) -> str:

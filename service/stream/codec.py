@@ -1,14 +1,15 @@
 """The form of a record: what the report's Spring producer writes and what we write, to bytes and back."""
 
 import re
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated
 
 import msgspec
 
 from service.domain.coupon import ID_MOST
 from service.domain.fates import Fate, Poison, failure_of
 from service.domain.record import Fault, Raw, Record
-from service.domain.request import Place, Request
+from service.domain.request import Request
 from service.domain.request_id import RequestIds
 from service.stream.partitioner import partition_of
 
@@ -75,8 +76,7 @@ class Reader:
             raise Poison("the headers' names are not UTF-8")
         payload = _payload(raw.value)
         self._check_place(raw, payload.coupon_id)
-        headers = dict(raw.headers)
-        request_id, accepted = self._identity(headers.get(REQUEST_ID), raw, payload)
+        request_id, accepted = self._identity(dict(raw.headers).get(REQUEST_ID), raw, payload)
         request = Request(
             raw.place,
             payload.coupon_id,
@@ -86,25 +86,25 @@ class Reader:
             raw.appended_at_ms,
             accepted,
         )
-        return Record(raw, request, fault=self.fault(raw))
+        return Record(raw, request, None, self.fault(raw))
 
     def fault(self, raw: Raw) -> Fault | None:
         """The failure that the record asks for, where that is obeyed."""
-        header = dict(raw.headers).get(FAULT) if self._faults else None
+        if not self._faults:
+            return None
+        header = dict(raw.headers).get(FAULT)
         return parse_fault(header.decode("ascii", "replace")) if header else None
 
     def _check_place(self, raw: Raw, coupon_id: int) -> None:
-        if raw.key != key_of(coupon_id):
+        key, partition = _home(coupon_id, self._partitions)
+        if raw.key != key:
             raise Poison(f"the key is {raw.key!r}, the couponId is {coupon_id}")
-        if raw.place.partition != partition_of(coupon_id, self._partitions):
+        if raw.place.partition != partition:
             raise Poison(f"coupon {coupon_id} does not belong on partition {raw.place.partition}")
 
     def _identity(self, header: bytes | None, raw: Raw, payload: Payload) -> tuple[str, bool]:
-        if header is not None:
-            text = header.decode("ascii", "replace")
-            claim = self._ids.read(text)
-            if claim and not claim.foreign and claim[:2] == (payload.coupon_id, payload.user_id):
-                return text, True
+        if header is not None and self._ids.was_minted_for(header, payload.coupon_id, payload.user_id):
+            return header.decode("ascii"), True
         return self._ids.derive(raw.place, payload.coupon_id, payload.user_id, raw.appended_at_ms), False
 
 
@@ -116,6 +116,7 @@ def _payload(value: bytes | None) -> Payload:
     return _decode(value)
 
 
-def raw_of(partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Any, at_ms: int) -> Raw:
-    """A record's bytes as the client hands them out; `headers` is a list of pairs, or None."""
-    return Raw(Place(partition, offset), key, value, tuple(headers or ()), at_ms)
+@lru_cache(maxsize=65_536)
+def _home(coupon_id: int, partitions: int) -> tuple[bytes, int]:
+    """The key and the partition of a coupon's records."""
+    return key_of(coupon_id), partition_of(coupon_id, partitions)

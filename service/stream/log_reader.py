@@ -1,14 +1,16 @@
 """Reads a stretch of the log by hand: for the gate's repair and for the proof."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.record import Raw
+from service.domain.request import Place
 from service.stream import clients
-from service.stream.codec import UNREADABLE, raw_of
+from service.stream.codec import UNREADABLE
 from service.stream.topics import Topic
 
 _TIMEOUT_SECONDS = 5.0
@@ -77,14 +79,8 @@ def raw(message: Message) -> Raw:
     The client fails on header names that are not UTF-8; such headers are lost, the record is poison.
     """
     try:
-        headers = message.headers()
+        headers: Any = message.headers() or ()
     except (SystemError, UnicodeDecodeError):
-        headers = [UNREADABLE]
-    return raw_of(
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        headers,
-        message.timestamp()[1],
-    )
+        headers = (UNREADABLE,)
+    place = Place(message.partition() or 0, message.offset() or 0)
+    return Raw(place, message.key(), message.value(), tuple(headers), message.timestamp()[1])

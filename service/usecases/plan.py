@@ -85,18 +85,19 @@ class Plan:
 
 def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[Kind]:
     """Notices for what is final; the gate hears of seats that come back and of coupons that are gone."""
+    verdicts = {(outcome.state, outcome.code) for outcome in outcomes}
     kinds = set()
-    if notices and any(outcome.state in FINAL for outcome in outcomes):
+    if notices and any(state in FINAL for state, _ in verdicts):
         kinds.add(Kind.NOTIFY)
-    if any(_concerns_gate(outcome, coupons) for outcome in outcomes):
+    if any(frees_seat(state, code) for state, code in verdicts) or _last_issued(outcomes, coupons):
         kinds.add(Kind.GATE)
     return kinds
 
 
-def _concerns_gate(outcome: Outcome, coupons: Mapping[int, Coupon]) -> bool:
-    if outcome.state is State.ISSUED:
-        return (outcome.sequence or 0) >= coupons[outcome.request.coupon_id].quantity
-    return frees_seat(outcome.state, outcome.code)
+def _last_issued(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon]) -> bool:
+    """Whether some coupon's last one is among them."""
+    issued = {outcome.request.coupon_id: outcome.sequence for outcome in outcomes if outcome.sequence}
+    return any(sequence >= coupons[coupon_id].quantity for coupon_id, sequence in issued.items())
 
 
 def frees_seat(state: State, code: Code | None) -> bool:
