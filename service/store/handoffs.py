@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from service.store.arrays import bigints
+
 #: the most offsets of one row, and what a claim takes together: the decisions of one POST
 OFFSETS_AT_ONCE = 500
 
@@ -37,22 +39,32 @@ class Handoff(NamedTuple):
     attempts: int
 
 
+_INSERT = text(
+    "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
+    " SELECT kind, :log, partition, first_offset, last_offset, :at"
+    " FROM unnest(CAST(:kinds AS text[])) AS kinds(kind),"
+    "  unnest(CAST(:partitions AS bigint[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))"
+    "   AS pieces(partition, first_offset, last_offset) ORDER BY kind, partition, first_offset"
+)
+
+
 def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Range], decided_at: datetime) -> None:
     """One row for each kind and partition, or a few where a range is longer than what travels at once."""
-    rows = [
-        {"kind": kind.value, "log": log, "partition": r.partition, "first": r.first, "last": r.last, "at": decided_at}
-        for kind in kinds
-        for whole in ranges
-        for r in _pieces(whole)
-    ]
-    if rows:
-        tx.execute(
-            text(
-                "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
-                " VALUES (:kind, :log, :partition, :first, :last, :at)"
-            ),
-            rows,
-        )
+    names = [kind.value for kind in kinds]
+    if not names:
+        return
+    pieces = [piece for whole in ranges for piece in _pieces(whole)]
+    tx.execute(
+        _INSERT,
+        {
+            "kinds": names,
+            "log": log,
+            "partitions": bigints([piece.partition for piece in pieces]),
+            "firsts": bigints([piece.first for piece in pieces]),
+            "lasts": bigints([piece.last for piece in pieces]),
+            "at": decided_at,
+        },
+    )
 
 
 def _pieces(whole: Range) -> Iterator[Range]:

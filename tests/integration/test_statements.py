@@ -68,18 +68,18 @@ def test_a_poll_costs_the_same_whatever_it_holds(
     reader: Reader,
     ids: RequestIds,
 ) -> None:
-    """Step 4: as many statements for 500 requests as for one, for 20 coupons as for one; few, and one INSERT."""
-    all_ = [make_coupon(quantity=1000) for _ in range(40 * PARTITIONS)]
+    """Step 4: as many statements for 1,500 requests as for one, for 20 coupons as for one; few, one INSERT."""
+    all_ = [make_coupon(quantity=2000) for _ in range(40 * PARTITIONS)]
     same = [one for one in all_ if partition_of(one.id, PARTITIONS) == partition_of(all_[0].id, PARTITIONS)][:20]
     assert len(same) == 20
 
     one = cost(records(reader, ids, same[0].id, range(1, 2)))
-    many = cost(records(reader, ids, same[0].id, range(2, 502), first=1))
+    many = cost(records(reader, ids, same[0].id, range(2, 1502), first=1))
     wide = cost(
         [
             record
             for number, coupon in enumerate(same)
-            for record in records(reader, ids, coupon.id, range(1001, 1026), first=501 + 25 * number)
+            for record in records(reader, ids, coupon.id, range(3001, 3026), first=1501 + 25 * number)
         ]
     )
 
