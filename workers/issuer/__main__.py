@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 from contextlib import ExitStack
 from functools import partial
 
@@ -16,6 +17,8 @@ from workers.issuer.teller import Teller, celery_producer
 from workers.issuer.watch import Watch
 
 _TELL_SECONDS = 5.0
+#: one thread decides while another reads: an answer of the database is not to wait for long behind the reading
+_SWITCH_SECONDS = 0.0005
 
 
 def main() -> None:
@@ -45,6 +48,7 @@ def main() -> None:
         listener.start()
         watch.start()
         _spare_the_collector()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         loop.run()
 
 

@@ -1,10 +1,12 @@
 """Which partitions this issuer has, where it stands in each, and which wait to be placed at the database's offset."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+from service.domain.record import Record
+from service.domain.request import Place
 from service.stream.topics import Topic
 from workers.issuer.health import Health
 
@@ -14,9 +16,11 @@ _log = logging.getLogger(__name__)
 class Assignment:
     """Partitions are assigned paused; only `place`, with an offset from the database, lets them flow."""
 
-    def __init__(self, consumer: Consumer, health: Health) -> None:
+    def __init__(self, consumer: Consumer, health: Health, settle: Callable[[], None]) -> None:
+        """`settle` ends what is under way; it is called before a partition is given up."""
         self._consumer = consumer
         self._health = health
+        self._settle = settle
         #: next offset to decide, by partition that flows
         self.positions: dict[int, int] = {}
         #: partitions that are ours and paused until they are placed
@@ -27,6 +31,14 @@ class Assignment:
         self._consumer.subscribe(
             [Topic.ISSUE_COUPON], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
+
+    def flowing(self, records: Iterable[Record]) -> list[Record]:
+        """Those of the records that are still ours to decide: the others were read before a pause or a rebalance."""
+        return [record for record in records if self._flows(record.raw.place)]
+
+    def _flows(self, place: Place) -> bool:
+        position = self.positions.get(place.partition)
+        return position is not None and place.offset >= position
 
     def pause(self, partitions: Iterable[int], why: str) -> None:
         """Drops what was read of partitions; they wait to be placed anew."""
@@ -69,7 +81,8 @@ class Assignment:
             self._health.red(f"partition {at.partition}", "it waits for its offset from the database")
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        """Called between polls: nothing is under way, and what was read of these partitions is dropped."""
+        """What is under way ends first, so that a successor is placed behind it; what was read ahead is dropped."""
+        self._settle()
         _log.info("revoked: %s", sorted(at.partition for at in partitions))
         for at in partitions:
             self.positions.pop(at.partition, None)

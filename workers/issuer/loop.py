@@ -1,11 +1,11 @@
-"""Step 4: poll, issue, tell; the only place that moves offsets."""
+"""Step 4: poll, issue, tell; the only place that moves offsets. What comes next is read while a poll is written."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from service import crash
 from service.bootstrap import Common
@@ -24,6 +24,7 @@ from service.usecases.issue import Issuer
 from service.usecases.plan import Issued
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
+from workers.issuer.intake import Intake
 from workers.issuer.teller import Teller
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,11 @@ _BACKOFF_CEILING_SECONDS = 5.0
 
 
 class Loop:
-    """One thread, one consumer at a time; a system failure pauses, a restart begins at the database's offsets."""
+    """One consumer at a time; a system failure pauses, a restart begins at the database's offsets.
+
+    One thread reads and keeps the positions; a second one issues, a poll after the other. What was read while a poll
+    was written counts only once that poll's end is known: whatever its partitions lost is dropped then.
+    """
 
     def __init__(
         self, common: Common, connect: Callable[[], Consumer], issuer: Issuer, teller: Teller, health: Health
@@ -45,6 +50,8 @@ class Loop:
         self._issuer = issuer
         self._teller = teller
         self._health = health
+        self._issuing = ThreadPoolExecutor(1, "issuing")
+        self._under_way: tuple[list[Record], Future[Issued]] | None = None
         self._renew()
         self._stopping = False
         self._failures = 0
@@ -63,17 +70,23 @@ class Loop:
             except KafkaException as error:
                 _log.error("the consumer is replaced: %s", error)
                 self._health.red("issuer", str(error))
-                self._consumer.close()
+                self._leave()
                 time.sleep(_RENEW_SECONDS)
                 self._renew()
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leaves the group once the poll under way has ended."""
+        self._leave()
+        self._issuing.shutdown()
+
+    def _leave(self) -> None:
+        self._settle()
         self._consumer.close()
 
     def _renew(self) -> None:
         self._consumer = self._connect()
-        self._assignment = Assignment(self._consumer, self._health)
+        self._assignment = Assignment(self._consumer, self._health, self._settle)
+        self._intake = Intake(self._consumer, self._assignment, self._common.reader)
 
     def _follow(self) -> None:
         """Issues until stopped; raises KafkaException when the consumer has failed for good."""
@@ -81,67 +94,62 @@ class Loop:
         while not self._stopping:
             self._health.turned()
             self._place()
-            if records := self._poll():
-                self._issue(records)
+            records = self._poll()
+            if flowing := self._assignment.flowing(records):
+                self._begin(flowing)
             self._pass()
 
     def _poll(self) -> list[Record]:
-        """All that is there, or what comes first within a moment: a lone request is not kept waiting."""
-        first = self._consumer.poll(_IDLE_SECONDS)
-        if first is None:
-            return []
-        rest = self._consumer.consume(self._common.settings.poll_records - 1, timeout=0)
-        messages = [message for message in chain([first], rest) if self._is_record(message)]
-        return [self._common.reader.read(log_reader.raw(message)) for message in messages if self._flows(message)]
+        """All that is there, read while the poll before is written, and what came until that had ended."""
+        most = self._common.settings.poll_records
+        records = self._intake.take(most, _IDLE_SECONDS)
+        self._settle()
+        return records + self._intake.take(most - len(records), 0)
 
-    def _is_record(self, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return True
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
-            self._assignment.stop(message.partition() or 0, f"the database's offset is not in the log: {error.str()}")
-        elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
-            raise KafkaException(error)
-        else:
-            _log.warning("kafka: %s", error)
-        return False
+    def _begin(self, records: list[Record]) -> None:
+        positions = dict(self._assignment.positions)
+        self._under_way = records, self._issuing.submit(self._issue, records, positions)
 
-    def _flows(self, message: Message) -> bool:
-        """A rebalance within a poll takes partitions away: what was read of them belongs to another now."""
-        position = self._assignment.positions.get(message.partition() or 0)
-        return position is not None and (message.offset() or 0) >= position
-
-    def _issue(self, records: Sequence[Record]) -> None:
-        """Effect first, then the acknowledgements.
+    def _issue(self, records: Sequence[Record], positions: dict[int, int]) -> Issued:
+        """Effect first, then those who are told.
 
         Killed before the commit: another reads the same records. Killed after it: the database's offset is past them,
-        and the sweep finds what nobody was told of. Kafka's own offset only serves tools that show the lag.
+        and the sweep finds what nobody was told of.
         """
         began = time.monotonic()
-        try:
-            issued = self._issuer.issue(records, self._assignment.positions)
-        except Fenced as fenced:
-            self._without(fenced, records)
-            return
-        except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
-            self._trouble(records, error)
-            return
-        self._failures = 0
-        self._assignment.positions.update(issued.positions)
+        issued = self._issuer.issue(records, positions)
         self._teller.tell(issued)
         crash.reach(Point.ISSUER_TOLD)
-        self._commit(issued.positions)
         POLL_SECONDS.observe(time.monotonic() - began)
         POLL_RECORDS.observe(len(records))
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
+        return issued
+
+    def _settle(self) -> None:
+        """Waits for the poll under way and takes in what became of it; afterwards none is under way."""
+        while self._under_way:
+            records, ending = self._under_way
+            self._under_way = None
+            try:
+                self._take_in(ending.result())
+            except Fenced as fenced:
+                self._without(fenced, records)
+            except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
+                self._trouble(records, error)
+
+    def _take_in(self, issued: Issued) -> None:
+        """The positions are the database's; Kafka's own offset only serves tools that show the lag."""
+        self._failures = 0
+        self._assignment.positions.update(issued.positions)
+        self._commit(issued.positions)
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
         """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
         _log.warning("dropped: %s", fenced)
         self._assignment.pause(fenced.partitions, str(fenced))
-        if rest := [record for record in records if record.raw.place.partition not in fenced.partitions]:
-            self._issue(rest)
+        if rest := self._assignment.flowing(records):
+            self._begin(rest)
 
     def _trouble(self, records: Sequence[Record], error: Exception) -> None:
         """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
@@ -150,6 +158,8 @@ class Loop:
 
     def _place(self) -> None:
         """Places waiting partitions at the database's offsets, once the pause after a failure is over."""
+        if self._assignment.waiting:
+            self._settle()  # so that the positions which are told are the database's
         if not self._assignment.waiting or time.monotonic() < self._not_before:
             return
         try:

@@ -1,0 +1,92 @@
+"""The issuer reads the next poll while one is written: what was read ahead never outruns a poll that failed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Event
+
+import pytest
+from celery import Celery
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import Engine
+
+from service.bootstrap import Common
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.errors import Unavailable
+from service.domain.record import Record
+from service.gate.upkeep import Upkeep
+from service.stream import clients
+from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
+from service.usecases.issue import Issuer
+from service.usecases.plan import Issued
+from tests.builders import PARTITIONS
+from tests.integration.conftest import Ask
+from tests.log import Log
+from tests.waiting import eventually
+from workers.issuer.health import Health
+from workers.issuer.loop import Loop
+from workers.issuer.teller import Teller
+
+
+class Faltering(Issuer):
+    """Issues, but for its first poll: that one hangs until the test says so, and then fails as a system does."""
+
+    def __init__(self, store: Engine, log: int) -> None:
+        super().__init__(store, log, notices=False)
+        self.began, self.may_fail = Event(), Event()
+        #: the offset after its first poll
+        self.next_offset = 0
+
+    def issue(self, records: Sequence[Record], positions: Mapping[int, int]) -> Issued:
+        """The first poll fails."""
+        if not self.began.is_set():
+            self.next_offset = records[-1].raw.place.offset + 1
+            self.began.set()
+            assert self.may_fail.wait(30)
+            raise Unavailable("PostgreSQL", "it went away")
+        return super().issue(records, positions)
+
+
+@pytest.fixture
+def consumer(settings: Settings) -> Consumer:
+    """The issuer's consumer, which the loop closes."""
+    return clients.issuing_consumer(settings)
+
+
+@pytest.fixture
+def faltering(
+    settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep, consumer: Consumer
+) -> Iterator[Faltering]:
+    """An issuer at work, in threads of this process."""
+    common = Common(settings, store, log, reader, upkeep)
+    teller = Teller(Celery("tests", broker=settings.celery_broker_url, set_as_current=False), common)
+    issuer = Faltering(store, log)
+    with ExitStack() as opened:
+        loop = Loop(common, lambda: consumer, issuer, teller, Health())
+        opened.callback(teller.close, 5)
+        opened.callback(loop.close)
+        running = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
+        opened.callback(running.result)
+        opened.callback(loop.stop)
+        opened.callback(issuer.may_fail.set)
+        yield issuer
+
+
+def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
+    real_log: Log, make_coupon: Callable[..., Coupon], faltering: Faltering, consumer: Consumer, ask: Ask
+) -> None:
+    """P3, P4: the next poll was there already when the database went away; both are decided in their order."""
+    coupon = make_coupon(quantity=9)
+    at = TopicPartition(Topic.ISSUE_COUPON, partition_of(coupon.id, PARTITIONS))
+    real_log.ask(coupon.id, 1)
+    assert faltering.began.wait(30)
+    real_log.ask(coupon.id, 2)
+    eventually(lambda: consumer.position([at])[0].offset > faltering.next_offset)
+
+    faltering.may_fail.set()
+
+    query = 'SELECT user_id, sequence FROM requests ORDER BY "offset"'
+    assert eventually(lambda: len(rows := ask(query)) == 2 and rows) == [(1, 1), (2, 2)]
