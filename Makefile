@@ -36,7 +36,7 @@ broken: $(READY) ## take each guard out of a copy and see its test fail
 
 lock: $(READY) ## resolve the Python packages anew into the lock files
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group build $(LOCK) -o requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group bench --group build $(LOCK) -o requirements-dev.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
