@@ -1,0 +1,100 @@
+"""The report's consumer: `python -m benchmarks.comparators.to_be TOPIC LOG`; one message, one transaction.
+
+As its advocates would write it: one connection kept, every statement prepared, the coupon locked, duplicate and
+quantity checked under the lock, the row inserted, committed; the records' offsets follow once a fetch is done, as Spring
+Kafka's listener does by default. A refusal is a row too, as in our table.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import msgspec
+import psycopg
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from service.stream.codec import REQUEST_ID, Payload
+
+_AT_ONCE = 500  # what a poll of Spring Kafka's consumer brings at most
+_LOCK = "SELECT issued, quantity FROM coupons WHERE id = %s FOR NO KEY UPDATE"
+_HAS = (
+    "SELECT EXISTS (SELECT FROM requests WHERE coupon_id = %s AND user_id = %s"
+    " AND state IN ('issued', 'retrying', 'standby'))"
+)
+_INSERT = (
+    'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
+    " attempts, requested_at, decided_at)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 1, to_timestamp(%s / 1000.0), clock_timestamp())"
+)
+_decode = msgspec.json.Decoder(Payload).decode
+
+
+class Listener:
+    """Handles messages until told to stop."""
+
+    def __init__(self, database: "psycopg.Connection", log: int) -> None:
+        self._database = database
+        self._log = log
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Lets the message under way finish."""
+        self._stopping = True
+
+    def run(self, consumer: Consumer) -> None:
+        """Takes what there is, handles it one by one, then commits the offsets."""
+        while not self._stopping:
+            messages = consumer.consume(_AT_ONCE, timeout=0) or consumer.consume(1, timeout=0.5)
+            for message in messages:
+                assert not message.error(), message.error()
+                self._handle(message)
+            if messages:
+                consumer.commit(offsets=_ends(messages), asynchronous=True)
+
+    def _handle(self, message: Message) -> None:
+        payload = _decode(message.value() or b"")
+        with self._database.transaction():
+            state, code, sequence = self._decide(payload)
+            headers = dict(message.headers() or [])
+            place = (self._log, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
+            name = bytes(headers[REQUEST_ID] or b"").decode()
+            self._database.execute(_INSERT, (*place, name, state, code, sequence, payload.request_time_millis))
+
+    def _decide(self, payload: Payload) -> tuple[str, str | None, int | None]:
+        """State, code and sequence, under the coupon's lock."""
+        coupon = self._database.execute(_LOCK, [payload.coupon_id]).fetchone()
+        had = self._database.execute(_HAS, [payload.coupon_id, payload.user_id]).fetchone()
+        assert coupon and had
+        issued, quantity = coupon
+        if had[0]:
+            return "refused", "duplicate", None
+        return ("issued", None, issued + 1) if issued < quantity else ("refused", "sold_out", None)
+
+
+def _ends(messages: Sequence[Message]) -> list[TopicPartition]:
+    ends = {(message.topic(), message.partition()): message.offset() for message in messages}
+    return [TopicPartition(str(topic), partition or 0, (at or 0) + 1) for (topic, partition), at in ends.items()]
+
+
+def main() -> None:
+    """Consumes the topic from its beginning, in group `to_be`, until told to stop."""
+    topic, log = sys.argv[1], int(sys.argv[2])
+    settings = {
+        "bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"],
+        "group.id": "to_be",
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+    }
+    consumer = Consumer(settings)
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=0) as database:
+        listener = Listener(database, log)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: listener.stop())
+        consumer.subscribe([topic], on_assign=lambda *_: print("assigned", flush=True))
+        listener.run(consumer)
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()

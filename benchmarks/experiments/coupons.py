@@ -1,0 +1,108 @@
+"""One hot coupon and twenty cold ones: what those on other partitions wait, and those that share the hot one's."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import decided
+from benchmarks.experiments.acts import path
+from benchmarks.figures import Figures, in_milliseconds
+from benchmarks.ground import Ground, prepared
+from benchmarks.load.plan import Plan
+from benchmarks.load.pressing import press
+from benchmarks.records import Asked, minted, producer, shuffled
+from service.config import Settings
+from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
+
+_PARTITIONS = Settings.model_fields["topic_partitions"].default
+_COLD = 20
+_SOME = 1_000_000
+_TICK_SECONDS = 0.01
+
+
+class Size(NamedTuple):
+    """Requests per second on all cold coupons together and on the hot one, and for how long."""
+
+    cold_rate: float
+    hot_rate: float
+    seconds: float
+
+
+FULL, QUICK = Size(200, 5_000, 8), None
+
+
+def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
+    """Each round: the cold ones alone, then beside the hot one, whose requests another producer appends."""
+    with prepared(directory) as ground:
+        api = ground.api()
+        ground.issuer()
+        cold(ground, api, coupons(ground, _COLD), Size(size.cold_rate, 0, 1))
+        for _ in range(rounds):
+            hot, *others = coupons(ground, _COLD + 1)
+            alone = cold(ground, api, others, size)
+            with heating(ground, hot, size) as appended:
+                beside = cold(ground, api, coupons(ground, _COLD), size)
+            yield by_partition(alone, "alone", hot) | by_partition(beside, "beside", hot) | heat(ground, hot, appended)
+
+
+Waits = dict[int, list[float]]
+"""Seconds that each request waited, by coupon."""
+
+
+def coupons(ground: Ground, count: int) -> list[int]:
+    """New coupons of which there are enough for everyone."""
+    return [ground.coupon(_SOME) for _ in range(count)]
+
+
+def cold(ground: Ground, port: int, coupon_ids: Sequence[int], size: Size) -> Waits:
+    """Presses for every coupon in turn, at a constant rate."""
+    count = round(size.cold_rate * size.seconds)
+    pressed = press(Plan(port, [path(each) for each in coupon_ids], 1, count, rate=size.cold_rate))
+    query = f"SELECT {count} - count(*) FROM requests WHERE state = 'issued' AND coupon_id BETWEEN {min(coupon_ids)}"
+    decided.await_none(ground, "the cold ones issued", f"{query} AND {max(coupon_ids)}")
+    waits = decided.waits(ground, coupon_ids, 1, pressed)
+    return {each: waits[at :: len(coupon_ids)] for at, each in enumerate(coupon_ids)}
+
+
+@contextmanager
+def heating(ground: Ground, hot: int, size: Size) -> Iterator[list[Asked]]:
+    """Appends requests for the hot coupon at a constant rate while the block runs; gives those appended, once it ends."""
+    asked = list(minted(hot, shuffled(round(size.hot_rate * (size.seconds + 2)))))
+    appended: list[Asked] = []
+    over = threading.Event()
+    thread = threading.Thread(target=_heat, args=(ground, asked, size.hot_rate, appended, over))
+    thread.start()
+    try:
+        yield appended
+    finally:
+        over.set()
+        thread.join()
+
+
+def _heat(ground: Ground, asked: Sequence[Asked], rate: float, appended: list[Asked], over: threading.Event) -> None:
+    client, began = producer(ground.stack.kafka_bootstrap_servers), time.monotonic()
+    while not over.wait(_TICK_SECONDS):
+        due = asked[len(appended) : round((time.monotonic() - began) * rate)]
+        for one in due:
+            client.produce(Topic.ISSUE_COUPON, one.value, one.key, headers=one.headers)  # type: ignore[arg-type]
+        client.poll(0)
+        appended += due
+    client.flush(60)
+
+
+def heat(ground: Ground, hot: int, appended: Sequence[Asked]) -> dict[str, float]:
+    """How many requests the hot one had in the end."""
+    decided.await_issued(ground, hot, len(appended))
+    return {"hot_requests": len(appended)}
+
+
+def by_partition(waits: Waits, name: str, hot: int) -> dict[str, float]:
+    """Waits of those on the hot one's partition, and of the others."""
+    shared = partition_of(hot, _PARTITIONS)
+    sharing = [wait for each, some in waits.items() if partition_of(each, _PARTITIONS) == shared for wait in some]
+    others = [wait for each, some in waits.items() if partition_of(each, _PARTITIONS) != shared for wait in some]
+    return in_milliseconds(sharing, f"sharing_{name}_wait") | in_milliseconds(others, f"others_{name}_wait")

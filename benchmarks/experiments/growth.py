@@ -1,0 +1,98 @@
+"""Drains with ever more rows in the table: rate, look-ups, and the memory of the issuer, which is the same throughout."""
+
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import psycopg
+
+from benchmarks import cost, decided
+from benchmarks.experiments.acts import drain, new_log, warm
+from benchmarks.figures import Figures
+from benchmarks.ground import WEBHOOK, Ground, prepared
+from benchmarks.records import minted, shuffled
+
+_COUPON_ROWS = 100_000
+_LOOK_UPS = 500
+_FILL = (
+    'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, sequence, attempts,'
+    " requested_at, decided_at) SELECT %(log)s, 0, %(first)s + n, %(coupon)s,"
+    "  1 + mod(n * 7919, %(rows)s), lpad(%(coupon)s || '-' || n, 60, '0'), 'issued', n, 1, now(), now()"
+    " FROM generate_series(1, %(rows)s) AS n"
+)
+
+
+class Size(NamedTuple):
+    """Rows there are at each step, and requests of each drain."""
+
+    rows: tuple[int, ...]
+    requests: int
+
+
+FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), None
+
+
+def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
+    """One ground: filled step by step, with so many drains at each step; round n is the n-th of every step."""
+    with prepared(directory, **WEBHOOK) as ground:
+        api = ground.api()
+        ground.issuer()
+        warm(ground, "issuer-0", size.requests)
+        before = {"resident_mb_before": cost.resident_mb(ground, "issuer-0")}
+        steps = [step(ground, api, size.requests, rows, rounds) for rows in size.rows]
+        after = {"resident_mb_after": cost.resident_mb(ground, "issuer-0")}
+    for each in zip(*steps, strict=True):
+        yield {**before, **{name: value for found in each for name, value in found.items()}, **after}
+
+
+def step(ground: Ground, port: int, requests: int, rows: int, rounds: int) -> list[dict[str, float]]:
+    """So many drains onto a table of so many rows."""
+    fill(ground, rows)
+    return [one(ground, port, requests, rows) for _ in range(rounds)]
+
+
+def one(ground: Ground, port: int, requests: int, rows: int) -> dict[str, float]:
+    """A drain and some look-ups; an empty table is emptied again."""
+    coupon_id = ground.coupon(requests)
+    asked = list(minted(coupon_id, shuffled(requests)))
+    if not rows:
+        ground.clear()
+    drain(ground, "issuer-0", coupon_id, asked)
+    return {
+        f"rows_{rows}_per_second": decided.rate(ground, coupon_id),
+        f"rows_{rows}_look_up_ms": look_up_ms(port, [one.request_id for one in asked[:_LOOK_UPS]]),
+    }
+
+
+def fill(ground: Ground, rows: int) -> None:
+    """Fills the table up to so many rows, of earlier coupons; as the server itself inserts fastest."""
+    log = new_log(ground, "earlier")
+    with psycopg.connect(ground.stack.database_url, autocommit=True) as connection:
+        while (there := _rows(connection)) < rows:
+            values = {"log": log, "first": there, "coupon": ground.coupon(_COUPON_ROWS), "rows": _COUPON_ROWS}
+            connection.execute(_FILL, values)
+        connection.execute("VACUUM ANALYZE requests")
+        connection.execute("CHECKPOINT")
+
+
+def _rows(connection: "psycopg.Connection") -> int:
+    found = connection.execute("SELECT count(*) FROM requests").fetchone()
+    assert found
+    return int(found[0])
+
+
+def look_up_ms(port: int, request_ids: list[str]) -> float:
+    """Median milliseconds of `GET /issuances/{request_id}`, one after the other over one connection."""
+    connection = HTTPConnection("127.0.0.1", port)
+    spent = []
+    for request_id in request_ids:
+        began = time.perf_counter()
+        connection.request("GET", f"/issuances/{request_id}")
+        answer = connection.getresponse()
+        assert b'"issued"' in answer.read(), f"{request_id} was answered {answer.status}"
+        spent.append(time.perf_counter() - began)
+    connection.close()
+    return median(spent) * 1000

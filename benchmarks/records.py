@@ -1,0 +1,63 @@
+"""Requests as the API appends them, minted beforehand, so that appending costs next to nothing but the log's own work."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
+from typing import NamedTuple
+
+from confluent_kafka import Producer
+
+from benchmarks.ground import IDS
+from service.clock import now_ms
+from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
+from service.stream.topics import Topic
+
+_BATCH = 10_000
+_SETTINGS = {
+    "partitioner": "murmur2_random",
+    "enable.idempotence": True,
+    "linger.ms": 2,
+    "queue.buffering.max.messages": 1_000_000,
+}
+
+Headers = list[tuple[str, bytes]]
+
+
+class Asked(NamedTuple):
+    """A user's request, ready to be appended."""
+
+    user_id: int
+    request_id: str
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+def shuffled(count: int, first: int = 1) -> Sequence[int]:
+    """So many users, in no order and the same each time: rows do not arrive sorted by user."""
+    users = list(range(first, first + count))
+    Random(count).shuffle(users)
+    return users
+
+
+def minted(coupon_id: int, users: Iterable[int], fault: str | None = None) -> Iterator[Asked]:
+    """Each user's request for the coupon, with a request id of ours."""
+    key, more = key_of(coupon_id), [(FAULT, fault.encode())] if fault else []
+    for user_id in users:
+        at_ms = now_ms()
+        name = IDS.mint(coupon_id, user_id, at_ms)
+        yield Asked(user_id, name, key, encode(coupon_id, user_id, at_ms), [(REQUEST_ID, name.encode()), *more])
+
+
+def producer(bootstrap_servers: str) -> Producer:
+    """A producer with the API's own guarantees."""
+    return Producer({"bootstrap.servers": bootstrap_servers, **_SETTINGS})
+
+
+def append(bootstrap_servers: str, asked: Iterable[Asked], topic: str = Topic.ISSUE_COUPON) -> None:
+    """Appends all; returns once every record is acknowledged, raises AssertionError if one is not."""
+    client = producer(bootstrap_servers)
+    for number, one in enumerate(asked, 1):
+        client.produce(topic, one.value, one.key, headers=one.headers)  # type: ignore[arg-type]
+        if number % _BATCH == 0:
+            client.poll(0)
+    assert client.flush(60) == 0, "records were not acknowledged"

@@ -1,0 +1,48 @@
+"""The rows of the table of figures, for the terminal and the page alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.figures import Spread
+from benchmarks.results import Result
+from benchmarks.targets import Target
+
+NOT_MEASURED = "left out of this run"
+
+
+class Row(NamedTuple):
+    """A figure as text."""
+
+    what: str
+    bound: str
+    measured: str
+    verdict: str
+
+
+def rows(targets: Sequence[Target], results: Mapping[str, Result]) -> list[Row]:
+    """Each target's row; one whose experiment did not run says so."""
+    return [_row(target, results.get(target.experiment)) for target in targets]
+
+
+def _row(target: Target, result: Result | None) -> Row:
+    bound = f"{'≤' if target.at_most else '≥'} {target.bound:g}{target.unit}"
+    if result is None:
+        return Row(target.what, bound, "–", NOT_MEASURED)
+    measured = target.measured(result.rounds)
+    missed = target.missed_by(measured)
+    return Row(target.what, bound, text(measured, target.unit), f"missed by {missed:.0%}" if missed else "reached")
+
+
+def text(measured: Spread, unit: str = "") -> str:
+    """Median, with least and most where there was more than one round."""
+    middle = f"{number(measured.middle)}{unit}"
+    if measured.least == measured.most:
+        return middle
+    return f"{middle} ({number(measured.least)} – {number(measured.most)})"
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all before the point."""
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

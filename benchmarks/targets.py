@@ -1,0 +1,120 @@
+"""What the measurements are held against: each row a figure or a ratio of two, its bound, and whether that was reached."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.figures import Figures, Spread, ratios, spread
+
+
+class Target(NamedTuple):
+    """`over` ÷ `under`, or `over` alone, of one experiment's rounds; the median must be at least, or at most, the bound."""
+
+    what: str
+    experiment: str
+    over: str
+    under: str | None
+    bound: float
+    unit: str = "×"
+    at_most: bool = False
+
+    def measured(self, rounds: Sequence[Figures]) -> Spread:
+        """The spread over rounds."""
+        return spread(ratios(rounds, self.over, self.under))
+
+    def missed_by(self, measured: Spread) -> float:
+        """The part of the bound that the median falls short of, or exceeds it by; 0 when it is reached."""
+        short = (measured.middle - self.bound if self.at_most else self.bound - measured.middle) / self.bound
+        return max(0.0, short)
+
+
+PROMISED = (
+    Target(
+        "drain of one coupon's backlog, with outbox and offsets ÷ the bare insert limit",
+        "drain",
+        "ours_per_second",
+        "limit_insert_per_second",
+        0.6,
+    ),
+    Target("the same ÷ message by message", "drain", "ours_per_second", "to_be_per_second", 40),
+    Target(
+        "wait p50 of a burst of 1,000 on one coupon: scheduler, 5 s and chunk 100 ÷ ours",
+        "small_burst",
+        "as_is_wait_p50_ms",
+        "ours_wait_p50_ms",
+        100,
+    ),
+    Target(
+        "wait p50 of a burst of 10,000: scheduler, 5 s and all there is ÷ ours",
+        "burst",
+        "as_is_wait_p50_ms",
+        "ours_wait_p50_ms",
+        10,
+    ),
+    Target(
+        "accepted requests/s of one API process ÷ the same server answering a constant from FastAPI",
+        "accept",
+        "accepted_per_second",
+        "constant_per_second",
+        0.8,
+    ),
+    Target(
+        "wait (accept → issued) p99 at half of capacity", "accept", "half_wait_p99_ms", None, 100, " ms", at_most=True
+    ),
+    Target(
+        "throughput with 5 million rows ÷ with none",
+        "growth",
+        "rows_5000000_per_second",
+        "rows_0_per_second",
+        0.85,
+    ),
+)
+
+ALSO = (
+    Target(
+        "issuing while a worker delivers its notices ÷ without notices",
+        "notices",
+        "delivering_per_second",
+        "without_per_second",
+        0.8,
+    ),
+    Target(
+        "ten thousand failing requests ÷ the policy's delays",
+        "retries",
+        "retries_seconds",
+        "policy_seconds",
+        3,
+        at_most=True,
+    ),
+    Target(
+        "wait p99 of cold coupons on other partitions, beside a hot one ÷ alone",
+        "coupons",
+        "others_beside_wait_p99_ms",
+        "others_alone_wait_p99_ms",
+        2,
+        at_most=True,
+    ),
+    Target(
+        "wait p99 of cold coupons on the hot one's partition ÷ the hot one's",
+        "coupons",
+        "sharing_beside_wait_p99_ms",
+        "hot_wait_p99_ms",
+        1,
+        at_most=True,
+    ),
+    Target(
+        "memory of the issuer after a million messages ÷ before",
+        "growth",
+        "resident_mb_after",
+        "resident_mb_before",
+        1.1,
+        at_most=True,
+    ),
+    Target(
+        "look-up with 5 million rows ÷ with none",
+        "growth",
+        "rows_5000000_look_up_ms",
+        "rows_0_look_up_ms",
+        1.5,
+        at_most=True,
+    ),
+)
