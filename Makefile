@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit faults broken lock clean
+.PHONY: help demo up test check unit faults broken bench bench-quick lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 1
 
 broken: $(READY) ## take each guard out of a copy and see its test fail
 	$(BIN)/python -m tests.broken
+
+bench: $(READY) ## all measurements beside what is replaced, 25 minutes; BENCH='--publish' writes them into docs/
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-quick: $(READY) ## the same in three minutes, without the long ones
+	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 lock: $(READY) ## resolve the Python packages anew into the lock files
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock

@@ -1,9 +1,10 @@
 """When requests are due in an open model: at a constant rate, whatever became of those before them."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Arrivals(NamedTuple):
+@dataclass(frozen=True)
+class Arrivals:
     """So many requests at a constant rate per second, the first one at once.
 
     A wait is counted from the moment when its request was due. Were it counted from the moment when the request could

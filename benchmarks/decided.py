@@ -1,4 +1,4 @@
-"""What the database says of a round: how fast requests were decided, how long each waited, that no promise is broken."""
+"""What the database says of a round: how fast requests were decided, how long each waited, that promises are kept."""
 
 import time
 from collections.abc import Sequence
@@ -16,6 +16,10 @@ _RATE = text(
 )
 _COMMITTED = text(
     "SELECT user_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM requests"
+    " WHERE state = 'issued' AND coupon_id = ANY(:coupons)"
+)
+_IN_LINE = text(
+    "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - requested_at)::float8 FROM requests"
     " WHERE state = 'issued' AND coupon_id = ANY(:coupons)"
 )
 _ISSUED = text(
@@ -43,18 +47,28 @@ def check(ground: Ground, coupon_id: int, wanted: int) -> None:
     assert tuple(found) == (wanted, wanted, 1, wanted), f"issued, users, first, last: {tuple(found)}, not {wanted}"
 
 
+def committed(ground: Ground, coupon_ids: Sequence[int]) -> dict[int, float]:
+    """When each user's issuance was committed, in seconds since 1970."""
+    with ground.store.begin() as tx:
+        return dict(tx.execute(_COMMITTED, {"coupons": list(coupon_ids)}).tuples().all())
+
+
+def in_line(ground: Ground, coupon_ids: Sequence[int]) -> list[float]:
+    """Seconds from when the API took each issued request up, before it asked the gate, to the commit."""
+    with ground.store.begin() as tx:
+        return list(tx.execute(_IN_LINE, {"coupons": list(coupon_ids)}).scalars())
+
+
 def waits(ground: Ground, coupon_ids: Sequence[int], first_user: int, pressed: Pressed) -> list[float]:
     """Seconds from when each request was due to the commit of its issuance, in the order of the requests.
 
     Raises AssertionError if one is not issued.
     """
-    with ground.store.begin() as tx:
-        rows = tx.execute(_COMMITTED, {"coupons": list(coupon_ids)})
-        committed = {user_id: at for user_id, at in rows}
+    at = committed(ground, coupon_ids)
     users = range(first_user, first_user + len(pressed.due))
-    missing = [user for user in users if user not in committed]
+    missing = [user for user in users if user not in at]
     assert not missing, f"{len(missing)} accepted requests are not issued"
-    return [committed[user] - due for user, due in zip(users, pressed.due, strict=True)]
+    return [at[user] - due for user, due in zip(users, pressed.due, strict=True)]
 
 
 def await_none(ground: Ground, what: str, query: str, within_seconds: float = 120.0) -> float:

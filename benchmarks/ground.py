@@ -26,6 +26,7 @@ KEY = "benchmark-" * 3
 IDS = RequestIds([KEY.encode()])
 #: where notices would go: hand-offs are written, and where no worker runs they stay
 WEBHOOK = {"WEBHOOK_URL": "http://127.0.0.1:9/", "WEBHOOK_SECRET": f"whsec_{'A' * 43}="}
+_NOTHING: Mapping[str, str] = {}
 _DECISIONS = ("requests", "retries", "handoffs", "dead_letters", "dead_letter_actions")
 
 
@@ -81,7 +82,7 @@ class Ground:
             return coupons.create(tx, "a benchmark", quantity, 0, None, None).id
 
     def clear(self) -> None:
-        """Takes every decision away, and lets the database write down what it has, so that a round begins like the first.
+        """Takes every decision away and lets the database write down what it has: a round begins like the first.
 
         The offsets stay: the log goes on where it was.
         """
@@ -106,17 +107,17 @@ def await_that(condition: Callable[[], bool], what: str, within_seconds: float =
     deadline = time.monotonic() + within_seconds
     while not condition():
         assert time.monotonic() < deadline, f"after {within_seconds:.0f} s still not so: {what}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 @contextmanager
-def prepared(directory: Path, *, sampled: bool = False, **variables: str) -> Iterator[Ground]:
+def prepared(directory: Path, variables: Mapping[str, str] = _NOTHING, *, sampled: bool = False) -> Iterator[Ground]:
     """Empty parts; PostgreSQL also notes the moment of every commit, by which waits are measured.
 
     `sampled`: the Python processes run under `benchmarks.sampled`.
     """
     shutil.rmtree(directory, ignore_errors=True)
-    given = OWN | {"REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning"} | variables
+    given = {**OWN, "REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning", **variables}
     with LocalStack(directory, (*PARTS, "migrate"), given) as stack:
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
-from benchmarks.drain import drained, fill, ground
+from benchmarks import decided
+from benchmarks.ground import prepared
+from benchmarks.records import Asked, append, minted
 from service.usecases.history import Told
 
 _DIRECTORY = Path(".stack/proof")
@@ -21,18 +24,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     wanted = parser.parse_args().requests
-    with ground(_DIRECTORY) as (stack, store):
-        history = _DIRECTORY / "history"
-        _write(history, fill(stack, store, wanted))
-        stack.add_issuer("issuer-0")
-        drained(store, wanted, within_seconds=wanted / 2_000)
-        seconds, peak_mb = _prove(stack.environment, history)
+    with prepared(_DIRECTORY) as ground:
+        history, coupon_id = _DIRECTORY / "history", ground.coupon(wanted)
+        with history.open("wb") as lines:
+            asked = minted(coupon_id, range(1, wanted + 1))
+            append(ground.stack.kafka_bootstrap_servers, _noted(asked, coupon_id, lines))
+        ground.issuer()
+        decided.await_issued(ground, coupon_id, wanted, within_seconds=wanted / 2_000)
+        seconds, peak_mb = _prove(ground.stack.environment, history)
     print(f"{wanted} requests proved in {seconds:.0f} s, {wanted / seconds:,.0f}/s, with {peak_mb:.0f} MB at most")
 
 
-def _write(path: Path, told: Iterable[Told]) -> None:
-    with path.open("wb") as lines:
-        lines.writelines(msgspec.json.encode(one) + b"\n" for one in told)
+def _noted(asked: Iterable[Asked], coupon_id: int, lines: BinaryIO) -> Iterator[Asked]:
+    """Writes down what each user would be told, in passing."""
+    for one in asked:
+        told = Told(one.user_id, coupon_id, "accepted", request_id=one.request_id)
+        lines.write(msgspec.json.encode(told) + b"\n")
+        yield one
 
 
 def _prove(environment: Mapping[str, str], history: Path) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Requests as the API appends them, minted beforehand, so that appending costs next to nothing but the log's own work."""
+"""Requests as the API appends them, minted beforehand, so that appending costs little but the log's own work."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
@@ -16,10 +16,11 @@ _SETTINGS = {
     "partitioner": "murmur2_random",
     "enable.idempotence": True,
     "linger.ms": 2,
+    "log_level": 0,  # a coordinator that is still loading is asked again
     "queue.buffering.max.messages": 1_000_000,
 }
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class Asked(NamedTuple):
@@ -41,7 +42,8 @@ def shuffled(count: int, first: int = 1) -> Sequence[int]:
 
 def minted(coupon_id: int, users: Iterable[int], fault: str | None = None) -> Iterator[Asked]:
     """Each user's request for the coupon, with a request id of ours."""
-    key, more = key_of(coupon_id), [(FAULT, fault.encode())] if fault else []
+    key = key_of(coupon_id)
+    more: Headers = [(FAULT, fault.encode())] if fault else []
     for user_id in users:
         at_ms = now_ms()
         name = IDS.mint(coupon_id, user_id, at_ms)
@@ -55,9 +57,13 @@ def producer(bootstrap_servers: str) -> Producer:
 
 def append(bootstrap_servers: str, asked: Iterable[Asked], topic: str = Topic.ISSUE_COUPON) -> None:
     """Appends all; returns once every record is acknowledged, raises AssertionError if one is not."""
-    client = producer(bootstrap_servers)
+    send(producer(bootstrap_servers), asked, topic)
+
+
+def send(client: Producer, asked: Iterable[Asked], topic: str) -> None:
+    """The same with a client that is there already."""
     for number, one in enumerate(asked, 1):
-        client.produce(topic, one.value, one.key, headers=one.headers)  # type: ignore[arg-type]
+        client.produce(topic, one.value, one.key, headers=one.headers)
         if number % _BATCH == 0:
             client.poll(0)
     assert client.flush(60) == 0, "records were not acknowledged"

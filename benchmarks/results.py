@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +82,7 @@ def read_circumstances(directory: Path) -> Circumstances:
     return msgspec.json.decode((directory / "circumstances.json").read_bytes(), type=Circumstances)
 
 
-def _machine() -> Mapping[str, str]:
+def _machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),

@@ -1,8 +1,8 @@
-"""Runs a module and notes where its main thread is, five hundred times a second: `python -m benchmarks.sampled OUT MODULE …`.
+"""Runs a module and notes where its main thread is: `python -m benchmarks.sampled OUT MODULE …`.
 
-Samples by the place in our code and the library that it was in are counted from the beginning on and written as JSON
-every quarter of a second; who wants a stretch of time subtracts. The threads beside the main one are not looked at. It
-slows what it looks at by a few per cent, so no other figure is taken from such a run.
+Samples, five hundred a second, are counted by the place in our code and the library that it was in, from the
+beginning on, and written as JSON every quarter of a second; who wants a stretch of time subtracts. The threads beside
+the main one are not looked at. It slows what it looks at by a few per cent: no other figure is taken from such a run.
 """
 
 import json

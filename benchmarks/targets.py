@@ -1,4 +1,4 @@
-"""What the measurements are held against: each row a figure or a ratio of two, its bound, and whether that was reached."""
+"""What the measurements are held against: figures and ratios of two, their bounds, and what is missing to them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from benchmarks.figures import Figures, Spread, ratios, spread
 
 
 class Target(NamedTuple):
-    """`over` ÷ `under`, or `over` alone, of one experiment's rounds; the median must be at least, or at most, the bound."""
+    """`over` ÷ `under`, or `over` alone; its median over the rounds must be at least, or at most, the bound."""
 
     what: str
     experiment: str
@@ -96,7 +96,7 @@ ALSO = (
     Target(
         "wait p99 of cold coupons on the hot one's partition ÷ the hot one's",
         "coupons",
-        "sharing_beside_wait_p99_ms",
+        "sharing_in_line_p99_ms",
         "hot_wait_p99_ms",
         1,
         at_most=True,

@@ -1,1 +1,1 @@
-"""What this project replaces, written as its advocates would, on the same tables; and a server that answers a constant."""
+"""What this project replaces, as its advocates would write it, on the same tables; and a server with a constant."""

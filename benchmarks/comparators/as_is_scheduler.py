@@ -1,8 +1,8 @@
 """The replaced system's scheduler: `python -m benchmarks.comparators.as_is_scheduler SECONDS CHUNK LOG`.
 
-It wakes at every multiple of so many seconds, looks at every queue, and issues a chunk of each in one transaction; chunk
-0 takes all there is. As its advocates would write it: one connection kept, statements prepared, one INSERT for the whole
-chunk, and a queue's members leave it only after the commit.
+It wakes at every multiple of so many seconds, looks at every queue, and issues a chunk of each in one transaction;
+chunk 0 takes all there is. As its advocates would write it: one connection kept, statements prepared, one INSERT for
+the whole chunk, and a queue's members leave it only after the commit.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from threading import Event
+from typing import Any
 
 import psycopg
 from redis import Redis
@@ -33,7 +34,7 @@ _INSERT = (
 def issue_chunks(redis: "Redis", database: "psycopg.Connection", log: int, chunk: int) -> None:
     """One chunk of every queue that has somebody waiting."""
     for coupon_id in map(int, redis.smembers(COUPONS)):
-        waiting = redis.zrange(queue_key(coupon_id), 0, chunk - 1, withscores=True)
+        waiting: Any = redis.zrange(queue_key(coupon_id), 0, chunk - 1, withscores=True)
         if waiting:
             users = [int(user) for user, _ in waiting]
             _issue(database, log, coupon_id, users, [at_ms for _, at_ms in waiting])

@@ -1,14 +1,15 @@
 """The report's consumer: `python -m benchmarks.comparators.to_be TOPIC LOG`; one message, one transaction.
 
 As its advocates would write it: one connection kept, every statement prepared, the coupon locked, duplicate and
-quantity checked under the lock, the row inserted, committed; the records' offsets follow once a fetch is done, as Spring
-Kafka's listener does by default. A refusal is a row too, as in our table.
+quantity checked under the lock, the row inserted, committed; the records' offsets follow once a fetch is done, as
+Spring Kafka's listener does by default. A refusal is a row too, as in our table.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 import psycopg
@@ -58,14 +59,15 @@ class Listener:
             state, code, sequence = self._decide(payload)
             headers = dict(message.headers() or [])
             place = (self._log, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
-            name = bytes(headers[REQUEST_ID] or b"").decode()
+            name = cast(bytes, headers[REQUEST_ID]).decode()
             self._database.execute(_INSERT, (*place, name, state, code, sequence, payload.request_time_millis))
 
     def _decide(self, payload: Payload) -> tuple[str, str | None, int | None]:
         """State, code and sequence, under the coupon's lock."""
         coupon = self._database.execute(_LOCK, [payload.coupon_id]).fetchone()
         had = self._database.execute(_HAS, [payload.coupon_id, payload.user_id]).fetchone()
-        assert coupon and had
+        assert coupon
+        assert had
         issued, quantity = coupon
         if had[0]:
             return "refused", "duplicate", None

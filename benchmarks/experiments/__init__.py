@@ -1,1 +1,1 @@
-"""The experiments: each module says its sizes and yields the figures of one round after another from one fresh ground."""
+"""The experiments: each module says its sizes and yields the figures of round after round, from fresh ground."""

@@ -76,7 +76,7 @@ def queue_for(ground: Ground, coupon_id: int, quantity: int) -> None:
 
 
 def until_phase(period_seconds: float, number: int, of: int) -> None:
-    """Sleeps until a moment within the scheduler's period: rounds are spread over it evenly, so that luck plays no part."""
+    """Sleeps until a moment of the scheduler's period; rounds are spread over it evenly, so that luck plays no part."""
     wanted = period_seconds * (number + 0.5) / of
     time.sleep((wanted - time.time()) % period_seconds)
 

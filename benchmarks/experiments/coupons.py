@@ -1,9 +1,6 @@
 """One hot coupon and twenty cold ones: what those on other partitions wait, and those that share the hot one's."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +10,15 @@ from benchmarks.figures import Figures, in_milliseconds
 from benchmarks.ground import Ground, prepared
 from benchmarks.load.plan import Plan
 from benchmarks.load.pressing import press
-from benchmarks.records import Asked, minted, producer, shuffled
+from benchmarks.pacing import Appended, paced
 from service.config import Settings
 from service.stream.partitioner import partition_of
-from service.stream.topics import Topic
 
 _PARTITIONS = Settings.model_fields["topic_partitions"].default
 _COLD = 20
 _SOME = 1_000_000
-_TICK_SECONDS = 0.01
+#: until the generator has begun
+_STARTING_SECONDS = 4.0
 
 
 class Size(NamedTuple):
@@ -44,9 +41,10 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         for _ in range(rounds):
             hot, *others = coupons(ground, _COLD + 1)
             alone = cold(ground, api, others, size)
-            with heating(ground, hot, size) as appended:
+            with paced(ground, hot, size.hot_rate, size.seconds + _STARTING_SECONDS) as appended:
                 beside = cold(ground, api, coupons(ground, _COLD), size)
-            yield by_partition(alone, "alone", hot) | by_partition(beside, "beside", hot) | heat(ground, hot, appended)
+            found = by_partition(alone, "alone", hot) | by_partition(beside, "beside", hot)
+            yield found | in_line(ground, hot, list(beside)) | heat(ground, hot, appended)
 
 
 Waits = dict[int, list[float]]
@@ -68,36 +66,18 @@ def cold(ground: Ground, port: int, coupon_ids: Sequence[int], size: Size) -> Wa
     return {each: waits[at :: len(coupon_ids)] for at, each in enumerate(coupon_ids)}
 
 
-@contextmanager
-def heating(ground: Ground, hot: int, size: Size) -> Iterator[list[Asked]]:
-    """Appends requests for the hot coupon at a constant rate while the block runs; gives those appended, once it ends."""
-    asked = list(minted(hot, shuffled(round(size.hot_rate * (size.seconds + 2)))))
-    appended: list[Asked] = []
-    over = threading.Event()
-    thread = threading.Thread(target=_heat, args=(ground, asked, size.hot_rate, appended, over))
-    thread.start()
-    try:
-        yield appended
-    finally:
-        over.set()
-        thread.join()
+def in_line(ground: Ground, hot: int, coupon_ids: Sequence[int]) -> dict[str, float]:
+    """What those on the hot one's partition waited as the hot one's did: without the way to the API."""
+    sharing = [each for each in coupon_ids if partition_of(each, _PARTITIONS) == partition_of(hot, _PARTITIONS)]
+    return in_milliseconds(decided.in_line(ground, sharing), "sharing_in_line")
 
 
-def _heat(ground: Ground, asked: Sequence[Asked], rate: float, appended: list[Asked], over: threading.Event) -> None:
-    client, began = producer(ground.stack.kafka_bootstrap_servers), time.monotonic()
-    while not over.wait(_TICK_SECONDS):
-        due = asked[len(appended) : round((time.monotonic() - began) * rate)]
-        for one in due:
-            client.produce(Topic.ISSUE_COUPON, one.value, one.key, headers=one.headers)  # type: ignore[arg-type]
-        client.poll(0)
-        appended += due
-    client.flush(60)
-
-
-def heat(ground: Ground, hot: int, appended: Sequence[Asked]) -> dict[str, float]:
-    """How many requests the hot one had in the end."""
+def heat(ground: Ground, hot: int, appended: Appended) -> dict[str, float]:
+    """How many requests the hot one had in the end, and what they waited from being appended."""
     decided.await_issued(ground, hot, len(appended))
-    return {"hot_requests": len(appended)}
+    committed = decided.committed(ground, [hot])
+    waits = [committed[user_id] - at for user_id, at in appended]
+    return {"hot_requests": len(appended), **in_milliseconds(waits, "hot_wait")}
 
 
 def by_partition(waits: Waits, name: str, hot: int) -> dict[str, float]:

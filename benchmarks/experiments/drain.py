@@ -26,7 +26,7 @@ FULL, QUICK = Size(100_000, 5_000), Size(40_000, 1_500)
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """Each round: the issuer, then the limit with the same rows, then message by message."""
-    with prepared(directory, **WEBHOOK) as ground:
+    with prepared(directory, WEBHOOK) as ground:
         ground.issuer()
         start_to_be(ground)
         warm(ground, "issuer-0")

@@ -1,4 +1,4 @@
-"""Drains with ever more rows in the table: rate, look-ups, and the memory of the issuer, which is the same throughout."""
+"""Drains with ever more rows in the table: rate, look-ups, and the memory of the issuer, the same one throughout."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), None
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """One ground: filled step by step, with so many drains at each step; round n is the n-th of every step."""
-    with prepared(directory, **WEBHOOK) as ground:
+    with prepared(directory, WEBHOOK) as ground:
         api = ground.api()
         ground.issuer()
         warm(ground, "issuer-0", size.requests)

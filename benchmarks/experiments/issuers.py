@@ -26,7 +26,7 @@ FULL, QUICK = Size(120_000), None
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """The rounds of one issuer come first: were the second to go, its partitions would have to be given back."""
-    with prepared(directory, **WEBHOOK) as ground:
+    with prepared(directory, WEBHOOK) as ground:
         ground.issuer(_FIRST)
         warm(ground, _FIRST, size.requests // _COUPONS)
         alone = [drained(ground, [_FIRST], size.requests) for _ in range(rounds)]

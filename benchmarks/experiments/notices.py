@@ -1,4 +1,4 @@
-"""What telling users costs the issuer: without notices, with their outbox rows alone, and with a worker that delivers."""
+"""What telling users costs the issuer: without notices, with their outbox rows, and with a worker that delivers."""
 
 import subprocess
 import sys
@@ -12,20 +12,24 @@ from benchmarks import decided
 from benchmarks.experiments.acts import drain, warm
 from benchmarks.figures import Figures
 from benchmarks.ground import WEBHOOK, Ground, prepared
+from benchmarks.pacing import paced
 from benchmarks.records import minted, shuffled
 from stack.parts.surroundings import ROOT
 
 _WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM handoffs WHERE kind = 'notify'"
 _SETTLED_SECONDS = 300.0
+_WITHOUT_END = 10_000_000
 
 
 class Size(NamedTuple):
-    """Requests of a round."""
+    """Requests of a drain; then so many decisions a second for so long."""
 
     requests: int
+    rate: float
+    seconds: float
 
 
-FULL, QUICK = Size(60_000), None
+FULL, QUICK = Size(60_000, 3_000, 10), None
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
@@ -39,18 +43,18 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
 
 
 def _drains(directory: Path, variables: dict[str, str], size: Size, rounds: int) -> list[float]:
-    with prepared(directory, **variables) as ground:
+    with prepared(directory, variables) as ground:
         ground.issuer()
         warm(ground, "issuer-0")
         return [_drain(ground, size.requests) for _ in range(rounds)]
 
 
 def _delivered(directory: Path, variables: dict[str, str], size: Size, rounds: int) -> list[dict[str, float]]:
-    with prepared(directory, **variables) as ground:
+    with prepared(directory, variables) as ground:
         ground.issuer()
         ground.worker()
         warm(ground, "issuer-0")
-        return [_deliver(ground, size.requests) for _ in range(rounds)]
+        return [_deliver(ground, size.requests) | _keep_up(ground, size) for _ in range(rounds)]
 
 
 def _drain(ground: Ground, requests: int) -> float:
@@ -67,6 +71,18 @@ def _deliver(ground: Ground, requests: int) -> dict[str, float]:
     decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
     seconds = time.monotonic() - began
     return {"delivering_per_second": rate, "notices_left": left, "notices_left_per_second": left / max(seconds, 0.05)}
+
+
+def _keep_up(ground: Ground, size: Size) -> dict[str, float]:
+    """Notices that wait after half of the time and at its end, while requests come at a constant rate."""
+    coupon_id, half = ground.coupon(_WITHOUT_END), size.seconds / 2
+    waiting = []
+    with paced(ground, coupon_id, size.rate, size.seconds + half):
+        for _ in range(2):
+            time.sleep(half)
+            waiting.append(ground.count(_WAITING))
+    decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
+    return {"paced_per_second": size.rate, "paced_waiting_at_half": waiting[0], "paced_waiting_at_end": waiting[1]}
 
 
 @contextmanager

@@ -34,7 +34,7 @@ FULL, QUICK = Size(200_000, 5_000, 6), None
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """A round gives the shares of the places where each part's main thread was, named `part place`."""
-    with prepared(directory, sampled=True, **WEBHOOK) as ground:
+    with prepared(directory, WEBHOOK, sampled=True) as ground:
         api, as_is = ground.api(), start_as_is(ground, PERIOD_SECONDS, 0)
         ground.issuer()
         start_to_be(ground)

@@ -1,4 +1,4 @@
-"""Ten thousand requests whose issuing fails every time: how long until all are given up, beside the policy's own delays."""
+"""Ten thousand requests whose issuing always fails: how long until all are given up, beside the policy's delays."""
 
 import time
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ FULL, QUICK = Size(10_000), None
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """Each round from the moment when the issuer may read them."""
-    with prepared(directory, FAULT_INJECTION="true") as ground:
+    with prepared(directory, {"FAULT_INJECTION": "true"}) as ground:
         ground.issuer()
         ground.worker()
         warm(ground, "issuer-0")

@@ -1,4 +1,4 @@
-"""Bursts of 1,000 and 10,000 on our API with the report's consumer behind it: what issuing one by one does to the wait."""
+"""Bursts of 1,000 and 10,000 on our API with the report's consumer behind it: what issuing one by one costs."""
 
 from collections.abc import Iterator
 from pathlib import Path

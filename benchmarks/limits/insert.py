@@ -80,8 +80,8 @@ def _forms(connection: "_CONNECTION", names: Sequence[str], place: tuple[object,
     return copied, arrays
 
 
-def _insert(columns: Iterable[tuple[str, str]]) -> sql.Composable:
-    arrays = sql.SQL(", ").join(sql.SQL(f"%s::{kind}[]") for _, kind in columns)  # type: ignore[arg-type]  # not typed in
+def _insert(columns: Iterable[tuple[str, str]]) -> sql.Composed:
+    arrays = sql.SQL(", ").join(sql.SQL(f"%s::{kind}[]") for _, kind in columns)
     return sql.SQL("INSERT INTO requests SELECT * FROM unnest({})").format(arrays)
 
 
@@ -110,5 +110,5 @@ def _copy(connection: "_CONNECTION", batch: Batch) -> None:
         into.write(batch.copied)
 
 
-def _execute(connection: "_CONNECTION", insert: sql.Composable, batch: Batch) -> None:
+def _execute(connection: "_CONNECTION", insert: sql.Composed, batch: Batch) -> None:
     connection.execute(insert, batch.arrays, prepare=True)

@@ -1,4 +1,4 @@
-"""Sends what a plan says over keep-alive connections, from one thread; request bytes are built before the clock runs."""
+"""Sends what a plan says over keep-alive connections, from one thread; the bytes are built before the clock runs."""
 
 import asyncio
 import resource
@@ -19,7 +19,7 @@ class Generator:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._arrivals = Arrivals(plan.rate, plan.requests) if plan.rate else None
-        self._requests = [_request(plan, number) for number in range(plan.requests)]
+        self._requests = [request(plan, number) for number in range(plan.requests)]
         self._due = [0.0] * plan.requests
         self._sent = [0.0] * plan.requests
         self._answered = [0.0] * plan.requests
@@ -102,7 +102,8 @@ class Generator:
         return Pressed(self._began + self._epoch, due, sent, answered, dict(self._statuses), cpu_seconds, wall_seconds)
 
 
-def _request(plan: Plan, number: int) -> bytes:
+def request(plan: Plan, number: int) -> bytes:
+    """The bytes of the request of this number."""
     body = b'{"user_id":%d}' % (plan.first_user + number)
     path = plan.paths[number % len(plan.paths)].encode()
     head = b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

@@ -13,12 +13,12 @@ _PROFILES = "profiles"
 _INTRODUCTION = """\
 # Measured, beside what it replaces
 
-This page is written by `python -m benchmarks --publish`; every figure is computed from the raw files beside it. All parts
-run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count, and both sides of
-each were measured in the same round. A figure is the median of the rounds, with the least and the most behind it.
+This page is written by `python -m benchmarks --publish`; every figure is computed from the raw files beside it. All
+parts run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count, and both
+sides of each were measured in the same round. A figure is the median of the rounds, with the least and the most.
 
 - **Scheduler** is the system that was replaced: a SortedSet for each coupon, filled by one Lua call of a FastAPI route,
-  emptied by a scheduler every 5 s, as it was (a chunk of 100 a coupon) and at its best (all there is, in one statement).
+  emptied by a scheduler every 5 s, as it was (a chunk of 100 a coupon) and at its best (all there is in one statement).
 - **Message by message** is the report's consumer in Python: one message, one transaction, behind our API.
 - **Bare insert limit**: the rows that the issuer wrote in the round, its transactions as they were cut, with the offset
   and one outbox row each, put back into the emptied tables from bytes made beforehand – by binary COPY or by an INSERT
@@ -48,7 +48,8 @@ def _lines(results: Mapping[str, Result], circumstances: Circumstances, folder: 
 
 def _circumstances(told: Circumstances) -> Iterator[str]:
     yield "## Where and how\n"
-    yield f"`{told.command}`, begun {told.began_at}, commit `{told.commit}`, load average before {told.load_average_before:g}.\n"
+    before = f"load average before {told.load_average_before:g}"
+    yield f"`{told.command}`, begun {told.began_at}, commit `{told.commit}`, {before}.\n"
     machine = ", ".join(f"{name} {value}" for name, value in told.machine.items())
     yield f"- machine: {machine}"
     yield f"- versions: {', '.join(f'{name} {value}' for name, value in told.versions.items())}\n"
@@ -76,7 +77,7 @@ def _profiles(result: Result | None) -> Iterator[str]:
     if result is None:
         return
     yield "## Where the time goes\n"
-    yield "Samples of each process's main thread under its experiment's load: the function, and the library it was in.\n"
+    yield "Samples of each process's main thread under load: the function, and the library it was in.\n"
     yield "| process | place | share |"
     yield "|---|---|---|"
     for name in result.rounds[0]:
@@ -95,7 +96,8 @@ def _everything(results: Mapping[str, Result], folder: str) -> Iterator[str]:
 def _figures(result: Result, folder: str) -> Iterator[str]:
     sizes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.size.items())
     yield f"### {result.what}\n"
-    yield f"[raw]({folder}/{result.experiment}.json), {len(result.rounds)} rounds, {sizes}, {result.seconds:.0f} s in all\n"
+    raw = f"[raw]({folder}/{result.experiment}.json)"
+    yield f"{raw}, {len(result.rounds)} rounds, {sizes}, {result.seconds:.0f} s in all\n"
     yield "| figure | median (least – most) |"
     yield "|---|---|"
     for name in result.rounds[0]:
