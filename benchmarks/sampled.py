@@ -19,6 +19,7 @@ from stack.files import write_atomically
 _EVERY_SECONDS = 0.002
 WRITTEN_EVERY_SECONDS = 0.25
 _ROOT = Path(__file__).parents[1]
+_STANDARD = Path(json.__file__).parents[1].name
 _OURS = ("service", "workers", "benchmarks")
 
 
@@ -46,9 +47,12 @@ def place(frame: FrameType | None) -> str:
 
 
 def _library(file: Path) -> str:
-    """A file's package: what stands below site-packages, or a module of the standard library."""
-    parts = file.parts
-    return parts[parts.index("site-packages") + 1] if "site-packages" in parts else file.stem
+    """A file's package or module: what stands below site-packages, or below the standard library's folder."""
+    parts = file.with_suffix("").parts
+    for folder in ("site-packages", _STANDARD):
+        if folder in parts:
+            return parts[parts.index(folder) + 1]
+    return file.stem
 
 
 def main() -> None:

@@ -39,43 +39,51 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         ground.issuer()
         start_to_be(ground)
         for _ in range(rounds):
-            shares: dict[str, float] = {}
-            with looking(ground, shares, "issuer-0"):
-                drained(ground, "issuer-0", size.issuer, Topic.ISSUE_COUPON)
-            with looking(ground, shares, "to_be"):
-                drained(ground, "to_be", size.comparator, TO_BE_TOPIC)
-            with looking(ground, shares, "as_is", "as_is_api"):
-                scheduled(ground, as_is, size.comparator)
-            with looking(ground, shares, "api"):
-                closed(api, ground.coupon(_WITHOUT_END), size.api_seconds)
-            yield shares
+            yield {
+                **drained(ground, "issuer-0", size.issuer, Topic.ISSUE_COUPON),
+                **drained(ground, "to_be", size.comparator, TO_BE_TOPIC),
+                **scheduled(ground, as_is, size.comparator),
+                **accepted(ground, api, size.api_seconds),
+            }
 
 
 @contextmanager
-def looking(ground: Ground, shares: dict[str, float], *parts: str) -> Iterator[None]:
-    """Adds where these parts were while the block ran."""
+def looking(ground: Ground, *parts: str) -> Iterator[dict[str, float]]:
+    """Gives where these parts were while the block ran; it is filled when the block has ended."""
+    shares: dict[str, float] = {}
+    time.sleep(2 * WRITTEN_EVERY_SECONDS)
     before = {part: seen(ground, part) for part in parts}
-    yield
+    yield shares
     for part in parts:
         found = seen(ground, part) - before[part]
-        for place, samples in found.most_common(_SHOWN):
-            shares[f"{part} {place}"] = samples / found.total()
+        shares |= {f"{part} {place}": samples / found.total() for place, samples in found.most_common(_SHOWN)}
 
 
 def seen(ground: Ground, part: str) -> Counter[str]:
-    """Samples until now, by place."""
-    time.sleep(2 * WRITTEN_EVERY_SECONDS)
+    """Samples until a moment ago, by place."""
     return Counter(msgspec.json.decode(ground.samples(part).read_bytes(), type=dict[str, int]))
 
 
-def drained(ground: Ground, part: str, requests: int, topic: str) -> None:
-    """A backlog of one coupon."""
+def drained(ground: Ground, part: str, requests: int, topic: str) -> dict[str, float]:
+    """A backlog of one coupon; while the part is held back it is not looked at either."""
     coupon_id = ground.coupon(requests)
-    drain(ground, part, coupon_id, minted(coupon_id, shuffled(requests)), topic)
+    asked = list(minted(coupon_id, shuffled(requests)))
+    with looking(ground, part) as shares:
+        drain(ground, part, coupon_id, asked, topic)
+    return shares
 
 
-def scheduled(ground: Ground, port: int, requests: int) -> None:
+def scheduled(ground: Ground, port: int, requests: int) -> dict[str, float]:
     """A burst on the replaced system."""
     coupon_id = ground.coupon(requests)
     queue_for(ground, coupon_id, requests)
-    burst(ground, port, coupon_id, requests)
+    with looking(ground, "as_is", "as_is_api") as shares:
+        burst(ground, port, coupon_id, requests)
+    return shares
+
+
+def accepted(ground: Ground, port: int, seconds: float) -> dict[str, float]:
+    """Presses on our API, with the issuer behind it."""
+    with looking(ground, "api") as shares:
+        closed(port, ground.coupon(_WITHOUT_END), seconds)
+    return shares

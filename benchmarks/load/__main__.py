@@ -16,6 +16,7 @@ def main() -> None:
     gc.disable()
     pressed = uvloop.run(Generator(plan).run())
     sys.stdout.buffer.write(msgspec.json.encode(pressed))
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

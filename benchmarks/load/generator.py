@@ -34,11 +34,11 @@ class Generator:
         connections = [await self._connect() for _ in range(self._plan.connections)]
         self._free.extend(connections)
         used = _cpu_seconds()
-        self._epoch = time.time() - self._loop.time()
-        self._began = self._loop.time()
+        self._epoch = time.time() - time.monotonic()
+        self._began = time.monotonic()
         self._tick()
         await self._ended
-        wall, cpu = self._loop.time() - self._began, _cpu_seconds() - used
+        wall, cpu = time.monotonic() - self._began, _cpu_seconds() - used
         for connection in connections:
             connection.close()
         return self._pressed(cpu, wall)
@@ -51,11 +51,12 @@ class Generator:
 
     def _tick(self) -> None:
         """Releases what is due by now, and comes back until all is."""
-        elapsed = self._loop.time() - self._began
+        elapsed = time.monotonic() - self._began
         if self._arrivals:
             self._released = self._arrivals.due_by(elapsed)
             if self._released < self._plan.requests:
-                self._loop.call_later(_TICK_SECONDS, self._tick)
+                wait = self._arrivals.due_at(self._released) - elapsed
+                self._loop.call_later(max(wait, _TICK_SECONDS), self._tick)
         elif self._plan.seconds is not None and elapsed >= self._plan.seconds:
             self._released = self._next
         else:
@@ -71,13 +72,13 @@ class Generator:
 
     def _send(self, connection: Connection) -> None:
         number, self._next = self._next, self._next + 1
-        now = self._loop.time()
+        now = time.monotonic()
         self._sent[number] = now
         self._due[number] = self._began + self._arrivals.due_at(number) if self._arrivals else now
         connection.send(number, self._requests[number])
 
     def _on_answer(self, connection: Connection, status: int) -> None:
-        self._answered[connection.number] = self._loop.time()
+        self._answered[connection.number] = time.monotonic()
         self._statuses[status] += 1
         self._done += 1
         if self._next < self._released:

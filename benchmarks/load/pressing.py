@@ -31,7 +31,8 @@ class Running:
     def result(self) -> Pressed:
         """Waits for its end; raises AssertionError unless every answer has the expected status."""
         told, _ = self._process.communicate(timeout=_ANSWER_SECONDS)
-        assert self._process.returncode == 0, "the generator failed"
+        assert self._process.returncode == 0, f"the generator ended with {self._process.returncode}"
+        assert told, "the generator said nothing"
         pressed = msgspec.json.decode(told, type=Pressed)
         assert set(pressed.statuses) == {self._expected}, f"answers were {pressed.statuses}, not {self._expected}"
         return pressed
