@@ -9,14 +9,14 @@ from benchmarks.ground import Ground
 
 
 class Cost:
-    """Filled when the block that it measures ends: cores that each part kept busy."""
+    """Filled when the block that it measures ends: processor seconds of each part."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def figures(self) -> dict[str, float]:
-        """As figures of a round."""
-        return {f"cpu_seconds_{part.replace('-', '_')}": seconds for part, seconds in self.seconds.items()}
+    def figures(self, requests: int) -> dict[str, float]:
+        """As figures of a round: processor microseconds for each request."""
+        return {f"{part.replace('-', '_')}_cpu_us": seconds / requests * 1e6 for part, seconds in self.seconds.items()}
 
 
 @contextmanager

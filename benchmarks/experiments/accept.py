@@ -56,8 +56,8 @@ def while_issuing(ground: Ground, api: int, size: Size) -> dict[str, float]:
         pressed = closed(api, coupon_id, size.closed_seconds)
         decided.await_issued(ground, coupon_id, len(pressed.due))
     rate = pressed.rate_after(_WARM_SECONDS)
-    generator = {"requests": len(pressed.due), "cpu_seconds_generator": pressed.cpu_seconds}
-    return {"while_issuing_per_second": rate, **generator, **spent.figures()}
+    generator = {"generator_cpu_us": pressed.cpu_seconds / len(pressed.due) * 1e6}
+    return {"while_issuing_per_second": rate, **generator, **spent.figures(len(pressed.due))}
 
 
 def at_half(ground: Ground, api: int, rate: float, size: Size) -> dict[str, float]:

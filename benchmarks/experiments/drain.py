@@ -42,7 +42,7 @@ def ours(ground: Ground, requests: int) -> dict[str, float]:
     ground.clear()
     with cost.measured(ground, _PARTS) as spent:
         drain(ground, "issuer-0", coupon_id, asked)
-    found = {"ours_per_second": decided.rate(ground, coupon_id), "requests": requests, **spent.figures()}
+    found = {"ours_per_second": decided.rate(ground, coupon_id), **spent.figures(requests)}
     return found | insert.measure(ground, coupon_id)
 
 

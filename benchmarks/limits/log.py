@@ -30,7 +30,7 @@ def measure(ground: Ground, asked: Sequence[Asked], topic: str) -> dict[str, flo
 
 def make_topic(ground: Ground, topic: str, partitions: int = Settings.model_fields["topic_partitions"].default) -> None:
     """Makes a topic shaped like the log."""
-    admin = AdminClient({"bootstrap.servers": ground.stack.kafka_bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": ground.stack.kafka_bootstrap_servers, "log_level": 0})
     config = {"message.timestamp.type": "LogAppendTime"}
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
 

@@ -62,7 +62,7 @@ def _draw_waits(bars: Sequence[Bar], results: Mapping[str, Result], path: Path) 
     for at, (_, experiment, name, colour) in enumerate(bars):
         for shift, share, alpha in ((0.2, "p50", 1.0), (-0.2, "p99", 0.45)):
             _bar(axes, at + shift, _values(results, experiment, f"{name}_{share}_ms"), colour, alpha, unit=" ms")
-    axes.set_title("Wait of a burst on one coupon: from being sent to being issued, p50 above p99")
+    axes.set_title("Wait of a burst on one coupon, p50 above p99")
     _finish(figure, axes, [bar[0] for bar in bars], "milliseconds", path)
 
 

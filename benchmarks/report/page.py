@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.figures import spread
 from benchmarks.report import charts
-from benchmarks.report.rows import Row, rows, text
+from benchmarks.report.rows import Row, number, rows, text
 from benchmarks.results import Circumstances, Result
 from benchmarks.targets import ALSO, PROMISED
 
@@ -65,6 +65,7 @@ def _table(title: str, found: Sequence[Row]) -> Iterator[str]:
 
 def _charts(results: Mapping[str, Result], folder: str) -> Iterator[str]:
     if {"burst", "small_burst"} & results.keys():
+        yield "Green is this project, brown what it replaces, grey a limit.\n"
         yield f"![waits of a burst]({folder}/{charts.WAITS})\n"
     if {"accept", "drain"} & results.keys():
         yield f"![throughput beside the limits]({folder}/{charts.THROUGHPUT})\n"
@@ -93,8 +94,12 @@ def _everything(results: Mapping[str, Result], folder: str) -> Iterator[str]:
             yield from _figures(result, folder)
 
 
+def _size(value: float | list[float]) -> str:
+    return ", ".join(map(number, value)) if isinstance(value, list) else number(value)
+
+
 def _figures(result: Result, folder: str) -> Iterator[str]:
-    sizes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.size.items())
+    sizes = ", ".join(f"{name.replace('_', ' ')} {_size(value)}" for name, value in result.size.items())
     yield f"### {result.what}\n"
     raw = f"[raw]({folder}/{result.experiment}.json)"
     yield f"{raw}, {len(result.rounds)} rounds, {sizes}, {result.seconds:.0f} s in all\n"
