@@ -20,7 +20,7 @@ _COMMITTED = text(
 )
 _IN_LINE = text(
     "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - requested_at)::float8 FROM requests"
-    " WHERE state = 'issued' AND coupon_id = ANY(:coupons)"
+    " WHERE state = 'issued' AND coupon_id = ANY(:coupons) AND user_id <= :last"
 )
 _ISSUED = text(
     "SELECT count(*), count(DISTINCT user_id), coalesce(min(sequence), 1), coalesce(max(sequence), 0)"
@@ -53,10 +53,10 @@ def committed(ground: Ground, coupon_ids: Sequence[int]) -> dict[int, float]:
         return dict(tx.execute(_COMMITTED, {"coupons": list(coupon_ids)}).tuples().all())
 
 
-def in_line(ground: Ground, coupon_ids: Sequence[int]) -> list[float]:
-    """Seconds from when the API took each issued request up, before it asked the gate, to the commit."""
+def in_line(ground: Ground, coupon_ids: Sequence[int], last_user: int) -> list[float]:
+    """Seconds from when the API took each issued request of users up to one up, before the gate, to the commit."""
     with ground.store.begin() as tx:
-        return list(tx.execute(_IN_LINE, {"coupons": list(coupon_ids)}).scalars())
+        return list(tx.execute(_IN_LINE, {"coupons": list(coupon_ids), "last": last_user}).scalars())
 
 
 def waits(ground: Ground, coupon_ids: Sequence[int], first_user: int, pressed: Pressed) -> list[float]:

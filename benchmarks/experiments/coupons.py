@@ -16,7 +16,9 @@ from service.stream.partitioner import partition_of
 
 _PARTITIONS = Settings.model_fields["topic_partitions"].default
 _COLD = 20
-_SOME = 1_000_000
+_SOME = 10_000_000
+#: users above it warm the gate
+_WARMING = 1_000_000
 #: until the generator has begun
 _STARTING_SECONDS = 4.0
 
@@ -57,10 +59,13 @@ def coupons(ground: Ground, count: int) -> list[int]:
 
 
 def cold(ground: Ground, port: int, coupon_ids: Sequence[int], size: Size) -> Waits:
-    """Presses for every coupon in turn, at a constant rate."""
+    """Presses for every coupon in turn, at a constant rate; the gate has been filled with each before."""
+    paths = [path(each) for each in coupon_ids]
+    press(Plan(port, paths, _WARMING + 1, len(paths), connections=1))
     count = round(size.cold_rate * size.seconds)
-    pressed = press(Plan(port, [path(each) for each in coupon_ids], 1, count, rate=size.cold_rate))
-    query = f"SELECT {count} - count(*) FROM requests WHERE state = 'issued' AND coupon_id BETWEEN {min(coupon_ids)}"
+    pressed = press(Plan(port, paths, 1, count, rate=size.cold_rate))
+    wanted = count + len(paths)
+    query = f"SELECT {wanted} - count(*) FROM requests WHERE state = 'issued' AND coupon_id BETWEEN {min(coupon_ids)}"
     decided.await_none(ground, "the cold ones issued", f"{query} AND {max(coupon_ids)}")
     waits = decided.waits(ground, coupon_ids, 1, pressed)
     return {each: waits[at :: len(coupon_ids)] for at, each in enumerate(coupon_ids)}
@@ -69,7 +74,7 @@ def cold(ground: Ground, port: int, coupon_ids: Sequence[int], size: Size) -> Wa
 def in_line(ground: Ground, hot: int, coupon_ids: Sequence[int]) -> dict[str, float]:
     """What those on the hot one's partition waited as the hot one's did: without the way to the API."""
     sharing = [each for each in coupon_ids if partition_of(each, _PARTITIONS) == partition_of(hot, _PARTITIONS)]
-    return in_milliseconds(decided.in_line(ground, sharing), "sharing_in_line")
+    return in_milliseconds(decided.in_line(ground, sharing, _WARMING), "sharing_in_line")
 
 
 def heat(ground: Ground, hot: int, appended: Appended) -> dict[str, float]:

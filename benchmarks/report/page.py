@@ -78,7 +78,8 @@ def _profiles(result: Result | None) -> Iterator[str]:
     if result is None:
         return
     yield "## Where the time goes\n"
-    yield "Samples of each process's main thread under load: the function, and the library it was in.\n"
+    yield "Samples of each process's main thread under load: the function, and the library it was in. An API's main"
+    yield "function in asyncio is the event loop: it waits for sockets, or is in the C code of uvloop and httptools.\n"
     yield "| process | place | share |"
     yield "|---|---|---|"
     for name in result.rounds[0]:
