@@ -17,7 +17,6 @@ from service.store import offsets
 from service.stream.topics import Topic
 
 TO_BE_TOPIC = "TO_BE"
-_HTTP_CONFLICT = 409
 #: more requests than any server here answers in a second: the generator prepares so many
 _MOST_PER_SECOND = 20_000
 
@@ -93,9 +92,13 @@ def burst(ground: Ground, port: int, coupon_id: int, requests: int, connections:
     return pressed
 
 
-def refuses_repeats(port: int, coupon_id: int, presses: int = 100) -> None:
-    """Raises AssertionError unless users who have the coupon are refused."""
-    press(Plan(port, [path(coupon_id)], 1, presses), expected=_HTTP_CONFLICT)
+def refuses_like_ours(ground: Ground, port: int) -> None:
+    """Raises AssertionError unless the replaced system refuses repeats and latecomers, and issues all others."""
+    coupon_id = ground.coupon(150)
+    queue_for(ground, coupon_id, 150)
+    for first_user, presses, expected in ((1, 100, 202), (1, 100, 409), (101, 50, 202), (151, 50, 409)):
+        press(Plan(port, [path(coupon_id)], first_user, presses), expected)
+    decided.await_issued(ground, coupon_id, 150)
 
 
 def closed(port: int, coupon_id: int, seconds: float) -> Pressed:

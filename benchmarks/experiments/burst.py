@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import decided
-from benchmarks.experiments.acts import burst, queue_for, refuses_repeats, start_as_is, until_phase
+from benchmarks.experiments.acts import burst, queue_for, refuses_like_ours, start_as_is, until_phase
 from benchmarks.figures import Figures, in_milliseconds
 from benchmarks.ground import Ground, prepared
 from benchmarks.load.plan import Pressed
@@ -51,9 +51,7 @@ def theirs(ground: Ground, port: int, requests: int, moment: tuple[int, int]) ->
     coupon_id = ground.coupon(requests)
     queue_for(ground, coupon_id, requests)
     until_phase(PERIOD_SECONDS, *moment)
-    found = _waits(ground, coupon_id, burst(ground, port, coupon_id, requests), "as_is")
-    refuses_repeats(port, coupon_id)
-    return found
+    return _waits(ground, coupon_id, burst(ground, port, coupon_id, requests), "as_is")
 
 
 def _waits(ground: Ground, coupon_id: int, pressed: Pressed, name: str) -> dict[str, float]:
@@ -69,6 +67,6 @@ def _waits(ground: Ground, coupon_id: int, pressed: Pressed, name: str) -> dict[
 
 
 def _once(ground: Ground, api: int, as_is: int) -> None:
-    """A small burst on each, so that no round pays for what happens once."""
+    """Some presses on each, so that no round pays for what happens once."""
     ours(ground, api, 500)
-    theirs(ground, as_is, 100, (0, 1))
+    refuses_like_ours(ground, as_is)

@@ -78,7 +78,8 @@ def _profiles(result: Result | None) -> Iterator[str]:
     if result is None:
         return
     yield "## Where the time goes\n"
-    yield "Samples of each process's main thread under load: the function, and the library it was in. An API's main"
+    yield "Samples of each process under load: the function, and the library it was in; in brackets a thread beside the"
+    yield "main one, counted only where it ran. An API's main"
     yield "function in asyncio is the event loop: it waits for sockets, or is in the C code of uvloop and httptools.\n"
     yield "| process | place | share |"
     yield "|---|---|---|"

@@ -135,6 +135,7 @@ def test_the_same_results_draw_the_same_bytes(tmp_path: Path) -> None:
         drawn.append((tmp_path / name / charts.SIZE).read_bytes())
 
     assert drawn[0] == drawn[1]
+    assert b"Software" not in drawn[0]
 
 
 def test_the_page_is_made_of_the_results(tmp_path: Path) -> None:
