@@ -1,7 +1,8 @@
-"""The generator's process: a plan on standard input, what became of it on standard output."""
+"""The generator's process: `python -m benchmarks.load PLAN PRESSED`, a file with a plan and one for what became of it."""
 
 import gc
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -12,11 +13,11 @@ from benchmarks.load.plan import Plan
 
 def main() -> None:
     """Runs one plan; the collector of cycles stays away meanwhile."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    told, done = map(Path, sys.argv[1:])
+    plan = msgspec.json.decode(told.read_bytes(), type=Plan)
     gc.disable()
     pressed = uvloop.run(Generator(plan).run())
-    sys.stdout.buffer.write(msgspec.json.encode(pressed))
-    sys.stdout.buffer.flush()
+    done.write_bytes(msgspec.json.encode(pressed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the generator is told and what it tells, as JSON between the two processes."""
+"""What the generator is told and what it tells, as JSON files between the two processes."""
 
 from msgspec import Struct
 
