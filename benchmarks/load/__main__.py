@@ -1,4 +1,4 @@
-"""The generator's process: `python -m benchmarks.load PLAN PRESSED`, a file with a plan and one for what became of it."""
+"""The generator: `python -m benchmarks.load PLAN PRESSED`, a file with a plan, and one for what became of it."""
 
 import gc
 import sys
