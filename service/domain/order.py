@@ -62,7 +62,7 @@ class Judge:
     def __init__(self, versions: Sequence[Version]) -> None:
         self._versions = versions
         self._issued = 0
-        #: the largest quantity at which someone has heard "sold out"
+        #: as many at least were issued when someone who has been read heard "sold out"
         self._sold_out_at = 0
         self._out_of_order = 0
         #: a request of this coupon was tried again, replayed or had to wait: sequence and offset may differ
@@ -91,28 +91,33 @@ class Judge:
             self.found["judged_twice"] += 1
 
     def _check_close(self, line: Line, version: Version) -> None:
-        """A close refuses what lies behind it, and nothing before it; a replay is decided by the values of its day."""
+        """A close refuses what lies behind it, and nothing before it; a replay is decided by the values of its day.
+
+        One whose row could not be written is dead at once, wherever it lies.
+        """
         if not line.accepted or line.replayed:
             return
         closed = version.override is Override.CLOSED
-        if closed and line.state not in (State.REFUSED, State.DEAD):
+        if closed and line.state is not State.REFUSED and line.code is not Code.POISON:
             self.found["decided_though_closed"] += 1
         if not closed and line.code is Code.CLOSED:
             self.found["closed_too_early"] += 1
 
     def _check_seat(self, line: Line, number: int) -> None:
+        quantities = self._quantities(number, line)
         if line.state is State.ISSUED:
             self._issued += 1
             self._out_of_order += line.sequence != self._issued
-        if line.replayed:
-            return
-        quantities = self._quantities(number, line)
-        if line.state is State.ISSUED and max(quantities) <= self._sold_out_at:
-            self.found["served_after_sold_out"] += 1
-        if line.code is Code.SOLD_OUT:
+            self._check_served(line.sequence or 0, max(quantities))
+        elif line.code is Code.SOLD_OUT and not line.replayed:
             self._sold_out_at = max(self._sold_out_at, min(quantities))
             if self._issued < min(quantities):
                 self.found["sold_out_too_early"] += 1
+
+    def _check_served(self, sequence: int, most: int) -> None:
+        """A sequence tells how many had been issued: nobody behind one who heard "sold out" was among those."""
+        if sequence <= self._sold_out_at or sequence > most:
+            self.found["served_after_sold_out"] += 1
 
     def _quantities(self, number: int, line: Line) -> list[int]:
         """Those by which it may have been decided: its record's, and, had it to wait, each one until it ended."""

@@ -159,18 +159,28 @@ class _Replaying:
         self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
 
     def _decide(self, some: Sequence[_Ready]) -> None:
-        asked = [one.request for one in some]
         with self._tx.begin_nested():
-            locked = coupons.some(self._tx, {request.coupon_id for request in asked})
-            live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-            decided = list(zip(some, replay(asked, locked, live), strict=True))
+            decided = self._decided(some)
             self._write(decided)
             issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)
             faults.raise_first(self._tx, ((self._reader.fault(each.raw), each.attempts + 1) for each in issued))
         self._stand(decided)
 
+    def _decided(self, some: Sequence[_Ready]) -> list[_Decided]:
+        asked = [one.request for one in some]
+        locked = coupons.some(self._tx, {request.coupon_id for request in asked})
+        live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+        return list(zip(some, replay(asked, locked, live), strict=True))
+
     def _hold(self, one: _Ready, failure: Failure) -> None:
-        """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew."""
+        """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew.
+
+        One that is due no seat has none to hold: it stays the dead letter that it was.
+        """
+        ((_, outcome),) = self._decided([one])
+        if outcome.state is not State.ISSUED:
+            self._skip(one.letter, f"what was decided could not be written: {failure}")
+            return
         decided = [(one, Outcome(one.request, State.RETRYING))]
         self._write(decided)
         due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
