@@ -103,7 +103,9 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
     gate = Gate(redis)
     ids = request_ids(settings)
     filler = warmer(common)
-    acceptor = Acceptor(gate, TruthGate(common.engine), filler, Appends(gate, writer), ids, now_ms)
+    acceptor = Acceptor(
+        gate, TruthGate(common.engine), filler, Appends(gate, writer, settings.topic_partitions), ids, now_ms
+    )
     lookup = Lookup(settings, common.engine, common.log, ids, filler, common.upkeep)
     one_proof = engine.build(settings.database_url, "api proof", connections=1)
     _log.warning("authentication is off: every caller may do everything")

@@ -44,11 +44,16 @@ class LogWriter:
         self._next_look = self._loop.call_later(_SECONDS_IDLE, self._look)
         self._idle = True
 
-    def append(self, key: bytes, value: bytes, headers: Headers, heard: Callable[[Outcome], None]) -> None:
-        """Sends a record; `heard` is called once with what became of it, which may be before this returns."""
+    def append(
+        self, partition: int, key: bytes, value: bytes, headers: Headers, heard: Callable[[Outcome], None]
+    ) -> None:
+        """Sends a record to a partition (-1: where the producer's partitioner says).
+
+        `heard` is called once with what became of it, which may be before this returns.
+        """
         try:
             self._producer.produce(
-                Topic.ISSUE_COUPON, value, key, headers=headers, on_delivery=partial(self._report, heard)
+                Topic.ISSUE_COUPON, value, key, partition, partial(self._report, heard), headers=headers
             )
         except BufferError:
             heard(NotSent("Kafka", "the producer's queue is full"))

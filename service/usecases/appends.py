@@ -10,6 +10,7 @@ from service.domain.request import Place
 from service.gate.admission import Gate, Seat
 from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
 from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome
+from service.stream.partitioner import partition_of
 
 #: notes for the gate in one call, and waiting; above it the sweep settles them
 NOTES_AT_ONCE = 500
@@ -55,8 +56,10 @@ class Appends:
     request id, and the issuer takes the second record as a redelivery.
     """
 
-    def __init__(self, gate: Gate, writer: LogWriter) -> None:
+    def __init__(self, gate: Gate, writer: LogWriter, partitions: int) -> None:
+        """`partitions` is what the issuer goes by: a broker that has more of them by now moves no coupon."""
         self._gate = gate
+        self._partitions = partitions
         self._writer = writer
         #: by request id, until the gate has been told: a second press waits for the first one's word
         self._under_way: dict[str, Append] = {}
@@ -72,7 +75,8 @@ class Appends:
         if fault:
             headers.append((FAULT, fault.encode()))
         value = encode(seat.coupon_id, seat.user_id, seat.now_ms)
-        self._writer.append(key_of(seat.coupon_id), value, headers, partial(self._heard, append))
+        partition = partition_of(seat.coupon_id, self._partitions)
+        self._writer.append(partition, key_of(seat.coupon_id), value, headers, partial(self._heard, append))
         return append
 
     def under_way(self, request_id: str) -> Append | None:

@@ -16,8 +16,9 @@ from service.gate.names import Verdict
 from service.gate.upkeep import Upkeep
 from service.stream import clients
 from service.stream.log_writer import LogWriter, NotSent, Unknown
+from service.stream.partitioner import partition_of
 from service.usecases.appends import Appends
-from tests.builders import coupon
+from tests.builders import PARTITIONS, coupon
 from tests.door import seat
 
 #: more than a record may have, so that the client refuses it before anything is sent
@@ -59,7 +60,7 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
     async with AsyncRedis.from_url(settings.redis_url) as redis:
         writer = LogWriter(clients.producer(settings))
         gate = Gate(redis)
-        yield Desk(gate, Appends(gate, writer))
+        yield Desk(gate, Appends(gate, writer, settings.topic_partitions))
         writer.close(1)
 
 
@@ -147,3 +148,14 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any]) ->
     place = at_desk(press, redis_url="redis://127.0.0.1:9/0")
 
     assert isinstance(place, Place)
+
+
+def test_a_coupon_stays_where_it_is_though_the_topic_has_more_partitions_by_now(at_desk: Callable[..., Any]) -> None:
+    """P3: the issuer and the API go by the setting, not by what the broker says at the moment."""
+    less = 5
+    assert partition_of(1, less) != partition_of(1, PARTITIONS)
+
+    async def press(desk: Desk) -> Place:
+        return await desk.appends.begin(seat(1), None, first=True).word()
+
+    assert at_desk(press, topic_partitions=less).partition == partition_of(1, less)

@@ -38,7 +38,7 @@ def _write(settings: Settings, writing: Writing) -> Any:
 async def _append(writer: LogWriter, key: bytes, value: bytes, headers: Headers | None = None) -> Place:
     """The record's place, or the error that its writer heard of."""
     heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    writer.append(key, value, headers or [], heard.set_result)
+    writer.append(-1, key, value, headers or [], heard.set_result)
     outcome = await heard
     if isinstance(outcome, Place):
         return outcome
