@@ -59,7 +59,7 @@ class _Poll:
 
     def write(self, records: Sequence[Record]) -> None:
         """Decides and writes records as one; raises what the database says, and then nothing of it stays."""
-        with self._tx.begin_nested():
+        with engine.undoable(self._tx):
             self._store(self._plan(records))
 
     def give_way(self, record: Record, failure: Failure) -> None:

@@ -13,7 +13,7 @@ from service.domain.request import Code, Place, State
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, faults, retries
 from service.store.dead_letters import DeadLetter
-from service.store.engine import answering
+from service.store.engine import answering, undoable
 from service.store.handoffs import Kind
 from service.store.retries import Held
 from service.stream.codec import Reader
@@ -112,7 +112,7 @@ class Attempt:
 
     def _issue(self, log: int, seated: Sequence[Held]) -> None:
         asked = [held.request for held in seated]
-        with self._tx.begin_nested():
+        with undoable(self._tx):
             outcomes = seat(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
             self._rows.update(log, outcomes, spent=1)
             retries.remove(self._tx, log, [request.place for request in asked])

@@ -16,7 +16,7 @@ from service.domain.letter import Filters, Letter, LetterState
 from service.domain.request import Code, Request, State
 from service.domain.retry import ISSUING
 from service.store import coupons, faults, letters, requests, retries
-from service.store.engine import answering
+from service.store.engine import answering, undoable
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
 from service.usecases.segments import in_segments
@@ -159,7 +159,7 @@ class _Replaying:
         self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
 
     def _decide(self, some: Sequence[_Ready]) -> None:
-        with self._tx.begin_nested():
+        with undoable(self._tx):
             decided = self._decided(some)
             self._write(decided)
             issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)

@@ -31,7 +31,7 @@ def main() -> None:
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.shutdown)
-        common = bootstrap.wait_for_common(settings, "issuer", connections=4)
+        common = bootstrap.wait_for_common(settings, "issuer", connections=5)
         opened.callback(common.close)
         celery = celery_producer()
         teller = Teller(celery, common)
