@@ -12,6 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from service import bootstrap
 from service.config import Settings
+from service.domain.coupon import Coupon, Override
 from service.domain.errors import Unavailable
 from service.gate.admission import Gate
 from service.gate.names import LIFE, UNSETTLED, Verdict
@@ -167,14 +168,30 @@ def test_the_gate_says_that_redis_is_away(ask: Callable[[Gate], Awaitable[Any]],
     asyncio.run(asked())
 
 
-def test_a_raise_out_of_the_waitlist_lets_users_in_again(door: Door, upkeep: Upkeep) -> None:
-    """P6: who was refused for want of seats keeps his at the gate; with more to give, the gate counts anew."""
-    upkeep.fill(coupon(quantity=2, waitlist=2), [(user, f"r{user}") for user in range(1, 5)])
+_BEFORE = coupon(quantity=1, waitlist=2)
 
-    upkeep.tell([coupon(quantity=4)._replace(version=1)])
 
-    assert upkeep.is_cold(1)
-    assert door.admit(seat(9))[0].verdict is Verdict.COLD
+@pytest.mark.parametrize(
+    ("now", "emptied"),
+    [
+        (_BEFORE._replace(quantity=2, waitlist=0, version=1), True),
+        (_BEFORE._replace(waitlist=3, version=1), True),
+        (_BEFORE._replace(version=2), True),
+        (_BEFORE._replace(quantity=2, version=0), False),
+        (_BEFORE._replace(waitlist=1, version=1), False),
+        (_BEFORE._replace(override=Override.PAUSED, version=1), False),
+    ],
+    ids=["more coupons, fewer seats", "more seats", "a version was left out", "no news", "fewer seats", "paused"],
+)
+def test_who_has_a_seat_and_no_coupon_gives_it_up_when_there_is_room(
+    upkeep: Upkeep, now: Coupon, emptied: bool
+) -> None:
+    """P6: those who were refused as sold out keep the gate full, until a coupon may be there for someone else."""
+    upkeep.fill(_BEFORE, [(1, "issued"), (2, "sold out")])
+
+    upkeep.tell([now])
+
+    assert upkeep.is_cold(1) is emptied
 
 
 def test_a_gate_is_forgotten_when_its_server_was_started_anew(upkeep: Upkeep, redis: Redis) -> None:

@@ -1,0 +1,158 @@
+"""The database as plain values, with transactions that can be taken back; counters are counted from the rows."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from service.domain.coupon import Coupon
+from service.domain.decide import Known, Outcome
+from service.domain.letter import LetterState
+from service.domain.order import Line, Version
+from service.domain.request import FINAL, LIVE, Code, Place, Request, State
+from service.store.offsets import Move
+
+LOG = 1
+#: coupon and user
+Pair = tuple[int, int]
+
+
+def pair_of(request: Request) -> Pair:
+    return request.coupon_id, request.user_id
+
+
+class Row(NamedTuple):
+    """What was decided for a record."""
+
+    request: Request
+    state: State
+    code: Code | None
+    sequence: int | None
+    attempts: int
+    #: by the clock of the coupon's changes: the number of its newest values when this was written
+    decided_at: int
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it occupies its user's one place with the coupon."""
+        return self.state in LIVE
+
+
+class Letter(NamedTuple):
+    """A dead letter; without a request as long as nobody could read it."""
+
+    request: Request | None
+    state: LetterState
+    #: it has been, once at least
+    replayed: bool
+
+
+@dataclass
+class Database:
+    """Everything that is decided."""
+
+    #: as operators have set them; their counters stay 0 here
+    values: dict[int, Coupon]
+    offsets: dict[int, int]
+    versions: dict[int, tuple[Version, ...]]
+    rows: dict[Place, Row] = field(default_factory=dict)
+    #: attempts that count for the policy, of those held; 0: on standby
+    retries: dict[Place, int] = field(default_factory=dict)
+    letters: dict[Place, Letter] = field(default_factory=dict)
+    #: decisions that the gate has not heard of
+    untold: tuple[Outcome, ...] = ()
+
+    @classmethod
+    def of_coupons(cls, coupons: Iterable[Coupon], partitions: Iterable[int]) -> "Database":
+        """Nothing is decided yet."""
+        values = {one.id: one for one in coupons}
+        built = cls(values, dict.fromkeys(partitions, 0), dict.fromkeys(values, ()))
+        for one in values.values():
+            built.record(one, None)
+        return built
+
+    def record(self, coupon: Coupon, since: tuple[int, int] | None) -> None:
+        """Notes a coupon's values and from which record on they count."""
+        before = self.versions[coupon.id]
+        window = coupon.opens_at_ms, coupon.closes_at_ms
+        self.versions[coupon.id] += (Version(since, coupon.quantity, coupon.override, *window, len(before)),)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it or nothing; also a savepoint within one."""
+        before = {each.name: _copy(getattr(self, each.name)) for each in fields(self)}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def coupon(self, coupon_id: int) -> Coupon:
+        """The coupon as its row would be."""
+        states = [row.state for row in self.of(coupon_id)]
+        issued, held, standby = map(states.count, (State.ISSUED, State.RETRYING, State.STANDBY))
+        return self.values[coupon_id]._replace(issued=issued, held=held, standby=standby)
+
+    def coupons(self, requests: Iterable[Request]) -> dict[int, Coupon]:
+        """Those that the requests ask for."""
+        return {one: self.coupon(one) for one in {request.coupon_id for request in requests} if one in self.values}
+
+    def of(self, coupon_id: int) -> list[Row]:
+        """The coupon's rows in the order of their places."""
+        rows = (row for row in self.rows.values() if row.request.coupon_id == coupon_id)
+        return sorted(rows, key=lambda row: row.request.place)
+
+    def known(self, requests: Iterable[Request]) -> dict[Pair, Known]:
+        """What there is of each user who asks."""
+        found = {pair_of(request): Known() for request in requests}
+        for row in self.rows.values():
+            if mine := found.get(pair_of(row.request)):
+                mine.request_ids.add(row.request.request_id)
+                mine.live = mine.live or row.is_live
+        return found
+
+    def live(self, requests: Iterable[Request]) -> dict[Pair, str]:
+        """The live request of each user who asks and has one."""
+        asked = set(map(pair_of, requests))
+        rows = (row.request for row in self.rows.values() if row.is_live)
+        return {pair_of(one): one.request_id for one in rows if pair_of(one) in asked}
+
+    def advance(self, moves: Iterable[Move]) -> set[int]:
+        """Moves each partition that still is where expected; the others are returned."""
+        moves = list(moves)
+        fenced = {move.partition for move in moves if self.offsets[move.partition] != move.expected}
+        self.offsets |= {move.partition: move.next_offset for move in moves if move.partition not in fenced}
+        return fenced
+
+    def write(self, outcomes: Iterable[Outcome], *, spent: int = 0) -> None:
+        """New rows, or what became of rows that are there; `spent` attempts are added to these."""
+        for outcome in outcomes:
+            request, state, code, sequence = outcome
+            old = self.rows.get(request.place)
+            attempts = int(state is not State.STANDBY) if old is None else old.attempts + spent
+            at = len(self.versions.get(request.coupon_id, ())) - 1
+            self.rows[request.place] = Row(old.request if old else request, state, code, sequence, attempts, at)
+            self.untold += (outcome,)
+
+    def bury(self, place: Place, request: Request | None) -> None:
+        """A dead letter; one that was replayed and died again is new again."""
+        before = self.letters.get(place)
+        self.letters[place] = Letter(request, LetterState.NEW, replayed=before is not None and before.replayed)
+
+    def lines(self, coupon_id: int) -> Iterator[Line]:
+        """The coupon's rows as the proof reads them."""
+        for row in self.of(coupon_id):
+            place, name = row.request.place, row.request.request_id
+            replayed = place in self.letters and self.letters[place].replayed
+            at = (LOG, place.offset)
+            ended = row.decided_at if row.state in FINAL else None
+            yield Line(at, row.state, row.code, row.sequence, row.attempts, ended, replayed, is_ours(name))
+
+
+def is_ours(request_id: str) -> bool:
+    """Whether the id was given to a request that came through the gate."""
+    return request_id.startswith("ours")
+
+
+def _copy(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
