@@ -1,10 +1,9 @@
 """Several API processes on one port: one that dies is started anew, and the numbers are those of all of them."""
 
-import os
 import re
-import signal
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -13,22 +12,23 @@ import psutil
 import pytest
 
 from stack import ports
-from stack.parts import processes
-from tests.faults.guests import guest
 from tests.system import System, told
 
 
 class Two(NamedTuple):
-    """Two API processes beneath one parent, a part of the stack."""
+    """Two API processes beneath one parent, which nobody but the test looks after."""
 
     system: System
-    part: str
+    parent: psutil.Popen
     url: str
 
     def serving(self) -> list[psutil.Process]:
         """The processes that serve."""
-        beneath = psutil.Process(self.system.stack.pid(self.part)).children(recursive=True)
-        return [one for one in beneath if _lives(one) and "spawn_main" in " ".join(one.cmdline())]
+        return [one for one in self.parent.children() if _lives(one) and "spawn_main" in " ".join(one.cmdline())]
+
+    def healthy(self) -> bool:
+        """Whether both are there, and one of them answers."""
+        return len(self.serving()) == 2 and httpx.get(f"{self.url}/healthz").is_success
 
 
 @pytest.fixture
@@ -36,10 +36,14 @@ def two(system: System) -> Iterator[Two]:
     """They listen on a port of their own."""
     port = ports.any_free()
     environment = {**system.stack.environment, "API_PORT": str(port), "API_PROCESSES": "2"}
-    started = Two(system, f"api-{port}", f"http://127.0.0.1:{port}")
-    with guest(system.stack, replace(processes.api(environment), name=started.part)):
-        system.eventually(lambda: len(started.serving()) == 2)
-        yield started
+    with psutil.Popen([sys.executable, "-m", "service.api"], env=environment) as parent:
+        started = Two(system, parent, f"http://127.0.0.1:{port}")
+        try:
+            system.eventually(started.healthy)
+            yield started
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                parent.terminate()
 
 
 def test_a_killed_process_is_started_anew(system: System, two: Two) -> None:
@@ -60,9 +64,14 @@ def test_children_of_a_killed_parent_do_not_keep_the_port(system: System, two: T
     """They end by themselves, so that the parent's successor can listen."""
     children = two.serving()
 
-    os.kill(system.stack.pid(two.part), signal.SIGKILL)
+    two.parent.kill()
+    two.parent.wait()
 
-    system.eventually(lambda: not any(_lives(child) for child in children))
+    try:
+        system.eventually(lambda: not any(_lives(child) for child in children))
+    finally:
+        for child in filter(_lives, children):
+            child.kill()
 
 
 def _press(two: Two, coupon: int, users: Iterable[int]) -> None:

@@ -1,6 +1,7 @@
 """Requests on their way to the log: whoever stops waiting for one harms neither it nor the others who wait."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -136,8 +137,9 @@ def test_an_unknown_outcome_keeps_the_seat(at_desk: Callable[..., Any]) -> None:
     assert (repeated.verdict, repeated.detail) == (Verdict.UNSETTLED, "first")
 
 
-def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any]) -> None:
-    """P6: the place is told to the user; the note is lost, which the sweep will mend."""
+def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """P6: the place is told to the user; the note is lost, which the log says and the sweep will mend."""
+    caplog.set_level(logging.INFO)
 
     async def press(desk: Desk) -> Place:
         append = desk.appends.begin(seat(1, "first"), None, first=True)
@@ -148,6 +150,7 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any]) ->
     place = at_desk(press, redis_url="redis://127.0.0.1:9/0")
 
     assert isinstance(place, Place)
+    assert "the gate was not told of an append" in caplog.text
 
 
 def test_a_coupon_stays_where_it_is_though_the_topic_has_more_partitions_by_now(at_desk: Callable[..., Any]) -> None:
