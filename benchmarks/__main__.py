@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from benchmarks import results
 from benchmarks.catalogue import EXPERIMENTS, QUICK_ROUNDS, Experiment
 from benchmarks.report import charts, page, terminal
@@ -27,12 +29,14 @@ def main() -> None:
     told = _told()
     out = _PUBLISHED if told.publish else _OUT
     shutil.rmtree(out, ignore_errors=True)  # a page is one run's
-    results.write(out, "circumstances", results.circumstances(quick=told.quick))
+    began = results.circumstances(quick=told.quick)
     failed = [each.name for each in _chosen(told.only) if not _done(each, told, out)]
+    circumstances = msgspec.structs.replace(began, failed=failed)
+    results.write(out, "circumstances", circumstances)
     found = results.read(out, [each.name for each in EXPERIMENTS])
     charts.draw(found, out)
-    page.write(found, results.read_circumstances(out), out)
-    terminal.show(found)
+    page.write(found, circumstances, out)
+    terminal.show(found, failed)
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 

@@ -50,6 +50,8 @@ class Circumstances(Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     load_average_before: float
+    #: experiments that broke off
+    failed: list[str] = []
 
 
 def circumstances(*, quick: bool) -> Circumstances:
@@ -75,11 +77,6 @@ def read(directory: Path, names: Sequence[str]) -> dict[str, Result]:
     """Those of the experiments that a run has left results of."""
     paths = {name: directory / f"{name}.json" for name in names}
     return {name: msgspec.json.decode(path.read_bytes(), type=Result) for name, path in paths.items() if path.exists()}
-
-
-def read_circumstances(directory: Path) -> Circumstances:
-    """Those of the run that was written last."""
-    return msgspec.json.decode((directory / "circumstances.json").read_bytes(), type=Circumstances)
 
 
 def _machine() -> dict[str, str]:

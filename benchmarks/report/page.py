@@ -39,8 +39,8 @@ def write(results: Mapping[str, Result], circumstances: Circumstances, directory
 def _lines(results: Mapping[str, Result], circumstances: Circumstances, folder: str) -> Iterator[str]:
     yield _INTRODUCTION
     yield from _circumstances(circumstances)
-    yield from _table("What is promised", rows(PROMISED, results))
-    yield from _table("Beside it", rows(ALSO, results))
+    yield from _table("What is promised", rows(PROMISED, results, circumstances.failed))
+    yield from _table("Beside it", rows(ALSO, results, circumstances.failed))
     yield from _charts(results, folder)
     yield from _profiles(results.get(_PROFILES))
     yield from _everything(results, folder)

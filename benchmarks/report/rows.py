@@ -7,7 +7,7 @@ from benchmarks.figures import Spread
 from benchmarks.results import Result
 from benchmarks.targets import Target
 
-NOT_MEASURED = "left out of this run"
+LEFT_OUT, FAILED = "left out of this run", "failed in this run"
 
 
 class Row(NamedTuple):
@@ -19,15 +19,18 @@ class Row(NamedTuple):
     verdict: str
 
 
-def rows(targets: Sequence[Target], results: Mapping[str, Result]) -> list[Row]:
-    """Each target's row; one whose experiment did not run says so."""
-    return [_row(target, results.get(target.experiment)) for target in targets]
+def rows(targets: Sequence[Target], results: Mapping[str, Result], failed: Sequence[str]) -> list[Row]:
+    """Each target's row; one whose experiment did not run, or broke off, says so."""
+    return [
+        _row(target, results.get(target.experiment), FAILED if target.experiment in failed else LEFT_OUT)
+        for target in targets
+    ]
 
 
-def _row(target: Target, result: Result | None) -> Row:
+def _row(target: Target, result: Result | None, absent: str) -> Row:
     bound = f"{'≤' if target.at_most else '≥'} {target.bound:g}{target.unit}"
     if result is None:
-        return Row(target.what, bound, "–", NOT_MEASURED)
+        return Row(target.what, bound, "–", absent)
     measured = target.measured(result.rounds)
     missed = target.missed_by(measured)
     return Row(target.what, bound, text(measured, target.unit), f"missed by {missed:.0%}" if missed else "reached")

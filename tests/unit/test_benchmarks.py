@@ -115,10 +115,12 @@ def test_a_bound_tells_by_how_much_it_is_missed() -> None:
 def test_a_row_says_what_was_reached_and_what_was_left_out() -> None:
     measured = {"drain": result({"ours_per_second": 30.0, "limit_per_second": 100.0})}
 
-    missed, left_out = rows([AT_LEAST, AT_MOST], measured)
+    missed, left_out = rows([AT_LEAST, AT_MOST], measured, failed=[])
+    (failed,) = rows([AT_MOST], measured, failed=["accept"])
 
     assert missed == ("drained ÷ limit", "≥ 0.6×", "0.3×", "missed by 50%")
     assert left_out == ("wait p99", "≤ 100 ms", "–", "left out of this run")
+    assert failed == ("wait p99", "≤ 100 ms", "–", "failed in this run")
 
 
 def test_figures_are_told_with_their_spread() -> None:
