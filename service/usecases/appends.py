@@ -1,52 +1,26 @@
-"""Step 3: requests on their way to the log, who waits for the broker's word, and what the gate is told of it."""
+"""Step 3: all requests on their way to the log, and what the gate is told of what became of them."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
 
-from service.domain.errors import CouponsError, Unavailable
+from service.domain.errors import Unavailable
 from service.domain.request import Place
 from service.gate.admission import Gate, Seat
 from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
 from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome
 from service.stream.partitioner import partition_of
+from service.usecases.append import Append
 
 #: notes for the gate in one call, and waiting; above it the sweep settles them
 NOTES_AT_ONCE = 500
 NOTES_MOST = 20_000
 #: nobody waits for a note, so many share a call
 NOTES_GATHER_SECONDS = 0.005
+#: how long after the gate was told a press that it had judged before may still be on its way back: Redis's own timeout
+REMEMBER_SECONDS = 1.0
 _log = logging.getLogger(__name__)
-
-
-class Append:
-    """One request's way to the log; it goes on when those who wait for its end have gone."""
-
-    __slots__ = ("_outcome", "_waiting", "first", "seat")
-
-    def __init__(self, seat: Seat, *, first: bool) -> None:
-        self.seat = seat
-        #: nobody has tried to append this request before
-        self.first = first
-        self._outcome: Outcome | None = None
-        self._waiting: list[asyncio.Future[Place]] = []
-
-    def word(self) -> "asyncio.Future[Place]":
-        """The broker's word, for one who waits: the record's place, or NotSent or Unknown."""
-        word: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        if self._outcome is None:
-            self._waiting.append(word)
-        else:
-            _say(word, self._outcome)
-        return word
-
-    def end(self, outcome: Outcome) -> None:
-        """Tells all who wait."""
-        self._outcome = outcome
-        for word in self._waiting:
-            if not word.done():
-                _say(word, outcome)
 
 
 class Appends:
@@ -61,7 +35,7 @@ class Appends:
         self._gate = gate
         self._partitions = partitions
         self._writer = writer
-        #: by request id, until the gate has been told: a second press waits for the first one's word
+        #: by request id, until a little after the gate was told: a second press waits for the first one's word
         self._under_way: dict[str, Append] = {}
         self._acknowledged: list[tuple[Append, int]] = []
         self._noting: asyncio.Task[None] | None = None
@@ -80,7 +54,7 @@ class Appends:
         return append
 
     def under_way(self, request_id: str) -> Append | None:
-        """This process's append of the request of which the gate has not been told yet."""
+        """This process's append of the request of which the gate may not have known when it was asked."""
         return self._under_way.get(request_id)
 
     def _heard(self, append: Append, outcome: Outcome) -> None:
@@ -122,8 +96,11 @@ class Appends:
         except Unavailable as error:
             _untold(error)
         finally:
-            for append, _ in acknowledged:
-                self._forget(append)
+            asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget_all, acknowledged)
+
+    def _forget_all(self, acknowledged: Sequence[tuple[Append, int]]) -> None:
+        for append, _ in acknowledged:
+            self._forget(append)
 
     async def _release(self, append: Append) -> None:
         try:
@@ -134,14 +111,8 @@ class Appends:
             self._forget(append)
 
     def _forget(self, append: Append) -> None:
-        self._under_way.pop(append.seat.request_id, None)
-
-
-def _say(word: "asyncio.Future[Place]", outcome: Outcome) -> None:
-    if isinstance(outcome, CouponsError):
-        word.set_exception(outcome)
-    else:
-        word.set_result(outcome)
+        if self._under_way.get(append.seat.request_id) is append:  # and not a repeat of it
+            del self._under_way[append.seat.request_id]
 
 
 def _untold(error: Unavailable) -> None:

@@ -65,10 +65,10 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
         writer.close(1)
 
 
-async def _until_told(desk: Desk, request_id: str) -> None:
-    """Waits until the gate has been told of an append, or will not be."""
+async def _until_forgotten(desk: Desk, request_id: str) -> None:
+    """Waits until the gate has been told of an append, or will not be, and everyone who asked before is answered."""
     while desk.appends.under_way(request_id) is not None:  # noqa: ASYNC110  # nobody announces it
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
 
 
 def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
@@ -94,13 +94,31 @@ def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
         gone, waiting = append.word(), append.word()
         gone.cancel()
         place = await waiting
-        await _until_told(desk, "first")
+        await _until_forgotten(desk, "first")
         return place, await desk.admit(seat(1, "second"))
 
     place, repeated = at_desk(press)
 
     assert isinstance(place, Place)
     assert (repeated.verdict, repeated.detail) == (Verdict.DUPLICATE, "first")
+
+
+def test_who_was_judged_before_the_gate_was_told_is_told_here(at_desk: Callable[..., Any]) -> None:
+    """Step 3: the gate said unsettled, and was told while that word was on its way: the repeat still is a duplicate."""
+
+    async def press(desk: Desk) -> tuple[Place, Place]:
+        claim = seat(1, "first")
+        await desk.admit(claim)
+        place = await desk.appends.begin(claim, None, first=True).word()
+        while (await desk.admit(seat(1, "second"))).verdict is Verdict.UNSETTLED:
+            pass
+        append = desk.appends.under_way("first")
+        assert append is not None
+        return place, await append.word()
+
+    place, repeated = at_desk(press)
+
+    assert repeated == place
 
 
 @pytest.mark.parametrize(("first", "verdict"), [(True, Verdict.ADMITTED), (False, Verdict.UNSETTLED)])
@@ -115,7 +133,7 @@ def test_only_a_first_try_that_was_not_sent_gives_its_seat_back(
         append = desk.appends.begin(claim, TOO_LARGE, first=first)
         with pytest.raises(NotSent):
             await append.word()
-        await _until_told(desk, "first")
+        await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
 
     assert at_desk(press).verdict is verdict
@@ -129,7 +147,7 @@ def test_an_unknown_outcome_keeps_the_seat(at_desk: Callable[..., Any]) -> None:
         await desk.admit(claim)
         with pytest.raises(Unknown):
             await desk.appends.begin(claim, None, first=True).word()
-        await _until_told(desk, "first")
+        await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
 
     repeated = at_desk(press, kafka_bootstrap_servers="127.0.0.1:9", produce_timeout_ms=200)
@@ -144,7 +162,7 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], ca
     async def press(desk: Desk) -> Place:
         append = desk.appends.begin(seat(1, "first"), None, first=True)
         place = await append.word()
-        await _until_told(desk, "first")
+        await _until_forgotten(desk, "first")
         return place
 
     place = at_desk(press, redis_url="redis://127.0.0.1:9/0")
