@@ -35,6 +35,7 @@ class Append:
         for word in self._waiting:
             if not word.done():
                 _say(word, outcome)
+        self._waiting.clear()
 
 
 def _say(word: "asyncio.Future[Place]", outcome: Outcome) -> None:
