@@ -1,7 +1,7 @@
 """Crash points: where a test may kill or freeze this process between two lines; off unless a setting says otherwise."""
 
-import os
 import signal
+import threading
 from enum import StrEnum
 from pathlib import Path
 
@@ -57,4 +57,5 @@ def reach(point: Point) -> None:
             (Armed.folder / f"{point}.{name}").unlink()
         except FileNotFoundError:
             continue
-        os.kill(os.getpid(), number)
+        # to this very thread: a signal to the process may stop another first, and this one would go on for a moment
+        signal.pthread_kill(threading.get_ident(), number)

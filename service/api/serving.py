@@ -4,16 +4,19 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from service import bootstrap, start
 from service.api import app
 from service.api.door import Door
 from service.config import Settings
+from service.domain.errors import CouponsError
 from service.metrics import SHARED
 
 
@@ -39,7 +42,11 @@ def build() -> Door:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return _application(start.configured())
+    try:
+        return _application(start.configured())
+    except CouponsError as error:
+        print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201  # for whoever starts it
+        sys.exit(STARTUP_FAILURE)  # at which the parent ends, too
 
 
 def _end_with(parent: Any) -> None:
@@ -68,4 +75,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": 15,
+        "timeout_worker_healthcheck": 30,  # it begins with the process, which answers once it has imported everything
     }

@@ -23,7 +23,7 @@ local function judge(coupon, user, request)
   local first = redis.call('HGET', coupon.seats, user)
   if first then
     if not redis.call('ZSCORE', 'gate:unsettled', first) then return 'duplicate', first end
-    redis.call('ZADD', 'gate:unsettled', now, first) -- tried again now: the sweep must not free it meanwhile
+    redis.call('ZADD', 'gate:unsettled', 'GT', now, first) -- tried again now: the sweep must not free it meanwhile
     return 'unsettled', first
   end
   if coupon.free <= 0 then return 'sold_out', '' end

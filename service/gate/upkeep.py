@@ -122,7 +122,7 @@ class Upkeep:
             if self._redis.get(LIFE) == life.encode():
                 return False
             for key in self._redis.scan_iter(COUPON_KEYS, count=_AT_ONCE):
-                self._redis.delete(key)
+                self.forget(int(key.split(b":")[1]))
             self._redis.set(LIFE, life)
         return True
 

@@ -18,7 +18,7 @@ def producer(settings: Settings) -> Producer:
             **_common(settings),
             "enable.idempotence": True,
             "acks": "all",
-            "partitioner": "murmur2_random",  # the Java client's, so that both sides agree
+            "partitioner": "murmur2_random",  # as the Java client's, where the caller names no partition
             "delivery.timeout.ms": settings.produce_timeout_ms,
             "request.timeout.ms": settings.produce_timeout_ms,
             "message.max.bytes": RECORD_BYTES_MOST[Topic.DEAD_LETTERS],

@@ -73,8 +73,9 @@ class Recoverer:
         Raises Unavailable when the database is away or busy; then nothing has happened.
         """
         with answering(self._engine) as tx:
+            locked = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is noted
             attempt = Attempt(tx, self._reader, notices=self._notices)
-            attempt.settle(coupons.lock(tx, [coupon_id]).keys())
+            attempt.settle(locked)
             return attempt.end()
 
 

@@ -116,13 +116,14 @@ class _Replaying:
         self._tx = tx
         self._reader = reader
         self._via = via
-        self._rows = Rows(tx, notices=notices)
+        self._notices = notices
         self.done: list[Replayed] = []
 
     def run(self, locked: Sequence[Letter]) -> None:
         """Decides all of them, in the order given."""
         ready = list(self._ready(locked))
         coupons.lock(self._tx, {one.request.coupon_id for one in ready})
+        self._rows = Rows(self._tx, notices=self._notices)  # the moment of decision lies behind the lock
         in_segments(ready, self._decide, self._hold)
         self._rows.hand_off()
 

@@ -11,7 +11,6 @@ from tests.faults.rows import Row, row_of
 from tests.faults.selection import ledger_of, seed_of
 
 TABLE = Path(".stack/faults.md")
-_ROW = "row"
 
 
 class _Ran(NamedTuple):

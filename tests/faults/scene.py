@@ -1,9 +1,11 @@
 """The stage of a row: the running system, users at it, and what must become true while and after a fault."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import httpx
@@ -33,6 +35,7 @@ class Scene:
         self.random = random
         #: how long what piled up may take to be done with, once the row is over
         self.settled_within_seconds = SETTLE_SECONDS
+        self._said_before = {path: path.stat().st_size for path in (self.stack.directory / "log").glob("*.log")}
         self.first_told = len(system.history)
         self.urls = {"api": system.stack.api_url, "issuer": system.stack.issuer_url}
         self.newest_coupon_before = system.count("SELECT coalesce(max(id), 0) FROM coupons")
@@ -74,8 +77,17 @@ class Scene:
         self.system.eventually(lambda: any(told.outcome == "unknown" for told in self.system.history[before:]))
 
     def log(self, name: str) -> str:
-        """What a process has said since it was started."""
-        return logs.since_start(self.stack.directory / "log" / f"{name}.log")
+        """What a process has said since it was started, or since the row began, whichever was later."""
+        path = self._log_path(name)
+        said = path.read_bytes()[self._said_before.get(path, 0) :].decode(errors="replace")
+        return said.rpartition(logs.STARTED)[2]
+
+    def had_partitions(self, name: str) -> bool:
+        """Waits until an issuer says that partitions are its own; what it joins with may be none."""
+        return self.system.eventually(lambda: re.search(r"assigned: \[\d", self.log(name)) is not None)
+
+    def _log_path(self, name: str) -> Path:
+        return self.stack.directory / "log" / f"{name}.log"
 
     def turns_red(self, *names: str) -> None:
         """The readiness of these processes says so soon."""

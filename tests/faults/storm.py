@@ -105,8 +105,9 @@ class Storm:
     """Periods of faults, all by the row's own chances."""
 
     def __init__(self, scene: Scene, hands: Hands) -> None:
-        #: what happened, a line each
-        self.said: list[str] = []
+        #: what happened, a line each, and what did not: its target was down already
+        self.happened: list[str] = []
+        self.left_out: list[str] = []
         self._scene = scene
         self._hands = hands
 
@@ -126,6 +127,6 @@ class Storm:
         try:
             suffering.enter_context(fault(self._scene, self._hands))
         except StackError as down:
-            self.said.append(f"{target}: {down}")
+            self.left_out.append(f"{target}: {down}")
         else:
-            self.said.append(f"{target}: {name}")
+            self.happened.append(f"{target}: {name}")

@@ -35,12 +35,19 @@ def test_killed_before_the_ack(scene: Scene, hands: Hands) -> None:
 @row(2, "API", "kill -9 after the broker's ack, before the answer", seconds=12)
 def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
     """The user heard nothing and presses again: the second record is taken for a redelivery of the first."""
-    redelivered = "SELECT coalesce(sum(next_offset), 0) FROM offsets"
+    coupon, offsets = scene.system.make_coupon(5), "SELECT coalesce(sum(next_offset), 0) FROM offsets"
+    before = scene.system.count(offsets)
+    armed = hands.arm(Point.API_ACKNOWLEDGED)
+    hands.bitten(scene.system.ask(coupon, 1) is None, "the user heard nothing")
+    hands.reached(armed)
+    scene.stack.wait_up("api")
+    receipt = scene.receipt(coupon, 1)
+    scene.demand(scene.system.final(receipt)["state"] == "issued", "the repeat is issued")
+    scene.system.eventually(lambda: scene.system.count(offsets) == before + 2)
+    rows = scene.system.count("SELECT count(*) FROM requests WHERE coupon_id = :id", id=coupon)
+    scene.demand(rows == 1, f"two records, {rows} rows")
     with scene.users():
-        before = scene.system.count(redelivered)
-        hands.crash_at(Point.API_ACKNOWLEDGED)
         scene.recovers(since=time.monotonic())
-        scene.demand(scene.system.count(redelivered) > before, "the log goes on")
 
 
 @row(2, "API", "kill -9 in a change of a coupon", seconds=12)

@@ -22,8 +22,8 @@ _ANSWERED_SECONDS = 4.0
 #: above the issuer's session timeout
 _SILENT_SECONDS = 8.0
 _CUTS = 5
-#: statements whose parameters say so belong to a poll that issues
-_ISSUING = b"{issued"
+#: what the parameters of a statement say that belongs to a poll that issues
+_ISSUING = b"issued"
 
 Bend = Callable[[Proxy], AbstractContextManager[None]]
 _BROKEN: dict[str, Bend] = {

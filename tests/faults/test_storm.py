@@ -31,6 +31,6 @@ def test_storm(
             with storm.period():
                 time.sleep(scene.random.uniform(*_SUFFERING_SECONDS))  # how long it suffers is the fault
             time.sleep(scene.random.uniform(*_QUIET_SECONDS))
-    request.node.add_report_section("call", "storm", "\n".join(storm.said))
-    hands.bitten(storm.said, "faults happened")
-    record_property("note", f"{crowd.accepted:,} accepted under {len(storm.said)} faults")
+    request.node.add_report_section("call", "storm", "\n".join([*storm.happened, "left out:", *storm.left_out]))
+    hands.bitten(storm.happened, "faults happened")
+    record_property("note", f"{crowd.accepted:,} accepted under {len(storm.happened)} faults")

@@ -1,6 +1,6 @@
 """A system that fails while a poll is decided: locks that do not come, connections that are cut, others at work."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Event
@@ -106,22 +106,20 @@ def test_a_poll_is_decided_from_what_is_read_under_the_lock(
     assert ask(_ROWS + ", user_id", id=coupon.id) == [(1, "issued", 2), (2, "refused", None), (99, "issued", 1)]
 
 
-def test_an_issuer_that_freezes_while_it_writes_its_decisions_lets_its_locks_go(
+def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
     store: Engine, spoilt_store: Engine, log: int, make_coupon: MakeCoupon
 ) -> None:
-    """P7: PostgreSQL ends the transaction of a process that has sent half of its rows, and a successor goes on."""
+    """P7: PostgreSQL ends the transaction of a process that has written and does not commit; a successor goes on."""
     coupon = make_coupon()
     frozen, thawed = Event(), Event()
-
-    def freezing() -> Iterator[Outcome]:
-        yield Outcome(request(0, coupon_id=coupon.id), State.ISSUED, None, 1)
-        frozen.set()
-        thawed.wait()
 
     def write() -> None:
         with spoilt_store.begin() as tx:
             coupons.lock(tx, [coupon.id])
-            requests.insert(tx, log, freezing(), datetime.now(UTC))
+            issued = Outcome(request(0, coupon_id=coupon.id), State.ISSUED, None, 1)
+            requests.insert(tx, log, [issued], datetime.now(UTC))
+            frozen.set()
+            thawed.wait()
 
     def locked() -> bool:
         with store.begin() as tx:

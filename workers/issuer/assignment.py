@@ -1,7 +1,7 @@
 """Which partitions this issuer has, where it stands in each, and which wait to be placed at the database's offset."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
@@ -39,6 +39,10 @@ class Assignment:
     def _flows(self, place: Place) -> bool:
         position = self.positions.get(place.partition)
         return position is not None and place.offset >= position
+
+    def advance(self, positions: Mapping[int, int]) -> None:
+        """Takes over how far partitions are decided; one that was stopped meanwhile stays so."""
+        self.positions |= {at: offset for at, offset in positions.items() if at in self.positions}
 
     def pause(self, partitions: Iterable[int], why: str) -> None:
         """Drops what was read of partitions; they wait to be placed anew."""
@@ -88,6 +92,8 @@ class Assignment:
             self.positions.pop(at.partition, None)
             self.waiting.discard(at.partition)
             self._health.green(f"partition {at.partition}")
+        if not self.positions and not self.waiting:
+            self._health.green("kafka")  # nothing of it is asked any more
 
 
 def _named(partitions: Iterable[int]) -> list[TopicPartition]:

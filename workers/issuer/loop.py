@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
 _PASS_SECONDS = 2.0
 _BOUNDS_SECONDS = 1.0
+#: so many silent leaders cost a look their second each; the others are asked the next time
+_BOUNDS_FAILURES_MOST = 3
 _RENEW_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
@@ -141,7 +143,7 @@ class Loop:
     def _take_in(self, issued: Issued) -> None:
         """The positions are the database's; Kafka's own offset only serves tools that show the lag."""
         self._failures = 0
-        self._assignment.positions.update(issued.positions)
+        self._assignment.advance(issued.positions)
         self._commit(issued.positions)
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
@@ -188,11 +190,15 @@ class Loop:
     def _bounds(self, partitions: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
         """First and next offset of those partitions whose leader answers; the health tells whether all do."""
         away = ""
+        failed = 0
         for partition in partitions:
+            if failed >= _BOUNDS_FAILURES_MOST:
+                break
             try:
                 bounds = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
             except Unavailable as error:
                 away = f"partition {partition}: {error}"
+                failed += 1
             else:
                 yield partition, bounds
         if away:
