@@ -37,11 +37,12 @@ def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
     """The user heard nothing and presses again: the second record is taken for a redelivery of the first."""
     coupon, offsets = scene.system.make_coupon(5), "SELECT coalesce(sum(next_offset), 0) FROM offsets"
     before = scene.system.count(offsets)
-    armed = hands.arm(Point.API_ACKNOWLEDGED)
-    hands.bitten(scene.system.ask(coupon, 1) is None, "the user heard nothing")
-    hands.reached(armed)
-    scene.stack.wait_up("api")
-    receipt = scene.receipt(coupon, 1)
+    with hands.frozen("issuer"):  # so that the first is not decided before the second is there
+        armed = hands.arm(Point.API_ACKNOWLEDGED)
+        hands.bitten(scene.system.ask(coupon, 1) is None, "the user heard nothing")
+        hands.reached(armed)
+        scene.stack.wait_up("api")
+        receipt = scene.receipt(coupon, 1)
     scene.demand(scene.system.final(receipt)["state"] == "issued", "the repeat is issued")
     scene.system.eventually(lambda: scene.system.count(offsets) == before + 2)
     rows = scene.system.count("SELECT count(*) FROM requests WHERE coupon_id = :id", id=coupon)
