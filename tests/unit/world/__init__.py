@@ -1,1 +1,1 @@
-"""A small world around the pure core: a log, a database and a gate as plain values, for the state machine."""
+"""The world around the pure core as plain values: a model for the state machine, and a stand-in for nothing else."""

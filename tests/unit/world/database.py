@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from copy import copy
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Known, Outcome
@@ -19,6 +20,11 @@ Pair = tuple[int, int]
 
 def pair_of(request: Request) -> Pair:
     return request.coupon_id, request.user_id
+
+
+def version(coupon: Coupon, since: tuple[int, int] | None, number: int) -> Version:
+    """A coupon's values as recorded; time is counted in its changes."""
+    return Version(since, coupon.quantity, coupon.override, coupon.opens_at_ms, coupon.closes_at_ms, number)
 
 
 class Row(NamedTuple):
@@ -43,7 +49,7 @@ class Letter(NamedTuple):
 
     request: Request | None
     state: LetterState
-    #: it has been, once at least
+    #: it has been replayed once, at least
     replayed: bool
 
 
@@ -66,26 +72,22 @@ class Database:
     def of_coupons(cls, coupons: Iterable[Coupon], partitions: Iterable[int]) -> "Database":
         """Nothing is decided yet."""
         values = {one.id: one for one in coupons}
-        built = cls(values, dict.fromkeys(partitions, 0), dict.fromkeys(values, ()))
-        for one in values.values():
-            built.record(one, None)
-        return built
-
-    def record(self, coupon: Coupon, since: tuple[int, int] | None) -> None:
-        """Notes a coupon's values and from which record on they count."""
-        before = self.versions[coupon.id]
-        window = coupon.opens_at_ms, coupon.closes_at_ms
-        self.versions[coupon.id] += (Version(since, coupon.quantity, coupon.override, *window, len(before)),)
+        first = {one.id: version(one, None, 0) for one in values.values()}
+        return cls(values, dict.fromkeys(partitions, 0), {one: (version,) for one, version in first.items()})
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All of it or nothing; also a savepoint within one."""
-        before = {each.name: _copy(getattr(self, each.name)) for each in fields(self)}
+        before = self.copy()
         try:
             yield
         except BaseException:
-            vars(self).update(before)
+            vars(self).update(vars(before))
             raise
+
+    def copy(self) -> "Database":
+        """As it is now."""
+        return Database(**{name: copy(value) for name, value in vars(self).items()})
 
     def coupon(self, coupon_id: int) -> Coupon:
         """The coupon as its row would be."""
@@ -152,7 +154,3 @@ class Database:
 def is_ours(request_id: str) -> bool:
     """Whether the id was given to a request that came through the gate."""
     return request_id.startswith("ours")
-
-
-def _copy(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else value

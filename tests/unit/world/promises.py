@@ -1,17 +1,19 @@
 """What must be true of the world after every step."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from itertools import chain
 
+from service.domain.coupon import CouponState
 from service.domain.letter import LetterState
 from service.domain.order import Judge
 from service.domain.request import FINAL, Code, Place, State
+from service.domain.retry import ISSUING
 from tests.unit.world.database import Database, Row, is_ours, pair_of
 from tests.unit.world.world import World
 
-_JUDGED_AT_THE_GATE = (Code.NOT_OPEN, Code.PAUSED, Code.UNKNOWN_COUPON)
 _SEATED = (State.ISSUED, State.RETRYING)
+_KEPT = (State.RETRYING, State.STANDBY)
 
 
 def counted(db: Database) -> None:
@@ -34,7 +36,7 @@ def kept(world: World) -> None:
     for partition, records in world.log.items():
         for record in records[: db.offsets[partition]]:
             assert record.request.request_id in decided if record.request else record.raw.place in db.letters
-    assert db.retries.keys() == {at for at, row in db.rows.items() if row.state in (State.RETRYING, State.STANDBY)}
+    assert db.retries.keys() == {at for at, row in db.rows.items() if row.state in _KEPT}
     dead = [at for at, row in db.rows.items() if row.state is State.DEAD]
     assert all(db.letters[at].state is not LetterState.REPLAYED for at in dead)
 
@@ -46,20 +48,31 @@ def ruled(db: Database) -> None:
         assert (judge.found, judge.out_of_order) == (Counter(), 0)
 
 
-def stepped(db: Database, before: Mapping[Place, Row], replayed: Collection[Place]) -> None:
-    """P3, P5: what one step may do to rows: nothing to final ones but by a replay, and nobody is passed over."""
+def stepped(db: Database, before: Database, replayed: Collection[Place]) -> None:
+    """P3, P5: a step goes forward, leaves final rows alone but for a replay, answers truly and passes nobody over."""
+    assert all(db.offsets[partition] >= at for partition, at in before.offsets.items())
     for at, row in db.rows.items():
-        old = before.get(at)
-        if old == row:
-            continue
-        assert old is None or old.state not in FINAL or at in replayed
-        if row.code is Code.SOLD_OUT:
-            coupon = db.coupon(row.request.coupon_id)
-            assert (coupon.remaining, coupon.held) == (0, 0)
+        old = before.rows.get(at)
+        if old != row:
+            assert old is None or old.state not in FINAL or at in replayed
+            _answered(db, row, fresh=old is None, replayed=at in replayed)
         if row.state in _SEATED and (old is None or old.state not in _SEATED):
             line = db.of(row.request.coupon_id)
             assert all(other.state is not State.STANDBY for other in line if other.request.place < at)
-        assert row.code not in _JUDGED_AT_THE_GATE or not is_ours(row.request.request_id)
+
+
+def _answered(db: Database, row: Row, *, fresh: bool, replayed: bool) -> None:
+    """What was said is true as it is said; a window is judged once: at the gate, or when a record was appended."""
+    request = row.request
+    coupon = db.coupons([request]).get(request.coupon_id)
+    assert coupon or row.code in (Code.UNKNOWN_COUPON, Code.POISON)
+    assert row.code is not Code.DUPLICATE or db.live([request])
+    assert row.code is not Code.EXHAUSTED or row.attempts >= ISSUING.attempts
+    assert row.code is not Code.SOLD_OUT or (coupon and coupon.remaining == coupon.held == 0)
+    if is_ours(request.request_id) or replayed:
+        assert row.code not in (Code.NOT_OPEN, Code.PAUSED)
+    elif fresh and coupon and row.is_live:
+        assert coupon.state(request.appended_at_ms) in (CouponState.OPEN, CouponState.SOLD_OUT)
 
 
 def rested(world: World) -> None:

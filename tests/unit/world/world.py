@@ -1,4 +1,4 @@
-"""The world: a log, and the ways by which requests come into it."""
+"""The log, and the ways by which requests come into it."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -12,7 +12,6 @@ from service.gate.admission import Seat
 from service.gate.names import Verdict
 from service.usecases.truth import judge
 from tests.unit.world.database import Database, Pair, is_ours, pair_of
-from tests.unit.world.deeds import Deeds
 from tests.unit.world.gate import Gate
 
 #: the coupons that requests name, and their partitions
@@ -39,9 +38,10 @@ class Stray(StrEnum):
     """A record that did not come through the gate, or looks as if it had not."""
 
     FOREIGN = "foreign"
-    UNREADABLE = "unreadable"
-    #: an unheard append and its repeat, both in a form that only a later version can read
-    UNREADABLE_TWICE = "unreadable twice"
+    #: another producer's, in a form that only a later version can read
+    FOREIGN_POISON = "foreign poison"
+    #: an unheard append and its repeat, both in such a form
+    OUR_POISON_TWICE = "our poison, twice"
 
 
 class World:
@@ -56,7 +56,6 @@ class World:
         self.receipts: set[str] = set()
         self.gate = Gate()
         self.db = Database.of_coupons(coupons, self.log)
-        self.deeds = Deeds(self.db, PARTITION_OF, self.poison)
 
     def append(self, pair: Pair, request_id: str | None = None, *, readable: bool = True) -> None:
         """One more record; without a request id it is another producer's."""
@@ -93,12 +92,11 @@ class World:
 
     def stray(self, pair: Pair, stray: Stray) -> None:
         """A record comes that did not pass the gate."""
-        if stray is Stray.FOREIGN or pair[0] == UNKNOWN:
-            self.append(pair)
+        if stray is not Stray.OUR_POISON_TWICE or pair[0] == UNKNOWN:
+            self.append(pair, readable=stray is Stray.FOREIGN)
             return
-        name = f"ours-{self.now_ms}-unreadable"
-        self.append(pair, name, readable=False)
-        if stray is Stray.UNREADABLE_TWICE:
+        name = f"ours-{self.now_ms}-poison"
+        for _ in range(2):
             self.append(pair, name, readable=False)
 
     def fill(self, coupon_id: int) -> None:

@@ -1,0 +1,59 @@
+"""What service/usecases/issue.py and change.py do to the database, in their order and with the same pure functions."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from service.domain.change import changed
+from service.domain.decide import decide
+from service.domain.errors import Fenced
+from service.domain.fates import Failure
+from service.domain.record import Record
+from service.usecases.plan import Plan, moves_of
+from service.usecases.segments import in_segments
+from tests.unit.world.database import LOG, Database, version
+from tests.unit.world.trouble import Troubles
+
+
+def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int], troubles: Troubles) -> None:
+    """Decides a poll; raises Fenced, or ConnectionError when the system fails, and then nothing has happened."""
+    with db.transaction():
+        if fenced := db.advance(moves_of(records, positions)):
+            raise Fenced(fenced)
+        in_segments(records, partial(_write, db, troubles), partial(_give_way, db))
+
+
+def _plan(db: Database, records: Sequence[Record]) -> Plan:
+    asked = [record.request for record in records if record.request]
+    locked = db.coupons(asked)
+    return Plan(records, locked, decide(asked, locked, db.known(asked)))
+
+
+def _write(db: Database, troubles: Troubles, records: Sequence[Record]) -> None:
+    with db.transaction():
+        plan = _plan(db, records)
+        _store(db, plan)
+        troubles.strike(plan.outcomes)
+
+
+def _give_way(db: Database, record: Record, failure: Failure) -> None:
+    plan = _plan(db, [record])
+    plan.fail(failure)
+    _store(db, plan)
+
+
+def _store(db: Database, plan: Plan) -> None:
+    db.write(plan.outcomes)
+    db.retries |= {raw.place: 1 for raw, _ in plan.held} | {raw.place: 0 for raw in plan.standby()}
+    for dead in plan.dead:
+        db.bury(dead.raw.place, dead.request)
+
+
+def change(db: Database, coupon_id: int, partition: int, values: dict[str, Any]) -> None:
+    """Stores new values and from where they count, without what follows after the commit; raises Conflict."""
+    coupon = db.coupon(coupon_id)
+    new = changed(coupon, values)
+    if new != coupon:
+        db.values[coupon_id] = new._replace(issued=0, held=0, standby=0)
+        before = db.versions[coupon_id]
+        db.versions[coupon_id] += (version(new, (LOG, db.offsets[partition]), len(before)),)

@@ -1,0 +1,77 @@
+"""What service/usecases/recover.py does to the database, in its order and with the same pure functions."""
+
+from collections.abc import Iterable, Sequence
+
+from service.domain.decide import Outcome, Turn, seat, turn
+from service.domain.fates import Failure
+from service.domain.request import Code, Place, Request, State
+from service.domain.retry import ISSUING
+from service.usecases.segments import in_segments
+from tests.unit.world.database import Database
+from tests.unit.world.trouble import Troubles
+
+
+def retry(db: Database, places: Iterable[Place], attempts_made: int, troubles: Troubles, at_once: int) -> None:
+    """One more attempt for those that have had exactly so many; then `at_once` on standby at most are decided."""
+    with db.transaction():
+        taken = [place for place in sorted(places) if db.retries.get(place) == attempts_made]
+        attempt = _Attempt(db, troubles)
+        attempt.make(taken)
+        attempt.settle({db.rows[place].request.coupon_id for place in taken}, at_once)
+
+
+def settle(db: Database, coupon_id: int, troubles: Troubles, at_once: int) -> None:
+    """Decides those on standby as far as can be decided now, `at_once` at most."""
+    with db.transaction():
+        _Attempt(db, troubles).settle([coupon_id], at_once)
+
+
+class _Attempt:
+    def __init__(self, db: Database, troubles: Troubles) -> None:
+        self._db = db
+        self._troubles = troubles
+
+    def make(self, places: Sequence[Place]) -> None:
+        in_segments(places, self._issue, self._fail)
+
+    def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
+        for coupon_id in sorted(coupon_ids):
+            while budget > 0 and (decided := self._take_turn(coupon_id, budget)):
+                budget -= decided
+
+    def _asked(self, places: Iterable[Place]) -> list[Request]:
+        return [self._db.rows[place].request for place in places]
+
+    def _issue(self, places: Sequence[Place]) -> None:
+        asked = self._asked(places)
+        with self._db.transaction():
+            outcomes = seat(asked, self._db.coupons(asked))
+            self._end(outcomes)
+            self._troubles.strike(outcomes)
+
+    def _fail(self, place: Place, _: Failure) -> None:
+        (request,), made = self._asked([place]), self._db.retries[place] + 1
+        if ISSUING.delay_after(made) is None:
+            self._end([Outcome(request, State.DEAD, Code.EXHAUSTED)])
+            self._db.bury(place, request)
+            return
+        self._db.retries[place] = made
+        self._db.write([Outcome(request, State.RETRYING)], spent=1)
+
+    def _end(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            self._db.write([outcome], spent=1)
+            del self._db.retries[outcome.request.place]
+
+    def _take_turn(self, coupon_id: int, limit: int) -> int:
+        coupon = self._db.coupon(coupon_id)
+        now = turn(coupon)
+        if now is Turn.WAIT:
+            return 0
+        most = min(limit, coupon.remaining) if now is Turn.PROMOTE else limit
+        first = [row.request.place for row in self._db.of(coupon_id) if row.state is State.STANDBY][:most]
+        if now is Turn.PROMOTE:
+            self.make(first)
+        else:
+            self._end(Outcome(request, State.REFUSED, Code.SOLD_OUT) for request in self._asked(first))
+        return len(first)

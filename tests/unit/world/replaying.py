@@ -1,0 +1,70 @@
+"""What service/usecases/replay.py does to the database, in its order and with the same pure functions."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from service.domain.decide import Outcome, replay
+from service.domain.fates import Failure
+from service.domain.letter import LetterState
+from service.domain.request import Place, Request, State
+from service.usecases.segments import in_segments
+from tests.unit.world.database import Database, Letter, pair_of
+from tests.unit.world.trouble import Troubles
+
+
+def untouched(db: Database) -> list[Place]:
+    """Places of the dead letters that nobody acted on, in order."""
+    return sorted(place for place, letter in db.letters.items() if letter.state is LetterState.NEW)
+
+
+def bring_back(db: Database, places: Iterable[Place], poison: Mapping[Place, Request], troubles: Troubles) -> None:
+    """Replays untouched dead letters; `poison`: what those ask for that nobody could read, if it can be read by now."""
+    with db.transaction():
+        in_segments([*_read(db, places, poison)], partial(_decide, db, troubles), partial(_hold, db))
+
+
+def discard(db: Database, places: Iterable[Place]) -> None:
+    """Puts untouched dead letters away."""
+    for place in places:
+        db.letters[place] = db.letters[place]._replace(state=LetterState.DISCARDED)
+
+
+def _read(db: Database, places: Iterable[Place], poison: Mapping[Place, Request]) -> Iterator[Request]:
+    deciphered: set[str] = set()
+    for place in places:
+        if request := db.letters[place].request:
+            yield request
+        elif place in poison and not _is_known(db, poison[place], deciphered):
+            deciphered.add(poison[place].request_id)
+            yield poison[place]
+
+
+def _is_known(db: Database, request: Request, deciphered: set[str]) -> bool:
+    return request.request_id in db.known([request])[pair_of(request)].request_ids | deciphered
+
+
+def _outcomes(db: Database, asked: Sequence[Request]) -> list[Outcome]:
+    return replay(asked, db.coupons(asked), db.live(asked))
+
+
+def _decide(db: Database, troubles: Troubles, asked: Sequence[Request]) -> None:
+    with db.transaction():
+        outcomes = _outcomes(db, asked)
+        for request, outcome in zip(asked, outcomes, strict=True):
+            _write(db, outcome._replace(request=request))
+        troubles.strike(outcomes)
+
+
+def _hold(db: Database, request: Request, _: Failure) -> None:
+    (outcome,) = _outcomes(db, [request])
+    if outcome.state is State.ISSUED:
+        _write(db, Outcome(request, State.RETRYING))
+        db.retries[request.place] = 1
+
+
+def _write(db: Database, outcome: Outcome) -> None:
+    place = outcome.request.place
+    db.write([outcome], spent=outcome.state is not State.STANDBY)
+    if outcome.state is State.STANDBY:
+        db.retries[place] = 0
+    db.letters[place] = Letter(outcome.request, LetterState.REPLAYED, replayed=True)
