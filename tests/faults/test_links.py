@@ -22,8 +22,8 @@ _ANSWERED_SECONDS = 4.0
 #: above the issuer's session timeout
 _SILENT_SECONDS = 8.0
 _CUTS = 5
-#: what the parameters of a statement say that belongs to a poll that issues
-_ISSUING = b"issued"
+#: the list of final states: a parameter of the statement that writes decisions, and of no other of the issuer's
+_ISSUING = b"{issued"
 
 Bend = Callable[[Proxy], AbstractContextManager[None]]
 _BROKEN: dict[str, Bend] = {
