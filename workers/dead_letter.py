@@ -1,6 +1,9 @@
 """Step 7: forwards dead letters to their topic."""
 
+from functools import partial
+
 from service.usecases import bury
+from workers import steps
 from workers.celery import app
 from workers.names import Task
 from workers.rooms import LEASE_SECONDS, rooms
@@ -12,5 +15,5 @@ _PRODUCE_SECONDS = 3.0
 def forward() -> None:
     """Forwards all that waits; what the broker does not take in time waits for the sweep."""
     opened = rooms()
-    while bury.forward(opened.common.engine, opened.producer, LEASE_SECONDS, _PRODUCE_SECONDS):
-        pass
+    some = partial(bury.forward, opened.common.engine, opened.producer, LEASE_SECONDS, _PRODUCE_SECONDS)
+    steps.take(Task.DEAD_LETTER, some)

@@ -1,9 +1,10 @@
 """What keeps the rest honest: beat's sweep for lost hints, the gate's upkeep."""
 
-import time
+from functools import partial
 
 from service.clock import now_ms
 from service.usecases import tend
+from workers import steps
 from workers import sweep as lost
 from workers.celery import app
 from workers.names import Task
@@ -11,7 +12,6 @@ from workers.rooms import LEASE_SECONDS, rooms
 
 #: work that nobody took up by then has lost its hint
 _GRACE_SECONDS = 2.0
-_TELL_SECONDS = 3.0
 
 
 @app.task(name=Task.SWEEP.value)
@@ -26,11 +26,7 @@ def sweep() -> None:
 def tell_gate() -> None:
     """Gives seats back to the gate and lets it know which coupons are gone."""
     common = rooms().common
-    ends = time.monotonic() + _TELL_SECONDS
-    while tend.tell_gate(common.engine, common.upkeep, LEASE_SECONDS):
-        if time.monotonic() > ends:
-            app.send_task(Task.TELL_GATE.value)  # the rest: another task, so that none runs long
-            return
+    steps.take(Task.TELL_GATE, partial(tend.tell_gate, common.engine, common.upkeep, LEASE_SECONDS))
 
 
 @app.task(name=Task.TELL_CHANGES.value)

@@ -37,7 +37,7 @@ class Version(NamedTuple):
 
 def version_at(versions: Sequence[Version], at: Moment) -> int:
     """The number of the values by which a record was decided; -1: there were none."""
-    return bisect_right([version.since or _BEGINNING for version in versions], at) - 1
+    return bisect_right(versions, at, key=lambda version: version.since or _BEGINNING) - 1
 
 
 class Line(NamedTuple):

@@ -121,8 +121,8 @@ class Upkeep:
             life = str(self._redis.info("server")["run_id"])
             if self._redis.get(LIFE) == life.encode():
                 return False
-            for key in self._redis.scan_iter(COUPON_KEYS, count=_AT_ONCE):
-                self.forget(int(key.split(b":")[1]))
+            for coupon_id in {int(key.split(b":")[1]) for key in self._redis.scan_iter(COUPON_KEYS, count=_AT_ONCE)}:
+                self.forget(coupon_id)
             self._redis.set(LIFE, life)
         return True
 

@@ -28,10 +28,17 @@ class Row(NamedTuple):
     replayed: bool
 
 
-_REPLAYED = (
-    "EXISTS (SELECT FROM dead_letters AS letter JOIN dead_letter_actions AS act ON act.dead_letter_id = letter.id"
-    " WHERE act.action = 'replayed' AND letter.log_id = requests.log_id AND letter.partition = requests.partition"
-    ' AND letter."offset" = requests."offset")'
+def _has_letter(name: str, such: str = "true") -> str:
+    """Whether the request of the table `name` has a dead letter, and one of which `such` holds."""
+    return (
+        f"EXISTS (SELECT FROM dead_letters AS letter WHERE letter.log_id = {name}.log_id"
+        f' AND letter.partition = {name}.partition AND letter."offset" = {name}."offset" AND {such})'
+    )
+
+
+_REPLAYED = _has_letter(
+    "requests",
+    "EXISTS (SELECT FROM dead_letter_actions AS act WHERE act.dead_letter_id = letter.id AND act.action = 'replayed')",
 )
 _ROWS = text(
     f'SELECT "offset", coupon_id, user_id, request_id, state, code, {_REPLAYED} FROM requests'
@@ -136,13 +143,8 @@ def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
                    SELECT FROM requests AS first WHERE first.coupon_id = later.coupon_id
                    AND first.user_id = later.user_id
                    AND (first.log_id, first."offset") < (later.log_id, later."offset")
-                   AND (coalesce(first.code, '') NOT IN ({_NEVER_LIVE}) OR EXISTS (
-                       SELECT FROM dead_letters AS letter WHERE letter.log_id = first.log_id
-                       AND letter.partition = first.partition AND letter."offset" = first."offset")))
-                AND NOT EXISTS (
-                   SELECT FROM dead_letters AS letter WHERE letter.log_id = later.log_id
-                   AND letter.partition = later.partition AND letter."offset" = later."offset")
-               ) AS duplicates_of_nothing
+                   AND (coalesce(first.code, '') NOT IN ({_NEVER_LIVE}) OR {_has_letter("first")}))
+                AND NOT {_has_letter("later")}) AS duplicates_of_nothing
         """,
         coupon=coupon_id,
     )
@@ -170,10 +172,7 @@ def in_flight(tx: Connection, coupon_id: int | None) -> dict[str, int]:
         SELECT count(*) FILTER (WHERE state = 'issued') AS issued, count(*) FILTER (WHERE state = 'refused') AS refused,
                count(*) FILTER (WHERE state = 'dead') AS dead,
                count(*) FILTER (WHERE state IN ('retrying', 'standby')) AS retrying_or_standby,
-               count(*) FILTER (WHERE state = 'dead' AND NOT EXISTS (
-                   SELECT FROM dead_letters AS letter WHERE letter.log_id = requests.log_id
-                   AND letter.partition = requests.partition AND letter."offset" = requests."offset"
-                   AND letter.state <> 'replayed')
+               count(*) FILTER (WHERE state = 'dead' AND NOT {_has_letter("requests", "letter.state <> 'replayed'")}
                ) AS dead_without_letter,
                count(*) FILTER (WHERE (state IN ('retrying', 'standby')) <> EXISTS (
                    SELECT FROM retries WHERE retries.log_id = requests.log_id

@@ -108,6 +108,17 @@ def attempt(recoverer: Recoverer, log: int, ask: Ask) -> Attempt:
 
 
 @pytest.fixture
+def exhaust(attempt: Attempt) -> Callable[[], None]:
+    """Makes every attempt that the policy allows for all who are held."""
+
+    def make() -> None:
+        for attempts_made in (1, 2):
+            attempt(attempts_made)
+
+    return make
+
+
+@pytest.fixture
 def warmer(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Warmer:
     """Fills cold gates."""
     return Warmer(settings, store, log, reader, upkeep)

@@ -20,24 +20,13 @@ from service.usecases.recover import Recoverer
 from service.usecases.replay import Desk
 from service.usecases.verify import Verifier
 from tests.builders import records
-from tests.integration.conftest import Ask, Attempt, Sell
+from tests.integration.conftest import Ask, Sell
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
 Die = Callable[..., Coupon]
 _ROWS = 'SELECT user_id, state, code, sequence, attempts FROM requests ORDER BY "offset"'
 _TRAIL = "SELECT dead_letter_id, action, via, state, code FROM dead_letter_actions ORDER BY id"
-
-
-@pytest.fixture
-def exhaust(attempt: Attempt) -> Callable[[], None]:
-    """Makes every attempt that the policy allows for all who are held."""
-
-    def make() -> None:
-        for attempts_made in (1, 2):
-            attempt(attempts_made)
-
-    return make
 
 
 @pytest.fixture
@@ -275,23 +264,6 @@ def test_how_many_died_lately_is_counted(die: Die, store: Engine, ask: Ask) -> N
 
     with store.begin() as tx:
         assert dead_letters.recent(tx, 60) == 2
-
-
-def test_a_duplicate_of_one_who_died_and_is_a_duplicate_himself_by_now_is_in_order(
-    real_log: Log, make_coupon: MakeCoupon, desk: Desk, exhaust: Callable[[], None], verifier: Verifier, ask: Ask
-) -> None:
-    """P2: he was in the way when he was held, whatever his replay came to."""
-    coupon = make_coupon(quantity=5)
-    real_log.ask(coupon.id, 1, fault="22012 9")
-    real_log.ask(coupon.id, 1)
-    real_log.issue()
-    exhaust()
-    real_log.ask(coupon.id, 1)
-    real_log.issue()
-
-    assert desk.replay(1)[2:4] == (State.REFUSED, Code.DUPLICATE)
-    assert ask(_ROWS)[1:3] == [(1, "refused", "duplicate", None, 1), (1, "issued", None, 1, 1)]
-    assert [check for check in verifier.verify() if not check.ok] == []
 
 
 def test_what_cannot_be_read_is_in_nobodys_way(

@@ -16,7 +16,7 @@ from service.usecases.change import Changer
 from service.usecases.issue import Issuer
 from service.usecases.replay import Desk
 from service.usecases.verify import Check, Verifier
-from tests.integration.conftest import Ask, Attempt
+from tests.integration.conftest import Ask
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
@@ -34,17 +34,6 @@ def misread(settings: Settings, store: Engine, real_log: Log, log: int, ids: Req
         real_log.positions |= Issuer(store, log, notices=False).issue(records, real_log.positions).positions
 
     return issue
-
-
-@pytest.fixture
-def exhaust(attempt: Attempt) -> Callable[[], None]:
-    """Makes every attempt that is left to those who are held."""
-
-    def make() -> None:
-        for attempts_made in (1, 2):
-            attempt(attempts_made)
-
-    return make
 
 
 def _bad(verifier: Verifier) -> list[Check]:
@@ -104,9 +93,10 @@ def test_a_duplicate_of_one_who_came_back_a_duplicate(
     real_log.ask(coupon.id, 7)
     real_log.issue()
 
-    assert desk.replay(1).code is Code.DUPLICATE
+    assert desk.replay(1)[2:4] == (State.REFUSED, Code.DUPLICATE)
 
     assert ask(_STATES) == [("refused", "duplicate"), ("refused", "duplicate"), ("issued", None)]
+    assert ask('SELECT user_id, sequence, attempts FROM requests ORDER BY "offset"')[1:] == [(7, None, 1), (7, 1, 1)]
     assert _bad(verifier) == []
 
 

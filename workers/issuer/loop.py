@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
 _PASS_SECONDS = 2.0
 _BOUNDS_SECONDS = 1.0
-#: so many silent leaders cost a look their second each; the others are asked the next time
-_BOUNDS_FAILURES_MOST = 3
+#: each silent leader costs a look its second; after so many the rest is not asked until they answer
+_AWAY_MOST = 3
 _RENEW_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
@@ -189,20 +189,18 @@ class Loop:
 
     def _bounds(self, partitions: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
         """First and next offset of those partitions whose leader answers; the health tells whether all do."""
-        away = ""
-        failed = 0
+        away: list[str] = []
         for partition in partitions:
-            if failed >= _BOUNDS_FAILURES_MOST:
+            if len(away) >= _AWAY_MOST:
                 break
             try:
                 bounds = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
             except Unavailable as error:
-                away = f"partition {partition}: {error}"
-                failed += 1
+                away.append(f"partition {partition}: {error}")
             else:
                 yield partition, bounds
         if away:
-            self._health.red("kafka", away)
+            self._health.red("kafka", away[-1])
         else:
             self._health.green("kafka")
 

@@ -1,0 +1,22 @@
+"""Work that comes in steps: a task takes as many as fit, the rest is another task's."""
+
+import time
+from collections.abc import Callable
+
+from workers.celery import app
+from workers.names import Task
+
+#: a task that takes longer than its lease would be taken over by another
+WITHIN_SECONDS = 3.0
+
+
+def take(task: Task, step: Callable[[], int], step_seconds: float = 0.0) -> None:
+    """Takes steps while they find something to do; after three seconds the rest is sent on as the same task.
+
+    `step_seconds`: so long before that no further step begins, for steps that must have ended by then.
+    """
+    no_step_after = time.monotonic() + WITHIN_SECONDS - step_seconds
+    while step():
+        if time.monotonic() > no_step_after:
+            app.send_task(task.value)
+            return
