@@ -15,7 +15,9 @@ with start.or_say_why():
 
 broker_url = _settings.celery_broker_url
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # a worker outlives its broker's absence
+# A worker outlives its broker's absence. One that held a task then may end instead (kombu 5.7 puts the message back
+# through a connection that is gone) and is started again like any process that ended.
+broker_connection_max_retries = None
 
 if _settings.celery_over_kafka:
     _prefix = "coupon.celery."  # a queue is a topic there, beside those of others

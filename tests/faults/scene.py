@@ -77,14 +77,17 @@ class Scene:
         self.system.eventually(lambda: any(told.outcome == "unknown" for told in self.system.history[before:]))
 
     def log(self, name: str) -> str:
-        """What a process has said since it was started, or since the row began, whichever was later."""
+        """What a process has said since the row began, under whatever pid."""
         path = self._log_path(name)
-        said = path.read_bytes()[self._said_before.get(path, 0) :].decode(errors="replace")
-        return said.rpartition(logs.STARTED)[2]
+        return path.read_bytes()[self._said_before.get(path, 0) :].decode(errors="replace")
+
+    def log_since_start(self, name: str) -> str:
+        """What a process has said since it was last started, or since the row began, whichever was later."""
+        return self.log(name).rpartition(logs.STARTED)[2]
 
     def had_partitions(self, name: str) -> bool:
         """Waits until an issuer says that partitions are its own; what it joins with may be none."""
-        return self.system.eventually(lambda: re.search(r"assigned: \[\d", self.log(name)) is not None)
+        return self.system.eventually(lambda: re.search(r"assigned: \[\d", self.log_since_start(name)) is not None)
 
     def _log_path(self, name: str) -> Path:
         return self.stack.directory / "log" / f"{name}.log"
