@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import billiard.pool
 from celery import Celery
 from celery.signals import setup_logging, task_prerun, worker_process_shutdown
 
@@ -12,6 +13,9 @@ from workers import hints, rooms
 _log = logging.getLogger(__name__)
 app = Celery("workers")
 app.config_from_object("celeryconfig")
+# A child that ends waits until its parent has counted all its results. Under load the parent miscounts now and then
+# (billiard 4), and then a worker that is told to stop would take thirty seconds. Each of these is a tenth of one.
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 30
 
 
 @setup_logging.connect
