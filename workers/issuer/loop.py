@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from service import crash
 from service.bootstrap import Common
-from service.clock import jitter, now_ms
+from service.clock import jitter
 from service.crash import Point
 from service.domain.errors import Fenced, Unavailable
 from service.domain.fates import failure_of
@@ -17,19 +17,18 @@ from service.domain.record import Record
 from service.domain.retry import backoff_seconds
 from service.metrics import DECISIONS, POLL_RECORDS, POLL_SECONDS
 from service.store import offsets
-from service.store.offsets import Move
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
 from service.usecases.plan import Issued
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
+from workers.issuer.idle import IdleClock
 from workers.issuer.intake import Intake
 from workers.issuer.teller import Teller
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
-_PASS_SECONDS = 2.0
 _BOUNDS_SECONDS = 1.0
 #: each silent leader costs a look its second; after so many the rest is not asked until they answer
 _AWAY_MOST = 3
@@ -58,7 +57,7 @@ class Loop:
         self._stopping = False
         self._failures = 0
         self._not_before = 0.0
-        self._passed = 0.0
+        self._idle = IdleClock(common, health)
 
     def stop(self) -> None:
         """Lets the poll under way finish, then ends."""
@@ -80,6 +79,7 @@ class Loop:
         """Leaves the group once the poll under way has ended."""
         self._leave()
         self._issuing.shutdown()
+        self._idle.close()
 
     def _leave(self) -> None:
         self._settle()
@@ -97,9 +97,9 @@ class Loop:
             self._health.turned()
             self._place()
             records = self._poll()
+            self._idle.turn(self._assignment)  # no poll is under way: positions are the database's
             if flowing := self._assignment.flowing(records):
                 self._begin(flowing)
-            self._pass()
 
     def _poll(self) -> list[Record]:
         """All that is there, read while the poll before is written, and what came until that had ended."""
@@ -182,42 +182,23 @@ class Loop:
         with self._common.engine.begin() as tx:
             stored = offsets.known(tx, self._common.log)
         unknown = self._assignment.waiting - stored.keys()
-        beginnings = {at: bounds[0] for at, bounds in self._bounds(unknown)}
+        beginnings = dict(self._beginnings(unknown))
         with self._common.engine.begin() as tx:
             stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
 
-    def _bounds(self, partitions: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
-        """First and next offset of those partitions whose leader answers; the health tells whether all do."""
-        away: list[str] = []
+    def _beginnings(self, partitions: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """First offset of those partitions whose leader answers."""
+        away = 0
         for partition in partitions:
-            if len(away) >= _AWAY_MOST:
-                break
             try:
-                bounds = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
+                first, _ = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
+                yield partition, first
             except Unavailable as error:
-                away.append(f"partition {partition}: {error}")
-            else:
-                yield partition, bounds
-        if away:
-            self._health.red("kafka", away[-1])
-        else:
-            self._health.green("kafka")
-
-    def _pass(self) -> None:
-        """Every few seconds: notes that all that was appended to a partition read to its end has been decided."""
-        if time.monotonic() < self._passed + _PASS_SECONDS or not self._assignment.positions:
-            return
-        self._passed = time.monotonic()
-        until_ms = now_ms()
-        positions = dict(self._assignment.positions)
-        ends = {at: bounds[1] for at, bounds in self._bounds(positions)}
-        moves = [Move(at, positions[at], positions[at], until_ms) for at, end in ends.items() if end == positions[at]]
-        try:
-            with self._common.engine.begin() as tx:
-                offsets.advance(tx, self._common.log, moves)
-        except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
-            _log.info("the idle clock stands still: %s", failure_of(error))
+                self._health.red(f"partition {partition}", str(error))
+                away += 1
+            if away == _AWAY_MOST:
+                return
 
     def _commit(self, positions: dict[int, int]) -> None:
         """Kafka's own offsets follow, for tools that show the lag; nothing depends on them."""

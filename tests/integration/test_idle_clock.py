@@ -1,0 +1,72 @@
+"""The idle clock: what was read to its end has passed up to the moment of the question, and nothing else has."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from confluent_kafka import Consumer
+from sqlalchemy import Engine
+
+from service.bootstrap import Common
+from service.clock import now_ms
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.gate.upkeep import Upkeep
+from service.store import offsets
+from service.stream.codec import Reader
+from service.stream.partitioner import partition_of
+from tests.builders import PARTITIONS
+from tests.log import Log
+from tests.waiting import eventually
+from workers.issuer.assignment import Assignment
+from workers.issuer.health import Health
+from workers.issuer.idle import IdleClock
+
+
+@pytest.fixture
+def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
+    """What the clock asks and where it writes."""
+    return Common(settings, store, log, reader, upkeep)
+
+
+@pytest.fixture
+def assignment(real_log: Log) -> Assignment:
+    """An issuer that has read the whole log to its end."""
+    ours = Assignment(Consumer({"group.id": "tests"}), Health(), lambda: None)
+    ours.positions = dict(real_log.positions)
+    return ours
+
+
+def test_time_passes_only_where_all_was_read(
+    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, assignment: Assignment
+) -> None:
+    """P6: a record that waits keeps the clock of its partition where it was."""
+    coupon = make_coupon(quantity=1)
+    real_log.ask(coupon.id, 1)
+    before = now_ms()
+
+    with closing(IdleClock(common, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+
+    assert passed == set(range(PARTITIONS)) - {partition_of(coupon.id, PARTITIONS)}
+
+
+def test_a_broker_that_is_away_keeps_the_clock_and_is_told(common: Common, assignment: Assignment) -> None:
+    """Nothing passes while nobody can say where the log ends."""
+    away = common.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    health, before = Health(), now_ms()
+
+    with closing(IdleClock(replace(common, settings=away), health)) as clock:
+        eventually(lambda: _passed_since(before, clock, assignment, common) or "kafka" in health.reasons)
+        assert not _passed_since(before, clock, assignment, common)
+
+    assert "kafka" in health.reasons
+
+
+def _passed_since(at_ms: int, clock: IdleClock, assignment: Assignment, common: Common) -> set[int]:
+    """Turns the clock once; the partitions whose time has passed that moment."""
+    clock.turn(assignment)
+    with common.engine.begin() as tx:
+        known = offsets.known(tx, common.log)
+    return {partition for partition, position in known.items() if position.passed_at_ms >= at_ms}
