@@ -12,7 +12,7 @@ class Point(StrEnum):
     """Every crash point there is: between an effect and what makes it known."""
 
     API_ACKNOWLEDGED = "api.acknowledged"
-    ISSUER_ADVANCED = "issuer.advanced"
+    ISSUER_LOCKED = "issuer.locked"
     ISSUER_WRITTEN = "issuer.written"
     ISSUER_COMMITTED = "issuer.committed"
     ISSUER_TOLD = "issuer.told"

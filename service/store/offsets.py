@@ -52,19 +52,31 @@ def known(tx: Connection, log: int) -> dict[int, Position]:
     return {row.partition: Position(row.next_offset, milliseconds(row.passed_at)) for row in rows}
 
 
+_LOCK = text(
+    "SELECT partition FROM offsets JOIN unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]))"
+    " AS ours(partition, expected) USING (partition)"
+    " WHERE log_id = :log AND next_offset = expected ORDER BY partition FOR NO KEY UPDATE OF offsets"
+)
+
+
+def lock(tx: Connection, log: int, expected: Mapping[int, int]) -> set[int]:
+    """Locks each partition that still is where expected; the others, which someone else has moved, are returned."""
+    locked = tx.execute(_LOCK, {"log": log, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
+    return expected.keys() - set(locked)
+
+
 _ADVANCE = text(
     "UPDATE offsets SET next_offset = move.next_offset, passed_at = greatest(offsets.passed_at, move.passed_at)"
     " FROM unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]), CAST(:next AS bigint[]),"
     "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, passed_at)"
     " WHERE offsets.log_id = :log AND offsets.partition = move.partition AND offsets.next_offset = move.expected"
-    " RETURNING offsets.partition"
 )
 
 
-def advance(tx: Connection, log: int, moves: Iterable[Move]) -> set[int]:
-    """Moves each partition that still is where expected; the others, which someone else has moved, are returned."""
+def advance(tx: Connection, log: int, moves: Iterable[Move]) -> None:
+    """Moves each partition that still is where expected."""
     moves = list(moves)
-    moved = tx.execute(
+    tx.execute(
         _ADVANCE,
         {
             "log": log,
@@ -73,5 +85,4 @@ def advance(tx: Connection, log: int, moves: Iterable[Move]) -> set[int]:
             "next": [move.next_offset for move in moves],
             "passed": [moment(move.passed_at_ms) for move in moves],
         },
-    ).scalars()
-    return {move.partition for move in moves} - set(moved)
+    )

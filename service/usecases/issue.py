@@ -16,6 +16,9 @@ from service.store import coupons, dead_letters, engine, faults, handoffs, offse
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
 from service.usecases.segments import in_segments
 
+#: so many may fail by themselves in one transaction: each is a split, and the coupons are locked until the last of them
+FAILURES_AT_ONCE = 100
+
 
 class Issuer:
     """Writes decisions; keeps nothing between polls but what it was built with."""
@@ -29,16 +32,19 @@ class Issuer:
         """Decides the records of a poll, which stand in offset order within each partition.
 
         `positions` is the next offset that the database is believed to have, by partition. Records that fail by
-        themselves are held or dead-lettered. A system failure is raised, and so is Fenced when a partition is not
-        where it is believed to be; then nothing has happened. Killed at any line before the commit: the same.
+        themselves are held or dead-lettered; after many of those it ends early, and what is returned tells how far it
+        came. A system failure is raised, and so is Fenced when a partition is not where it is believed to be; then
+        nothing has happened. Killed at any line before the commit: the same.
         """
-        moves = moves_of(records, positions)
+        partitions = {record.raw.place.partition for record in records}
         with self._engine.begin() as tx:
-            if fenced := offsets.advance(tx, self._log, moves):
+            if fenced := offsets.lock(tx, self._log, {partition: positions[partition] for partition in partitions}):
                 raise Fenced(fenced)
-            crash.reach(Point.ISSUER_ADVANCED)
+            crash.reach(Point.ISSUER_LOCKED)
             poll = _Poll(tx, self._log, records, notices=self._notices)
-            in_segments(records, poll.write, poll.give_way)
+            decided = in_segments(records, poll.write, poll.give_way, failures_most=FAILURES_AT_ONCE)
+            moves = moves_of(records[:decided], positions)
+            offsets.advance(tx, self._log, moves)
             handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
             crash.reach(Point.ISSUER_WRITTEN)
         crash.reach(Point.ISSUER_COMMITTED)

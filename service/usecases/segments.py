@@ -1,5 +1,6 @@
 """One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,14 +12,19 @@ _DECIDE_AGAIN_MOST = 3
 
 
 def in_segments(
-    items: Sequence[Item], write: Callable[[Sequence[Item]], None], failed: Callable[[Item, Failure], None]
-) -> None:
-    """Writes all items in order, all at once if that works; `failed` takes each single one whose own write failed.
+    items: Sequence[Item],
+    write: Callable[[Sequence[Item]], None],
+    failed: Callable[[Item, Failure], None],
+    *,
+    failures_most: float = math.inf,
+) -> int:
+    """Writes items in order, all at once if that works; `failed` takes each single one whose own write failed.
 
-    `write` must leave nothing behind when it raises. System failures are raised as they came.
+    Ends early once `failures_most` have failed; how many items it is done with. `write` must leave nothing behind when
+    it raises. System failures are raised as they came.
     """
-    at, size = 0, len(items)
-    while at < len(items):
+    at, size, failures = 0, len(items), 0
+    while at < len(items) and failures < failures_most:
         some = items[at : at + size]
         failure = _try(some, write)
         if failure is None:
@@ -27,7 +33,8 @@ def in_segments(
             size = len(some) // 2
         else:
             failed(some[0], failure)
-            at += 1
+            at, failures = at + 1, failures + 1
+    return at
 
 
 def _try(items: Sequence[Item], write: Callable[[Sequence[Item]], None]) -> Failure | None:

@@ -26,7 +26,7 @@ _DROPPED = ("issuing is paused", "dropped: ")
 
 
 @row(5, "issuer", "kill -9 before COMMIT", seconds=12)
-@pytest.mark.parametrize("point", [Point.ISSUER_ADVANCED, Point.ISSUER_WRITTEN])
+@pytest.mark.parametrize("point", [Point.ISSUER_LOCKED, Point.ISSUER_WRITTEN])
 def test_killed_before_commit(scene: Scene, hands: Hands, point: Point) -> None:
     """Nothing of the poll has happened; its successor reads the same records."""
     with scene.users():

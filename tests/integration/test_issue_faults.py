@@ -10,7 +10,7 @@ from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
-from service.usecases.issue import Issuer
+from service.usecases.issue import FAILURES_AT_ONCE, Issuer
 from tests.builders import PARTITIONS, records
 from tests.integration.conftest import Ask
 
@@ -42,6 +42,27 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
     assert issued.positions[partition] == 500
     (retry,) = ask('SELECT "offset" AS at, attempts, error_kind, next_attempt_at FROM retries')
     assert (retry.at, retry.attempts, retry.error_kind) == (299, 1, "psycopg.errors.DivisionByZero")
+
+
+def test_a_poll_full_of_bad_records_is_cut_short(
+    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Line, ask: Ask
+) -> None:
+    """Step 5: its coupons are not locked until the last of them was split off; the rest is decided as if read anew."""
+    coupon = make_coupon(quantity=1000)
+    partition = partition_of(coupon.id, PARTITIONS)
+    users = range(1, FAILURES_AT_ONCE + 4)
+    poll = line(coupon, users, faults=dict.fromkeys(users[:-1], "22012 1"))
+
+    first = issuer.issue(poll, positions)
+
+    assert first.positions == {partition: FAILURES_AT_ONCE}
+    assert ask("SELECT issued, held FROM coupons") == [(0, FAILURES_AT_ONCE)]
+    assert ask("SELECT next_offset FROM offsets WHERE partition = :at", at=partition) == [(FAILURES_AT_ONCE,)]
+
+    second = issuer.issue(poll[FAILURES_AT_ONCE:], first.positions)
+
+    assert second.positions == {partition: len(users)}
+    assert ask("SELECT issued, held FROM coupons") == [(1, len(users) - 1)]
 
 
 def test_who_follows_a_held_seat_stands_by(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from threading import Event
 
 import pytest
@@ -20,7 +20,7 @@ from service.stream import clients
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
-from service.usecases.issue import Issuer
+from service.usecases.issue import FAILURES_AT_ONCE, Issuer
 from service.usecases.plan import Issued
 from tests.builders import PARTITIONS
 from tests.integration.conftest import Ask
@@ -57,13 +57,15 @@ def consumer(settings: Settings) -> Consumer:
 
 
 @pytest.fixture
-def faltering(
-    settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep, consumer: Consumer
-) -> Iterator[Faltering]:
-    """An issuer at work, in threads of this process."""
-    common = Common(settings, store, log, reader, upkeep)
-    teller = Teller(Celery("tests", broker=settings.celery_broker_url, set_as_current=False), common)
-    issuer = Faltering(store, log)
+def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
+    """What the loop shares with the rest of the process."""
+    return Common(settings, store, log, reader, upkeep)
+
+
+@contextmanager
+def at_work(common: Common, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
+    """The loop runs in a thread of this process."""
+    teller = Teller(Celery("tests", broker=common.settings.celery_broker_url, set_as_current=False), common)
     with ExitStack() as opened:
         loop = Loop(common, lambda: consumer, issuer, teller, Health())
         opened.callback(teller.close, 5)
@@ -71,8 +73,16 @@ def faltering(
         running = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
         opened.callback(running.result)
         opened.callback(loop.stop)
-        opened.callback(issuer.may_fail.set)
+        yield
+
+
+@pytest.fixture
+def faltering(common: Common, consumer: Consumer) -> Iterator[Faltering]:
+    """An issuer at work whose first poll will fail."""
+    issuer = Faltering(common.engine, common.log)
+    with at_work(common, consumer, issuer):
         yield issuer
+        issuer.may_fail.set()
 
 
 def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
@@ -90,3 +100,16 @@ def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
 
     query = 'SELECT user_id, sequence FROM requests ORDER BY "offset"'
     assert eventually(lambda: len(rows := ask(query)) == 2 and rows) == [(1, 1), (2, 2)]
+
+
+def test_a_poll_that_was_cut_short_is_gone_on_with(
+    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, consumer: Consumer, issuer: Issuer, ask: Ask
+) -> None:
+    """Step 5: what a poll with too many failures did not come to is decided without being read again."""
+    coupon = make_coupon(quantity=9 + FAILURES_AT_ONCE)
+    for user in range(1, FAILURES_AT_ONCE + 4):
+        real_log.ask(coupon.id, user, fault="22012 1")
+    real_log.ask(coupon.id, 1_000)
+
+    with at_work(common, consumer, issuer):
+        eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, FAILURES_AT_ONCE + 3)])

@@ -68,6 +68,17 @@ def test_nothing_but_bad_records_are_all_given_up_in_order() -> None:
     assert [number for number, _ in writes.failed] == list(range(9))
 
 
+def test_after_many_failures_it_ends_early_and_tells_how_far_it_came() -> None:
+    """Step 5: the coupons of a poll full of bad records are not locked until the last of them was split off."""
+    writes = Writes({number: lambda: ValueError("bad") for number in (1, 2, 5, 6)})
+
+    done = in_segments(range(9), writes.write, writes.give_up, failures_most=3)
+
+    assert done == 6
+    assert writes.log == [0, 1, 2, 3, 4, 5]
+    assert [number for number, _ in writes.failed] == [1, 2, 5]
+
+
 def test_a_system_failure_is_raised_and_what_was_written_stays() -> None:
     """Step 5: nobody is given up for the system's trouble, which is raised as it came."""
     writes = Writes({1: lambda: ValueError("bad"), 6: lambda: Unavailable("PostgreSQL", "it went away")})

@@ -79,14 +79,14 @@ class Sale(RuleBasedStateMachine):
         records = [record for at, log in self.world.log.items() for record in log[position[at] :][:most]]
         try:
             with self.db.transaction():
-                issuing.issue(self.db, records, position, troubles)
+                issued = issuing.issue(self.db, records, position, troubles)
                 if commit is Commit.KILLED:
                     raise _KilledError
         except (Fenced, ConnectionError, _KilledError):
             self.positions[name] = dict(self.db.offsets)
         else:
             if commit is Commit.HEARD:
-                position |= {record.raw.place.partition: record.raw.place.offset + 1 for record in records}
+                position |= issued
 
     @precondition(lambda self: 1 in self.db.retries.values())
     @rule(few=chances.FEW, troubles=chances.FAILURES, at_once=chances.AT_ONCE)

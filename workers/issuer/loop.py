@@ -134,17 +134,20 @@ class Loop:
             records, ending = self._under_way
             self._under_way = None
             try:
-                self._take_in(ending.result())
+                self._take_in(records, ending.result())
             except Fenced as fenced:
                 self._without(fenced, records)
             except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
                 self._trouble(records, error)
 
-    def _take_in(self, issued: Issued) -> None:
-        """The positions are the database's; Kafka's own offset only serves tools that show the lag."""
+    def _take_in(self, records: Sequence[Record], issued: Issued) -> None:
+        """The positions are the database's; what the poll did not come to is another poll at once."""
         self._failures = 0
+        self._health.turned()
         self._assignment.advance(issued.positions)
         self._commit(issued.positions)
+        if rest := self._assignment.flowing(records):
+            self._begin(rest)
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
         """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""

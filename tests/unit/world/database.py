@@ -1,6 +1,6 @@
 """The database as plain values, with transactions that can be taken back; counters are counted from the rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -119,12 +119,13 @@ class Database:
         rows = (row.request for row in self.rows.values() if row.is_live)
         return {pair_of(one): one.request_id for one in rows if pair_of(one) in asked}
 
-    def advance(self, moves: Iterable[Move]) -> set[int]:
-        """Moves each partition that still is where expected; the others are returned."""
-        moves = list(moves)
-        fenced = {move.partition for move in moves if self.offsets[move.partition] != move.expected}
-        self.offsets |= {move.partition: move.next_offset for move in moves if move.partition not in fenced}
-        return fenced
+    def lock(self, expected: Mapping[int, int]) -> set[int]:
+        """The partitions that are not where expected."""
+        return {partition for partition, at in expected.items() if self.offsets[partition] != at}
+
+    def advance(self, moves: Iterable[Move]) -> None:
+        """Moves each partition that still is where expected."""
+        self.offsets |= {to.partition: to.next_offset for to in moves if self.offsets[to.partition] == to.expected}
 
     def write(self, outcomes: Iterable[Outcome], *, spent: int = 0) -> None:
         """New rows, or what became of rows that are there; `spent` attempts are added to these."""

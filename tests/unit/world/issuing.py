@@ -14,13 +14,20 @@ from service.usecases.segments import in_segments
 from tests.unit.world.database import LOG, Database, version
 from tests.unit.world.trouble import Troubles
 
+#: few, so that a poll that is cut short is tried often
+_FAILURES_AT_ONCE = 2
 
-def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int], troubles: Troubles) -> None:
-    """Decides a poll; raises Fenced, or ConnectionError when the system fails, and then nothing has happened."""
+
+def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int], troubles: Troubles) -> dict[int, int]:
+    """Decides a poll and gives the next offsets; when it raises Fenced or ConnectionError, nothing has happened."""
     with db.transaction():
-        if fenced := db.advance(moves_of(records, positions)):
+        if fenced := db.lock({record.raw.place.partition: positions[record.raw.place.partition] for record in records}):
             raise Fenced(fenced)
-        in_segments(records, partial(_write, db, troubles), partial(_give_way, db))
+        write, give_way = partial(_write, db, troubles), partial(_give_way, db)
+        decided = in_segments(records, write, give_way, failures_most=_FAILURES_AT_ONCE)
+        moves = moves_of(records[:decided], positions)
+        db.advance(moves)
+    return {move.partition: move.next_offset for move in moves}
 
 
 def _plan(db: Database, records: Sequence[Record]) -> Plan:
