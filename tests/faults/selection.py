@@ -10,7 +10,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.rows import row_of
 
 #: what a slice may cost; the rest of the tests has to fit beside it
-SLICE_SECONDS = 300.0
+SLICE_SECONDS = 480.0
 #: the slice of a run that names no seed: what is red today was not green by chance yesterday
 SLICE_SEED = 1
 _SEED = pytest.StashKey[int]()
