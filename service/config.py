@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     issuer_port: int = Field(8001, ge=1, le=65535, description="port of the issuer's own readiness and metrics")
 
     issuer_instance: str = Field("", description="static member id in group coupon, unique per issuer; empty: none")
-    poll_records: int = Field(4000, ge=1, le=100_000, description="records the issuer decides in one transaction")
+    poll_records: int = Field(4000, ge=1, le=100_000, description="most records the issuer decides in one transaction")
     produce_timeout_ms: int = Field(5000, ge=100, le=60_000, description="time a record has to reach the log")
 
     webhook_url: str = Field("", pattern=r"^(https?://.+)?$", description="where notices go; empty: none are made")

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 app = Celery("workers")
 app.config_from_object("celeryconfig")
 # A child that ends waits until its parent has counted all its results. Under load the parent miscounts now and then
-# (billiard 4), and then a worker that is told to stop would take thirty seconds. Each of these is a tenth of one.
+# (billiard 4), and then a worker that is told to stop would take thirty seconds: 300 looks, a tenth of a second apart.
 billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 30
 
 

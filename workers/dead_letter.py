@@ -8,7 +8,7 @@ from workers.celery import app
 from workers.names import Task
 from workers.rooms import LEASE_SECONDS, rooms
 
-_PRODUCE_SECONDS = 3.0
+_PRODUCE_SECONDS = 2.5
 
 
 @app.task(name=Task.DEAD_LETTER.value)
@@ -16,4 +16,4 @@ def forward() -> None:
     """Forwards all that waits; what the broker does not take in time waits for the sweep."""
     opened = rooms()
     some = partial(bury.forward, opened.common.engine, opened.producer, LEASE_SECONDS, _PRODUCE_SECONDS)
-    steps.take(Task.DEAD_LETTER, some)
+    steps.take(Task.DEAD_LETTER, some, step_seconds=_PRODUCE_SECONDS)

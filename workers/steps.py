@@ -6,7 +6,7 @@ from collections.abc import Callable
 from workers.celery import app
 from workers.names import Task
 
-#: a task that takes longer than its lease would be taken over by another
+#: well below the time limit of a task, which kills its process
 WITHIN_SECONDS = 3.0
 
 

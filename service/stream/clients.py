@@ -74,6 +74,11 @@ def reading_consumer(settings: Settings) -> Consumer:
     )
 
 
+def watching_consumer(settings: Settings) -> Consumer:
+    """Asks where the log ends, and reads nothing: open transactions of others count, what follows them is undecided."""
+    return Consumer({**_common(settings), "group.id": "coupon.reader", "isolation.level": "read_uncommitted"})
+
+
 def _common(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,

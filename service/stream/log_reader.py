@@ -1,7 +1,8 @@
 """Reads a stretch of the log by hand: for the gate's repair and for the proof."""
 
-from collections.abc import Iterator
-from typing import Any
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -14,6 +15,9 @@ from service.stream.codec import UNREADABLE
 from service.stream.topics import Topic
 
 _TIMEOUT_SECONDS = 5.0
+#: a leader that does not answer costs a look so long; after so many the others are not asked
+_LOOK_SECONDS = 1.0
+_AWAY_MOST = 3
 _AT_ONCE = 2000
 
 
@@ -26,6 +30,27 @@ def bounds(
     except KafkaException as error:
         raise Unavailable("Kafka", str(error.args[0])) from error
     return low, high
+
+
+class Bounds(NamedTuple):
+    """First offset and the one after the last, by partition, and why those of others are not known."""
+
+    known: dict[int, tuple[int, int]]
+    away: dict[int, str]
+
+
+def look(consumer: Consumer, topic: Topic, partitions: Iterable[int]) -> Bounds:
+    """The bounds of those partitions whose leader answers; in any order, so that none is left out time after time."""
+    found = Bounds({}, {})
+    asked = list(partitions)
+    for partition in random.sample(asked, len(asked)):
+        try:
+            found.known[partition] = bounds(consumer, topic, partition, _LOOK_SECONDS)
+        except Unavailable as error:
+            found.away[partition] = str(error)
+        if len(found.away) == _AWAY_MOST:
+            break
+    return found
 
 
 def beginning(settings: Settings, topic: Topic, partition: int) -> int:

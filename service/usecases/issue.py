@@ -14,10 +14,7 @@ from service.domain.record import Record
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
-from service.usecases.segments import in_segments
-
-#: so many may fail by themselves in one transaction: each is a split, and the coupons are locked until the last of them
-FAILURES_AT_ONCE = 100
+from service.usecases.segments import FAILURES_AT_ONCE, in_segments
 
 
 class Issuer:
@@ -48,6 +45,7 @@ class Issuer:
             handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
             crash.reach(Point.ISSUER_WRITTEN)
         crash.reach(Point.ISSUER_COMMITTED)
+        poll.issued.records = decided
         poll.issued.positions = {move.partition: move.next_offset for move in moves}
         return poll.issued
 

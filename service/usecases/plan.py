@@ -18,6 +18,8 @@ from service.store.offsets import Move
 class Issued:
     """What a poll led to, for those who are told after the commit."""
 
+    #: how many records were decided: all that were given, or the first of them
+    records: int = 0
     #: next offset by partition, as committed
     positions: dict[int, int] = field(default_factory=dict)
     #: requests that are held, to be retried
@@ -31,6 +33,7 @@ class Issued:
 
     def add(self, later: "Issued") -> None:
         """Joins a later poll to this one."""
+        self.records += later.records
         self.positions.update(later.positions)
         self.held += later.held
         self.kinds |= later.kinds

@@ -18,12 +18,10 @@ from service.store.handoffs import Kind
 from service.store.retries import Held
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
-from service.usecases.segments import in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, in_segments
 
-#: the most that are promoted or refused in one transaction, and the most that may fail in it: each is a split, and
-#: the coupon is locked until the last of them is written
+#: the most that are promoted or refused in one transaction
 STANDBY_AT_ONCE = 1_000
-FAILURES_AT_ONCE = 30
 #: so few at a time are promoted, so that the failures of one step are bounded too
 _PROMOTED_AT_ONCE = 50
 

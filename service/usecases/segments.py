@@ -9,6 +9,8 @@ from service.domain.fates import Failure, Fate, failure_of
 Item = TypeVar("Item")
 #: another writer can decide first again and again only if it breaks the rule to lock the coupon
 _DECIDE_AGAIN_MOST = 3
+#: so many may fail in one transaction: each is a split, and the coupons are locked until the last of them is written
+FAILURES_AT_ONCE = 30
 
 
 def in_segments(

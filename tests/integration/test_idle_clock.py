@@ -52,6 +52,19 @@ def test_time_passes_only_where_all_was_read(
     assert passed == set(range(PARTITIONS)) - {partition_of(coupon.id, PARTITIONS)}
 
 
+def test_only_what_was_appended_before_the_question_has_passed(common: Common, assignment: Assignment) -> None:
+    """P6: between the question and its answer another record may have been appended."""
+    with closing(IdleClock(common, Health())) as clock:
+        before = now_ms()
+        clock.turn(assignment)
+        asked_by = now_ms()
+        eventually(lambda: now_ms() > asked_by + 50)
+        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+
+    assert passed == set(range(PARTITIONS))
+    assert not _since(asked_by + 1, common)
+
+
 def test_a_broker_that_is_away_keeps_the_clock_and_is_told(common: Common, assignment: Assignment) -> None:
     """Nothing passes while nobody can say where the log ends."""
     away = common.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
@@ -67,6 +80,10 @@ def test_a_broker_that_is_away_keeps_the_clock_and_is_told(common: Common, assig
 def _passed_since(at_ms: int, clock: IdleClock, assignment: Assignment, common: Common) -> set[int]:
     """Turns the clock once; the partitions whose time has passed that moment."""
     clock.turn(assignment)
+    return _since(at_ms, common)
+
+
+def _since(at_ms: int, common: Common) -> set[int]:
     with common.engine.begin() as tx:
         known = offsets.known(tx, common.log)
     return {partition for partition, position in known.items() if position.passed_at_ms >= at_ms}

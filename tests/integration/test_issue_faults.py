@@ -10,12 +10,15 @@ from service.domain.request import Place
 from service.domain.request_id import RequestIds
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
-from service.usecases.issue import FAILURES_AT_ONCE, Issuer
+from service.usecases.issue import Issuer
+from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import PARTITIONS, records
 from tests.integration.conftest import Ask
 
 MakeCoupon = Callable[..., Coupon]
 Line = Callable[..., list[Record]]
+_STANDS = "SELECT partition, next_offset FROM offsets WHERE partition IN (:here, :there) ORDER BY partition = :there"
+_HANDED_OFF = "SELECT kind, partition, first_offset, last_offset FROM handoffs"
 _ROWS = 'SELECT user_id, state, sequence FROM requests WHERE coupon_id = :id ORDER BY "offset"'
 
 
@@ -47,22 +50,31 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
 def test_a_poll_full_of_bad_records_is_cut_short(
     issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Line, ask: Ask
 ) -> None:
-    """Step 5: its coupons are not locked until the last of them was split off; the rest is decided as if read anew."""
-    coupon = make_coupon(quantity=1000)
-    partition = partition_of(coupon.id, PARTITIONS)
-    users = range(1, FAILURES_AT_ONCE + 4)
-    poll = line(coupon, users, faults=dict.fromkeys(users[:-1], "22012 1"))
+    """Step 5: coupons are not locked until the last of thousands was split off; what it did not come to is not told."""
+    coupon, other = _on_two_partitions(make_coupon)
+    here, there = (partition_of(one.id, PARTITIONS) for one in (coupon, other))
+    users = range(1, FAILURES_AT_ONCE + 5)  # the first and the last are good
+    poll = line(coupon, users, faults=dict.fromkeys(users[1:-1], "22012 1")) + line(other, range(1, 2))
 
     first = issuer.issue(poll, positions)
 
-    assert first.positions == {partition: FAILURES_AT_ONCE}
-    assert ask("SELECT issued, held FROM coupons") == [(0, FAILURES_AT_ONCE)]
-    assert ask("SELECT next_offset FROM offsets WHERE partition = :at", at=partition) == [(FAILURES_AT_ONCE,)]
+    decided = FAILURES_AT_ONCE + 1
+    assert (first.records, first.positions) == (decided, {here: decided})
+    assert ask("SELECT id, issued, held FROM coupons ORDER BY id")[:1] == [(coupon.id, 1, FAILURES_AT_ONCE)]
+    assert ask(_STANDS, here=here, there=there) == [(here, decided), (there, 0)]
+    assert ask(_HANDED_OFF) == [("notify", here, 0, decided - 1)]
 
-    second = issuer.issue(poll[FAILURES_AT_ONCE:], first.positions)
+    second = issuer.issue(poll[decided:], positions | first.positions)
 
-    assert second.positions == {partition: len(users)}
-    assert ask("SELECT issued, held FROM coupons") == [(1, len(users) - 1)]
+    assert second.positions == {here: len(users), there: 1}
+    assert ask("SELECT issued, held FROM coupons WHERE id = :id", id=coupon.id) == [(2, len(users) - 2)]
+
+
+def _on_two_partitions(make_coupon: MakeCoupon) -> tuple[Coupon, Coupon]:
+    coupon = make_coupon(quantity=1000)
+    others = iter(make_coupon, None)
+    home = partition_of(coupon.id, PARTITIONS)
+    return coupon, next(one for one in others if partition_of(one.id, PARTITIONS) != home)
 
 
 def test_who_follows_a_held_seat_stands_by(

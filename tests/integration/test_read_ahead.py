@@ -20,8 +20,9 @@ from service.stream import clients
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
-from service.usecases.issue import FAILURES_AT_ONCE, Issuer
+from service.usecases.issue import Issuer
 from service.usecases.plan import Issued
+from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import PARTITIONS
 from tests.integration.conftest import Ask
 from tests.log import Log
@@ -30,19 +31,26 @@ from workers.issuer.health import Health
 from workers.issuer.loop import Loop
 from workers.issuer.teller import Teller
 
+#: bad records, several times of what one poll decides of them
+_BAD = 4 * FAILURES_AT_ONCE
+
 
 class Faltering(Issuer):
-    """Issues, but for its first poll: that one hangs until the test says so, and then fails as a system does."""
+    """Issues, but for one of its polls: that one hangs until the test says so, and then fails as a system does."""
 
-    def __init__(self, store: Engine, log: int) -> None:
+    def __init__(self, store: Engine, log: int, fails: int) -> None:
         super().__init__(store, log, notices=False)
+        self._fails = fails
         self.began, self.may_fail = Event(), Event()
-        #: the offset after its first poll
+        #: number of records of each poll
+        self.polls: list[int] = []
+        #: the offset after the poll that fails
         self.next_offset = 0
 
     def issue(self, records: Sequence[Record], positions: Mapping[int, int]) -> Issued:
-        """The first poll fails."""
-        if not self.began.is_set():
+        """That poll fails."""
+        self.polls.append(len(records))
+        if len(self.polls) == self._fails:
             self.next_offset = records[-1].raw.place.offset + 1
             self.began.set()
             assert self.may_fail.wait(30)
@@ -79,7 +87,7 @@ def at_work(common: Common, consumer: Consumer, issuer: Issuer) -> Iterator[None
 @pytest.fixture
 def faltering(common: Common, consumer: Consumer) -> Iterator[Faltering]:
     """An issuer at work whose first poll will fail."""
-    issuer = Faltering(common.engine, common.log)
+    issuer = Faltering(common.engine, common.log, fails=1)
     with at_work(common, consumer, issuer):
         yield issuer
         issuer.may_fail.set()
@@ -102,14 +110,22 @@ def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
     assert eventually(lambda: len(rows := ask(query)) == 2 and rows) == [(1, 1), (2, 2)]
 
 
+@pytest.mark.parametrize("fails", [0, 2])
 def test_a_poll_that_was_cut_short_is_gone_on_with(
-    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, consumer: Consumer, issuer: Issuer, ask: Ask
+    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, consumer: Consumer, ask: Ask, fails: int
 ) -> None:
-    """Step 5: what a poll with too many failures did not come to is decided without being read again."""
-    coupon = make_coupon(quantity=9 + FAILURES_AT_ONCE)
-    for user in range(1, FAILURES_AT_ONCE + 4):
+    """P4: what it did not come to is next, in small polls; if one of these fails, all after it is read again."""
+    coupon = make_coupon(quantity=_BAD + 9)
+    for user in range(1, _BAD + 1):
         real_log.ask(coupon.id, user, fault="22012 1")
-    real_log.ask(coupon.id, 1_000)
+    real_log.ask(coupon.id, _BAD + 1)
+    issuer = Faltering(common.engine, common.log, fails)
+    issuer.may_fail.set()
 
     with at_work(common, consumer, issuer):
-        eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, FAILURES_AT_ONCE + 3)])
+        eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, _BAD)])
+
+    assert any(count > FAILURES_AT_ONCE for count in issuer.polls)
+    assert issuer.polls.count(FAILURES_AT_ONCE) >= 2
+    (row,) = ask('SELECT max("offset") - min("offset") + 1 AS span, count(*) AS decided FROM requests')
+    assert row.span == row.decided

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billiard import pool
 from kombu.transport import confluentkafka
 
 from service.store.engine import STATEMENT_SECONDS
 from tests.unit import facts
 from tests.unit.conftest import Facts
+from workers import celery
 from workers.names import Beat, Queue, Task
 from workers.rooms import LEASE_SECONDS, WEBHOOK_SECONDS
 
@@ -129,3 +131,12 @@ def test_flower_does_not_start_where_it_would_see_nothing(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         _read("flowerconfig.py", facts.ENVIRONMENT | OVER_KAFKA)
     assert "CELERY_BROKER_URL: Flower sees nothing over Kafka" in capsys.readouterr().err
+
+
+def test_a_child_waits_for_its_parent_to_count_for_three_seconds_at_most() -> None:
+    """Billiard's own thirty would be those of a worker that is told to stop."""
+    looks, pause = pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT, pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+
+    assert celery.app
+    assert looks * pause <= 3
+    assert "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT" in pool.Worker._ensure_messages_consumed.__code__.co_names

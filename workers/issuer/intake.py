@@ -1,6 +1,7 @@
-"""Takes records off the consumer: all that is there, or what comes first within a moment."""
+"""Takes records off the consumer, all that is there or what comes first within a moment, and keeps them in order."""
 
 import logging
+from collections.abc import Sequence
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -14,16 +15,38 @@ _log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Reads in order; what a rebalance took away in the meantime is left for `Assignment.flowing` to sift out."""
+    """Reads in order, and keeps what was read until it is decided or somebody else's to decide."""
 
     def __init__(self, consumer: Consumer, assignment: Assignment, reader: Reader) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._reader = reader
+        self._read: list[Record] = []
 
-    def take(self, most: int, wait_seconds: float) -> list[Record]:
-        """Up to `most` records; a lone one is not kept waiting. Raises KafkaException when the consumer is done for."""
-        first = self._consumer.poll(wait_seconds) if most else None
+    def fill(self, most: int, wait_seconds: float) -> None:
+        """Reads on until `most` records are in hand, and one in any case: the group must see that this issuer lives.
+
+        A lone record is not kept waiting. Raises KafkaException when the consumer is done for.
+        """
+        taken = self._take(max(1, most - len(self._read)), 0 if self._read else wait_seconds)
+        self._read = self._read + taken  # a rebalance may have given some back meanwhile
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """These come first: they were read before what is in hand."""
+        self._read = [*records, *self._read]
+
+    def next(self, most: int) -> list[Record]:
+        """Hands out the next poll: up to `most` of those that are ours to decide."""
+        self.sift()
+        poll, self._read = self._read[:most], self._read[most:]
+        return poll
+
+    def sift(self) -> None:
+        """Drops what is not ours to decide; to be done before a partition flows from another offset."""
+        self._read = self._assignment.flowing(self._read)
+
+    def _take(self, most: int, wait_seconds: float) -> list[Record]:
+        first = self._consumer.poll(wait_seconds)
         if first is None:
             return []
         messages = chain([first], self._consumer.consume(most - 1, timeout=0) if most > 1 else ())

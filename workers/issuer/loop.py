@@ -1,8 +1,8 @@
-"""Step 4: poll, issue, tell; the only place that moves offsets. What comes next is read while a poll is written."""
+"""Step 4: poll, issue, tell; what comes next is read while a poll is written."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -11,7 +11,7 @@ from service import crash
 from service.bootstrap import Common
 from service.clock import jitter
 from service.crash import Point
-from service.domain.errors import Fenced, Unavailable
+from service.domain.errors import Fenced
 from service.domain.fates import failure_of
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
@@ -21,6 +21,7 @@ from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
 from service.usecases.plan import Issued
+from service.usecases.segments import FAILURES_AT_ONCE
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
 from workers.issuer.idle import IdleClock
@@ -29,9 +30,6 @@ from workers.issuer.teller import Teller
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
-_BOUNDS_SECONDS = 1.0
-#: each silent leader costs a look its second; after so many the rest is not asked until they answer
-_AWAY_MOST = 3
 _RENEW_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
@@ -55,6 +53,7 @@ class Loop:
         self._under_way: tuple[list[Record], Future[Issued]] | None = None
         self._renew()
         self._stopping = False
+        self._at_once = common.settings.poll_records
         self._failures = 0
         self._not_before = 0.0
         self._idle = IdleClock(common, health)
@@ -96,17 +95,17 @@ class Loop:
         while not self._stopping:
             self._health.turned()
             self._place()
-            records = self._poll()
-            self._idle.turn(self._assignment)  # no poll is under way: positions are the database's
-            if flowing := self._assignment.flowing(records):
-                self._begin(flowing)
+            self._read()
+            self._idle.turn(self._assignment)
+            if poll := self._intake.next(self._at_once):
+                self._begin(poll)
 
-    def _poll(self) -> list[Record]:
+    def _read(self) -> None:
         """All that is there, read while the poll before is written, and what came until that had ended."""
         most = self._common.settings.poll_records
-        records = self._intake.take(most, _IDLE_SECONDS)
+        self._intake.fill(most, _IDLE_SECONDS)
         self._settle()
-        return records + self._intake.take(most - len(records), 0)
+        self._intake.fill(most, 0)
 
     def _begin(self, records: list[Record]) -> None:
         positions = dict(self._assignment.positions)
@@ -123,38 +122,38 @@ class Loop:
         self._teller.tell(issued)
         crash.reach(Point.ISSUER_TOLD)
         POLL_SECONDS.observe(time.monotonic() - began)
-        POLL_RECORDS.observe(len(records))
+        POLL_RECORDS.observe(issued.records)
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
         return issued
 
     def _settle(self) -> None:
         """Waits for the poll under way and takes in what became of it; afterwards none is under way."""
-        while self._under_way:
-            records, ending = self._under_way
-            self._under_way = None
-            try:
-                self._take_in(records, ending.result())
-            except Fenced as fenced:
-                self._without(fenced, records)
-            except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
-                self._trouble(records, error)
+        if not self._under_way:
+            return
+        records, ending = self._under_way
+        self._under_way = None
+        try:
+            self._take_in(records, ending.result())
+        except Fenced as fenced:
+            self._without(fenced, records)
+        except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
+            self._trouble(records, error)
 
     def _take_in(self, records: Sequence[Record], issued: Issued) -> None:
-        """The positions are the database's; what the poll did not come to is another poll at once."""
+        """The positions are the database's; what a poll with many failures did not come to is next, in small polls."""
         self._failures = 0
-        self._health.turned()
         self._assignment.advance(issued.positions)
         self._commit(issued.positions)
-        if rest := self._assignment.flowing(records):
-            self._begin(rest)
+        self._intake.give_back(records[issued.records :])
+        was_cut = issued.records < len(records)
+        self._at_once = FAILURES_AT_ONCE if was_cut else self._common.settings.poll_records
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
         """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
         _log.warning("dropped: %s", fenced)
         self._assignment.pause(fenced.partitions, str(fenced))
-        if rest := self._assignment.flowing(records):
-            self._begin(rest)
+        self._intake.give_back(records)
 
     def _trouble(self, records: Sequence[Record], error: Exception) -> None:
         """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
@@ -168,7 +167,9 @@ class Loop:
         if not self._assignment.waiting or time.monotonic() < self._not_before:
             return
         try:
-            self._assignment.place(self._stored_offsets())
+            stored = self._stored_offsets()
+            self._intake.sift()
+            self._assignment.place(stored)
             self._teller.tell(Issued(positions=dict(self._assignment.positions)))
             self._commit(self._assignment.positions)
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing flows until it is over
@@ -185,23 +186,13 @@ class Loop:
         with self._common.engine.begin() as tx:
             stored = offsets.known(tx, self._common.log)
         unknown = self._assignment.waiting - stored.keys()
-        beginnings = dict(self._beginnings(unknown))
+        found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, unknown)
+        for partition, why in found.away.items():
+            self._health.red(f"partition {partition}", why)
+        beginnings = {partition: first for partition, (first, _) in found.known.items()}
         with self._common.engine.begin() as tx:
             stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
-
-    def _beginnings(self, partitions: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """First offset of those partitions whose leader answers."""
-        away = 0
-        for partition in partitions:
-            try:
-                first, _ = log_reader.bounds(self._consumer, Topic.ISSUE_COUPON, partition, _BOUNDS_SECONDS)
-                yield partition, first
-            except Unavailable as error:
-                self._health.red(f"partition {partition}", str(error))
-                away += 1
-            if away == _AWAY_MOST:
-                return
 
     def _commit(self, positions: dict[int, int]) -> None:
         """Kafka's own offsets follow, for tools that show the lag; nothing depends on them."""

@@ -1,0 +1,40 @@
+"""Work in steps: a task takes what fits and sends the rest on as the same task."""
+
+import time
+
+import pytest
+
+from workers import steps
+from workers.celery import app
+from workers.names import Task
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tasks that were sent."""
+    names: list[str] = []
+    monkeypatch.setattr(app, "send_task", names.append)
+    return names
+
+
+def test_steps_are_taken_while_they_find_something(sent: list[str]) -> None:
+    """A task that has found nothing more to do sends nothing."""
+    found = [50, 50, 7, 0]
+
+    steps.take(Task.DEAD_LETTER, lambda: found.pop(0))
+
+    assert (found, sent) == ([], [])
+
+
+@pytest.mark.parametrize(("step_seconds", "taken"), [(0.0, 4), (1.0, 3), (3.0, 1)])
+def test_no_step_begins_too_late_to_end_in_time(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch, step_seconds: float, taken: int
+) -> None:
+    """A step of a second each: the rest is sent on, before the time limit would kill the process."""
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    steps_taken = iter(range(1, 100))
+
+    steps.take(Task.NOTIFY, lambda: next(steps_taken), step_seconds)
+
+    assert (next(steps_taken) - 1, sent) == (taken, [Task.NOTIFY.value])
