@@ -40,6 +40,8 @@ def ratios(rounds: Sequence[Figures], over: str, under: str | None) -> list[floa
 
 
 def in_milliseconds(waits_seconds: Sequence[float], prefix: str) -> dict[str, float]:
-    """Median, 99th percentile and maximum of waits, named `<prefix>_p50_ms` and so on."""
+    """Median, 99th percentile and maximum of waits, named `<prefix>_p50_ms` and so on; nothing of no waits."""
+    if not waits_seconds:
+        return {}
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
     return {f"{prefix}_{name}_ms": percentile(waits_seconds, share) * 1000 for name, share in shares.items()}

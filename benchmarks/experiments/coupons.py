@@ -1,6 +1,6 @@
 """One hot coupon and twenty cold ones: what those on other partitions wait, and those that share the hot one's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +34,9 @@ class Size(NamedTuple):
 FULL, QUICK = Size(200, 5_000, 8), None
 
 
-def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
+def measure(directory: Path, size: Size, rounds: int, partitions: int = _PARTITIONS) -> Iterator[Figures]:
     """Each round: the cold ones alone, then beside the hot one, whose requests another producer appends."""
-    with prepared(directory) as ground:
+    with prepared(directory, {"TOPIC_PARTITIONS": str(partitions)}) as ground:
         api = ground.api()
         ground.issuer()
         cold(ground, api, coupons(ground, _COLD), Size(size.cold_rate, 0, 1))
@@ -45,8 +45,9 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
             alone = cold(ground, api, others, size)
             with paced(ground, hot, size.hot_rate, size.seconds + _STARTING_SECONDS) as appended:
                 beside = cold(ground, api, coupons(ground, _COLD), size)
-            found = by_partition(alone, "alone", hot) | by_partition(beside, "beside", hot)
-            yield found | in_line(ground, hot, list(beside)) | heat(ground, hot, appended)
+            sharing = on_the_same(hot, [*alone, *beside], partitions)
+            found = by_partition(alone, "alone", sharing) | by_partition(beside, "beside", sharing)
+            yield found | in_line(ground, sharing & beside.keys()) | heat(ground, hot, appended)
 
 
 Waits = dict[int, list[float]]
@@ -71,10 +72,14 @@ def cold(ground: Ground, port: int, coupon_ids: Sequence[int], size: Size) -> Wa
     return {each: waits[at :: len(coupon_ids)] for at, each in enumerate(coupon_ids)}
 
 
-def in_line(ground: Ground, hot: int, coupon_ids: Sequence[int]) -> dict[str, float]:
+def on_the_same(hot: int, coupon_ids: Iterable[int], partitions: int) -> set[int]:
+    """Those of the coupons that share the hot one's partition."""
+    return {each for each in coupon_ids if partition_of(each, partitions) == partition_of(hot, partitions)}
+
+
+def in_line(ground: Ground, sharing: Iterable[int]) -> dict[str, float]:
     """What those on the hot one's partition waited as the hot one's did: without the way to the API."""
-    sharing = [each for each in coupon_ids if partition_of(each, _PARTITIONS) == partition_of(hot, _PARTITIONS)]
-    return in_milliseconds(decided.in_line(ground, sharing, _WARMING), "sharing_in_line")
+    return in_milliseconds(decided.in_line(ground, sorted(sharing), _WARMING), "sharing_in_line")
 
 
 def heat(ground: Ground, hot: int, appended: Appended) -> dict[str, float]:
@@ -85,9 +90,8 @@ def heat(ground: Ground, hot: int, appended: Appended) -> dict[str, float]:
     return {"hot_requests": len(appended), **in_milliseconds(waits, "hot_wait")}
 
 
-def by_partition(waits: Waits, name: str, hot: int) -> dict[str, float]:
+def by_partition(waits: Waits, name: str, sharing: set[int]) -> dict[str, float]:
     """Waits of those on the hot one's partition, and of the others."""
-    shared = partition_of(hot, _PARTITIONS)
-    sharing = [wait for each, some in waits.items() if partition_of(each, _PARTITIONS) == shared for wait in some]
-    others = [wait for each, some in waits.items() if partition_of(each, _PARTITIONS) != shared for wait in some]
-    return in_milliseconds(sharing, f"sharing_{name}_wait") | in_milliseconds(others, f"others_{name}_wait")
+    near = [wait for each, some in waits.items() if each in sharing for wait in some]
+    far = [wait for each, some in waits.items() if each not in sharing for wait in some]
+    return in_milliseconds(near, f"sharing_{name}_wait") | in_milliseconds(far, f"others_{name}_wait")

@@ -1,4 +1,4 @@
-"""Reads a stretch of the log by hand: for the gate's repair and for the proof."""
+"""Reads a stretch of the log by hand and asks where it ends: for the gate's repair, the proof, the issuer."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ def bounds(
 
 
 class Bounds(NamedTuple):
-    """First offset and the one after the last, by partition, and why those of others are not known."""
+    """First offset and the one after the last, by partition, and which leaders did not answer, and why."""
 
     known: dict[int, tuple[int, int]]
     away: dict[int, str]

@@ -14,7 +14,7 @@ from service.domain.record import Record
 from service.domain.retry import ISSUING
 from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
-from service.usecases.segments import FAILURES_AT_ONCE, in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, in_segments
 
 
 class Issuer:
@@ -39,7 +39,9 @@ class Issuer:
                 raise Fenced(fenced)
             crash.reach(Point.ISSUER_LOCKED)
             poll = _Poll(tx, self._log, records, notices=self._notices)
-            decided = in_segments(records, poll.write, poll.give_way, failures_most=FAILURES_AT_ONCE)
+            decided = in_segments(
+                records, poll.write, poll.give_way, failures_most=FAILURES_AT_ONCE, seconds_most=FAILURES_SECONDS
+            )
             moves = moves_of(records[:decided], positions)
             offsets.advance(tx, self._log, moves)
             handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)

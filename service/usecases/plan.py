@@ -33,7 +33,6 @@ class Issued:
 
     def add(self, later: "Issued") -> None:
         """Joins a later poll to this one."""
-        self.records += later.records
         self.positions.update(later.positions)
         self.held += later.held
         self.kinds |= later.kinds

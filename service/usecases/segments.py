@@ -1,6 +1,7 @@
 """One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ Item = TypeVar("Item")
 _DECIDE_AGAIN_MOST = 3
 #: so many may fail in one transaction: each is a split, and the coupons are locked until the last of them is written
 FAILURES_AT_ONCE = 30
+#: few among thousands may take long, too
+FAILURES_SECONDS = 1.0
 
 
 def in_segments(
@@ -19,14 +22,18 @@ def in_segments(
     failed: Callable[[Item, Failure], None],
     *,
     failures_most: float = math.inf,
+    seconds_most: float = math.inf,
 ) -> int:
     """Writes items in order, all at once if that works; `failed` takes each single one whose own write failed.
 
-    Ends early once `failures_most` have failed; how many items it is done with. `write` must leave nothing behind when
-    it raises. System failures are raised as they came.
+    Ends early once `failures_most` have failed, or one has and `seconds_most` are over; how many items it is done with.
+    `write` must leave nothing behind when it raises. System failures are raised as they came.
     """
     at, size, failures = 0, len(items), 0
+    began = time.monotonic()
     while at < len(items) and failures < failures_most:
+        if failures and time.monotonic() > began + seconds_most:
+            break
         some = items[at : at + size]
         failure = _try(some, write)
         if failure is None:

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from sqlalchemy import Engine
 
 from service.bootstrap import Common
@@ -14,8 +14,9 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.gate.upkeep import Upkeep
 from service.store import offsets
-from service.stream.codec import Reader
+from service.stream.codec import Reader, key_of
 from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
 from tests.builders import PARTITIONS
 from tests.log import Log
 from tests.waiting import eventually
@@ -52,8 +53,29 @@ def test_time_passes_only_where_all_was_read(
     assert passed == set(range(PARTITIONS)) - {partition_of(coupon.id, PARTITIONS)}
 
 
+def test_what_lies_behind_an_open_transaction_has_not_passed(
+    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, assignment: Assignment, settings: Settings
+) -> None:
+    """P6: consumers are not shown it before the other producer's transaction ends; it was accepted all the same."""
+    coupon = make_coupon(quantity=1)
+    partition = partition_of(coupon.id, PARTITIONS)
+    other = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "tests"})
+    other.init_transactions(10)
+    other.begin_transaction()
+    other.produce(Topic.ISSUE_COUPON, key=key_of(coupon.id), value=b"{}", partition=partition)
+    other.flush(10)
+    real_log.ask(coupon.id, 1)
+    before = now_ms()
+
+    with closing(IdleClock(common, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+    other.abort_transaction(10)
+
+    assert passed == set(range(PARTITIONS)) - {partition}
+
+
 def test_only_what_was_appended_before_the_question_has_passed(common: Common, assignment: Assignment) -> None:
-    """P6: between the question and its answer another record may have been appended."""
+    """P6: between the question and its answer another record could have been appended."""
     with closing(IdleClock(common, Health())) as clock:
         before = now_ms()
         clock.turn(assignment)

@@ -1,5 +1,6 @@
 """One bad item costs a split, not the batch."""
 
+import time
 from collections.abc import Callable, Sequence
 from math import ceil, log2
 
@@ -77,6 +78,17 @@ def test_after_many_failures_it_ends_early_and_tells_how_far_it_came() -> None:
     assert done == 6
     assert writes.log == [0, 1, 2, 3, 4, 5]
     assert [number for number, _ in writes.failed] == [1, 2, 5]
+
+
+def test_few_failures_that_take_long_end_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step 5: at least one item is done with, however long it took."""
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    writes = Writes({1: lambda: ValueError("bad"), 7: lambda: ValueError("bad")})
+
+    done = in_segments(range(9), writes.write, writes.give_up, seconds_most=0.5)
+
+    assert (done, writes.log) == (2, [0, 1])
 
 
 def test_a_system_failure_is_raised_and_what_was_written_stays() -> None:

@@ -25,6 +25,8 @@ class Assignment:
         self.positions: dict[int, int] = {}
         #: partitions that are ours and paused until they are placed
         self.waiting: set[int] = set()
+        #: all that ever were ours
+        self._known: set[int] = set()
 
     def subscribe(self) -> None:
         """Joins the group."""
@@ -74,6 +76,11 @@ class Assignment:
             self.positions[partition] = offsets[partition]
             self._health.green(f"partition {partition}")
 
+    def forget(self) -> None:
+        """Says nothing of any partition any more: a consumer that failed for good gives them up without a word."""
+        for partition in self._known:
+            self._health.green(f"partition {partition}")
+
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         _log.info("assigned: %s", sorted(at.partition for at in partitions))
         self._health.green("issuer")
@@ -81,6 +88,7 @@ class Assignment:
         consumer.incremental_assign(named)
         consumer.pause(named)
         for at in partitions:
+            self._known.add(at.partition)
             self.waiting.add(at.partition)
             self._health.red(f"partition {at.partition}", "it waits for its offset from the database")
 

@@ -40,15 +40,12 @@ class IdleClock:
         self._consumer.close()
 
     def turn(self, assignment: Assignment) -> None:
-        """Takes in an answer that has come, or asks if it is time to; never waits for Kafka.
-
-        To be called while no poll is under way: the assignment's positions must be the database's.
-        """
+        """Takes in an answer that has come, or asks if it is time to; never waits for Kafka or the database."""
         if self._asked and self._asked.done():
             found, self._asked = self._asked.result(), None
             if assignment.positions:
                 self._tell(found.away)
-                self._note(assignment.positions, found.known)
+                self._asking.submit(self._note, dict(assignment.positions), found.known, self._asked_at_ms)
         elif not self._asked and assignment.positions and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY_SECONDS
             self._asked_at_ms = now_ms()
@@ -60,17 +57,20 @@ class IdleClock:
 
     def _tell(self, away: dict[int, str]) -> None:
         """The health tells whether all leaders answered."""
-        for partition, why in away.items():
-            self._health.red("kafka", f"partition {partition}: {why}")
-        if not away:
+        if away:
+            self._health.red("kafka", "; ".join(f"partition {at}: {why}" for at, why in away.items()))
+        else:
             self._health.green("kafka")
 
-    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]]) -> None:
-        """What lies behind a position that is at the end, as told after a moment, was appended after that moment."""
+    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]], asked_at_ms: int) -> None:
+        """What lies behind a position that is at the end, as told after a moment, was appended after that moment.
+
+        A position that is not the database's any more moves nothing.
+        """
         read = [at for at, (_, end) in sorted(bounds.items()) if positions.get(at, -1) >= end]
         if not read:
             return
-        moves = [Move(at, positions[at], positions[at], self._asked_at_ms) for at in read]
+        moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
         try:
             with self._common.engine.begin() as tx:
                 offsets.advance(tx, self._common.log, moves)

@@ -23,8 +23,12 @@ class Intake:
         self._reader = reader
         self._read: list[Record] = []
 
+    def __len__(self) -> int:
+        """Records in hand."""
+        return len(self._read)
+
     def fill(self, most: int, wait_seconds: float) -> None:
-        """Reads on until `most` records are in hand, and one in any case: the group must see that this issuer lives.
+        """Takes what is there until `most` are in hand, and one in any case: the group must see that this issuer lives.
 
         A lone record is not kept waiting. Raises KafkaException when the consumer is done for.
         """

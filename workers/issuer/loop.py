@@ -83,6 +83,7 @@ class Loop:
     def _leave(self) -> None:
         self._settle()
         self._consumer.close()
+        self._assignment.forget()
 
     def _renew(self) -> None:
         self._consumer = self._connect()
@@ -105,7 +106,8 @@ class Loop:
         most = self._common.settings.poll_records
         self._intake.fill(most, _IDLE_SECONDS)
         self._settle()
-        self._intake.fill(most, 0)
+        if len(self._intake) < most:
+            self._intake.fill(most, 0)
 
     def _begin(self, records: list[Record]) -> None:
         positions = dict(self._assignment.positions)
@@ -141,13 +143,13 @@ class Loop:
             self._trouble(records, error)
 
     def _take_in(self, records: Sequence[Record], issued: Issued) -> None:
-        """The positions are the database's; what a poll with many failures did not come to is next, in small polls."""
+        """The positions are the database's; what many failures kept a poll from is next, in growing polls."""
         self._failures = 0
         self._assignment.advance(issued.positions)
         self._commit(issued.positions)
         self._intake.give_back(records[issued.records :])
         was_cut = issued.records < len(records)
-        self._at_once = FAILURES_AT_ONCE if was_cut else self._common.settings.poll_records
+        self._at_once = FAILURES_AT_ONCE if was_cut else min(2 * self._at_once, self._common.settings.poll_records)
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
         """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
@@ -162,10 +164,9 @@ class Loop:
 
     def _place(self) -> None:
         """Places waiting partitions at the database's offsets, once the pause after a failure is over."""
-        if self._assignment.waiting:
-            self._settle()  # so that the positions which are told are the database's
         if not self._assignment.waiting or time.monotonic() < self._not_before:
             return
+        self._settle()  # so that the positions which are told are the database's
         try:
             stored = self._stored_offsets()
             self._intake.sift()
@@ -189,6 +190,7 @@ class Loop:
         found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, unknown)
         for partition, why in found.away.items():
             self._health.red(f"partition {partition}", why)
+            self._not_before = time.monotonic() + _RENEW_SECONDS  # a look at a leader that is away takes its time
         beginnings = {partition: first for partition, (first, _) in found.known.items()}
         with self._common.engine.begin() as tx:
             stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
