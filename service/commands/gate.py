@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from service import bootstrap
 from service.commands.room import CouponId, known, opened, printed
+from service.domain.errors import Unavailable
 from service.store import coupons
 from service.store.engine import answering
 
@@ -27,6 +28,8 @@ def repair(coupon: CouponId = None) -> None:
         for number in [known(common, coupon)] if coupon is not None else _all(common.engine):
             common.upkeep.forget(number)
             warmer.warm(number)
+            if common.upkeep.is_cold(number):
+                raise Unavailable("Redis", f"another process has not filled coupon {number} yet; run it again")
             printed(None, [f"coupon {number}: filled"], as_json=False)
 
 

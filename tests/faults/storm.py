@@ -12,7 +12,9 @@ from tests.faults import manners
 from tests.faults.hands import Hands
 from tests.faults.scene import Scene
 
-Fault = Callable[[Scene, Hands], AbstractContextManager[None]]
+Felt = Callable[[], object]
+"""Whether a fault happened, asked at its end; None: it has checked that itself."""
+Fault = Callable[[Scene, Hands], AbstractContextManager[Felt | None]]
 _BACKEND = "SELECT pid FROM pg_stat_activity WHERE application_name IN ('api', 'issuer', 'worker') LIMIT 1"
 _MANNERS = (manners.error, manners.too_many, manners.redirect, manners.hang, manners.dribble, manners.half)
 _AT_ONCE = (0, 1, 2, 3)
@@ -25,9 +27,9 @@ def _killed(name: str, _: Scene, hands: Hands) -> Iterator[None]:
 
 
 @contextmanager
-def _terminated(name: str, _: Scene, hands: Hands) -> Iterator[None]:
-    hands.terminate(name)
-    yield
+def _terminated(name: str, _: Scene, hands: Hands) -> Iterator[Felt]:
+    told = hands.terminate(name)
+    yield lambda: not told.is_running()
 
 
 def _frozen(name: str, _: Scene, hands: Hands) -> AbstractContextManager[None]:
@@ -39,23 +41,25 @@ def _away(name: str, _: Scene, hands: Hands) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _crashing(prefix: str, scene: Scene, hands: Hands) -> Iterator[None]:
+def _crashing(prefix: str, scene: Scene, hands: Hands) -> Iterator[Felt]:
     """Killed at one of its crash points, if it comes there."""
     armed = hands.arm(scene.random.choice([point for point in Point if point.startswith(prefix)]))
-    yield
+    yield lambda: not armed.exists()
     hands.disarm(armed)
 
 
 @contextmanager
-def _emptied(scene: Scene, _: Hands) -> Iterator[None]:
+def _emptied(scene: Scene, _: Hands) -> Iterator[Felt]:
+    had = scene.system.redis.dbsize()
     scene.system.redis.flushall()
-    yield
+    yield lambda: had
 
 
 @contextmanager
-def _backend_killed(scene: Scene, _: Hands) -> Iterator[None]:
-    kill(scene.system.count(_BACKEND), SIGKILL)
-    yield
+def _backend_killed(scene: Scene, _: Hands) -> Iterator[Felt]:
+    backend = scene.system.count(_BACKEND)
+    kill(backend, SIGKILL)
+    yield lambda: f"PID {backend}) was terminated by signal 9" in scene.log("postgres")
 
 
 @contextmanager
@@ -68,9 +72,10 @@ def _joined(scene: Scene, _: Hands) -> Iterator[None]:
 
 
 @contextmanager
-def _misbehaving(scene: Scene, _: Hands) -> Iterator[None]:
-    scene.system.receiver.manner = scene.random.choice(_MANNERS)
-    yield
+def _misbehaving(scene: Scene, _: Hands) -> Iterator[Felt]:
+    receiver, before = scene.system.receiver, scene.system.receiver.spoilt
+    receiver.manner = scene.random.choice(_MANNERS)
+    yield lambda: receiver.spoilt > before
     scene.system.receiver.manner = None
 
 
@@ -105,7 +110,7 @@ class Storm:
     """Periods of faults, all by the row's own chances."""
 
     def __init__(self, scene: Scene, hands: Hands) -> None:
-        #: what happened, a line each, and what did not: its target was down already
+        #: what happened, a line each, and what did not: its target was down already, or never felt it
         self.happened: list[str] = []
         self.left_out: list[str] = []
         self._scene = scene
@@ -125,8 +130,13 @@ class Storm:
         """A target that is down already, by what came before, is left alone."""
         self._hands.breaks(target)
         try:
-            suffering.enter_context(fault(self._scene, self._hands))
+            suffering.enter_context(self._watched(f"{target}: {name}", fault(self._scene, self._hands)))
         except StackError as down:
             self.left_out.append(f"{target}: {down}")
-        else:
-            self.happened.append(f"{target}: {name}")
+
+    @contextmanager
+    def _watched(self, what: str, fault: AbstractContextManager[Felt | None]) -> Iterator[None]:
+        """Writes down at its end whether the fault happened."""
+        with fault as felt:
+            yield
+            (self.happened if felt is None or felt() else self.left_out).append(what)

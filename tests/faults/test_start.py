@@ -13,7 +13,7 @@ from tests.faults.scene import Scene
 _PROCESSES = ("api", "issuer", "worker", "beat")
 
 
-@row(38, "deployment", "every process is started again in turn, and the schema migrated, under load", seconds=45)
+@row(38, "deployment", "every process is started again in turn, and the migration, under load", seconds=45)
 def test_rolling_restart(scene: Scene, hands: Hands) -> None:
     """Users press again while the API is away; everything else they do not notice."""
     with scene.users():

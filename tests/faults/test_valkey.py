@@ -16,7 +16,7 @@ from tests.faults.rows import row
 from tests.faults.scene import Scene
 
 #: a failing request is retried by then, however its hint was lost
-_RETRIED_SECONDS = 60.0
+_RETRIED_SECONDS = 30.0
 
 
 @row(26, "Valkey", "kill -9, everything in it deleted, in mid-sale", seconds=20)
@@ -86,7 +86,7 @@ def test_refusing(scene: Scene, hands: Hands, how: str) -> None:
 
 @row(33, "Celery", "its broker is started again while it is idle", seconds=20)
 def test_restarted_while_idle(scene: Scene, hands: Hands) -> None:
-    """The worker consumes again within a minute."""
+    """The worker consumes again within half a minute."""
     hands.kill("valkey")
     scene.stack.wait_up("valkey")
     retried_soon(scene, hands, scene.system.make_coupon(10))

@@ -95,6 +95,8 @@ def test_the_tables_are_frozen() -> None:
         (_kafka(KafkaError.TOPIC_AUTHORIZATION_FAILED), Fate.SYSTEM),
         (_kafka(KafkaError.MSG_SIZE_TOO_LARGE), Fate.RECORD),
         (_kafka(KafkaError.INVALID_RECORD), Fate.RECORD),
+        (_kafka(KafkaError.INVALID_MSG), Fate.RECORD),
+        (_kafka(KafkaError.INVALID_MSG_SIZE), Fate.RECORD),
         (ValueError("never seen before"), Fate.RECORD),
         (ZeroDivisionError("never seen before"), Fate.RECORD),
     ],
