@@ -73,7 +73,7 @@ def fresh_database(settings: Settings, store: Engine) -> Iterator[Engine]:
 
 
 class Sold(NamedTuple):
-    """A coupon after its first poll, and the places of the requests that are held."""
+    """A coupon after its first requests, and the places of those that are held."""
 
     coupon: Coupon
     held: list[Place]
@@ -87,11 +87,16 @@ Attempt = Callable[[int], None]
 def sell(
     issuer: Issuer, positions: dict[int, int], make_coupon: Callable[..., Coupon], reader: Reader, ids: RequestIds
 ) -> Sell:
-    """A coupon's first poll, with requests that fail as asked for: `sell(3, range(1, 6), {2: "22012 1"})`."""
+    """A coupon's first requests, with some that fail as asked for: `sell(3, range(1, 6), {2: "22012 1"})`."""
 
     def issue(quantity: int, users: range, faults: dict[int, str]) -> Sold:
         coupon = make_coupon(quantity=quantity)
-        return Sold(coupon, issuer.issue(records(reader, ids, coupon.id, users, faults=faults), positions).held)
+        line, at, sold = records(reader, ids, coupon.id, users, faults=faults), positions, Sold(coupon, [])
+        while line:  # a poll ends early where many fail
+            issued = issuer.issue(line, at)
+            line, at = line[issued.records :], issued.positions
+            sold.held.extend(issued.held)
+        return sold
 
     return issue
 
