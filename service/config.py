@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     )
 
     fault_injection: bool = Field(False, description="obey the Fault header of requests: demos and tests only")
-    crash_points: str = Field("", description="folder that arms crash points, see service/crash.py; empty: none")
+    crash_points: str = Field("", description="folder that arms crash points and makes the clock jump: tests only")
     clock_offset_ms: int = Field(0, description="shifts this process's clock: tests only")
     log_format: Literal["json", "console"] = Field("console", description="one JSON object a line, or for eyes")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")

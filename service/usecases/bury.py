@@ -47,6 +47,7 @@ def take_in(engine: Engine, reader: Reader, raw: Raw) -> None:
             request = reader.read(raw).request
             dead_letters.insert_foreign(tx, DeadLetter(raw, request, Code.POISON, 0, str(failure), failure))
         crash.reach(Point.LETTERS_STORED)
+    crash.reach(Point.LETTERS_CONFIRMED)
     _log.error(
         "dead letter",
         extra={"origin": origin and tuple(origin.place), "value": _shown(raw.value), "reason": str(failure)},

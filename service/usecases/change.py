@@ -48,6 +48,7 @@ class Changer:
         crash.reach(Point.CHANGE_COMMITTED)
         with suppress(Unavailable):  # the change stands; the sweep does what is left
             self._recoverer.settle(coupon_id)
+            crash.reach(Point.CHANGE_SETTLED)
             tell_changes(self._engine, self._upkeep)
         with answering(self._engine) as tx:
             return coupons.some(tx, [coupon_id])[coupon_id]

@@ -82,6 +82,8 @@ class Desk:
         with answering(self._engine) as tx:
             locked = letters.lock(tx, [letter_id])
             letters.act(tx, LetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked])
+            crash.reach(Point.DISCARD_WRITTEN)
+        crash.reach(Point.DISCARD_COMMITTED)
         if not locked:
             self._before(letter_id, LetterState.DISCARDED)
 

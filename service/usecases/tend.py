@@ -60,6 +60,7 @@ def tell_changes(engine: Engine, upkeep: Upkeep) -> int:
     with answering(engine) as tx:
         changed = coupons.some(tx, coupon_changes.untold(tx, _COUPONS_AT_ONCE)).values()
     upkeep.tell(changed)
+    crash.reach(Point.CHANGE_TOLD)
     with answering(engine) as tx:
         coupon_changes.told(tx, changed)
     return len(changed)

@@ -16,8 +16,8 @@ from tests.waiting import eventually
 
 #: who reaches a crash point; a child of the worker ends alone
 _REACHED_BY = {
-    **dict.fromkeys(("api", "change", "replay", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
-    **dict.fromkeys(("issuer", Point.LETTERS_STORED), "issuer"),
+    **dict.fromkeys(("api", "change", "replay", "discard", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
+    **dict.fromkeys(("issuer", Point.LETTERS_STORED, Point.LETTERS_CONFIRMED), "issuer"),
 }
 #: Celery's worker ends, to be started anew, when its broker dies or refuses a write while tasks are unacknowledged:
 #: kombu runs into an error of its own. Its rows bring the work back.
@@ -88,6 +88,14 @@ class Hands:
         armed = self._points / f"{point}.{how}"
         armed.touch()
         return armed
+
+    @contextmanager
+    def clocks_jump(self, by_ms: int) -> Iterator[None]:
+        """The clocks of all our processes are so far off while the block lasts; those of the parts are right."""
+        clock = self._points / "clock"
+        clock.write_text(str(by_ms))
+        yield
+        clock.unlink()
 
     def reached(self, armed: Path) -> None:
         """Waits until a process was killed or stopped at the point."""

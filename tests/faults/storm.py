@@ -96,7 +96,7 @@ def _part(name: str) -> dict[str, Fault]:
 #: those on which others wait stand behind those who wait
 FAULTS: Mapping[str, Mapping[str, Fault]] = {
     "api": _process("api", "api.", "gate.fill"),
-    "issuer": {**_process("issuer", "issuer.", "letters.stored"), "another joins": _joined},
+    "issuer": {**_process("issuer", "issuer.", "letters.stored", "letters.confirmed"), "another joins": _joined},
     "worker": _process("worker", "retry.", "letters.claimed", "letters.acknowledged", "notices.", "gate.told"),
     "beat": _process("beat"),
     "receiver": {"misbehaves": _misbehaving},

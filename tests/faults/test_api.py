@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -52,7 +53,7 @@ def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
 
 
 @row(2, "API", "kill -9 in a change of a coupon", seconds=12)
-@pytest.mark.parametrize("point", [Point.CHANGE_WRITTEN, Point.CHANGE_COMMITTED])
+@pytest.mark.parametrize("point", [point for point in Point if point.startswith("change.")])
 def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
     """It is there whole or not at all, the gate hears of it whoever dies, and asked for again it is the same."""
     coupon = scene.system.make_coupon(1)
@@ -77,6 +78,20 @@ def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
 @pytest.mark.parametrize("point", [Point.REPLAY_WRITTEN, Point.REPLAY_COMMITTED])
 def test_killed_in_a_replay(scene: Scene, hands: Hands, point: Point) -> None:
     """Asked for again it is done once, and stands once in the audit trail."""
+    repeat = killed_in_an_action(scene, hands, "replay", point)
+    scene.demand(repeat["state"] == "issued", repeat)
+
+
+@row(2, "API", "kill -9 in a discard of a dead letter", seconds=20)
+@pytest.mark.parametrize("point", [Point.DISCARD_WRITTEN, Point.DISCARD_COMMITTED])
+def test_killed_in_a_discard(scene: Scene, hands: Hands, point: Point) -> None:
+    """Asked for again it is done once, and stands once in the audit trail."""
+    repeat = killed_in_an_action(scene, hands, "discard", point)
+    scene.demand(repeat["state"] == "discarded", repeat)
+
+
+def killed_in_an_action(scene: Scene, hands: Hands, action: str, point: Point) -> dict[str, Any]:
+    """An operator's action on a dead letter ends in the middle; what its repeat answers."""
     coupon = scene.system.make_coupon(5)
     with scene.users():
         receipt = scene.receipt(coupon, 1, fault="22012 3")
@@ -84,13 +99,13 @@ def test_killed_in_a_replay(scene: Scene, hands: Hands, point: Point) -> None:
         letter = scene.system.count("SELECT id FROM dead_letters WHERE request_id = :id", id=receipt)
         armed = hands.arm(point)
         with pytest.raises(httpx.HTTPError):
-            scene.system.http.post(f"/dead-letters/{letter}/replay")
+            scene.system.http.post(f"/dead-letters/{letter}/{action}")
         hands.reached(armed)
         scene.recovers(since=time.monotonic())
-        repeat = scene.system.http.post(f"/dead-letters/{letter}/replay").json()
-        scene.demand(repeat["state"] == "issued", repeat)
+        repeat: dict[str, Any] = scene.system.http.post(f"/dead-letters/{letter}/{action}").json()
     acts = scene.system.count("SELECT count(*) FROM dead_letter_actions WHERE dead_letter_id = :id", id=letter)
     scene.demand(acts == 1, f"{acts} actions in the trail")
+    return repeat
 
 
 @row(26, "API", "kill -9 while it fills a cold gate", seconds=20)

@@ -52,6 +52,25 @@ def test_an_issuers_clock_is_wrong(scene: Scene, hands: Hands, offset_ms: int) -
         scene.stack.stop(name)
 
 
+@row(37, "clock", "all our clocks jump by an hour in mid-sale, and back", seconds=25)
+@pytest.mark.parametrize("by_ms", [_HOUR_MS, -_HOUR_MS], ids=["forward", "back"])
+def test_clocks_jump(scene: Scene, hands: Hands, by_ms: int) -> None:
+    """Windows move with them; what is accepted meanwhile is issued, and pages tell of it before and after."""
+    now = datetime.now(UTC)
+    early = scene.system.make_coupon(5, opens_at=(now + timedelta(minutes=30)).isoformat())
+    late = scene.system.make_coupon(5, closes_at=(now - timedelta(minutes=30)).isoformat())
+    mine = early if by_ms > 0 else late
+    with scene.users():
+        with hands.clocks_jump(by_ms):
+            answer = scene.system.press(mine, 1)
+            hands.bitten(answer.status_code == 202, f"{answer.status_code} by a clock that jumped")
+            scene.issues_everywhere(time.monotonic(), 15)
+        refused = scene.system.ask(mine, 2)
+        scene.demand(refused is not None and refused.status_code == 409, "the clock is right again")
+        scene.demand(scene.system.final(answer.json()["request_id"])["state"] == "issued", "it was accepted")
+        scene.issues_everywhere(time.monotonic(), 15)
+
+
 @contextmanager
 def another_api(scene: Scene, offset_ms: int) -> Iterator[str]:
     """A second API with a clock of its own; its address."""
