@@ -7,7 +7,7 @@ from workers.celery import app
 from workers.names import Task
 
 #: well below the time limit of a task, which kills its process
-WITHIN_SECONDS = 3.0
+_WITHIN_SECONDS = 3.0
 
 
 def take(task: Task, step: Callable[[], int], step_seconds: float = 0.0) -> None:
@@ -15,7 +15,7 @@ def take(task: Task, step: Callable[[], int], step_seconds: float = 0.0) -> None
 
     `step_seconds`: so long before that no further step begins, for steps that must have ended by then.
     """
-    no_step_after = time.monotonic() + WITHIN_SECONDS - step_seconds
+    no_step_after = time.monotonic() + _WITHIN_SECONDS - step_seconds
     while step():
         if time.monotonic() > no_step_after:
             app.send_task(task.value)

@@ -24,11 +24,7 @@ _HOUR_MS = 3_600_000
 @pytest.mark.parametrize("offset_ms", [_HOUR_MS, -_HOUR_MS], ids=["fast", "slow"])
 def test_an_apis_clock_is_wrong(scene: Scene, hands: Hands, offset_ms: int) -> None:
     """It opens and closes coupons by its own clock; what it accepts is issued, whatever the others' clocks say."""
-    now = datetime.now(UTC)
-    opens, closes = now + timedelta(minutes=30), now - timedelta(minutes=30)
-    early = scene.system.make_coupon(5, opens_at=opens.isoformat())
-    late = scene.system.make_coupon(5, closes_at=closes.isoformat())
-    mine = early if offset_ms > 0 else late
+    mine = open_only_by_a_wrong_clock(scene, offset_ms)
     with scene.users(), another_api(scene, offset_ms) as url:
         answer = httpx.post(f"{url}/coupons/{mine}/issuances", json={"user_id": 1}, timeout=10)
         scene.system.history.append(told(1, mine, answer))
@@ -56,10 +52,7 @@ def test_an_issuers_clock_is_wrong(scene: Scene, hands: Hands, offset_ms: int) -
 @pytest.mark.parametrize("by_ms", [_HOUR_MS, -_HOUR_MS], ids=["forward", "back"])
 def test_clocks_jump(scene: Scene, hands: Hands, by_ms: int) -> None:
     """Windows move with them; what is accepted meanwhile is issued, and pages tell of it before and after."""
-    now = datetime.now(UTC)
-    early = scene.system.make_coupon(5, opens_at=(now + timedelta(minutes=30)).isoformat())
-    late = scene.system.make_coupon(5, closes_at=(now - timedelta(minutes=30)).isoformat())
-    mine = early if by_ms > 0 else late
+    mine = open_only_by_a_wrong_clock(scene, by_ms)
     with scene.users():
         with hands.clocks_jump(by_ms):
             answer = scene.system.press(mine, 1)
@@ -69,6 +62,14 @@ def test_clocks_jump(scene: Scene, hands: Hands, by_ms: int) -> None:
         scene.demand(refused is not None and refused.status_code == 409, "the clock is right again")
         scene.demand(scene.system.final(answer.json()["request_id"])["state"] == "issued", "it was accepted")
         scene.issues_everywhere(time.monotonic(), 15)
+
+
+def open_only_by_a_wrong_clock(scene: Scene, by_ms: int) -> int:
+    """A coupon that opens in half an hour, or closed half an hour ago, whichever a clock so far off takes for open."""
+    now = datetime.now(UTC)
+    if by_ms > 0:
+        return scene.system.make_coupon(5, opens_at=(now + timedelta(minutes=30)).isoformat())
+    return scene.system.make_coupon(5, closes_at=(now - timedelta(minutes=30)).isoformat())
 
 
 @contextmanager

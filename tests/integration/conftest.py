@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 from redis import Redis
 from sqlalchemy import Engine, Row, make_url, text
 
+from service.bootstrap import Common
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request import Place
@@ -121,6 +122,12 @@ def exhaust(attempt: Attempt) -> Callable[[], None]:
             attempt(attempts_made)
 
     return make
+
+
+@pytest.fixture
+def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
+    """What every process has, with the parts of the tests."""
+    return Common(settings, store, log, reader, upkeep)
 
 
 @pytest.fixture

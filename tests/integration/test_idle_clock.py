@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from sqlalchemy import Engine
 
 from service.bootstrap import Common
 from service.clock import now_ms
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.gate.upkeep import Upkeep
 from service.store import offsets
-from service.stream.codec import Reader, key_of
+from service.stream.codec import key_of
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from tests.builders import PARTITIONS
@@ -23,12 +21,6 @@ from tests.waiting import eventually
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
 from workers.issuer.idle import IdleClock
-
-
-@pytest.fixture
-def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
-    """What the clock asks and where it writes."""
-    return Common(settings, store, log, reader, upkeep)
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.record import Record
-from service.gate.upkeep import Upkeep
 from service.stream import clients
-from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
@@ -62,12 +60,6 @@ class Faltering(Issuer):
 def consumer(settings: Settings) -> Consumer:
     """The issuer's consumer, which the loop closes."""
     return clients.issuing_consumer(settings)
-
-
-@pytest.fixture
-def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
-    """What the loop shares with the rest of the process."""
-    return Common(settings, store, log, reader, upkeep)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from workers.issuer.teller import Teller
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
 _RENEW_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
 
 
@@ -190,7 +191,8 @@ class Loop:
         found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, unknown)
         for partition, why in found.away.items():
             self._health.red(f"partition {partition}", why)
-            self._not_before = time.monotonic() + _RENEW_SECONDS  # a look at a leader that is away takes its time
+        if found.away:
+            self._not_before = time.monotonic() + _LOOK_AGAIN_SECONDS  # a look at a leader that is away takes its time
         beginnings = {partition: first for partition, (first, _) in found.known.items()}
         with self._common.engine.begin() as tx:
             stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
