@@ -11,6 +11,7 @@ from service.config import Settings
 class Point(StrEnum):
     """Every crash point there is: between an effect and what makes it known."""
 
+    API_ADMITTED = "api.admitted"
     API_ACKNOWLEDGED = "api.acknowledged"
     ISSUER_LOCKED = "issuer.locked"
     ISSUER_WRITTEN = "issuer.written"
@@ -19,6 +20,8 @@ class Point(StrEnum):
     RETRY_TAKEN = "retry.taken"
     RETRY_WRITTEN = "retry.written"
     RETRY_COMMITTED = "retry.committed"
+    STANDBY_SETTLED = "standby.settled"
+    STANDBY_COMMITTED = "standby.committed"
     LETTERS_CLAIMED = "letters.claimed"
     LETTERS_ACKNOWLEDGED = "letters.acknowledged"
     LETTERS_STORED = "letters.stored"
@@ -37,6 +40,8 @@ class Point(StrEnum):
     DISCARD_COMMITTED = "discard.committed"
     GATE_CLAIMED = "gate.claimed"
     GATE_TOLD = "gate.told"
+    SEATS_LAPSED = "seats.lapsed"
+    SEATS_FREED = "seats.freed"
 
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}

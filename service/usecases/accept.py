@@ -84,6 +84,7 @@ class Acceptor:
             await self._settle(seat)
         elif not first:
             raise _refused(judged)
+        crash.reach(Point.API_ADMITTED)
         place = await self._appends.begin(seat, fault, first=first).word()
         crash.reach(Point.API_ACKNOWLEDGED)
         position = records_ahead(place.offset, judged.progress.get(place.partition))

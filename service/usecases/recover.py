@@ -74,7 +74,10 @@ class Recoverer:
             locked = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is noted
             attempt = Attempt(tx, self._reader, notices=self._notices)
             attempt.settle(locked)
-            return attempt.end()
+            recovered = attempt.end()
+            crash.reach(Point.STANDBY_SETTLED)
+        crash.reach(Point.STANDBY_COMMITTED)
+        return recovered
 
 
 class Attempt:

@@ -70,6 +70,7 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     """Frees the seats of requests that certainly never reached the log; the number freed.
 
     A request that has a row is settled; one without keeps its seat until the issuer has passed its last chance.
+    Killed between two lines, the next call finds what is left.
     """
     tried = upkeep.unsettled(now_ms - settings.produce_timeout_ms, _UNSETTLED_AT_ONCE)
     claims = {request_id: claim for request_id in tried if (claim := ids.read(request_id))}
@@ -82,7 +83,9 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     for request_id in claims.keys() - decided:
         claim, tried_at = claims[request_id], tried[request_id]
         if has_passed(tried_at, claim.coupon_id, positions, settings):
+            crash.reach(Point.SEATS_LAPSED)
             freed += upkeep.release([(claim.coupon_id, claim.user_id, request_id)], tried_at)
+            crash.reach(Point.SEATS_FREED)
     return freed
 
 

@@ -1,7 +1,7 @@
 """Applies each patch to a copy of the project and expects its test to fail: `make broken`.
 
 A patch opens with lines `Promise:`, `Guard:`, `Test:` (pytest node ids and options) and, where the test is a row of
-faults, `Red:` (the invariant that must notice); the diff follows.
+faults, `Red:` (the invariants that must notice); the diff follows.
 """
 
 import shutil
@@ -27,8 +27,8 @@ class Patch(NamedTuple):
     promise: str
     guard: str
     test: str
-    #: the invariant of a row of faults that must notice; None: whatever fails
-    red: Invariant | None
+    #: the invariants of a row of faults that must notice; none: whatever fails
+    red: frozenset[Invariant]
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
 def read(path: Path) -> Patch:
     """The patch's opening lines."""
     said = dict(line.split(": ", 1) for line in path.read_text().split("\ndiff ")[0].strip().splitlines())
-    red = Invariant[said["Red"]] if "Red" in said else None
+    red = frozenset(Invariant[name] for name in said["Red"].split(", ")) if "Red" in said else frozenset()
     return Patch(path, said["Promise"], said["Guard"], said["Test"], red)
 
 
@@ -57,7 +57,7 @@ def is_red(patch: Patch) -> bool:
         whole, _ = run(copy, patch.test)
         subprocess.run(["git", "apply", str(patch.path)], cwd=copy, check=True)
         broken, said = run(copy, patch.test)
-    noticed = patch.red is None or f"Violated: {patch.red}" in said
+    noticed = all(f"Violated: {invariant}" in said for invariant in patch.red)
     red = whole == 0 and broken == _TESTS_FAILED and noticed
     verdict = "red, as it should be" if red else f"NOT NOTICED (exit {whole} whole, {broken} broken)\n{said[-3000:]}"
     print(f"{patch.promise} {patch.path.stem}: without {patch.guard}: {verdict}", flush=True)

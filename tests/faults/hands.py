@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 #: who reaches a crash point; a child of the worker ends alone
 _REACHED_BY = {
-    **dict.fromkeys(("api", "change", "replay", "discard", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
+    **dict.fromkeys(("api", "change", "standby", "replay", "discard", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
     **dict.fromkeys(("issuer", Point.LETTERS_STORED, Point.LETTERS_CONFIRMED), "issuer"),
 }
 #: Celery's worker ends, to be started anew, when its broker dies or refuses a write while tasks are unacknowledged:
@@ -97,9 +97,9 @@ class Hands:
         yield
         clock.unlink()
 
-    def reached(self, armed: Path) -> None:
+    def reached(self, armed: Path, within_seconds: float = _REACHED_SECONDS) -> None:
         """Waits until a process was killed or stopped at the point."""
-        eventually(lambda: not armed.exists(), within_seconds=_REACHED_SECONDS)
+        eventually(lambda: not armed.exists(), within_seconds=within_seconds)
         self.bitten(not armed.exists(), armed.name)
         self._blame(armed)
 

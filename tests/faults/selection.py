@@ -9,8 +9,8 @@ import pytest
 from tests.faults.ledger import Ledger
 from tests.faults.rows import row_of
 
-#: what a slice may cost in seconds as the rows declare them; it takes about four minutes
-SLICE_SECONDS = 480.0
+#: what a slice may cost in seconds as the rows declare them; it takes about five minutes
+SLICE_SECONDS = 600.0
 #: the slice of a run that names no seed: what is red today was not green by chance yesterday
 SLICE_SEED = 1
 _SEED = pytest.StashKey[int]()

@@ -16,6 +16,8 @@ from tests.faults.scene import Scene
 
 #: promised: work that a killed process held goes on by then
 _FILLED_SECONDS = 10.0
+#: a seat is kept for the produce timeout and what clocks may differ by, half a minute
+_LAPSED_SECONDS = 60.0
 
 
 @row(1, "API", "kill -9 before the broker's ack", seconds=15)
@@ -31,6 +33,44 @@ def test_killed_before_the_ack(scene: Scene, hands: Hands) -> None:
         scene.recovers(since=time.monotonic())
         assert isinstance(seat, bytes)
         scene.demand(scene.receipt(coupon, 1) == seat.decode(), "the repeat is the same request")
+
+
+@row(1, "API", "kill -9 between the seat and the log", seconds=12)
+def test_killed_with_a_seat(scene: Scene, hands: Hands) -> None:
+    """The seat is there and nothing was sent: pressed again, the same request is sent."""
+    coupon = scene.system.make_coupon(5)
+    seat = seat_of_nothing(scene, hands, coupon, 1)
+    scene.demand(scene.receipt(coupon, 1) == seat, "the repeat is the same request")
+    scene.demand(scene.system.final(seat)["state"] == "issued", "the repeat is issued")
+    with scene.users():
+        scene.recovers(since=time.monotonic())
+
+
+@row(1, "API", "kill -9 between the seat and the log, its user gone, and of whoever frees the seat", seconds=60)
+def test_killed_as_it_frees_a_seat(scene: Scene, hands: Hands) -> None:
+    """A seat that nothing came of is free again once the log is past all that could have come."""
+    coupon = scene.system.make_coupon(2)
+    for user in (1, 2):
+        seat_of_nothing(scene, hands, coupon, user)
+    scene.demand(scene.system.press(coupon, 3).json()["code"] == "sold_out", "both seats are taken")
+    armed = [hands.arm(point) for point in (Point.SEATS_LAPSED, Point.SEATS_FREED)]
+    with scene.users():
+        for one in armed:
+            hands.reached(one, within_seconds=_LAPSED_SECONDS)
+        scene.system.eventually(lambda: scene.system.press(coupon, 3).status_code == 202)
+        scene.system.eventually(lambda: scene.system.press(coupon, 4).status_code == 202)
+        scene.recovers(since=time.monotonic())
+
+
+def seat_of_nothing(scene: Scene, hands: Hands, coupon: int, user: int) -> str:
+    """The user has a seat with the coupon and the API died before it sent anything; the request's id."""
+    armed = hands.arm(Point.API_ADMITTED)
+    hands.bitten(scene.system.ask(coupon, user) is None, "the user heard nothing")
+    hands.reached(armed)
+    scene.stack.wait_up("api")
+    seat = scene.system.redis.hget(seats_key(coupon), str(user))
+    assert isinstance(seat, bytes)
+    return seat.decode()
 
 
 @row(2, "API", "kill -9 after the broker's ack, before the answer", seconds=12)
@@ -72,6 +112,25 @@ def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
         scene.demand(repeat["quantity"] == 2, repeat)
     changes = scene.system.count("SELECT count(*) FROM coupon_changes WHERE coupon_id = :id AND version > 0", id=coupon)
     scene.demand(changes == 1, f"{changes} changes are recorded")
+
+
+@row(2, "API", "kill -9 as a raised quantity lets those on standby in", seconds=15)
+@pytest.mark.parametrize("point", [Point.STANDBY_SETTLED, Point.STANDBY_COMMITTED])
+def test_killed_as_it_promotes(scene: Scene, hands: Hands, point: Point) -> None:
+    """The change stands, and whoever waited for a seat is issued in his turn, once."""
+    coupon = scene.system.make_coupon(1, waitlist=2)
+    with scene.users():
+        with hands.frozen("worker"):  # so that the seat is held and nobody else promotes
+            held = scene.receipt(coupon, 1, fault="22012 2")
+            waiting = [scene.receipt(coupon, user) for user in (2, 3)]
+            scene.system.eventually(lambda: scene.system.standing(waiting[1])["state"] == "standby")
+            armed = hands.arm(point)
+            with pytest.raises(httpx.HTTPError):
+                scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2})
+            hands.reached(armed)
+        scene.recovers(since=time.monotonic())
+        ended = [scene.system.final(receipt)["state"] for receipt in (*waiting, held)]
+        scene.demand(ended == ["issued", "refused", "issued"], ended)
 
 
 @row(2, "API", "kill -9 in a replay of a dead letter", seconds=20)
