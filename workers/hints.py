@@ -13,7 +13,7 @@ from workers.names import Hint, Task
 
 _TASK = {Kind.NOTIFY: Task.NOTIFY, Kind.GATE: Task.TELL_GATE}
 #: a task that fails for each of them still ends well within its time limit
-_PLACES_AT_ONCE = 50
+_PLACES_AT_ONCE = 200
 #: the header that tells whose hint a message is
 _HEADER = "hint"
 

@@ -1,6 +1,6 @@
 """The decision: requests in offset order and what is known of their coupons in, outcomes out; pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -48,18 +48,27 @@ class Tally:
         self.free -= 1
         return Outcome(request, State.ISSUED, None, self.issued)
 
+    def hold(self, request: Request) -> Outcome:
+        self.held += 1
+        self.free -= 1
+        return Outcome(request, State.RETRYING)
+
     def wait(self, request: Request) -> Outcome:
         self.standby += 1
         return Outcome(request, State.STANDBY)
 
 
 def decide(
-    requests: Iterable[Request], coupons: Mapping[int, Coupon], known: dict[tuple[int, int], Known]
+    requests: Iterable[Request],
+    coupons: Mapping[int, Coupon],
+    known: dict[tuple[int, int], Known],
+    failing: Container[str] = frozenset(),
 ) -> list[Outcome]:
     """Decides requests in the order given, which must be offset order within a partition.
 
     `coupons` are the locked rows by id; `known` is keyed by (coupon_id, user_id) and is brought up to date.
-    A redelivery, whose request id is known, has no outcome.
+    A redelivery, whose request id is known, has no outcome. A request whose id is in `failing` cannot be issued
+    by a failure of its own: where it is due a seat, it holds it.
     """
     tallies = {coupon_id: Tally.of(coupon) for coupon_id, coupon in coupons.items()}
     outcomes = []
@@ -70,14 +79,14 @@ def decide(
             mine = known[pair] = Known()
         elif request.request_id in mine.request_ids:
             continue
-        outcome = _decide_one(request, tallies.get(request.coupon_id), mine)
+        outcome = _decide_one(request, tallies.get(request.coupon_id), mine, fails=request.request_id in failing)
         mine.request_ids.add(request.request_id)
         mine.live = mine.live or outcome.state is not State.REFUSED
         outcomes.append(outcome)
     return outcomes
 
 
-def _decide_one(request: Request, tally: Tally | None, mine: Known) -> Outcome:
+def _decide_one(request: Request, tally: Tally | None, mine: Known, *, fails: bool) -> Outcome:
     if tally is None:
         return Outcome(request, State.REFUSED, Code.UNKNOWN_COUPON)
     if code := _window(tally.coupon, request):
@@ -85,7 +94,7 @@ def _decide_one(request: Request, tally: Tally | None, mine: Known) -> Outcome:
     if mine.live:
         return Outcome(request, State.REFUSED, Code.DUPLICATE)
     if tally.free > 0 and not tally.standby:
-        return tally.issue(request)
+        return tally.hold(request) if fails else tally.issue(request)
     if tally.held or tally.standby:
         return tally.wait(request)
     return Outcome(request, State.REFUSED, Code.SOLD_OUT)
@@ -132,11 +141,15 @@ def turn(coupon: Coupon) -> Turn:
 
 
 def replay(
-    requests: Iterable[Request], coupons: Mapping[int, Coupon], live: Iterable[tuple[int, int]]
+    requests: Iterable[Request],
+    coupons: Mapping[int, Coupon],
+    live: Iterable[tuple[int, int]],
+    failing: Container[str] = frozenset(),
 ) -> list[Outcome]:
     """Decides dead requests anew, in the order given, as if they were read now; their window was judged long ago.
 
-    `live` are the pairs of coupon and user that have another request which is issued, held or on standby.
+    `live` are the pairs of coupon and user that have another request which is issued, held or on standby; `failing` is
+    as for decide.
     """
     known = {pair: Known(live=True) for pair in live}
-    return decide((request._replace(accepted=True) for request in requests), coupons, known)
+    return decide((request._replace(accepted=True) for request in requests), coupons, known, failing)

@@ -7,10 +7,14 @@ from sqlalchemy import Connection, text
 from service.domain.record import Fault
 
 
-def raise_first(tx: Connection, wanted: Iterable[tuple[Fault | None, int]]) -> None:
-    """Raises, as part of the write, the first fault that still applies to its request's attempt, if there is one."""
-    for fault, attempt in wanted:
-        if fault and attempt <= fault.times:
-            tx.execute(
-                text(f"DO $$ BEGIN RAISE EXCEPTION 'a fault on demand' USING ERRCODE = '{fault.sqlstate}'; END $$")
-            )
+def statement(fault: Fault | None, attempt: int) -> str | None:
+    """What raises the fault as a part of the write, if it still applies to this attempt."""
+    if not fault or attempt > fault.times:
+        return None
+    return f"DO $$ BEGIN RAISE EXCEPTION 'a fault on demand' USING ERRCODE = '{fault.sqlstate}'; END $$"
+
+
+def raise_first(tx: Connection, statements: Iterable[str | None]) -> None:
+    """Raises the first of the faults, if there is one."""
+    for statement in filter(None, statements):
+        tx.execute(text(statement))

@@ -102,28 +102,37 @@ def _held(row: Any) -> Held:
     return Held(raw_of_row(row), request_of_row(row), row.attempts, row.ever, row.first_error)
 
 
-def postpone(tx: Connection, log: int, places: Sequence[Place], failure: Failure, delay_seconds: float) -> None:
-    """Writes down one more failed attempt and that the next one is due after the delay."""
+_POSTPONE = text(
+    "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => delay),"
+    " first_error = coalesce(first_error, first), error_kind = kind, error_message = message"
+    " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:delays AS float[]),"
+    "  CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
+    "  AS failed(p, o, delay, first, kind, message)"
+    ' WHERE log_id = :log AND partition = p AND "offset" = o'
+)
+
+
+def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, float]]) -> None:
+    """Writes down one more failed attempt of each and that its next one is due after so many seconds."""
+    if not failed:
+        return
     tx.execute(
-        text(
-            "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => :delay),"
-            " first_error = coalesce(first_error, :first), error_kind = :kind, error_message = :message"
-            f" {_PLACES}"
-        ),
+        _POSTPONE,
         {
             "log": log,
-            "delay": delay_seconds,
-            "first": str(failure),
-            "kind": failure.kind,
-            "message": failure.message,
-            **_asked(places),
+            "delays": [delay_seconds for _, _, delay_seconds in failed],
+            "firsts": [str(failure) for _, failure, _ in failed],
+            "kinds": [failure.kind for _, failure, _ in failed],
+            "messages": [failure.message for _, failure, _ in failed],
+            **_asked([place for place, _, _ in failed]),
         },
     )
 
 
 def remove(tx: Connection, log: int, places: Sequence[Place]) -> None:
     """Forgets requests that have been decided."""
-    tx.execute(text(f"DELETE FROM retries USING {_PLACES.removeprefix('FROM ')}"), {"log": log, **_asked(places)})
+    if places:
+        tx.execute(text(f"DELETE FROM retries USING {_PLACES.removeprefix('FROM ')}"), {"log": log, **_asked(places)})
 
 
 def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:

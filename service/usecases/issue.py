@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 
 from sqlalchemy import Connection, Engine
 
@@ -9,12 +10,12 @@ from service import crash
 from service.crash import Point
 from service.domain.decide import decide
 from service.domain.errors import Fenced
-from service.domain.fates import Failure
+from service.domain.fates import Failure, Fate
 from service.domain.record import Record
 from service.domain.retry import ISSUING
-from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries
+from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries, trials
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
-from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, Failing, in_segments
 
 
 class Issuer:
@@ -40,7 +41,12 @@ class Issuer:
             crash.reach(Point.ISSUER_LOCKED)
             poll = _Poll(tx, self._log, records, notices=self._notices)
             decided = in_segments(
-                records, poll.write, poll.give_way, failures_most=FAILURES_AT_ONCE, seconds_most=FAILURES_SECONDS
+                records,
+                poll.write,
+                poll.give_way,
+                poll.failing,
+                failures_most=FAILURES_AT_ONCE,
+                seconds_most=FAILURES_SECONDS,
             )
             moves = moves_of(records[:decided], positions)
             offsets.advance(tx, self._log, moves)
@@ -63,23 +69,35 @@ class _Poll:
         self.decided_at = engine.now(tx)
         self.issued = Issued()
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Decides and writes records as one; raises what the database says, and then nothing of it stays."""
+    def write(self, records: Sequence[Record], failing: Failing) -> None:
+        """Decides and writes records as one; raises what the database says, and then nothing of it stays.
+
+        Requests that fail by themselves, told by their index, hold the seats that they are due.
+        """
         with engine.undoable(self._tx):
-            self._store(self._plan(records))
+            self._store(self._plan(records, failing))
+
+    def failing(self, records: Sequence[Record]) -> Failing:
+        """Which of the records cannot be issued though they are due a seat, by their index."""
+        tried = self._plan(records).trials(self._log)
+        found = trials.failing(self._tx, tried, self.decided_at)
+        failures = {tried[number].outcome.request.place: failure for number, failure in found.items()}
+        places = [record.raw.place for record in records]
+        return {at: failures[place] for at, place in enumerate(places) if place in failures}
 
     def give_way(self, record: Record, failure: Failure) -> None:
         """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
-        plan = self._plan([record])
+        plan = self._plan([record], {0: failure} if failure.fate is Fate.RECORD else {})
         plan.fail(failure)
         self._store(plan)
 
-    def _plan(self, records: Sequence[Record]) -> Plan:
+    def _plan(self, records: Sequence[Record], failing: Failing = MappingProxyType({})) -> Plan:
         if self.issued.counts:  # an earlier segment of this poll has moved the counters
             self._coupons = coupons.some(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
         known = requests.known(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return Plan(records, self._coupons, decide(asked, self._coupons, known))
+        failures = {request.request_id: failure for at, failure in failing.items() if (request := records[at].request)}
+        return Plan(records, self._coupons, decide(asked, self._coupons, known, failures), failures)
 
     def _store(self, plan: Plan) -> None:
         requests.insert(self._tx, self._log, plan.outcomes, self.decided_at)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.fates import Failure, Fate
-from service.domain.record import Fault, Raw, Record
+from service.domain.fates import Failure
+from service.domain.record import Raw, Record
 from service.domain.request import FINAL, Code, Place, State
+from service.store import faults
 from service.store.dead_letters import DeadLetter
 from service.store.handoffs import Kind, Range
 from service.store.offsets import Move
+from service.store.trials import Trial
 
 
 @dataclass(slots=True)
@@ -47,27 +49,34 @@ class Plan:
     records: Sequence[Record]
     coupons: Mapping[int, Coupon]
     outcomes: list[Outcome]
-    held: list[tuple[Raw, Failure]] = field(default_factory=list)
+    #: of requests that are known to fail by themselves, by request id
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    held: list[tuple[Raw, Failure]] = field(init=False)
     dead: list[DeadLetter] = field(init=False)
 
     def __post_init__(self) -> None:
+        holding = self._of(State.RETRYING) if self.failures else []
+        self.held = [(one.raw, self.failures[one.request.request_id]) for one in holding if one.request]
         self.dead = [dead_letter(record, record.poison, Code.POISON) for record in self.records if record.poison]
 
     def fail(self, failure: Failure) -> None:
-        """Turns the plan for a single record into one that survives its failure."""
+        """Turns the plan for a single record into one that survives its failure: it is dead, unless it holds a seat."""
         (record,), (outcome,) = self.records, self.outcomes
-        if outcome.state is State.ISSUED and failure.fate is Fate.RECORD:
-            self.outcomes = [Outcome(outcome.request, State.RETRYING)]
-            self.held = [(record.raw, failure)]
-        else:
+        if not self.held:
             self.outcomes = [Outcome(outcome.request, State.DEAD, Code.POISON)]
             self.dead = [dead_letter(record, failure, Code.POISON)]
 
-    def faults(self) -> Iterable[tuple[Fault | None, int]]:
-        """The faults on demand of the requests that are to be issued, each in its first attempt."""
+    def trials(self, log: int) -> list[Trial]:
+        """The requests that are to be issued, to be tried one by one."""
+        fault = {record.raw.place: _fault(record) for record in self.records}
+        issued = (outcome for outcome in self.outcomes if outcome.state is State.ISSUED)
+        return [Trial(log, outcome, is_new=True, fault=fault[outcome.request.place]) for outcome in issued]
+
+    def faults(self) -> Iterable[str | None]:
+        """The faults on demand of the requests that are to be issued."""
         if not any(record.fault for record in self.records):
             return ()
-        return [(record.fault, 1) for record in self._of(State.ISSUED)]
+        return map(_fault, self._of(State.ISSUED))
 
     def standby(self) -> list[Raw]:
         """The records of requests that wait for a seat."""
@@ -105,6 +114,11 @@ def _last_issued(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon]) -> 
 def frees_seat(state: State, code: Code | None) -> bool:
     """Whether the gate's seat of a request comes back: on dead, and on refused for any reason but sold_out."""
     return state is State.DEAD or (state is State.REFUSED and code is not Code.SOLD_OUT)
+
+
+def _fault(record: Record) -> str | None:
+    """The fault on demand of a first attempt."""
+    return faults.statement(record.fault, 1)
 
 
 def dead_letter(record: Record, failure: Failure, code: Code) -> DeadLetter:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Connection, Engine
 
@@ -11,14 +12,15 @@ from service.domain.decide import Outcome, Turn, seat, turn
 from service.domain.fates import Failure
 from service.domain.request import Code, Place, State
 from service.domain.retry import ISSUING
-from service.store import coupons, dead_letters, faults, retries
+from service.store import coupons, dead_letters, faults, retries, trials
 from service.store.dead_letters import DeadLetter
 from service.store.engine import answering, undoable
 from service.store.handoffs import Kind
 from service.store.retries import Held
+from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
-from service.usecases.segments import FAILURES_AT_ONCE, in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, Failing, in_segments
 
 #: the most that are promoted or refused in one transaction
 STANDBY_AT_ONCE = 1_000
@@ -93,7 +95,8 @@ class Attempt:
 
     def make(self, log: int, seated: Sequence[Held]) -> None:
         """Issues requests of one log, in order; one that fails by itself is due again or dead."""
-        in_segments(seated, lambda some: self._issue(log, some), lambda one, failure: self._fail(log, one, failure))
+        write = partial(self._write, log)
+        in_segments(seated, write, lambda one, failure: write([one], {0: failure}), partial(self._failing, log))
 
     def settle(self, coupon_ids: Iterable[int]) -> None:
         """Takes turns until those on standby have to wait; a promotion that fails is held, and the next turn knows."""
@@ -112,36 +115,52 @@ class Attempt:
         self._done.kinds = self._rows.hand_off()
         return self._done
 
-    def _issue(self, log: int, seated: Sequence[Held]) -> None:
-        asked = [held.request for held in seated]
+    def _write(self, log: int, seated: Sequence[Held], failing: Failing) -> None:
+        """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
+        again, dead = _sorted((seated[at], failure) for at, failure in sorted(failing.items()))
         with undoable(self._tx):
-            outcomes = seat(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
-            self._rows.update(log, outcomes, spent=1)
-            retries.remove(self._tx, log, [request.place for request in asked])
-            wanted = ((self._reader.fault(held.raw), held.attempts_ever + 1) for held in seated)
-            faults.raise_first(self._tx, wanted)
+            outcomes = self._issue(log, [held for at, held in enumerate(seated) if at not in failing])
+            self._postpone(log, again)
+            outcomes += self._bury(log, dead)
         self._rows.stand(log, outcomes)
+        self._failed += len(failing)
+        self._done.dead = self._done.dead or bool(dead)
+        for held, *_ in again:
+            self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.place)
 
-    def _fail(self, log: int, held: Held, failure: Failure) -> None:
-        self._failed += 1
-        delay = ISSUING.delay_after(held.attempts + 1)
-        if delay is None:
-            self._bury(log, held, failure)
-            return
-        retries.postpone(self._tx, log, [held.request.place], failure, delay)
-        self._rows.update(log, [Outcome(held.request, State.RETRYING)], spent=1)
-        self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.place)
-
-    def _bury(self, log: int, held: Held, failure: Failure) -> None:
-        """Gives the seat up and the dead letter to the store; forwarding it may wait, this decision does not."""
-        outcomes = [Outcome(held.request, State.DEAD, Code.EXHAUSTED)]
-        first = held.first_error or str(failure)
-        letter = DeadLetter(held.raw, held.request, Code.EXHAUSTED, held.attempts_ever + 1, first, failure)
+    def _issue(self, log: int, seated: Sequence[Held]) -> list[Outcome]:
+        outcomes = self._seat(seated)
         self._rows.update(log, outcomes, spent=1)
-        self._rows.stand(log, outcomes)
-        dead_letters.insert(self._tx, log, [letter])
-        retries.remove(self._tx, log, [held.request.place])
-        self._done.dead = True
+        retries.remove(self._tx, log, [held.request.place for held in seated])
+        faults.raise_first(self._tx, map(self._fault, seated))
+        return outcomes
+
+    def _seat(self, seated: Sequence[Held]) -> list[Outcome]:
+        asked = [held.request for held in seated]
+        return seat(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
+
+    def _failing(self, log: int, seated: Sequence[Held]) -> Failing:
+        """Which of them cannot be issued, by their index."""
+        tried = [
+            Trial(log, outcome, is_new=False, fault=self._fault(held))
+            for held, outcome in zip(seated, self._seat(seated), strict=True)
+        ]
+        return trials.failing(self._tx, tried, self._rows.decided_at)
+
+    def _fault(self, held: Held) -> str | None:
+        return faults.statement(self._reader.fault(held.raw), held.attempts_ever + 1)
+
+    def _postpone(self, log: int, failed: Sequence[tuple[Held, Failure, float]]) -> None:
+        retries.postpone(self._tx, log, [(held.request.place, failure, delay) for held, failure, delay in failed])
+        self._rows.update(log, [Outcome(held.request, State.RETRYING) for held, *_ in failed], spent=1)
+
+    def _bury(self, log: int, failed: Sequence[tuple[Held, Failure]]) -> list[Outcome]:
+        """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
+        outcomes = [Outcome(held.request, State.DEAD, Code.EXHAUSTED) for held, _ in failed]
+        self._rows.update(log, outcomes, spent=1)
+        dead_letters.insert(self._tx, log, [_letter(held, failure) for held, failure in failed])
+        retries.remove(self._tx, log, [held.request.place for held, _ in failed])
+        return outcomes
 
     def _take_turn(self, coupon_id: int) -> int:
         """One step for the coupon's standby; how many it decided."""
@@ -162,3 +181,22 @@ class Attempt:
         self._rows.update(log, outcomes, spent=1)
         self._rows.stand(log, outcomes)
         retries.remove(self._tx, log, [held.request.place for held in standby])
+
+
+def _sorted(
+    failed: Iterable[tuple[Held, Failure]],
+) -> tuple[list[tuple[Held, Failure, float]], list[tuple[Held, Failure]]]:
+    """Those that are due again, after so many seconds, and those that have had their attempts."""
+    again, dead = [], []
+    for held, failure in failed:
+        delay = ISSUING.delay_after(held.attempts + 1)
+        if delay is None:
+            dead.append((held, failure))
+        else:
+            again.append((held, failure, delay))
+    return again, dead
+
+
+def _letter(held: Held, failure: Failure) -> DeadLetter:
+    first = held.first_error or str(failure)
+    return DeadLetter(held.raw, held.request, Code.EXHAUSTED, held.attempts_ever + 1, first, failure)

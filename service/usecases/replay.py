@@ -15,11 +15,12 @@ from service.domain.fates import Failure
 from service.domain.letter import Filters, Letter, LetterState
 from service.domain.request import Code, Request, State
 from service.domain.retry import ISSUING
-from service.store import coupons, faults, letters, requests, retries
+from service.store import coupons, faults, letters, requests, retries, trials
 from service.store.engine import answering, undoable
+from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
-from service.usecases.segments import in_segments
+from service.usecases.segments import Failing, in_segments
 
 _AT_ONCE = 200
 _DECIDED_ELSEWHERE = "its request has been decided as another record"
@@ -126,7 +127,7 @@ class _Replaying:
         ready = list(self._ready(locked))
         coupons.lock(self._tx, {one.request.coupon_id for one in ready})
         self._rows = Rows(self._tx, notices=self._notices)  # the moment of decision lies behind the lock
-        in_segments(ready, self._decide, self._hold)
+        in_segments(ready, self._decide, self._hold, self._failing)
         self._rows.hand_off()
 
     def _ready(self, locked: Sequence[Letter]) -> Iterator[_Ready]:
@@ -161,34 +162,53 @@ class _Replaying:
     def _skip(self, letter: Letter, why: str) -> None:
         self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
 
-    def _decide(self, some: Sequence[_Ready]) -> None:
+    def _decide(self, some: Sequence[_Ready], failing: Failing) -> None:
         with undoable(self._tx):
-            decided = self._decided(some)
+            decided = self._decided(some, failing)
             self._write(decided)
+            self._keep(decided, failing)
             issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)
-            faults.raise_first(self._tx, ((self._reader.fault(each.raw), each.attempts + 1) for each in issued))
+            faults.raise_first(self._tx, map(self._fault, issued))
         self._stand(decided)
 
-    def _decided(self, some: Sequence[_Ready]) -> list[_Decided]:
+    def _fault(self, letter: Letter) -> str | None:
+        return faults.statement(self._reader.fault(letter.raw), letter.attempts + 1)
+
+    def _decided(self, some: Sequence[_Ready], failing: Failing) -> list[_Decided]:
         asked = [one.request for one in some]
         locked = coupons.some(self._tx, {request.coupon_id for request in asked})
         live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return list(zip(some, replay(asked, locked, live), strict=True))
+        fail = {some[at].request.request_id for at in failing}
+        return list(zip(some, replay(asked, locked, live, fail), strict=True))
+
+    def _failing(self, some: Sequence[_Ready]) -> Failing:
+        """Which of them cannot be issued though they are due a seat, by their index."""
+        decided = enumerate(self._decided(some, {}))
+        issued = {at: (one, outcome) for at, (one, outcome) in decided if outcome.state is State.ISSUED}
+        tried = [
+            Trial(one.log, outcome, one.letter.request is None, self._fault(one.letter))
+            for one, outcome in issued.values()
+        ]
+        found = trials.failing(self._tx, tried, self._rows.decided_at)
+        return {at: found[number] for number, at in enumerate(issued) if number in found}
 
     def _hold(self, one: _Ready, failure: Failure) -> None:
         """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew.
 
         One that is due no seat has none to hold: it stays the dead letter that it was.
         """
-        ((_, outcome),) = self._decided([one])
-        if outcome.state is not State.ISSUED:
+        ((_, outcome),) = self._decided([one], {0: failure})
+        if outcome.state is State.RETRYING:
+            self._decide([one], {0: failure})
+        else:
             self._skip(one.letter, f"what was decided could not be written: {failure}")
-            return
-        decided = [(one, Outcome(one.request, State.RETRYING))]
-        self._write(decided)
+
+    def _keep(self, decided: Sequence[_Decided], failing: Failing) -> None:
+        """The retries of those that hold a seat."""
         due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
-        retries.insert(self._tx, one.log, [(one.letter.raw, failure)], due_at)
-        self._stand(decided)
+        for at, (one, outcome) in enumerate(decided):
+            if outcome.state is State.RETRYING:
+                retries.insert(self._tx, one.log, [(one.letter.raw, failing[at])], due_at)
 
     def _write(self, decided: Sequence[_Decided]) -> None:
         """A statement for each stretch of requests that are written alike, so that sequences follow each other."""

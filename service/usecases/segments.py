@@ -1,33 +1,40 @@
-"""One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled."""
+"""One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled.
+
+Of a small segment that fails, those that fail by themselves are asked for at once, and written as failed with the rest.
+"""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from service.domain.fates import Failure, Fate, failure_of
 
 Item = TypeVar("Item")
+#: why items fail by themselves, by their index
+Failing = Mapping[int, Failure]
 #: another writer can decide first again and again only if it breaks the rule to lock the coupon
 _DECIDE_AGAIN_MOST = 3
-#: so many may fail in one transaction: each is a split, and the coupons are locked until the last of them is written
-FAILURES_AT_ONCE = 30
+#: so many may fail in one transaction: the coupons are locked until the last of them is written
+FAILURES_AT_ONCE = 100
 #: few among thousands may take long, too
 FAILURES_SECONDS = 1.0
 
 
 def in_segments(
     items: Sequence[Item],
-    write: Callable[[Sequence[Item]], None],
+    write: Callable[[Sequence[Item], Failing], None],
     failed: Callable[[Item, Failure], None],
+    tried: Callable[[Sequence[Item]], Failing] = lambda _: {},
     *,
     failures_most: float = math.inf,
     seconds_most: float = math.inf,
 ) -> int:
     """Writes items in order, all at once if that works; `failed` takes each single one whose own write failed.
 
-    Ends early once `failures_most` have failed, or one has and `seconds_most` are over; how many items it is done with.
-    `write` must leave nothing behind when it raises. System failures are raised as they came.
+    `tried` tells which of some items fail by themselves, by their index; `write` is given them and writes those as
+    failed. It must leave nothing behind when it raises. System failures are raised as they came. Ends early once
+    `failures_most` have failed, or one has and `seconds_most` are over; how many items it is done with.
     """
     at, size, failures = 0, len(items), 0
     began = time.monotonic()
@@ -35,9 +42,9 @@ def in_segments(
         if failures and time.monotonic() > began + seconds_most:
             break
         some = items[at : at + size]
-        failure = _try(some, write)
+        failure, found = _write(some, write, tried)
         if failure is None:
-            at, size = at + len(some), size * 2
+            at, size, failures = at + len(some), size * 2, failures + found
         elif len(some) > 1:
             size = len(some) // 2
         else:
@@ -46,10 +53,24 @@ def in_segments(
     return at
 
 
-def _try(items: Sequence[Item], write: Callable[[Sequence[Item]], None]) -> Failure | None:
+def _write(
+    items: Sequence[Item],
+    write: Callable[[Sequence[Item], Failing], None],
+    tried: Callable[[Sequence[Item]], Failing],
+) -> tuple[Failure | None, int]:
+    """Why the items cannot be written as one, if they cannot, and how many were written as failed."""
+    failure = _try(lambda: write(items, {}))
+    if failure is None or not 1 < len(items) <= FAILURES_AT_ONCE:
+        return failure, 0
+    failing: dict[int, Failure] = {}
+    _try(lambda: failing.update(tried(items)))
+    return (_try(lambda: write(items, failing)), len(failing)) if failing else (failure, 0)
+
+
+def _try(act: Callable[[], None]) -> Failure | None:
     for attempt in range(1, _DECIDE_AGAIN_MOST + 1):
         try:
-            write(items)
+            act()
         except Exception as error:
             failure = failure_of(error)
             if failure.fate is Fate.SYSTEM:

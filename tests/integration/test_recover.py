@@ -76,6 +76,30 @@ def test_the_third_failure_is_the_last(sell: Sell, recoverer: Recoverer, log: in
     assert ask("SELECT issued, held FROM coupons") == [(2, 0)]
 
 
+def test_of_many_that_failed_together_each_ends_by_itself(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
+    """P5: those that fail again are due again, those that had their attempts are dead, the others issued, at once."""
+    held = sell(quantity=9, users=range(1, 10), faults={user: f"22012 {1 + user % 3}" for user in range(1, 10)}).held
+
+    second = recoverer.retry(log, held, attempts_made=1)
+    third = recoverer.retry(log, second.again[log, 2], attempts_made=2)
+
+    assert second.again == {(log, 2): [held[user - 1] for user in (1, 2, 4, 5, 7, 8)]}
+    assert (third.again, third.dead) == ({}, True)
+    assert ask(_ROWS) == [
+        (1, "issued", None, 4, 3),
+        (2, "dead", "exhausted", None, 3),
+        (3, "issued", None, 1, 2),
+        (4, "issued", None, 5, 3),
+        (5, "dead", "exhausted", None, 3),
+        (6, "issued", None, 2, 2),
+        (7, "issued", None, 6, 3),
+        (8, "dead", "exhausted", None, 3),
+        (9, "issued", None, 3, 2),
+    ]
+    assert ask("SELECT user_id, attempts FROM dead_letters ORDER BY user_id") == [(2, 3), (5, 3), (8, 3)]
+    assert ask("SELECT issued, held FROM coupons") == [(6, 0)]
+
+
 def test_many_that_failed_together_are_issued_in_offset_order(
     sell: Sell, recoverer: Recoverer, log: int, ask: Ask
 ) -> None:

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.fates import Failure, Fate
-from service.usecases.segments import in_segments
+from service.domain.fates import Failure, Fate, failure_of
+from service.usecases.segments import Failing, in_segments
 
 TWICE = psycopg.errors.UniqueViolation("another writer decided first")
 
@@ -23,12 +23,13 @@ class Writes:
         self.log: list[int] = []
         self.failed: list[tuple[int, Failure]] = []
 
-    def write(self, some: Sequence[int]) -> None:
+    def write(self, some: Sequence[int], failing: Failing) -> None:
         self.calls += 1
-        for number in some:
-            if failure := self.failures.get(number):
+        for at, number in enumerate(some):
+            if at not in failing and (failure := self.failures.get(number)):
                 raise failure()
         self.log += some
+        self.failed += [(some[at], failure) for at, failure in failing.items()]
 
     def give_up(self, number: int, failure: Failure) -> None:
         self.log.append(number)
@@ -36,6 +37,10 @@ class Writes:
 
     def run(self, count: int) -> None:
         in_segments(range(count), self.write, self.give_up)
+
+    def tell(self, some: Sequence[int]) -> dict[int, Failure]:
+        self.calls += 1
+        return {at: failure_of(self.failures[number]()) for at, number in enumerate(some) if number in self.failures}
 
 
 def test_a_good_batch_is_one_write() -> None:
@@ -67,6 +72,28 @@ def test_nothing_but_bad_records_are_all_given_up_in_order() -> None:
     writes.run(9)
 
     assert [number for number, _ in writes.failed] == list(range(9))
+
+
+def test_where_it_can_be_asked_which_ones_are_bad_many_cost_what_one_does() -> None:
+    """Step 5: the bad ones of a small segment are told at once, and written as failed together with the good ones."""
+    writes = Writes({number: lambda: ValueError("bad") for number in range(0, 90, 2)})
+
+    in_segments(range(90), writes.write, writes.give_up, writes.tell)
+
+    assert writes.calls == 3
+    assert writes.log == list(range(90))
+    assert [number for number, _ in writes.failed] == list(range(0, 90, 2))
+
+
+def test_who_fails_only_in_company_is_found_by_halving() -> None:
+    """Step 5: what was told is not everything: a segment that still fails is split."""
+    writes = Writes({number: lambda: ValueError("bad") for number in (3, 7)})
+    told = [{3: failure_of(ValueError("bad"))}, {}, {}]
+
+    in_segments(range(8), writes.write, writes.give_up, lambda _: told.pop(0) if told else {})
+
+    assert writes.log == list(range(8))
+    assert [number for number, _ in writes.failed] == [3, 7]
 
 
 def test_after_many_failures_it_ends_early_and_tells_how_far_it_came() -> None:
@@ -107,7 +134,7 @@ def test_who_lost_a_race_reads_and_decides_again() -> None:
     errors = iter([TWICE, TWICE])
     done: list[Sequence[int]] = []
 
-    def write(some: Sequence[int]) -> None:
+    def write(some: Sequence[int], _: Failing) -> None:
         if error := next(errors, None):
             raise error
         done.append(some)

@@ -10,7 +10,7 @@ from service.domain.errors import Fenced
 from service.domain.fates import Failure
 from service.domain.record import Record
 from service.usecases.plan import Plan, moves_of
-from service.usecases.segments import in_segments
+from service.usecases.segments import Failing, in_segments
 from tests.unit.world.database import LOG, Database, version
 from tests.unit.world.trouble import Troubles
 
@@ -23,28 +23,35 @@ def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int],
     with db.transaction():
         if fenced := db.lock({record.raw.place.partition: positions[record.raw.place.partition] for record in records}):
             raise Fenced(fenced)
-        write, give_way = partial(_write, db, troubles), partial(_give_way, db)
-        decided = in_segments(records, write, give_way, failures_most=_FAILURES_AT_ONCE)
+        write, failing = partial(_write, db, troubles), partial(_failing, db, troubles)
+        decided = in_segments(records, write, partial(_give_way, db), failing, failures_most=_FAILURES_AT_ONCE)
         moves = moves_of(records[:decided], positions)
         db.advance(moves)
     return {move.partition: move.next_offset for move in moves}
 
 
-def _plan(db: Database, records: Sequence[Record]) -> Plan:
+def _plan(db: Database, records: Sequence[Record], failing: Failing) -> Plan:
     asked = [record.request for record in records if record.request]
     locked = db.coupons(asked)
-    return Plan(records, locked, decide(asked, locked, db.known(asked)))
+    failures = {request.request_id: failing[at] for at in failing if (request := records[at].request)}
+    return Plan(records, locked, decide(asked, locked, db.known(asked), failures), failures)
 
 
-def _write(db: Database, troubles: Troubles, records: Sequence[Record]) -> None:
+def _write(db: Database, troubles: Troubles, records: Sequence[Record], failing: Failing) -> None:
     with db.transaction():
-        plan = _plan(db, records)
+        plan = _plan(db, records, failing)
         _store(db, plan)
         troubles.strike(plan.outcomes)
 
 
+def _failing(db: Database, troubles: Troubles, records: Sequence[Record]) -> Failing:
+    tried = [trial.outcome for trial in _plan(db, records, {}).trials(LOG)]
+    failures = {tried[at].request.place: failure for at, failure in troubles.tell(tried).items()}
+    return {at: failures[one.raw.place] for at, one in enumerate(records) if one.raw.place in failures}
+
+
 def _give_way(db: Database, record: Record, failure: Failure) -> None:
-    plan = _plan(db, [record])
+    plan = _plan(db, [record], {0: failure})
     plan.fail(failure)
     _store(db, plan)
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from service.domain.decide import Outcome, Turn, seat, turn
-from service.domain.fates import Failure
 from service.domain.request import Code, Place, Request, State
 from service.domain.retry import ISSUING
-from service.usecases.segments import in_segments
+from service.usecases.segments import Failing, in_segments
 from tests.unit.world.database import Database
 from tests.unit.world.trouble import Troubles
 
@@ -32,7 +31,7 @@ class _Attempt:
         self._troubles = troubles
 
     def make(self, places: Sequence[Place]) -> None:
-        in_segments(places, self._issue, self._fail)
+        in_segments(places, self._write, lambda place, failure: self._write([place], {0: failure}), self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
         for coupon_id in sorted(coupon_ids):
@@ -42,14 +41,22 @@ class _Attempt:
     def _asked(self, places: Iterable[Place]) -> list[Request]:
         return [self._db.rows[place].request for place in places]
 
-    def _issue(self, places: Sequence[Place]) -> None:
-        asked = self._asked(places)
+    def _write(self, places: Sequence[Place], failing: Failing) -> None:
         with self._db.transaction():
-            outcomes = seat(asked, self._db.coupons(asked))
+            outcomes = self._seat([place for at, place in enumerate(places) if at not in failing])
             self._end(outcomes)
             self._troubles.strike(outcomes)
+            for at in failing:
+                self._fail(places[at])
 
-    def _fail(self, place: Place, _: Failure) -> None:
+    def _seat(self, places: Sequence[Place]) -> list[Outcome]:
+        asked = self._asked(places)
+        return seat(asked, self._db.coupons(asked))
+
+    def _failing(self, places: Sequence[Place]) -> Failing:
+        return self._troubles.tell(self._seat(places))
+
+    def _fail(self, place: Place) -> None:
         (request,), made = self._asked([place]), self._db.retries[place] + 1
         if ISSUING.delay_after(made) is None:
             self._end([Outcome(request, State.DEAD, Code.EXHAUSTED)])

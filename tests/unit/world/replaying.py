@@ -7,7 +7,7 @@ from service.domain.decide import Outcome, replay
 from service.domain.fates import Failure
 from service.domain.letter import LetterState
 from service.domain.request import Place, Request, State
-from service.usecases.segments import in_segments
+from service.usecases.segments import Failing, in_segments
 from tests.unit.world.database import Database, Letter, pair_of
 from tests.unit.world.trouble import Troubles
 
@@ -20,7 +20,8 @@ def untouched(db: Database) -> list[Place]:
 def bring_back(db: Database, places: Iterable[Place], poison: Mapping[Place, Request], troubles: Troubles) -> None:
     """Replays untouched dead letters; `poison`: what those ask for that nobody could read, if it can be read by now."""
     with db.transaction():
-        in_segments([*_read(db, places, poison)], partial(_decide, db, troubles), partial(_hold, db))
+        decide, failing = partial(_decide, db, troubles), partial(_failing, db, troubles)
+        in_segments([*_read(db, places, poison)], decide, partial(_hold, db), failing)
 
 
 def discard(db: Database, places: Iterable[Place]) -> None:
@@ -43,28 +44,33 @@ def _is_known(db: Database, request: Request, deciphered: set[str]) -> bool:
     return request.request_id in db.known([request])[pair_of(request)].request_ids | deciphered
 
 
-def _outcomes(db: Database, asked: Sequence[Request]) -> list[Outcome]:
-    return replay(asked, db.coupons(asked), db.live(asked))
+def _outcomes(db: Database, asked: Sequence[Request], failing: Failing) -> list[Outcome]:
+    return replay(asked, db.coupons(asked), db.live(asked), {asked[at].request_id for at in failing})
 
 
-def _decide(db: Database, troubles: Troubles, asked: Sequence[Request]) -> None:
+def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing: Failing) -> None:
     with db.transaction():
-        outcomes = _outcomes(db, asked)
+        outcomes = _outcomes(db, asked, failing)
         for request, outcome in zip(asked, outcomes, strict=True):
             _write(db, outcome._replace(request=request))
         troubles.strike(outcomes)
 
 
-def _hold(db: Database, request: Request, _: Failure) -> None:
-    (outcome,) = _outcomes(db, [request])
-    if outcome.state is State.ISSUED:
-        _write(db, Outcome(request, State.RETRYING))
-        db.retries[request.place] = 1
+def _failing(db: Database, troubles: Troubles, asked: Sequence[Request]) -> Failing:
+    issued = {at: one for at, one in enumerate(_outcomes(db, asked, {})) if one.state is State.ISSUED}
+    found = troubles.tell([*issued.values()])
+    return {at: found[number] for number, at in enumerate(issued) if number in found}
+
+
+def _hold(db: Database, request: Request, failure: Failure) -> None:
+    (outcome,) = _outcomes(db, [request], {0: failure})
+    if outcome.state is State.RETRYING:
+        _write(db, outcome._replace(request=request))
 
 
 def _write(db: Database, outcome: Outcome) -> None:
     place = outcome.request.place
     db.write([outcome], spent=outcome.state is not State.STANDBY)
-    if outcome.state is State.STANDBY:
-        db.retries[place] = 0
+    if outcome.state in (State.STANDBY, State.RETRYING):
+        db.retries[place] = int(outcome.state is State.RETRYING)
     db.letters[place] = Letter(outcome.request, LetterState.REPLAYED, replayed=True)

@@ -1,11 +1,13 @@
 """What can go wrong with the write of a user's row."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from service.domain.decide import Outcome
+from service.domain.fates import failure_of
 from service.domain.request import State
+from service.usecases.segments import Failing
 
 
 class Trouble(StrEnum):
@@ -32,6 +34,16 @@ class Troubles(NamedTuple):
             raise ConnectionError
         if State.ISSUED in states or (states and self.kind is Trouble.ROW):
             raise SpoiltError
+
+    def tell(self, outcomes: Sequence[Outcome]) -> Failing:
+        """Which of these outcomes cannot be written alone, by their index."""
+        found = {}
+        for at, outcome in enumerate(outcomes):
+            try:
+                self.strike([outcome])
+            except SpoiltError as spoilt:
+                found[at] = failure_of(spoilt)
+        return found
 
 
 class SpoiltError(Exception):

@@ -1,0 +1,66 @@
+"""Which requests the database will not have issued: each is written alone and taken back, all in one round trip."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from sqlalchemy import Connection, text
+
+from service.domain.decide import Outcome
+from service.domain.fates import Failure, Fate, failure_of
+from service.store.engine import moment, undoable
+
+_FAILING = text("SELECT * FROM failing_requests(CAST(:tries AS jsonb))")
+
+
+class Trial(NamedTuple):
+    """A request that is to be issued."""
+
+    log: int
+    outcome: Outcome
+    #: it has no row yet
+    is_new: bool
+    #: the statement that its fault on demand is, if it has one
+    fault: str | None
+
+
+def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> dict[int, Failure]:
+    """Which of them fail by themselves, by their index; nothing of the trial stays."""
+    tries = [
+        {"row": row, "is_new": trial.is_new, "also": trial.fault}
+        for row, trial in zip(_rows(trials, decided_at), trials, strict=True)
+    ]
+    with undoable(tx):
+        found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
+    failures = {row.number: failure_of(_error(row)) for row in found}
+    return {number: failure for number, failure in failures.items() if failure.fate is Fate.RECORD}
+
+
+def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, object]]:
+    """Each as the first of its coupon, whose sequence is the next: the others are not there while it is tried."""
+    first: dict[int, int | None] = {}
+    for log, (request, state, _, sequence), *_ in trials:
+        yield {
+            "log_id": log,
+            "partition": request.place.partition,
+            "offset": request.place.offset,
+            "coupon_id": request.coupon_id,
+            "user_id": request.user_id,
+            "request_id": request.request_id,
+            "state": state,
+            "sequence": first.setdefault(request.coupon_id, sequence),
+            "attempts": 1,
+            "requested_at": moment(request.requested_at_ms).isoformat(),
+            "decided_at": decided_at.isoformat(),
+        }
+
+
+def _error(row: Any) -> psycopg.Error:
+    """As the driver would have raised it; a state that it has no class for is left to whoever writes the row alone."""
+    said = f"{row.message}\nDETAIL:  {row.detail}" if row.detail else row.message
+    try:
+        return psycopg.errors.lookup(row.code)(said)
+    except KeyError:
+        return psycopg.Error(said)
