@@ -3,6 +3,9 @@
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from confluent_kafka import KafkaException
 
 from service.bootstrap import Common
 from service.clock import now_ms
@@ -17,6 +20,7 @@ from workers.issuer.health import Health
 
 _log = logging.getLogger(__name__)
 _EVERY_SECONDS = 2.0
+_LEARN_SECONDS = 1.0
 
 
 class IdleClock:
@@ -53,7 +57,15 @@ class IdleClock:
 
     def _ask(self, partitions: list[int]) -> Bounds:
         self._consumer.poll(0)  # lets the client say what it has to say
-        return log_reader.look(self._consumer, Topic.ISSUE_COUPON, partitions)
+        found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, partitions)
+        if found.away:
+            self._learn()
+        return found
+
+    def _learn(self) -> None:
+        """A client told by a broker that has not loaded the topic yet takes it for absent until it is asked again."""
+        with suppress(KafkaException):
+            self._consumer.list_topics(Topic.ISSUE_COUPON, timeout=_LEARN_SECONDS)
 
     def _tell(self, away: dict[int, str]) -> None:
         """The health tells whether all leaders answered."""
