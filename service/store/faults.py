@@ -16,5 +16,5 @@ def statement(fault: Fault | None, attempt: int) -> str | None:
 
 def raise_first(tx: Connection, statements: Iterable[str | None]) -> None:
     """Raises the first of the faults, if there is one."""
-    for statement in filter(None, statements):
-        tx.execute(text(statement))
+    for raising in filter(None, statements):
+        tx.execute(text(raising))

@@ -65,12 +65,9 @@ _HELD = (
     "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
     ' requests.attempts AS ever FROM retries JOIN requests USING (log_id, partition, "offset")'
 )
-_PLACES = (
-    "FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
-    ' WHERE retries.log_id = :log AND retries.partition = asked.p AND retries."offset" = asked.o'
-)
+_ASKED = "unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
 _TAKE = text(
-    f"{_HELD} JOIN unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
+    f"{_HELD} JOIN {_ASKED}"
     ' ON partition = p AND "offset" = o WHERE log_id = :log AND retries.attempts = :attempts'
     ' ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
@@ -129,10 +126,13 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, fl
     )
 
 
+_REMOVE = text(f'DELETE FROM retries USING {_ASKED} WHERE log_id = :log AND partition = p AND "offset" = o')
+
+
 def remove(tx: Connection, log: int, places: Sequence[Place]) -> None:
     """Forgets requests that have been decided."""
     if places:
-        tx.execute(text(f"DELETE FROM retries USING {_PLACES.removeprefix('FROM ')}"), {"log": log, **_asked(places)})
+        tx.execute(_REMOVE, {"log": log, **_asked(places)})
 
 
 def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:

@@ -26,16 +26,16 @@ class Trial(NamedTuple):
     fault: str | None
 
 
-def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> dict[int, Failure]:
-    """Which of them fail by themselves, by their index; nothing of the trial stays."""
+def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> dict[str, Failure]:
+    """Which of them fail by themselves, by request id; nothing of the trial stays."""
     tries = [
         {"row": row, "is_new": trial.is_new, "also": trial.fault}
         for row, trial in zip(_rows(trials, decided_at), trials, strict=True)
     ]
     with undoable(tx):
         found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
-    failures = {row.number: failure_of(_error(row)) for row in found}
-    return {number: failure for number, failure in failures.items() if failure.fate is Fate.RECORD}
+    failures = {trials[row.number].outcome.request.request_id: failure_of(_error(row)) for row in found}
+    return {request_id: failure for request_id, failure in failures.items() if failure.fate is Fate.RECORD}
 
 
 def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, object]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from types import MappingProxyType
 
 from sqlalchemy import Connection, Engine
 
@@ -72,32 +71,28 @@ class _Poll:
     def write(self, records: Sequence[Record], failing: Failing) -> None:
         """Decides and writes records as one; raises what the database says, and then nothing of it stays.
 
-        Requests that fail by themselves, told by their index, hold the seats that they are due.
+        Requests that fail by themselves hold the seats that they are due.
         """
         with engine.undoable(self._tx):
             self._store(self._plan(records, failing))
 
     def failing(self, records: Sequence[Record]) -> Failing:
-        """Which of the records cannot be issued though they are due a seat, by their index."""
-        tried = self._plan(records).trials(self._log)
-        found = trials.failing(self._tx, tried, self.decided_at)
-        failures = {tried[number].outcome.request.place: failure for number, failure in found.items()}
-        places = [record.raw.place for record in records]
-        return {at: failures[place] for at, place in enumerate(places) if place in failures}
+        """Which of the requests cannot be issued though they are due a seat."""
+        return trials.failing(self._tx, self._plan(records, {}).trials(self._log), self.decided_at)
 
     def give_way(self, record: Record, failure: Failure) -> None:
         """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
-        plan = self._plan([record], {0: failure} if failure.fate is Fate.RECORD else {})
+        request = record.request if failure.fate is Fate.RECORD else None
+        plan = self._plan([record], {request.request_id: failure} if request else {})
         plan.fail(failure)
         self._store(plan)
 
-    def _plan(self, records: Sequence[Record], failing: Failing = MappingProxyType({})) -> Plan:
+    def _plan(self, records: Sequence[Record], failing: Failing) -> Plan:
         if self.issued.counts:  # an earlier segment of this poll has moved the counters
             self._coupons = coupons.some(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
         known = requests.known(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        failures = {request.request_id: failure for at, failure in failing.items() if (request := records[at].request)}
-        return Plan(records, self._coupons, decide(asked, self._coupons, known, failures), failures)
+        return Plan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
 
     def _store(self, plan: Plan) -> None:
         requests.insert(self._tx, self._log, plan.outcomes, self.decided_at)

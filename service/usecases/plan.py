@@ -50,13 +50,13 @@ class Plan:
     coupons: Mapping[int, Coupon]
     outcomes: list[Outcome]
     #: of requests that are known to fail by themselves, by request id
-    failures: Mapping[str, Failure] = field(default_factory=dict)
+    failing: Mapping[str, Failure]
     held: list[tuple[Raw, Failure]] = field(init=False)
     dead: list[DeadLetter] = field(init=False)
 
     def __post_init__(self) -> None:
-        holding = self._of(State.RETRYING) if self.failures else []
-        self.held = [(one.raw, self.failures[one.request.request_id]) for one in holding if one.request]
+        holding = self._of(State.RETRYING) if self.failing else []
+        self.held = [(one.raw, self.failing[one.request.request_id]) for one in holding if one.request]
         self.dead = [dead_letter(record, record.poison, Code.POISON) for record in self.records if record.poison]
 
     def fail(self, failure: Failure) -> None:

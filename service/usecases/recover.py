@@ -96,7 +96,12 @@ class Attempt:
     def make(self, log: int, seated: Sequence[Held]) -> None:
         """Issues requests of one log, in order; one that fails by itself is due again or dead."""
         write = partial(self._write, log)
-        in_segments(seated, write, lambda one, failure: write([one], {0: failure}), partial(self._failing, log))
+        in_segments(
+            seated,
+            write,
+            lambda one, failure: write([one], {one.request.request_id: failure}),
+            partial(self._failing, log),
+        )
 
     def settle(self, coupon_ids: Iterable[int]) -> None:
         """Takes turns until those on standby have to wait; a promotion that fails is held, and the next turn knows."""
@@ -117,9 +122,10 @@ class Attempt:
 
     def _write(self, log: int, seated: Sequence[Held], failing: Failing) -> None:
         """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
-        again, dead = _sorted((seated[at], failure) for at, failure in sorted(failing.items()))
+        failed = [(held, failing[held.request.request_id]) for held in seated if held.request.request_id in failing]
+        again, dead = _sorted(failed)
         with undoable(self._tx):
-            outcomes = self._issue(log, [held for at, held in enumerate(seated) if at not in failing])
+            outcomes = self._issue(log, [held for held in seated if held.request.request_id not in failing])
             self._postpone(log, again)
             outcomes += self._bury(log, dead)
         self._rows.stand(log, outcomes)
@@ -140,7 +146,7 @@ class Attempt:
         return seat(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
 
     def _failing(self, log: int, seated: Sequence[Held]) -> Failing:
-        """Which of them cannot be issued, by their index."""
+        """Which of them cannot be issued."""
         tried = [
             Trial(log, outcome, is_new=False, fault=self._fault(held))
             for held, outcome in zip(seated, self._seat(seated), strict=True)

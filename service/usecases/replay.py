@@ -165,8 +165,7 @@ class _Replaying:
     def _decide(self, some: Sequence[_Ready], failing: Failing) -> None:
         with undoable(self._tx):
             decided = self._decided(some, failing)
-            self._write(decided)
-            self._keep(decided, failing)
+            self._write(decided, failing)
             issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)
             faults.raise_first(self._tx, map(self._fault, issued))
         self._stand(decided)
@@ -178,39 +177,31 @@ class _Replaying:
         asked = [one.request for one in some]
         locked = coupons.some(self._tx, {request.coupon_id for request in asked})
         live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        fail = {some[at].request.request_id for at in failing}
-        return list(zip(some, replay(asked, locked, live, fail), strict=True))
+        return list(zip(some, replay(asked, locked, live, failing), strict=True))
 
     def _failing(self, some: Sequence[_Ready]) -> Failing:
-        """Which of them cannot be issued though they are due a seat, by their index."""
-        decided = enumerate(self._decided(some, {}))
-        issued = {at: (one, outcome) for at, (one, outcome) in decided if outcome.state is State.ISSUED}
+        """Which of them cannot be issued though they are due a seat."""
         tried = [
             Trial(one.log, outcome, one.letter.request is None, self._fault(one.letter))
-            for one, outcome in issued.values()
+            for one, outcome in self._decided(some, {})
+            if outcome.state is State.ISSUED
         ]
-        found = trials.failing(self._tx, tried, self._rows.decided_at)
-        return {at: found[number] for number, at in enumerate(issued) if number in found}
+        return trials.failing(self._tx, tried, self._rows.decided_at)
 
     def _hold(self, one: _Ready, failure: Failure) -> None:
         """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew.
 
         One that is due no seat has none to hold: it stays the dead letter that it was.
         """
-        ((_, outcome),) = self._decided([one], {0: failure})
-        if outcome.state is State.RETRYING:
-            self._decide([one], {0: failure})
+        failing = {one.request.request_id: failure}
+        decided = self._decided([one], failing)
+        if decided[0][1].state is State.RETRYING:
+            self._write(decided, failing)
+            self._stand(decided)
         else:
             self._skip(one.letter, f"what was decided could not be written: {failure}")
 
-    def _keep(self, decided: Sequence[_Decided], failing: Failing) -> None:
-        """The retries of those that hold a seat."""
-        due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
-        for at, (one, outcome) in enumerate(decided):
-            if outcome.state is State.RETRYING:
-                retries.insert(self._tx, one.log, [(one.letter.raw, failing[at])], due_at)
-
-    def _write(self, decided: Sequence[_Decided]) -> None:
+    def _write(self, decided: Sequence[_Decided], failing: Failing) -> None:
         """A statement for each stretch of requests that are written alike, so that sequences follow each other."""
         for (log, has_row, waits), alike in groupby(decided, _kind):
             stretch = list(alike)
@@ -222,6 +213,9 @@ class _Replaying:
                 letters.identify(self._tx, {one.letter.id: one.request for one, _ in stretch})
             if waits:
                 retries.insert_standby(self._tx, log, [one.letter.raw for one, _ in stretch])
+            held = [one for one, outcome in stretch if outcome.state is State.RETRYING]
+            due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
+            retries.insert(self._tx, log, [(one.letter.raw, failing[one.request.request_id]) for one in held], due_at)
         came = [(one.letter.id, outcome.state, outcome.code) for one, outcome in decided]
         letters.act(self._tx, LetterState.REPLAYED, self._via, came)
 

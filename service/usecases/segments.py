@@ -11,8 +11,8 @@ from typing import TypeVar
 from service.domain.fates import Failure, Fate, failure_of
 
 Item = TypeVar("Item")
-#: why items fail by themselves, by their index
-Failing = Mapping[int, Failure]
+#: why requests fail by themselves, by request id
+Failing = Mapping[str, Failure]
 #: another writer can decide first again and again only if it breaks the rule to lock the coupon
 _DECIDE_AGAIN_MOST = 3
 #: so many may fail in one transaction: the coupons are locked until the last of them is written
@@ -32,9 +32,9 @@ def in_segments(
 ) -> int:
     """Writes items in order, all at once if that works; `failed` takes each single one whose own write failed.
 
-    `tried` tells which of some items fail by themselves, by their index; `write` is given them and writes those as
-    failed. It must leave nothing behind when it raises. System failures are raised as they came. Ends early once
-    `failures_most` have failed, or one has and `seconds_most` are over; how many items it is done with.
+    `tried` tells which of some items fail by themselves; `write` is given them and writes them as failed. It must leave
+    nothing behind when it raises. System failures are raised as they came. Ends early once `failures_most` have failed,
+    or one has and `seconds_most` are over; how many items it is done with.
     """
     at, size, failures = 0, len(items), 0
     began = time.monotonic()
@@ -62,7 +62,7 @@ def _write(
     failure = _try(lambda: write(items, {}))
     if failure is None or not 1 < len(items) <= FAILURES_AT_ONCE:
         return failure, 0
-    failing: dict[int, Failure] = {}
+    failing: dict[str, Failure] = {}
     _try(lambda: failing.update(tried(items)))
     return (_try(lambda: write(items, failing)), len(failing)) if failing else (failure, 0)
 

@@ -33,8 +33,7 @@ def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int],
 def _plan(db: Database, records: Sequence[Record], failing: Failing) -> Plan:
     asked = [record.request for record in records if record.request]
     locked = db.coupons(asked)
-    failures = {request.request_id: failing[at] for at in failing if (request := records[at].request)}
-    return Plan(records, locked, decide(asked, locked, db.known(asked), failures), failures)
+    return Plan(records, locked, decide(asked, locked, db.known(asked), failing), failing)
 
 
 def _write(db: Database, troubles: Troubles, records: Sequence[Record], failing: Failing) -> None:
@@ -45,13 +44,11 @@ def _write(db: Database, troubles: Troubles, records: Sequence[Record], failing:
 
 
 def _failing(db: Database, troubles: Troubles, records: Sequence[Record]) -> Failing:
-    tried = [trial.outcome for trial in _plan(db, records, {}).trials(LOG)]
-    failures = {tried[at].request.place: failure for at, failure in troubles.tell(tried).items()}
-    return {at: failures[one.raw.place] for at, one in enumerate(records) if one.raw.place in failures}
+    return troubles.tell(trial.outcome for trial in _plan(db, records, {}).trials(LOG))
 
 
 def _give_way(db: Database, record: Record, failure: Failure) -> None:
-    plan = _plan(db, [record], {0: failure})
+    plan = _plan(db, [record], {record.request.request_id: failure} if record.request else {})
     plan.fail(failure)
     _store(db, plan)
 

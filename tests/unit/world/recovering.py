@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from service.domain.decide import Outcome, Turn, seat, turn
+from service.domain.fates import Failure
 from service.domain.request import Code, Place, Request, State
 from service.domain.retry import ISSUING
 from service.usecases.segments import Failing, in_segments
@@ -31,7 +32,7 @@ class _Attempt:
         self._troubles = troubles
 
     def make(self, places: Sequence[Place]) -> None:
-        in_segments(places, self._write, lambda place, failure: self._write([place], {0: failure}), self._failing)
+        in_segments(places, self._write, self._give_way, self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
         for coupon_id in sorted(coupon_ids):
@@ -43,11 +44,15 @@ class _Attempt:
 
     def _write(self, places: Sequence[Place], failing: Failing) -> None:
         with self._db.transaction():
-            outcomes = self._seat([place for at, place in enumerate(places) if at not in failing])
+            failed = [place for place in places if self._db.rows[place].request.request_id in failing]
+            outcomes = self._seat([place for place in places if place not in failed])
             self._end(outcomes)
             self._troubles.strike(outcomes)
-            for at in failing:
-                self._fail(places[at])
+            for place in failed:
+                self._fail(place)
+
+    def _give_way(self, place: Place, failure: Failure) -> None:
+        self._write([place], {self._db.rows[place].request.request_id: failure})
 
     def _seat(self, places: Sequence[Place]) -> list[Outcome]:
         asked = self._asked(places)

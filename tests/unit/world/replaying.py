@@ -45,7 +45,7 @@ def _is_known(db: Database, request: Request, deciphered: set[str]) -> bool:
 
 
 def _outcomes(db: Database, asked: Sequence[Request], failing: Failing) -> list[Outcome]:
-    return replay(asked, db.coupons(asked), db.live(asked), {asked[at].request_id for at in failing})
+    return replay(asked, db.coupons(asked), db.live(asked), failing)
 
 
 def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing: Failing) -> None:
@@ -57,13 +57,11 @@ def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing:
 
 
 def _failing(db: Database, troubles: Troubles, asked: Sequence[Request]) -> Failing:
-    issued = {at: one for at, one in enumerate(_outcomes(db, asked, {})) if one.state is State.ISSUED}
-    found = troubles.tell([*issued.values()])
-    return {at: found[number] for number, at in enumerate(issued) if number in found}
+    return troubles.tell(outcome for outcome in _outcomes(db, asked, {}) if outcome.state is State.ISSUED)
 
 
 def _hold(db: Database, request: Request, failure: Failure) -> None:
-    (outcome,) = _outcomes(db, [request], {0: failure})
+    (outcome,) = _outcomes(db, [request], {request.request_id: failure})
     if outcome.state is State.RETRYING:
         _write(db, outcome._replace(request=request))
 

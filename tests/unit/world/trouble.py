@@ -1,6 +1,6 @@
 """What can go wrong with the write of a user's row."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -35,14 +35,14 @@ class Troubles(NamedTuple):
         if State.ISSUED in states or (states and self.kind is Trouble.ROW):
             raise SpoiltError
 
-    def tell(self, outcomes: Sequence[Outcome]) -> Failing:
-        """Which of these outcomes cannot be written alone, by their index."""
+    def tell(self, outcomes: Iterable[Outcome]) -> Failing:
+        """Which of these outcomes cannot be written alone."""
         found = {}
-        for at, outcome in enumerate(outcomes):
+        for outcome in outcomes:
             try:
                 self.strike([outcome])
             except SpoiltError as spoilt:
-                found[at] = failure_of(spoilt)
+                found[outcome.request.request_id] = failure_of(spoilt)
         return found
 
 
