@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from service.bootstrap import Common
-from service.clock import now_ms
+from service.clock import Shift, now_ms
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.store import offsets
@@ -70,6 +70,7 @@ def test_only_what_was_appended_before_the_question_has_passed(common: Common, a
     """P6: between the question and its answer another record could have been appended."""
     with closing(IdleClock(common, Health())) as clock:
         before = now_ms()
+        eventually(lambda: now_ms() > before + 50)
         clock.turn(assignment)
         asked_by = now_ms()
         eventually(lambda: now_ms() > asked_by + 50)
@@ -77,6 +78,21 @@ def test_only_what_was_appended_before_the_question_has_passed(common: Common, a
 
     assert passed == set(range(PARTITIONS))
     assert not _since(asked_by + 1, common)
+
+
+def test_an_issuer_whose_clock_is_fast_lets_nothing_pass_early(
+    common: Common, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: what has passed never comes back, and seats of unknown outcomes would be freed for an hour to come."""
+    before = now_ms()
+    monkeypatch.setattr(Shift, "by_ms", 3_600_000)
+
+    with closing(IdleClock(common, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+
+    assert passed == set(range(PARTITIONS))
+    monkeypatch.undo()
+    assert not _since(now_ms() + 1, common)
 
 
 def test_a_broker_that_is_away_keeps_the_clock_and_is_told(common: Common, assignment: Assignment) -> None:

@@ -1,6 +1,7 @@
 """The idle clock: notes that all that was appended to a partition read to its end has been decided."""
 
 import logging
+import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -8,9 +9,8 @@ from contextlib import suppress
 from confluent_kafka import KafkaException
 
 from service.bootstrap import Common
-from service.clock import now_ms
 from service.domain.fates import failure_of
-from service.store import offsets
+from service.store import engine, offsets
 from service.store.offsets import Move
 from service.stream import clients, log_reader
 from service.stream.log_reader import Bounds
@@ -35,7 +35,7 @@ class IdleClock:
         self._consumer = clients.watching_consumer(common.settings)
         self._asking = ThreadPoolExecutor(1, "idle clock")
         self._asked: Future[Bounds] | None = None
-        self._asked_at_ms = 0
+        self._asked_at = 0.0
         self._next = 0.0
 
     def close(self) -> None:
@@ -49,10 +49,10 @@ class IdleClock:
             found, self._asked = self._asked.result(), None
             if assignment.positions:
                 self._tell(found.away)
-                self._asking.submit(self._note, dict(assignment.positions), found.known, self._asked_at_ms)
+                self._asking.submit(self._note, dict(assignment.positions), found.known, self._asked_at)
         elif not self._asked and assignment.positions and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY_SECONDS
-            self._asked_at_ms = now_ms()
+            self._asked_at = time.monotonic()
             self._asked = self._asking.submit(self._ask, sorted(assignment.positions))
 
     def _ask(self, partitions: list[int]) -> Bounds:
@@ -74,17 +74,20 @@ class IdleClock:
         else:
             self._health.green("kafka")
 
-    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]], asked_at_ms: int) -> None:
+    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]], asked_at: float) -> None:
         """What lies behind a position that is at the end, as told after a moment, was appended after that moment.
 
-        A position that is not the database's any more moves nothing.
+        The moment is told by the database's clock: what this process takes for the time may be an hour ahead, and what
+        has passed never comes back. A position that is not the database's any more moves nothing.
         """
         read = [at for at, (_, end) in sorted(bounds.items()) if positions.get(at, -1) >= end]
         if not read:
             return
-        moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
         try:
             with self._common.engine.begin() as tx:
+                now_ms = engine.milliseconds(engine.now(tx))
+                asked_at_ms = now_ms - math.ceil(1000 * (time.monotonic() - asked_at))
+                moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
                 offsets.advance(tx, self._common.log, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
             _log.info("the idle clock stands still: %s", failure_of(error))
