@@ -1,20 +1,16 @@
 """Queries on dead letters on their way to the topic and back; one not yet forwarded is work for Celery."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Code, Place, Request
 from service.store.engine import moment
-from service.store.raw import raw_columns, raw_of_row
-from service.store.tables import DeadLetterRow
-
-_letters = DeadLetterRow.__table__  # type: ignore[attr-defined]
+from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row
 
 
 class DeadLetter(NamedTuple):
@@ -39,57 +35,78 @@ class Stored(NamedTuple):
     dead_at: datetime
 
 
-_AGAIN = ("code", "attempts", "error_kind", "error_message")
+_COLUMNS = f"{RAW_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_kind, error_message"
+_NEW = (
+    f"unnest({RAW_ARRAYS}, CAST(:coupons AS bigint[]), CAST(:users AS bigint[]), CAST(:ids AS text[]),"
+    f" CAST(:codes AS text[]), CAST(:attempts AS int[]), CAST(:firsts AS text[]), CAST(:kinds AS text[]),"
+    f" CAST(:messages AS text[])) AS new({_COLUMNS})"
+)
+_INSERT = text(
+    f"INSERT INTO dead_letters (log_id, {_COLUMNS}) SELECT :log, {_COLUMNS} FROM {_NEW}"
+    ' ON CONFLICT (log_id, partition, "offset") DO UPDATE SET code = excluded.code, attempts = excluded.attempts,'
+    " error_kind = excluded.error_kind, error_message = excluded.error_message, state = 'new', dead_at = now(),"
+    " lease_until = NULL, forwarded_at = NULL, dlt_partition = NULL, dlt_offset = NULL"
+)
 
 
-def insert(tx: Connection, log: int, letters: Iterable[DeadLetter]) -> None:
+def insert(tx: Connection, log: int, letters: Sequence[DeadLetter]) -> None:
     """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
-    rows = [_columns(log, letter) for letter in letters]
-    if not rows:
-        return
-    statement = upsert(_letters)
-    again = {name: statement.excluded[name] for name in _AGAIN}
-    fresh = {"state": "new", "dead_at": text("now()")}
-    untold = dict.fromkeys(("lease_until", "forwarded_at", "dlt_partition", "dlt_offset"))
-    origin = ["log_id", "partition", "offset"]
-    tx.execute(statement.on_conflict_do_update(index_elements=origin, set_=again | fresh | untold), rows)
+    if letters:
+        tx.execute(_INSERT, {"log": log, **_arrays(letters)})
 
 
-def insert_foreign(tx: Connection, letter: DeadLetter) -> bool:
-    """Stores a dead letter that someone else wrote to the topic; False when it was stored before."""
-    raw = letter.raw
-    columns = _columns(None, letter) | {
-        "partition": None,
-        "offset": None,
-        "dlt_partition": raw.place.partition,
-        "dlt_offset": raw.place.offset,
-        "forwarded_at": text("now()"),
-    }
-    statement = upsert(_letters).values(columns).on_conflict_do_nothing()
-    return tx.execute(statement).rowcount == 1
+_INSERT_FOREIGN = text(
+    "INSERT INTO dead_letters (key, value, headers, appended_at, coupon_id, user_id, request_id, code, attempts,"
+    "  first_error, error_kind, error_message, dlt_partition, dlt_offset, forwarded_at)"
+    " SELECT key, value, headers, appended_at, coupon_id, user_id, request_id, code, attempts,"
+    f' first_error, error_kind, error_message, partition, "offset", now() FROM {_NEW} ON CONFLICT DO NOTHING'
+)
 
 
-def confirm(tx: Connection, origin: Place, appended_at_ms: int, seen_at: Place) -> bool:
-    """Notes where the listener saw a dead letter of ours; False when it is not one of ours.
+def insert_foreign(tx: Connection, letters: Sequence[DeadLetter]) -> None:
+    """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
+    if letters:
+        tx.execute(_INSERT_FOREIGN, _arrays(letters))
 
-    The record's own append time tells which life of the log it is from. That it was forwarded is the forwarder's to
-    say: a copy seen late may be that of an earlier death.
+
+class Seen(NamedTuple):
+    """A dead letter as the listener read it: the record that it says it is, and its own place in the topic."""
+
+    origin: Place
+    #: of the record itself: it tells which life of the log it is from
+    appended_at_ms: int
+    place: Place
+
+
+_CONFIRM = text(
+    "WITH seen AS (SELECT * FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]),"
+    "  CAST(:appended AS timestamptz[]), CAST(:dlt_partitions AS int[]), CAST(:dlt_offsets AS bigint[]))"
+    "  WITH ORDINALITY AS seen(p, o, at, dlt_p, dlt_o, number)),"
+    " ours AS (SELECT id, seen.* FROM seen JOIN dead_letters ON log_id IN (SELECT logs.id FROM logs)"
+    '  AND partition = p AND "offset" = o AND appended_at = at),'
+    " noted AS (UPDATE dead_letters SET dlt_partition = dlt_p, dlt_offset = dlt_o"
+    "  FROM (SELECT DISTINCT ON (id) * FROM ours ORDER BY id, number) AS first"
+    "  WHERE dead_letters.id = first.id AND dlt_offset IS NULL)"
+    " SELECT number FROM ours"
+)
+
+
+def confirm(tx: Connection, seen: Sequence[Seen]) -> set[Seen]:
+    """Notes where the listener first saw dead letters of ours; which of them are ours.
+
+    That they were forwarded is the forwarder's to say: a copy seen late may be that of an earlier death.
     """
-    updated = tx.execute(
-        text(
-            "UPDATE dead_letters SET dlt_partition = coalesce(dlt_partition, :partition),"
-            " dlt_offset = coalesce(dlt_offset, :offset) WHERE log_id IN (SELECT id FROM logs)"
-            ' AND partition = :from_partition AND "offset" = :from_offset AND appended_at = :appended_at'
-        ),
+    numbers = tx.execute(
+        _CONFIRM,
         {
-            "appended_at": moment(appended_at_ms),
-            "partition": seen_at.partition,
-            "offset": seen_at.offset,
-            "from_partition": origin.partition,
-            "from_offset": origin.offset,
+            "partitions": [one.origin.partition for one in seen],
+            "offsets": [one.origin.offset for one in seen],
+            "appended": [moment(one.appended_at_ms) for one in seen],
+            "dlt_partitions": [one.place.partition for one in seen],
+            "dlt_offsets": [one.place.offset for one in seen],
         },
-    )
-    return updated.rowcount == 1
+    ).scalars()
+    return {seen[number - 1] for number in numbers}
 
 
 def claim(tx: Connection, lease_seconds: float, limit: int) -> list[Stored]:
@@ -132,17 +149,16 @@ def recent(tx: Connection, seconds: float) -> int:
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
 
 
-def _columns(log: int | None, letter: DeadLetter) -> dict[str, object]:
-    request = letter.request
+def _arrays(letters: Sequence[DeadLetter]) -> dict[str, list[Any]]:
+    requests = [letter.request for letter in letters]
     return {
-        "log_id": log,
-        **raw_columns(letter.raw),
-        "coupon_id": request and request.coupon_id,
-        "user_id": request and request.user_id,
-        "request_id": request and request.request_id,
-        "code": letter.code.value,
-        "attempts": letter.attempts,
-        "first_error": letter.first_error,
-        "error_kind": letter.failure.kind,
-        "error_message": letter.failure.message,
+        **raw_arrays([letter.raw for letter in letters]),
+        "coupons": [request and request.coupon_id for request in requests],
+        "users": [request and request.user_id for request in requests],
+        "ids": [request and request.request_id for request in requests],
+        "codes": [letter.code.value for letter in letters],
+        "attempts": [letter.attempts for letter in letters],
+        "firsts": [letter.first_error for letter in letters],
+        "kinds": [letter.failure.kind for letter in letters],
+        "messages": [letter.failure.message for letter in letters],
     }

@@ -1,29 +1,36 @@
 """How the tables that keep raw records lay them out in columns."""
 
+import json
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from typing import Any
 
 from service.domain.record import Headers, Raw
 from service.domain.request import Place
 from service.store.engine import milliseconds, moment
 
+#: the columns of a raw record, and as arrays of a query what raw_arrays gives for them
+RAW_COLUMNS = 'partition, "offset", key, value, headers, appended_at'
+RAW_ARRAYS = (
+    "CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:keys AS bytea[]), CAST(:values AS bytea[]),"
+    " CAST(:headers AS jsonb[]), CAST(:appended AS timestamptz[])"
+)
 
-def raw_columns(raw: Raw) -> dict[str, Any]:
-    """A record's bytes as columns."""
+
+def raw_arrays(raws: Sequence[Raw]) -> dict[str, list[Any]]:
+    """The bytes of records, one array for each column."""
     return {
-        "partition": raw.place.partition,
-        "offset": raw.place.offset,
-        "key": raw.key,
-        "value": raw.value,
-        "headers": [
-            [_escaped(name), None if value is None else b64encode(value).decode()] for name, value in raw.headers
-        ],
-        "appended_at": moment(raw.appended_at_ms),
+        "partitions": [raw.place.partition for raw in raws],
+        "offsets": [raw.place.offset for raw in raws],
+        "keys": [raw.key for raw in raws],
+        "values": [raw.value for raw in raws],
+        "headers": [json.dumps([_written(*header) for header in raw.headers]) for raw in raws],
+        "appended": [moment(raw.appended_at_ms) for raw in raws],
     }
 
 
 def raw_of_row(row: Any) -> Raw:
-    """The reverse of raw_columns."""
+    """The reverse, for one row."""
     headers: Headers = tuple(
         (_unescaped(name), None if value is None else b64decode(value)) for name, value in row.headers
     )
@@ -32,9 +39,10 @@ def raw_of_row(row: Any) -> Raw:
     return Raw(place, row.key, row.value, headers, milliseconds(row.appended_at))
 
 
-def _escaped(name: str) -> str:
-    """JSON in the database takes any text but NUL."""
-    return name.encode("unicode_escape").decode("ascii")
+def _written(name: str, value: bytes | None) -> list[str | None]:
+    """JSON in the database takes any text but NUL, and no bytes."""
+    escaped = name.encode("unicode_escape").decode("ascii")
+    return [escaped, None if value is None else b64encode(value).decode()]
 
 
 def _unescaped(name: str) -> str:

@@ -1,6 +1,6 @@
 """Queries on requests that are held or on standby; a row is the truth, a Celery message only a hint to look at it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -9,11 +9,8 @@ from sqlalchemy import Connection, text
 from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Place, Request
-from service.store.raw import raw_columns, raw_of_row
+from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row
 from service.store.requests import request_of_row
-from service.store.tables import RetryRow
-
-_retries = RetryRow.__table__  # type: ignore[attr-defined]
 
 
 class Held(NamedTuple):
@@ -36,29 +33,32 @@ class Due(NamedTuple):
     places: list[Place]
 
 
-def insert(tx: Connection, log: int, failed: Iterable[tuple[Raw, Failure]], next_attempt_at: datetime) -> None:
+_INSERT = text(
+    f"INSERT INTO retries (log_id, {RAW_COLUMNS}, attempts, next_attempt_at, first_error, error_kind, error_message)"
+    f" SELECT :log, {RAW_COLUMNS}, 1, :at, first, kind, message"
+    f" FROM unnest({RAW_ARRAYS}, CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
+    f" AS failed({RAW_COLUMNS}, first, kind, message)"
+)
+
+
+def insert(tx: Connection, log: int, failed: Sequence[tuple[Raw, Failure]], next_attempt_at: datetime) -> None:
     """Stores requests after their first failed attempt."""
-    rows = [
-        {
-            "log_id": log,
-            **raw_columns(raw),
-            "attempts": 1,
-            "next_attempt_at": next_attempt_at,
-            "first_error": str(failure),
-            "error_kind": failure.kind,
-            "error_message": failure.message,
-        }
-        for raw, failure in failed
-    ]
-    if rows:
-        tx.execute(_retries.insert(), rows)
+    if failed:
+        errors = _errors([failure for _, failure in failed])
+        raws = raw_arrays([raw for raw, _ in failed])
+        tx.execute(_INSERT, {"log": log, "at": next_attempt_at, **raws, **errors})
 
 
-def insert_standby(tx: Connection, log: int, waiting: Iterable[Raw]) -> None:
+_INSERT_STANDBY = text(
+    f"INSERT INTO retries (log_id, {RAW_COLUMNS}, attempts)"
+    f" SELECT :log, {RAW_COLUMNS}, 0 FROM unnest({RAW_ARRAYS}) AS waiting({RAW_COLUMNS})"
+)
+
+
+def insert_standby(tx: Connection, log: int, waiting: Sequence[Raw]) -> None:
     """Stores requests that will be tried when a seat is free."""
-    rows = [{"log_id": log, **raw_columns(raw), "attempts": 0} for raw in waiting]
-    if rows:
-        tx.execute(_retries.insert(), rows)
+    if waiting:
+        tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(waiting)})
 
 
 _HELD = (
@@ -118,9 +118,7 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, fl
         {
             "log": log,
             "delays": [delay_seconds for _, _, delay_seconds in failed],
-            "firsts": [str(failure) for _, failure, _ in failed],
-            "kinds": [failure.kind for _, failure, _ in failed],
-            "messages": [failure.message for _, failure, _ in failed],
+            **_errors([failure for _, failure, _ in failed]),
             **_asked([place for place, _, _ in failed]),
         },
     )
@@ -151,6 +149,14 @@ def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: i
     for row in rows:
         together.setdefault((row.log_id, row.attempts), []).append(Place(row.partition, row.at))
     return [Due(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
+
+
+def _errors(failures: Sequence[Failure]) -> dict[str, list[str]]:
+    return {
+        "firsts": [str(failure) for failure in failures],
+        "kinds": [failure.kind for failure in failures],
+        "messages": [failure.message for failure in failures],
+    }
 
 
 def _asked(places: Sequence[Place]) -> dict[str, list[int]]:

@@ -98,6 +98,14 @@ def _ended(message: Message, stop: int) -> bool:
     raise Unavailable("Kafka", error.str())
 
 
+def take(consumer: Consumer, most: int, wait_seconds: float) -> list[Message]:
+    """All that is there, at most `most`, or what comes first within a moment: a lone record is not kept waiting."""
+    first = consumer.poll(wait_seconds)
+    if first is None:
+        return []
+    return [first, *consumer.consume(most - 1, timeout=0)] if most > 1 else [first]
+
+
 def raw(message: Message) -> Raw:
     """The bytes and place of a message that carries no error.
 

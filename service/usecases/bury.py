@@ -1,6 +1,7 @@
 """Step 7: forwards dead letters to their topic, and takes in what stands there."""
 
 import logging
+from collections.abc import Sequence
 
 from confluent_kafka import Producer
 from sqlalchemy import Engine
@@ -10,7 +11,7 @@ from service.crash import Point
 from service.domain.record import Raw
 from service.domain.request import Code
 from service.store import dead_letters
-from service.store.dead_letters import DeadLetter
+from service.store.dead_letters import DeadLetter, Seen
 from service.stream import dead_letters as letters
 from service.stream.codec import Reader
 from service.stream.topics import Topic
@@ -37,20 +38,41 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     return len(acknowledged)
 
 
-def take_in(engine: Engine, reader: Reader, raw: Raw) -> None:
-    """Confirms a dead letter of ours by its origin, or stores one that someone else wrote; logs either."""
-    origin = letters.origin(raw.headers)
-    failure = letters.failure(raw.headers)
+def take_in(engine: Engine, reader: Reader, raws: Sequence[Raw]) -> None:
+    """Confirms dead letters of ours by their origin, and stores those that someone else wrote; logs each."""
+    ours = {raw.place: seen for raw in raws if (seen := _seen(raw))}
     with engine.begin() as tx:
-        ours = origin is not None and origin.topic == Topic.ISSUE_COUPON
-        if not (origin and ours and dead_letters.confirm(tx, origin.place, origin.appended_at_ms, raw.place)):
-            request = reader.read(raw).request
-            dead_letters.insert_foreign(tx, DeadLetter(raw, request, Code.POISON, 0, str(failure), failure))
+        confirmed = dead_letters.confirm(tx, [*ours.values()])
+        strangers = [raw for raw in raws if ours.get(raw.place) not in confirmed]
+        dead_letters.insert_foreign(tx, [_foreign(reader, raw) for raw in strangers])
         crash.reach(Point.LETTERS_STORED)
     crash.reach(Point.LETTERS_CONFIRMED)
+    for raw in raws:
+        _tell(raw)
+
+
+def _seen(raw: Raw) -> Seen | None:
+    """A dead letter that says it is ours."""
+    origin = letters.origin(raw.headers)
+    if origin is None or origin.topic != Topic.ISSUE_COUPON:
+        return None
+    return Seen(origin.place, origin.appended_at_ms, raw.place)
+
+
+def _foreign(reader: Reader, raw: Raw) -> DeadLetter:
+    failure = letters.failure(raw.headers)
+    return DeadLetter(raw, reader.read(raw).request, Code.POISON, 0, str(failure), failure)
+
+
+def _tell(raw: Raw) -> None:
+    origin = letters.origin(raw.headers)
     _log.error(
         "dead letter",
-        extra={"origin": origin and tuple(origin.place), "value": _shown(raw.value), "reason": str(failure)},
+        extra={
+            "origin": origin and tuple(origin.place),
+            "value": _shown(raw.value),
+            "reason": str(letters.failure(raw.headers)),
+        },
     )
 
 

@@ -20,7 +20,7 @@ from service.store.retries import Held
 from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
-from service.usecases.segments import FAILURES_AT_ONCE, Failing, in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first
 
 #: the most that are promoted or refused in one transaction
 STANDBY_AT_ONCE = 1_000
@@ -96,7 +96,7 @@ class Attempt:
     def make(self, log: int, seated: Sequence[Held]) -> None:
         """Issues requests of one log, in order; one that fails by itself is due again or dead."""
         write = partial(self._write, log)
-        in_segments(
+        asked_first(
             seated,
             write,
             lambda one, failure: write([one], {one.request.request_id: failure}),

@@ -53,6 +53,20 @@ def in_segments(
     return at
 
 
+def asked_first(
+    items: Sequence[Item],
+    write: Callable[[Sequence[Item], Failing], None],
+    failed: Callable[[Item, Failure], None],
+    tried: Callable[[Sequence[Item]], Failing],
+) -> None:
+    """As in_segments, for items that have failed before: they are asked about before they are written, not after."""
+    for first in range(0, len(items), FAILURES_AT_ONCE):
+        some = items[first : first + FAILURES_AT_ONCE]
+        failure, _ = _ask_and_write(some, write, tried)
+        if failure is not None:
+            in_segments(some, write, failed, tried)
+
+
 def _write(
     items: Sequence[Item],
     write: Callable[[Sequence[Item], Failing], None],
@@ -62,9 +76,17 @@ def _write(
     failure = _try(lambda: write(items, {}))
     if failure is None or not 1 < len(items) <= FAILURES_AT_ONCE:
         return failure, 0
+    return _ask_and_write(items, write, tried)
+
+
+def _ask_and_write(
+    items: Sequence[Item],
+    write: Callable[[Sequence[Item], Failing], None],
+    tried: Callable[[Sequence[Item]], Failing],
+) -> tuple[Failure | None, int]:
     failing: dict[str, Failure] = {}
     _try(lambda: failing.update(tried(items)))
-    return (_try(lambda: write(items, failing)), len(failing)) if failing else (failure, 0)
+    return _try(lambda: write(items, failing)), len(failing)
 
 
 def _try(act: Callable[[], None]) -> Failure | None:

@@ -53,8 +53,7 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
     """Step 7: same partition, key, value and headers, Spring's after them; the listener knows it for ours."""
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2
     seen = _seen(settings, poison)
-    for letter in seen:
-        bury.take_in(store, reader, letter)
+    bury.take_in(store, reader, seen)
 
     for before, after in zip(poison, seen, strict=True):
         assert (after.key, after.value, after.place.partition) == (before.key, before.value, before.place.partition)
@@ -96,8 +95,9 @@ def test_a_second_copy_is_taken_for_the_first(
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first = _seen(settings, poison)[0]
 
-    for letter in (first, first._replace(place=first.place._replace(offset=2**40))):
-        bury.take_in(store, reader, letter)
+    later, last = (first._replace(place=first.place._replace(offset=offset)) for offset in (2**40, 2**41))
+    for together in ([first, later], [last]):
+        bury.take_in(store, reader, together)
 
     assert ask("SELECT count(*) FROM dead_letters") == [(2,)]
     assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.place.offset,)]
@@ -120,8 +120,8 @@ def test_a_strangers_dead_letter_is_stored_once(store: Engine, reader: Reader, a
     """Step 7: a letter of another producer, or with an origin that is not ours, is kept for the operators."""
     letter = Raw(Place(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
 
-    for _ in range(2):
-        bury.take_in(store, reader, letter)
+    for together in ([letter, letter], [letter]):
+        bury.take_in(store, reader, together)
 
     (row,) = ask("SELECT value, error_message, partition, dlt_offset FROM dead_letters WHERE log_id IS NULL")
     assert row == (b"\xff", "no \ufffd reason", None, 0)
@@ -133,9 +133,9 @@ def test_a_dead_letter_topic_that_was_made_again_is_read_from_its_beginning(
     """Step 4: a topic deleted and made again is another log; its offsets begin anew and stop nobody."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first, second = _seen(settings, poison)
-    bury.take_in(store, reader, first)
+    bury.take_in(store, reader, [first])
 
-    bury.take_in(store, reader, second._replace(place=first.place))
+    bury.take_in(store, reader, [second._replace(place=first.place)])
 
     assert ask("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]
 
@@ -151,7 +151,7 @@ def test_who_dies_again_is_forwarded_again(
     with store.begin() as tx:
         tx.execute(text(ask_again))
 
-    bury.take_in(store, reader, _seen(settings, poison)[0])
+    bury.take_in(store, reader, [_seen(settings, poison)[0]])
     with store.begin() as tx:
         stored.forwarded(tx, claimed)
 
@@ -168,9 +168,9 @@ def test_a_letter_from_an_earlier_life_of_the_log_is_ours_too(
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     (letter, _) = _seen(settings, poison)
 
-    bury.take_in(store, reader, letter)
+    bury.take_in(store, reader, [letter])
     assert ask("SELECT count(*), count(dlt_offset) FROM dead_letters") == [(2, 1)]
 
     later = [(name, b"\0" * 7 + b"\1" if name.endswith("timestamp") else value) for name, value in letter.headers]
-    bury.take_in(store, reader, letter._replace(headers=tuple(later), place=Place(0, 2**41)))
+    bury.take_in(store, reader, [letter._replace(headers=tuple(later), place=Place(0, 2**41))])
     assert ask("SELECT count(*) FROM dead_letters WHERE log_id IS NULL") == [(1,)]

@@ -196,7 +196,7 @@ def test_another_producers_letter_has_no_rank(
 ) -> None:
     """Step 7: it is stored, listed and can be discarded; it cannot be replayed."""
     (record,) = records(reader, ids, 1, range(1, 2))
-    take_in(store, reader, record.raw)
+    take_in(store, reader, [record.raw])
 
     with pytest.raises(Conflict, match="another producer"):
         desk.replay(1)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaException, Message
 
@@ -18,6 +18,8 @@ from workers.issuer.health import Health
 
 _log = logging.getLogger(__name__)
 _SUBJECT = "dead letters"
+_AT_ONCE = 500
+_WAIT_SECONDS = 0.5
 
 
 class Listener:
@@ -60,33 +62,38 @@ class Listener:
             self._health.green(_SUBJECT)
 
     def _listen(self) -> None:
-        message = self._consumer.poll(0.5)
-        if message is None:
-            return
-        error = message.error()
-        if error and error.fatal():
-            raise KafkaException(error)
-        if error:
-            _log.warning("dead letters: %s", error)
-        elif self._take_in(log_reader.raw(message)):
-            self._commit(message)
+        messages = log_reader.take(self._consumer, _AT_ONCE, _WAIT_SECONDS)
+        found = [log_reader.raw(message) for message in messages if _is_record(message)]
+        if found and self._take_in(found):
+            self._commit()
 
-    def _take_in(self, raw: Raw) -> bool:
-        """Tries until it is stored, or the process ends; then another reads the same record."""
+    def _take_in(self, found: Sequence[Raw]) -> bool:
+        """Tries until they are stored, or the process ends; then another reads the same records."""
         attempts = 0
         while not self._stopping.is_set():
             try:
-                bury.take_in(self._common.engine, self._common.reader, raw)
-            except Exception as error:  # noqa: BLE001  # nothing is dropped: the same record until it is stored
+                bury.take_in(self._common.engine, self._common.reader, found)
+            except Exception as error:  # noqa: BLE001  # nothing is dropped: the same records until they are stored
                 attempts += 1
-                _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())
+                _log.warning("%s dead letters cannot be stored yet: %s", len(found), str(error).strip())
                 self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5, jitter=jitter()))
             else:
                 return True
         return False
 
-    def _commit(self, message: Message) -> None:
+    def _commit(self) -> None:
+        """All that was taken has been stored."""
         try:
-            self._consumer.commit(message=message, asynchronous=True)
+            self._consumer.commit(asynchronous=True)
         except KafkaException as error:
-            _log.info("a dead letter will be read again: %s", error)
+            _log.info("dead letters will be read again: %s", error)
+
+
+def _is_record(message: Message) -> bool:
+    """Whether it carries no error; raises KafkaException where the consumer cannot go on."""
+    error = message.error()
+    if error and error.fatal():
+        raise KafkaException(error)
+    if error:
+        _log.warning("dead letters: %s", error)
+    return error is None

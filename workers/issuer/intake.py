@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
@@ -50,10 +49,7 @@ class Intake:
         self._read = self._assignment.flowing(self._read)
 
     def _take(self, most: int, wait_seconds: float) -> list[Record]:
-        first = self._consumer.poll(wait_seconds)
-        if first is None:
-            return []
-        messages = chain([first], self._consumer.consume(most - 1, timeout=0) if most > 1 else ())
+        messages = log_reader.take(self._consumer, most, wait_seconds)
         return [self._reader.read(log_reader.raw(one)) for one in messages if one.error() is None or self._heard(one)]
 
     def _heard(self, message: Message) -> bool:
