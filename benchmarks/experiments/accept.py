@@ -1,6 +1,6 @@
 """Accepts requests: one API process beside the same server with a constant, and the wait at half of what it takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from benchmarks.load.pressing import press
 
 _PARTS = ("api", "issuer-0", "postgres", "kafka", "valkey")
 _WARM_SECONDS = 0.5
+_CONNECTIONS = (64, 256)
 _WITHOUT_END = 10_000_000
 
 
@@ -34,19 +35,28 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         for port in (constant, api):
             closed(port, ground.coupon(_WITHOUT_END), 1)
         for _ in range(rounds):
-            answered = closed(constant, 1, size.closed_seconds)
-            found = {"constant_per_second": answered.rate_after(_WARM_SECONDS), **alone(ground, api, size)}
-            found |= while_issuing(ground, api, size)
+            found = {**alone(ground, api, constant, size), **while_issuing(ground, api, size)}
             yield found | at_half(ground, api, found["while_issuing_per_second"] / 2, size)
 
 
-def alone(ground: Ground, api: int, size: Size) -> dict[str, float]:
-    """Accepted per second while nobody issues."""
-    coupon_id = ground.coupon(_WITHOUT_END)
-    with held_back(ground, "issuer-0"):
-        pressed = closed(api, coupon_id, size.closed_seconds)
-    decided.await_issued(ground, coupon_id, len(pressed.due))
-    return {"accepted_per_second": pressed.rate_after(_WARM_SECONDS), "generator_cpu_share": pressed.cpu_share}
+def alone(ground: Ground, api: int, constant: int, size: Size) -> dict[str, float]:
+    """Answers per second while nobody issues: of each server with few connections and with many, and the better."""
+    found = {}
+    for connections in _CONNECTIONS:
+        coupon_id = ground.coupon(_WITHOUT_END)
+        answered = closed(constant, 1, size.closed_seconds, connections)
+        with held_back(ground, "issuer-0"):
+            pressed = closed(api, coupon_id, size.closed_seconds, connections)
+        decided.await_issued(ground, coupon_id, len(pressed.due))
+        found[f"constant_by_{connections}_per_second"] = answered.rate_after(_WARM_SECONDS)
+        found[f"accepted_by_{connections}_per_second"] = pressed.rate_after(_WARM_SECONDS)
+        found[f"generator_by_{connections}_cpu_share"] = pressed.cpu_share
+    return found | {f"{server}_per_second": _better(found, server) for server in ("constant", "accepted")}
+
+
+def _better(found: Mapping[str, float], server: str) -> float:
+    """A constant waits for nothing; of few connections all may wait for the broker at once, and the API with them."""
+    return max(found[f"{server}_by_{connections}_per_second"] for connections in _CONNECTIONS)
 
 
 def while_issuing(ground: Ground, api: int, size: Size) -> dict[str, float]:

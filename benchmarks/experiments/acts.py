@@ -101,6 +101,7 @@ def refuses_like_ours(ground: Ground, port: int) -> None:
     decided.await_issued(ground, coupon_id, 150)
 
 
-def closed(port: int, coupon_id: int, seconds: float) -> Pressed:
+def closed(port: int, coupon_id: int, seconds: float, connections: int = 256) -> Pressed:
     """What a server takes when every connection sends again upon an answer."""
-    return press(Plan(port, [path(coupon_id)], 1, round(seconds * _MOST_PER_SECOND), seconds=seconds))
+    most = round(seconds * _MOST_PER_SECOND)
+    return press(Plan(port, [path(coupon_id)], 1, most, connections=connections, seconds=seconds))

@@ -27,6 +27,8 @@ sides of each were measured in the same round. A figure is the median of the rou
   checked to issue exactly what there is, once a user, without a gap.
 - **Wait** ends at the moment that PostgreSQL notes for the commit. In an open model it begins when the request was due
   (no coordinated omission); in a burst, when it was sent over one of a hundred connections.
+- **Accepted** is counted in a closed model, as is the constant: each of 64 or of 256 connections sends again upon an
+  answer; of each server the better number counts.
 """
 
 
