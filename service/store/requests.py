@@ -1,7 +1,7 @@
 """Queries on requests: what is known, what was decided, what a user may read."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -67,15 +67,17 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, outcomes: Iterable[Outcome], decided_at: datetime) -> None:
+def insert(tx: Connection, log: int, new: "Columns", decided_at: datetime) -> None:
     """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
-    rows = list(outcomes)
-    if rows:
-        tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **_inserted(rows)})
+    if new["states"]:
+        tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **new})
 
 
-def _inserted(rows: Sequence[Outcome]) -> dict[str, object]:
-    """The columns; those of words, which have no comma, travel as one text: cheaper than an array of texts."""
+Columns = Mapping[str, "array[int] | str"]
+
+
+def columns(rows: Sequence[Outcome]) -> Columns:
+    """What insert takes; columns of words, which have no comma, are one text: cheaper than an array of texts."""
     asked = [row.request for row in rows]
     return {
         "partitions": bigints([request.place.partition for request in asked]),

@@ -1,6 +1,6 @@
 """Steps 4 and 5: decides a poll in offset order and writes all that follows from it in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
@@ -25,20 +25,24 @@ class Issuer:
         self._log = log
         self._notices = notices
 
-    def issue(self, records: Sequence[Record], positions: Mapping[int, int]) -> Issued:
+    def issue(
+        self, records: Sequence[Record], positions: Mapping[int, int], *, writing: Callable[[], None] = lambda: None
+    ) -> Issued:
         """Decides the records of a poll, which stand in offset order within each partition.
 
         `positions` is the next offset that the database is believed to have, by partition. Records that fail by
         themselves are held or dead-lettered; after many of those it ends early, and what is returned tells how far it
         came. A system failure is raised, and so is Fenced when a partition is not where it is believed to be; then
         nothing has happened. Killed at any line before the commit: the same.
+
+        `writing` is called when the decisions are made, and the database has to work and this thread to wait.
         """
         partitions = {record.raw.place.partition for record in records}
         with self._engine.begin() as tx:
             if fenced := offsets.lock(tx, self._log, {partition: positions[partition] for partition in partitions}):
                 raise Fenced(fenced)
             crash.reach(Point.ISSUER_LOCKED)
-            poll = _Poll(tx, self._log, records, notices=self._notices)
+            poll = _Poll(tx, self._log, records, writing, notices=self._notices)
             decided = in_segments(
                 records,
                 poll.write,
@@ -60,9 +64,12 @@ class Issuer:
 class _Poll:
     """A poll under way: its transaction, its moment, and its coupons, locked all at once and in id order."""
 
-    def __init__(self, tx: Connection, log: int, records: Sequence[Record], *, notices: bool) -> None:
+    def __init__(
+        self, tx: Connection, log: int, records: Sequence[Record], writing: Callable[[], None], *, notices: bool
+    ) -> None:
         self._tx = tx
         self._log = log
+        self._writing = writing
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
         self.decided_at = engine.now(tx)
@@ -95,7 +102,9 @@ class _Poll:
         return Plan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
 
     def _store(self, plan: Plan) -> None:
-        requests.insert(self._tx, self._log, plan.outcomes, self.decided_at)
+        new = requests.columns(plan.outcomes)
+        self._writing()
+        requests.insert(self._tx, self._log, new, self.decided_at)
         retries.insert(self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUING.delay_seconds))
         retries.insert_standby(self._tx, self._log, plan.standby())
         dead_letters.insert(self._tx, self._log, plan.dead)

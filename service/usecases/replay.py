@@ -209,7 +209,7 @@ class _Replaying:
             if has_row:
                 self._rows.update(log, outcomes, spent=0 if waits else 1)
             else:
-                requests.insert(self._tx, log, outcomes, self._rows.decided_at)
+                requests.insert(self._tx, log, requests.columns(outcomes), self._rows.decided_at)
                 letters.identify(self._tx, {one.letter.id: one.request for one, _ in stretch})
             if waits:
                 retries.insert_standby(self._tx, log, [one.letter.raw for one, _ in stretch])

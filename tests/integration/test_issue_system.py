@@ -117,7 +117,7 @@ def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
         with spoilt_store.begin() as tx:
             coupons.lock(tx, [coupon.id])
             issued = Outcome(request(0, coupon_id=coupon.id), State.ISSUED, None, 1)
-            requests.insert(tx, log, [issued], datetime.now(UTC))
+            requests.insert(tx, log, requests.columns([issued]), datetime.now(UTC))
             frozen.set()
             thawed.wait()
 

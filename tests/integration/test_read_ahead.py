@@ -45,7 +45,9 @@ class Faltering(Issuer):
         #: the offset after the poll that fails
         self.next_offset = 0
 
-    def issue(self, records: Sequence[Record], positions: Mapping[int, int]) -> Issued:
+    def issue(
+        self, records: Sequence[Record], positions: Mapping[int, int], *, writing: Callable[[], None] = lambda: None
+    ) -> Issued:
         """That poll fails."""
         self.polls.append(len(records))
         if len(self.polls) == self._fails:
@@ -53,7 +55,7 @@ class Faltering(Issuer):
             self.began.set()
             assert self.may_fail.wait(30)
             raise Unavailable("PostgreSQL", "it went away")
-        return super().issue(records, positions)
+        return super().issue(records, positions, writing=writing)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Step 4: poll, issue, tell; what comes next is read while a poll is written."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,13 +34,16 @@ _IDLE_SECONDS = 0.2
 _RENEW_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 1.0
 _BACKOFF_CEILING_SECONDS = 5.0
+#: a poll that waits for a lock keeps nobody from reading
+_DECIDING_SECONDS_MOST = 0.05
 
 
 class Loop:
     """One consumer at a time; a system failure pauses, a restart begins at the database's offsets.
 
     One thread reads and keeps the positions; a second one issues, a poll after the other. What was read while a poll
-    was written counts only once that poll's end is known: whatever its partitions lost is dropped then.
+    was written counts only once that poll's end is known: whatever its partitions lost is dropped then. Reading begins
+    when the other thread waits for the database: two that compute take turns at the interpreter, and both are slower.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Loop:
         self._health = health
         self._issuing = ThreadPoolExecutor(1, "issuing")
         self._under_way: tuple[list[Record], Future[Issued]] | None = None
+        self._writing = threading.Event()
         self._renew()
         self._stopping = False
         self._at_once = common.settings.poll_records
@@ -105,6 +110,8 @@ class Loop:
     def _read(self) -> None:
         """All that is there, read while the poll before is written, and what came until that had ended."""
         most = self._common.settings.poll_records
+        if self._under_way:
+            self._writing.wait(_DECIDING_SECONDS_MOST)
         self._intake.fill(most, _IDLE_SECONDS)
         self._settle()
         if len(self._intake) < most:
@@ -112,6 +119,7 @@ class Loop:
 
     def _begin(self, records: list[Record]) -> None:
         positions = dict(self._assignment.positions)
+        self._writing.clear()
         self._under_way = records, self._issuing.submit(self._issue, records, positions)
 
     def _issue(self, records: Sequence[Record], positions: dict[int, int]) -> Issued:
@@ -121,7 +129,7 @@ class Loop:
         and the sweep finds what nobody was told of.
         """
         began = time.monotonic()
-        issued = self._issuer.issue(records, positions)
+        issued = self._issuer.issue(records, positions, writing=self._writing.set)
         self._teller.tell(issued)
         crash.reach(Point.ISSUER_TOLD)
         POLL_SECONDS.observe(time.monotonic() - began)
