@@ -18,7 +18,7 @@ from service.store.requests import Answer
 from service.stream.partitioner import partition_of
 from service.usecases.warm import Warmer
 
-#: allowance for clocks that differ between the API, the broker and the issuer
+#: allowance for clocks that differ between the API, the broker and the database
 CLOCKS_DIFFER_MS = 30_000
 
 

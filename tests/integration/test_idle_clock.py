@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -11,8 +13,10 @@ from service.bootstrap import Common
 from service.clock import Shift, now_ms
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.store import offsets
+from service.store import engine, offsets
+from service.stream import log_reader
 from service.stream.codec import key_of
+from service.stream.log_reader import Bounds
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from tests.builders import PARTITIONS
@@ -66,18 +70,41 @@ def test_what_lies_behind_an_open_transaction_has_not_passed(
     assert passed == set(range(PARTITIONS)) - {partition}
 
 
-def test_only_what_was_appended_before_the_question_has_passed(common: Common, assignment: Assignment) -> None:
+def test_only_what_was_appended_before_the_question_has_passed(
+    common: Common, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P6: between the question and its answer another record could have been appended."""
+    before = now_ms()
+    asked_at: list[int] = []
+    monkeypatch.setattr(log_reader, "look", partial(_look_slowly, log_reader.look, asked_at))
+
     with closing(IdleClock(common, Health())) as clock:
-        before = now_ms()
-        eventually(lambda: now_ms() > before + 50)
-        clock.turn(assignment)
-        asked_by = now_ms()
-        eventually(lambda: now_ms() > asked_by + 50)
         passed = eventually(lambda: _passed_since(before, clock, assignment, common))
 
     assert passed == set(range(PARTITIONS))
-    assert not _since(asked_by + 1, common)
+    assert not _since(asked_at[0] + 1, common)
+
+
+def _look_slowly(look: Callable[..., Bounds], asked_at: list[int], *asked: Any) -> Bounds:
+    """The broker's answer takes a while to come back."""
+    asked_at.append(now_ms())
+    found = look(*asked)
+    eventually(lambda: now_ms() > asked_at[-1] + 50)
+    return found
+
+
+def test_a_database_that_is_away_keeps_the_clock_and_the_broker_is_told_of(
+    common: Common, assignment: Assignment
+) -> None:
+    """Nothing passes while nobody can say what time it is, and the broker is looked after all the same."""
+    away = engine.build(common.engine.url.set(port=1).render_as_string(hide_password=False), "tests")
+    health, before = Health(), now_ms()
+    health.red("kafka", "it was away")
+
+    with closing(IdleClock(replace(common, engine=away), health)) as clock:
+        eventually(lambda: _passed_since(before, clock, assignment, common) or "kafka" not in health.reasons)
+
+    assert not _since(before, common)
 
 
 def test_an_issuer_whose_clock_is_fast_lets_nothing_pass_early(

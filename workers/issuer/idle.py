@@ -1,7 +1,6 @@
 """The idle clock: notes that all that was appended to a partition read to its end has been decided."""
 
 import logging
-import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -34,8 +33,7 @@ class IdleClock:
         self._health = health
         self._consumer = clients.watching_consumer(common.settings)
         self._asking = ThreadPoolExecutor(1, "idle clock")
-        self._asked: Future[Bounds] | None = None
-        self._asked_at = 0.0
+        self._asked: Future[tuple[int | None, Bounds]] | None = None
         self._next = 0.0
 
     def close(self) -> None:
@@ -46,21 +44,31 @@ class IdleClock:
     def turn(self, assignment: Assignment) -> None:
         """Takes in an answer that has come, or asks if it is time to; never waits for Kafka or the database."""
         if self._asked and self._asked.done():
-            found, self._asked = self._asked.result(), None
+            (asked_at_ms, found), self._asked = self._asked.result(), None
             if assignment.positions:
                 self._tell(found.away)
-                self._asking.submit(self._note, dict(assignment.positions), found.known, self._asked_at)
+                self._asking.submit(self._note, dict(assignment.positions), found.known, asked_at_ms)
         elif not self._asked and assignment.positions and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY_SECONDS
-            self._asked_at = time.monotonic()
             self._asked = self._asking.submit(self._ask, sorted(assignment.positions))
 
-    def _ask(self, partitions: list[int]) -> Bounds:
+    def _ask(self, partitions: list[int]) -> tuple[int | None, Bounds]:
+        """Where the log ends, and a moment before it was asked, which is unknown while the database is away."""
         self._consumer.poll(0)  # lets the client say what it has to say
+        asked_at_ms = self._now_ms()
         found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, partitions)
         if found.away:
             self._learn()
-        return found
+        return asked_at_ms, found
+
+    def _now_ms(self) -> int | None:
+        """By the database's clock: what this process takes for the time may be an hour ahead."""
+        try:
+            with self._common.engine.begin() as tx:
+                return engine.milliseconds(engine.now(tx)) - 1  # others may be appended in the very millisecond
+        except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
+            _still(error)
+            return None
 
     def _learn(self) -> None:
         """A client told by a broker that has not loaded the topic yet takes it for absent until it is asked again."""
@@ -74,20 +82,21 @@ class IdleClock:
         else:
             self._health.green("kafka")
 
-    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]], asked_at: float) -> None:
+    def _note(self, positions: dict[int, int], bounds: dict[int, tuple[int, int]], asked_at_ms: int | None) -> None:
         """What lies behind a position that is at the end, as told after a moment, was appended after that moment.
 
-        The moment is told by the database's clock: what this process takes for the time may be an hour ahead, and what
-        has passed never comes back. A position that is not the database's any more moves nothing.
+        What has passed never comes back. A position that is not the database's any more moves nothing.
         """
         read = [at for at, (_, end) in sorted(bounds.items()) if positions.get(at, -1) >= end]
-        if not read:
+        if not read or asked_at_ms is None:
             return
         try:
             with self._common.engine.begin() as tx:
-                now_ms = engine.milliseconds(engine.now(tx))
-                asked_at_ms = now_ms - math.ceil(1000 * (time.monotonic() - asked_at))
                 moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
                 offsets.advance(tx, self._common.log, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
-            _log.info("the idle clock stands still: %s", failure_of(error))
+            _still(error)
+
+
+def _still(error: Exception) -> None:
+    _log.info("the idle clock stands still: %s", failure_of(error))
