@@ -58,9 +58,11 @@ def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, o
 
 
 def _error(row: Any) -> psycopg.Error:
-    """As the driver would have raised it; a state that it has no class for is left to whoever writes the row alone."""
+    """As the driver would have raised it, also for a state that it has no class of its own for."""
     said = f"{row.message}\nDETAIL:  {row.detail}" if row.detail else row.message
     try:
         return psycopg.errors.lookup(row.code)(said)
     except KeyError:
-        return psycopg.Error(said)
+        error = psycopg.errors.get_base_exception(row.code)(said)
+        error.sqlstate = row.code
+        return error

@@ -82,14 +82,15 @@ def test_what_the_database_itself_will_not_have_issued_is_held(
     assert all("DETAIL:  Failing row contains" in row.error_message for row in told)
 
 
+@pytest.mark.parametrize("sqlstate", ["22012", "22XYZ"], ids=["a known error", "one without a class"])
 def test_a_poll_full_of_bad_records_is_cut_short(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Line, ask: Ask
+    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Line, ask: Ask, sqlstate: str
 ) -> None:
     """Step 5: coupons are not locked until the last of thousands was split off; what it did not come to is not told."""
     coupon, other = _on_two_partitions(make_coupon)
     here, there = (partition_of(one.id, PARTITIONS) for one in (coupon, other))
     users = range(1, 3 * FAILURES_AT_ONCE + 1)  # the first and the last are good
-    poll = line(coupon, users, faults=dict.fromkeys(users[1:-1], "22012 1")) + line(other, range(1, 2))
+    poll = line(coupon, users, faults=dict.fromkeys(users[1:-1], f"{sqlstate} 1")) + line(other, range(1, 2))
 
     first = issuer.issue(poll, positions)
 
