@@ -1,6 +1,6 @@
 """Step 6: tries held requests again, gives up those that had their attempts, and settles who waited for a seat."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from service import crash
 from service.crash import Point
+from service.domain.coupon import Coupon
 from service.domain.decide import Outcome, Turn, seat, turn
 from service.domain.fates import Failure
 from service.domain.request import Code, Place, State
@@ -20,7 +21,7 @@ from service.store.retries import Held
 from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.usecases.rows import Rows
-from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first
+from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
 
 #: the most that are promoted or refused in one transaction
 STANDBY_AT_ONCE = 1_000
@@ -60,7 +61,7 @@ class Recoverer:
             crash.reach(Point.RETRY_TAKEN)
             coupon_ids = coupons.lock(tx, {held.request.coupon_id for held in taken}).keys()
             attempt = Attempt(tx, self._reader, notices=self._notices)
-            attempt.make(log, taken)
+            attempt.again(log, taken)
             attempt.settle(coupon_ids)
             recovered = attempt.end()
             crash.reach(Point.RETRY_WRITTEN)
@@ -93,10 +94,13 @@ class Attempt:
         self._decided = 0
         self._failed = 0
 
-    def make(self, log: int, seated: Sequence[Held]) -> None:
-        """Issues requests of one log, in order; one that fails by itself is due again or dead."""
+    def again(self, log: int, held: Sequence[Held]) -> None:
+        """Issues requests of one log that have failed before, in order; one that fails again is due again or dead."""
+        self._make(asked_first, log, held)
+
+    def _make(self, segments: Callable[..., object], log: int, seated: Sequence[Held]) -> None:
         write = partial(self._write, log)
-        asked_first(
+        segments(
             seated,
             write,
             lambda one, failure: write([one], {one.request.request_id: failure}),
@@ -108,7 +112,7 @@ class Attempt:
         for coupon_id in sorted(coupon_ids):
             while not self._has_enough and (decided := self._take_turn(coupon_id)):
                 self._decided += decided
-            if self._has_enough:
+            if self._has_enough and turn(self._coupon(coupon_id)) is not Turn.WAIT:
                 self._done.unsettled.append(coupon_id)
 
     @property
@@ -170,17 +174,21 @@ class Attempt:
 
     def _take_turn(self, coupon_id: int) -> int:
         """One step for the coupon's standby; how many it decided."""
-        coupon = coupons.some(self._tx, [coupon_id])[coupon_id]
+        coupon = self._coupon(coupon_id)
         now = turn(coupon)
         if now is Turn.WAIT:
             return 0
         most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is Turn.PROMOTE else STANDBY_AT_ONCE
         log, first = retries.standby(self._tx, coupon_id, most)
         if now is Turn.PROMOTE:
-            self.make(log, first)
+            self._make(in_segments, log, first)
         else:
             self._refuse(log, first)
         return len(first)
+
+    def _coupon(self, coupon_id: int) -> Coupon:
+        """The locked coupon as this transaction has left it."""
+        return coupons.some(self._tx, [coupon_id])[coupon_id]
 
     def _refuse(self, log: int, standby: Sequence[Held]) -> None:
         outcomes = [Outcome(held.request, State.REFUSED, Code.SOLD_OUT) for held in standby]

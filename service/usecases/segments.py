@@ -6,6 +6,7 @@ Of a small segment that fails, those that fail by themselves are asked for at on
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from service.domain.fates import Failure, Fate, failure_of
@@ -62,8 +63,8 @@ def asked_first(
     """As in_segments, for items that have failed before: they are asked about before they are written, not after."""
     for first in range(0, len(items), FAILURES_AT_ONCE):
         some = items[first : first + FAILURES_AT_ONCE]
-        failure, _ = _ask_and_write(some, write, tried)
-        if failure is not None:
+        failing = _ask(some, tried)
+        if _try(partial(write, some, failing)):
             in_segments(some, write, failed, tried)
 
 
@@ -76,17 +77,15 @@ def _write(
     failure = _try(lambda: write(items, {}))
     if failure is None or not 1 < len(items) <= FAILURES_AT_ONCE:
         return failure, 0
-    return _ask_and_write(items, write, tried)
+    failing = _ask(items, tried)
+    return (_try(lambda: write(items, failing)), len(failing)) if failing else (failure, 0)
 
 
-def _ask_and_write(
-    items: Sequence[Item],
-    write: Callable[[Sequence[Item], Failing], None],
-    tried: Callable[[Sequence[Item]], Failing],
-) -> tuple[Failure | None, int]:
+def _ask(items: Sequence[Item], tried: Callable[[Sequence[Item]], Failing]) -> Failing:
+    """Which of the items fail by themselves; none where even that cannot be told."""
     failing: dict[str, Failure] = {}
     _try(lambda: failing.update(tried(items)))
-    return _try(lambda: write(items, failing)), len(failing)
+    return failing
 
 
 def _try(act: Callable[[], None]) -> Failure | None:

@@ -12,6 +12,7 @@ from service.domain.fates import Fate, failure_of
 from service.store import coupons
 from service.stream.codec import Reader
 from service.usecases.recover import Recoverer
+from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import insert_request
 from tests.integration.conftest import Ask, Sell
 from tests.waiting import eventually
@@ -98,6 +99,16 @@ def test_of_many_that_failed_together_each_ends_by_itself(sell: Sell, recoverer:
     ]
     assert ask("SELECT user_id, attempts FROM dead_letters ORDER BY user_id") == [(2, 3), (5, 3), (8, 3)]
     assert ask("SELECT issued, held FROM coupons") == [(6, 0)]
+
+
+def test_many_failures_leave_nothing_to_settle_where_nobody_waits(sell: Sell, recoverer: Recoverer, log: int) -> None:
+    """Step 6: a task that finds nobody would only wait for the coupon's lock."""
+    users = range(1, FAILURES_AT_ONCE + 1)
+    held = sell(quantity=len(users), users=users, faults=dict.fromkeys(users, "22012 9")).held
+
+    recovered = recoverer.retry(log, held, attempts_made=1)
+
+    assert (len(recovered.again[log, 2]), recovered.unsettled) == (FAILURES_AT_ONCE, [])
 
 
 def test_many_that_failed_together_are_issued_in_offset_order(

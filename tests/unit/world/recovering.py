@@ -6,7 +6,7 @@ from service.domain.decide import Outcome, Turn, seat, turn
 from service.domain.fates import Failure
 from service.domain.request import Code, Place, Request, State
 from service.domain.retry import ISSUING
-from service.usecases.segments import Failing, in_segments
+from service.usecases.segments import Failing, asked_first, in_segments
 from tests.unit.world.database import Database
 from tests.unit.world.trouble import Troubles
 
@@ -16,7 +16,7 @@ def retry(db: Database, places: Iterable[Place], attempts_made: int, troubles: T
     with db.transaction():
         taken = [place for place in sorted(places) if db.retries.get(place) == attempts_made]
         attempt = _Attempt(db, troubles)
-        attempt.make(taken)
+        attempt.again(taken)
         attempt.settle({db.rows[place].request.coupon_id for place in taken}, at_once)
 
 
@@ -31,7 +31,10 @@ class _Attempt:
         self._db = db
         self._troubles = troubles
 
-    def make(self, places: Sequence[Place]) -> None:
+    def again(self, places: Sequence[Place]) -> None:
+        asked_first(places, self._write, self._give_way, self._failing)
+
+    def _promote(self, places: Sequence[Place]) -> None:
         in_segments(places, self._write, self._give_way, self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
@@ -83,7 +86,7 @@ class _Attempt:
         most = min(limit, coupon.remaining) if now is Turn.PROMOTE else limit
         first = [row.request.place for row in self._db.of(coupon_id) if row.state is State.STANDBY][:most]
         if now is Turn.PROMOTE:
-            self.make(first)
+            self._promote(first)
         else:
             self._end(Outcome(request, State.REFUSED, Code.SOLD_OUT) for request in self._asked(first))
         return len(first)
