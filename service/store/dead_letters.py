@@ -10,7 +10,7 @@ from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Code, Place, Request
 from service.store.engine import moment
-from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row
+from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
 
 
 class DeadLetter(NamedTuple):
@@ -51,8 +51,8 @@ _INSERT = text(
 
 def insert(tx: Connection, log: int, letters: Sequence[DeadLetter]) -> None:
     """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
-    if letters:
-        tx.execute(_INSERT, {"log": log, **_arrays(letters)})
+    for some in portions(letters, lambda letter: letter.raw):
+        tx.execute(_INSERT, {"log": log, **_arrays(some)})
 
 
 _INSERT_FOREIGN = text(
@@ -65,8 +65,8 @@ _INSERT_FOREIGN = text(
 
 def insert_foreign(tx: Connection, letters: Sequence[DeadLetter]) -> None:
     """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
-    if letters:
-        tx.execute(_INSERT_FOREIGN, _arrays(letters))
+    for some in portions(letters, lambda letter: letter.raw):
+        tx.execute(_INSERT_FOREIGN, _arrays(some))
 
 
 class Seen(NamedTuple):
@@ -83,7 +83,7 @@ _CONFIRM = text(
     "  CAST(:appended AS timestamptz[]), CAST(:dlt_partitions AS int[]), CAST(:dlt_offsets AS bigint[]))"
     "  WITH ORDINALITY AS seen(p, o, at, dlt_p, dlt_o, number)),"
     " ours AS (SELECT id, seen.* FROM seen JOIN dead_letters ON log_id IN (SELECT logs.id FROM logs)"
-    '  AND partition = p AND "offset" = o AND appended_at = at),'
+    '  AND partition = p AND "offset" = o AND appended_at = at ORDER BY id, number FOR NO KEY UPDATE OF dead_letters),'
     " noted AS (UPDATE dead_letters SET dlt_partition = dlt_p, dlt_offset = dlt_o"
     "  FROM (SELECT DISTINCT ON (id) * FROM ours ORDER BY id, number) AS first"
     "  WHERE dead_letters.id = first.id AND dlt_offset IS NULL)"
@@ -126,9 +126,10 @@ def forwarded(tx: Connection, acknowledged: Sequence[Stored]) -> None:
     """Notes that the broker has acknowledged these; one that has died again since waits to be forwarded again."""
     tx.execute(
         text(
-            "UPDATE dead_letters SET forwarded_at = now()"
-            " FROM unnest(CAST(:ids AS bigint[]), CAST(:deaths AS timestamptz[])) AS taken(letter, death)"
-            " WHERE id = letter AND dead_at = death"
+            "WITH taken AS (SELECT id FROM dead_letters"
+            "  JOIN unnest(CAST(:ids AS bigint[]), CAST(:deaths AS timestamptz[])) AS taken(letter, death)"
+            "  ON id = letter AND dead_at = death ORDER BY id FOR NO KEY UPDATE OF dead_letters)"
+            " UPDATE dead_letters SET forwarded_at = now() FROM taken WHERE dead_letters.id = taken.id"
         ),
         {"ids": [letter.id for letter in acknowledged], "deaths": [letter.dead_at for letter in acknowledged]},
     )

@@ -2,8 +2,8 @@
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from service.domain.record import Headers, Raw
 from service.domain.request import Place
@@ -15,6 +15,28 @@ RAW_ARRAYS = (
     "CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:keys AS bytea[]), CAST(:values AS bytea[]),"
     " CAST(:headers AS jsonb[]), CAST(:appended AS timestamptz[])"
 )
+
+
+#: a statement with so many bytes ends well within its time limit
+_BYTES_AT_ONCE = 4_000_000
+_Item = TypeVar("_Item")
+
+
+def portions(items: Sequence[_Item], raw: Callable[[_Item], Raw]) -> Iterator[Sequence[_Item]]:
+    """The items in order, cut where their records are too large for one statement."""
+    first, size = 0, 0
+    for at, item in enumerate(items):
+        size += _size(raw(item))
+        if size > _BYTES_AT_ONCE and at > first:
+            yield items[first:at]
+            first, size = at, _size(raw(item))
+    if items[first:]:
+        yield items[first:]
+
+
+def _size(raw: Raw) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in raw.headers)
+    return len(raw.key or b"") + len(raw.value or b"") + headers
 
 
 def raw_arrays(raws: Sequence[Raw]) -> dict[str, list[Any]]:

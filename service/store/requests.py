@@ -24,7 +24,7 @@ _KNOWN = text(
 
 def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Known]:
     """What the database has of each (coupon_id, user_id); to be read after the coupons' lock, by a new snapshot."""
-    rows = tx.execute(_KNOWN, _columns(pairs))
+    rows = tx.execute(_KNOWN, _pairs(pairs))
     found: dict[tuple[int, int], Known] = {}
     for coupon_id, user_id, request_id, live in rows:
         mine = found.setdefault((coupon_id, user_id), Known())
@@ -41,11 +41,11 @@ _LIVE_IDS = text(
 
 def live(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """The request id of the live request of each (coupon_id, user_id) that has one."""
-    rows = tx.execute(_LIVE_IDS, _columns(pairs))
+    rows = tx.execute(_LIVE_IDS, _pairs(pairs))
     return {(coupon_id, user_id): request_id for coupon_id, user_id, request_id in rows}
 
 
-def _columns(pairs: Iterable[tuple[int, int]]) -> dict[str, "array[int]"]:
+def _pairs(pairs: Iterable[tuple[int, int]]) -> dict[str, "array[int]"]:
     """The pairs as two arrays."""
     pairs = list(pairs)
     return {"coupons": bigints([coupon for coupon, _ in pairs]), "users": bigints([user for _, user in pairs])}
@@ -67,13 +67,13 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, new: "Columns", decided_at: datetime) -> None:
+Columns = Mapping[str, "array[int] | str"]
+
+
+def insert(tx: Connection, log: int, new: Columns, decided_at: datetime) -> None:
     """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
     if new["states"]:
         tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **new})
-
-
-Columns = Mapping[str, "array[int] | str"]
 
 
 def columns(rows: Sequence[Outcome]) -> Columns:

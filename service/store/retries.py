@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Place, Request
-from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row
+from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
 from service.store.requests import request_of_row
 
 
@@ -43,9 +43,9 @@ _INSERT = text(
 
 def insert(tx: Connection, log: int, failed: Sequence[tuple[Raw, Failure]], next_attempt_at: datetime) -> None:
     """Stores requests after their first failed attempt."""
-    if failed:
-        errors = _errors([failure for _, failure in failed])
-        raws = raw_arrays([raw for raw, _ in failed])
+    for some in portions(failed, lambda one: one[0]):
+        errors = _errors([failure for _, failure in some])
+        raws = raw_arrays([raw for raw, _ in some])
         tx.execute(_INSERT, {"log": log, "at": next_attempt_at, **raws, **errors})
 
 
@@ -57,8 +57,8 @@ _INSERT_STANDBY = text(
 
 def insert_standby(tx: Connection, log: int, waiting: Sequence[Raw]) -> None:
     """Stores requests that will be tried when a seat is free."""
-    if waiting:
-        tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(waiting)})
+    for some in portions(waiting, lambda raw: raw):
+        tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(some)})
 
 
 _HELD = (

@@ -38,7 +38,7 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Finishes the one under way and leaves the group."""
+        """Finishes those under way and leaves the group."""
         self._stopping.set()
         self._thread.join()
         self._consumer.close()
@@ -68,14 +68,19 @@ class Listener:
             self._commit()
 
     def _take_in(self, found: Sequence[Raw]) -> bool:
-        """Tries until they are stored, or the process ends; then another reads the same records."""
+        """Tries until they are stored, or the process ends; then another reads the same records.
+
+        Where many cannot be stored together they are stored one by one.
+        """
         attempts = 0
         while not self._stopping.is_set():
             try:
                 bury.take_in(self._common.engine, self._common.reader, found)
             except Exception as error:  # noqa: BLE001  # nothing is dropped: the same records until they are stored
+                if len(found) > 1:
+                    return all(self._take_in([one]) for one in found)
                 attempts += 1
-                _log.warning("%s dead letters cannot be stored yet: %s", len(found), str(error).strip())
+                _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())
                 self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5, jitter=jitter()))
             else:
                 return True

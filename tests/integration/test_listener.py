@@ -1,0 +1,66 @@
+"""The listener of the dead-letter topic: one letter that cannot be stored keeps no other from its place."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import Event
+
+import pytest
+from confluent_kafka import Producer
+from sqlalchemy import Engine
+
+from service.bootstrap import Common
+from service.config import Settings
+from service.domain.record import Raw
+from service.stream import clients
+from service.stream.codec import Reader
+from service.stream.topics import Topic
+from service.usecases import bury
+from tests.integration.conftest import Ask
+from tests.waiting import eventually
+from workers.issuer.dead_letters import Listener
+from workers.issuer.health import Health
+
+_STORED = "SELECT value FROM dead_letters WHERE value IN ('first', 'bad', 'last') ORDER BY dlt_offset"
+
+
+class Stubborn:
+    """Stores letters as the use case does; none of a batch with the bad one in it, until it may."""
+
+    def __init__(self) -> None:
+        self._take_in = bury.take_in
+        self.may = Event()
+        #: how many letters each batch had
+        self.batches: list[int] = []
+
+    def __call__(self, engine: Engine, reader: Reader, raws: Sequence[Raw]) -> None:
+        self.batches.append(len(raws))
+        if not self.may.is_set() and any(raw.value == b"bad" for raw in raws):
+            raise ValueError("this one cannot be stored")
+        self._take_in(engine, reader, raws)
+
+
+@contextmanager
+def listening(common: Common, settings: Settings) -> Iterator[None]:
+    """The listener runs in a thread of this process."""
+    listener = Listener(common, partial(clients.dead_letter_consumer, settings), Health())
+    listener.start()
+    yield
+    listener.close()
+
+
+def test_a_letter_that_cannot_be_stored_waits_alone(
+    common: Common, settings: Settings, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 7: those of its batch before it are stored; it and those behind it are not passed over."""
+    stubborn = Stubborn()
+    monkeypatch.setattr(bury, "take_in", stubborn)
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    for value in (b"first", b"bad", b"last"):
+        producer.produce(Topic.DEAD_LETTERS, value, partition=0)
+    producer.flush(10)
+
+    with listening(common, settings):
+        eventually(lambda: [row.value for row in ask(_STORED)] == [b"first"] and stubborn.batches[-2:] == [1, 1])
+        stubborn.may.set()
+        eventually(lambda: [row.value for row in ask(_STORED)] == [b"first", b"bad", b"last"])
