@@ -110,6 +110,13 @@ ALSO = (
         at_most=True,
     ),
     Target(
+        "updates of a coupon's counters that touch no index (HOT) ÷ all",
+        "growth",
+        "coupons_updates_hot",
+        "coupons_updates",
+        0.95,
+    ),
+    Target(
         "look-up with 5 million rows ÷ with none",
         "growth",
         "rows_5000000_look_up_ms",

@@ -35,39 +35,48 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         for port in (constant, api):
             closed(port, ground.coupon(_WITHOUT_END), 1)
         for _ in range(rounds):
-            found = {**alone(ground, api, constant, size), **while_issuing(ground, api, size)}
+            found: dict[str, float] = {}
+            for connections in _CONNECTIONS:
+                found |= _named(answered(ground, api, constant, size, connections), connections)
+            found |= {f"{name}_per_second": _better(found, name) for name in ("constant", "accepted", "while_issuing")}
             yield found | at_half(ground, api, found["while_issuing_per_second"] / 2, size)
 
 
-def alone(ground: Ground, api: int, constant: int, size: Size) -> dict[str, float]:
-    """Answers per second while nobody issues: of each server with few connections and with many, and the better."""
-    found = {}
-    for connections in _CONNECTIONS:
-        coupon_id = ground.coupon(_WITHOUT_END)
-        answered = closed(constant, 1, size.closed_seconds, connections)
-        with held_back(ground, "issuer-0"):
-            pressed = closed(api, coupon_id, size.closed_seconds, connections)
-        decided.await_issued(ground, coupon_id, len(pressed.due))
-        found[f"constant_by_{connections}_per_second"] = answered.rate_after(_WARM_SECONDS)
-        found[f"accepted_by_{connections}_per_second"] = pressed.rate_after(_WARM_SECONDS)
-        found[f"generator_by_{connections}_cpu_share"] = pressed.cpu_share
-    return found | {f"{server}_per_second": _better(found, server) for server in ("constant", "accepted")}
+def answered(ground: Ground, api: int, constant: int, size: Size, connections: int) -> dict[str, float]:
+    """Answers per second in a closed model: a constant, accepted while nobody issues, accepted while issued."""
+    coupon_id = ground.coupon(_WITHOUT_END)
+    constantly = closed(constant, 1, size.closed_seconds, connections)
+    with held_back(ground, "issuer-0"):
+        accepted = closed(api, coupon_id, size.closed_seconds, connections)
+    decided.await_issued(ground, coupon_id, len(accepted.due))
+    found = _told("constant", constantly) | _told("accepted", accepted)
+    return found | while_issuing(ground, api, size, connections)
 
 
-def _better(found: Mapping[str, float], server: str) -> float:
-    """A constant waits for nothing; of few connections all may wait for the broker at once, and the API with them."""
-    return max(found[f"{server}_by_{connections}_per_second"] for connections in _CONNECTIONS)
-
-
-def while_issuing(ground: Ground, api: int, size: Size) -> dict[str, float]:
+def while_issuing(ground: Ground, api: int, size: Size, connections: int) -> dict[str, float]:
     """Accepted per second while they are issued at that rate, and what each part spends."""
     coupon_id = ground.coupon(_WITHOUT_END)
     with cost.measured(ground, _PARTS) as spent:
-        pressed = closed(api, coupon_id, size.closed_seconds)
+        pressed = closed(api, coupon_id, size.closed_seconds, connections)
         decided.await_issued(ground, coupon_id, len(pressed.due))
-    rate = pressed.rate_after(_WARM_SECONDS)
-    generator = {"generator_cpu_us": pressed.cpu_seconds / len(pressed.due) * 1e6}
-    return {"while_issuing_per_second": rate, **generator, **spent.figures(len(pressed.due))}
+    return _told("while_issuing", pressed) | spent.figures(len(pressed.due))
+
+
+def _told(name: str, pressed: Pressed) -> dict[str, float]:
+    return {
+        f"{name}_per_second": pressed.rate_after(_WARM_SECONDS),
+        f"{name}_generator_share": pressed.cpu_share,
+        f"{name}_generator_us": pressed.cpu_seconds / len(pressed.due) * 1e6,
+    }
+
+
+def _named(found: Mapping[str, float], connections: int) -> dict[str, float]:
+    return {f"by_{connections}_{name}": value for name, value in found.items()}
+
+
+def _better(found: Mapping[str, float], name: str) -> float:
+    """A constant waits for nothing; of few connections all may wait for the broker at once, and the API with them."""
+    return max(found[f"by_{connections}_{name}_per_second"] for connections in _CONNECTIONS)
 
 
 def at_half(ground: Ground, api: int, rate: float, size: Size) -> dict[str, float]:

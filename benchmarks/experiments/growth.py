@@ -1,4 +1,4 @@
-"""Drains with ever more rows in the table: rate, look-ups, and the memory of the issuer, the same one throughout."""
+"""Drains with ever more rows in the table: rate, look-ups, memory of the one issuer, bloat of the rows that move."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from statistics import median
 from typing import NamedTuple
 
 import psycopg
+from sqlalchemy import text
 
 from benchmarks import cost, decided
 from benchmarks.experiments.acts import drain, new_log, warm
@@ -22,6 +23,12 @@ _FILL = (
     " requested_at, decided_at) SELECT %(log)s, 0, %(first)s + n, %(coupon)s,"
     "  1 + mod(n * 7919, %(rows)s), lpad(%(coupon)s || '-' || n, 60, '0'), 'issued', n, 1, now(), now()"
     " FROM generate_series(1, %(rows)s) AS n"
+)
+
+
+_MOVED = text(
+    "SELECT relname, n_tup_upd::float, n_tup_hot_upd::float, pg_relation_size(relid)::float / 1024"
+    " FROM pg_stat_user_tables WHERE relname IN ('coupons', 'offsets')"
 )
 
 
@@ -43,9 +50,17 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         warm(ground, "issuer-0", size.requests)
         before = {"resident_mb_before": cost.resident_mb(ground, "issuer-0")}
         steps = [step(ground, api, size.requests, rows, rounds) for rows in size.rows]
-        after = {"resident_mb_after": cost.resident_mb(ground, "issuer-0")}
+        after = {"resident_mb_after": cost.resident_mb(ground, "issuer-0"), **moved(ground)}
     for each in zip(*steps, strict=True):
         yield {**before, **{name: value for found in each for name, value in found.items()}, **after}
+
+
+def moved(ground: Ground) -> dict[str, float]:
+    """Updates of the rows that every poll moves, those that touched no index, and how large their tables are."""
+    with ground.store.begin() as tx:
+        rows = tx.execute(_MOVED).all()
+    names = ("updates", "updates_hot", "table_kb")
+    return {f"{table}_{name}": value for table, *values in rows for name, value in zip(names, values, strict=True)}
 
 
 def step(ground: Ground, port: int, requests: int, rows: int, rounds: int) -> list[dict[str, float]]:
