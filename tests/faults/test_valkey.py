@@ -73,8 +73,10 @@ def test_away(scene: Scene, hands: Hands) -> None:
 def test_refusing(scene: Scene, hands: Hands, how: str) -> None:
     """It answers, but with errors: as good as away, and over when it is over."""
     with scene.users() as crowd:
+        missing = scripts_missing(scene.system.redis)
         scene.system.redis.script_flush()
         still_accepts(scene, crowd)
+        scene.demand(scripts_missing(scene.system.redis) > missing, "its scripts had to be told again")
         hands.breaks("valkey")
         with refusing(scene.system.redis, how):
             with pytest.raises(RedisError):
@@ -82,6 +84,12 @@ def test_refusing(scene: Scene, hands: Hands, how: str) -> None:
             hands.bitten(felt=True, what="it refuses to write")
             still_accepts(scene, crowd)
         scene.recovers(since=time.monotonic())
+
+
+def scripts_missing(redis: Redis) -> int:
+    """How often it was asked for a script that it did not have."""
+    found: dict[str, dict[str, int]] = redis.info("errorstats")
+    return found.get("errorstat_NOSCRIPT", {"count": 0})["count"]
 
 
 @row(33, "Celery", "its broker is started again while it is idle", seconds=20)
