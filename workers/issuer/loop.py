@@ -43,7 +43,7 @@ class Loop:
 
     One thread reads and keeps the positions; a second one issues, a poll after the other. What was read while a poll
     was written counts only once that poll's end is known: whatever its partitions lost is dropped then. Reading begins
-    when the other thread waits for the database: two that compute take turns at the interpreter, and both are slower.
+    when the other has decided and the database writes: two that compute take turns at the interpreter, both slower.
     """
 
     def __init__(
