@@ -136,7 +136,11 @@ class Answer(NamedTuple):
     decided_at_ms: int | None
 
 
-_HIS = "SELECT * FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
+_ANSWER = (
+    'SELECT partition, "offset", coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts,'
+    " decided_at FROM requests"
+)
+_HIS = f"{_ANSWER} WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
 _FIND = text(f"{_HIS} {LIVE_ROWS} UNION ALL {_HIS} NOT ({LIVE_ROWS}) LIMIT 1")
 
 
@@ -150,7 +154,7 @@ def decided(tx: Connection, log: int, partition: int, first: int, last: int, dec
     """The requests of an offset range that were decided at that very moment, in offset order."""
     rows = tx.execute(
         text(
-            "SELECT * FROM requests WHERE log_id = :log AND partition = :partition AND decided_at = :decided_at"
+            f"{_ANSWER} WHERE log_id = :log AND partition = :partition AND decided_at = :decided_at"
             ' AND "offset" BETWEEN :first AND :last ORDER BY "offset"'
         ),
         {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at},
@@ -174,14 +178,15 @@ def freed(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
 
 
 def _answer(row: Any) -> Answer:
+    partition, offset, coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts, decided_at = row
+    at_ms = milliseconds(requested_at)
+    request = Request(Place(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)
     return Answer(
-        request_of_row(row),
-        State(row.state),
-        row.code and Code(row.code),
-        row.sequence,
-        row.attempts,
-        row.decided_at and milliseconds(row.decided_at),
+        request, _STATES[state], code and Code(code), sequence, attempts, decided_at and milliseconds(decided_at)
     )
+
+
+_STATES = {state.value: state for state in State}
 
 
 def request_of_row(row: Any) -> Request:

@@ -26,6 +26,20 @@ def test_steps_are_taken_while_they_find_something(sent: list[str]) -> None:
     assert (found, sent) == ([], [])
 
 
+@pytest.mark.usefixtures("sent")
+def test_a_step_that_computed_rests_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits gives way to those who issue; who found nothing has nothing to rest from."""
+    computed = iter([0.0, 0.5, 0.5, 0.75, 0.75, 0.8])
+    rests: list[float] = []
+    monkeypatch.setattr(time, "thread_time", lambda: next(computed))
+    monkeypatch.setattr(time, "sleep", rests.append)
+    found = [50, 7, 0]
+
+    steps.take(Task.DEAD_LETTER, lambda: found.pop(0))
+
+    assert rests == [1.5, 0.75]
+
+
 @pytest.mark.parametrize(("step_seconds", "taken"), [(0.0, 4), (1.0, 3), (3.0, 1)])
 def test_no_step_begins_too_late_to_end_in_time(
     sent: list[str], monkeypatch: pytest.MonkeyPatch, step_seconds: float, taken: int
