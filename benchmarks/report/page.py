@@ -31,6 +31,17 @@ sides of each were measured in the same round. A figure is the median of the rou
   answer; of each server the better number counts.
 """
 
+_WHERE_TIME_GOES = """\
+Samples of each process under load: the function, and the library it was in; in brackets a thread beside the main one,
+counted only where it ran. An API's main function in asyncio is the event loop: it waits for sockets, or is in the C
+code of uvloop and httptools.
+
+A backlog of one coupon is one line: poll after poll is decided by a thread (`issuing`) that then waits for the
+database, under the coupon's lock. A record costs what that thread computes and, after it, what PostgreSQL takes to look
+up, insert and commit; the bare limit is the insert and commit alone. Reading, by the main thread, goes on meanwhile,
+and waits (`_read`, `_settle`) while the other decides and the database works.
+"""
+
 
 def write(results: Mapping[str, Result], circumstances: Circumstances, directory: Path) -> None:
     """Writes the page beside its directory of raw files."""
@@ -80,9 +91,7 @@ def _profiles(result: Result | None) -> Iterator[str]:
     if result is None:
         return
     yield "## Where the time goes\n"
-    yield "Samples of each process under load: the function, and the library it was in; in brackets a thread beside the"
-    yield "main one, counted only where it ran. An API's main"
-    yield "function in asyncio is the event loop: it waits for sockets, or is in the C code of uvloop and httptools.\n"
+    yield _WHERE_TIME_GOES
     yield "| process | place | share |"
     yield "|---|---|---|"
     for name in result.rounds[0]:
