@@ -51,7 +51,7 @@ PROMISED = (
         10,
     ),
     Target(
-        "accepted requests/s of one API process ÷ the same server answering a constant from FastAPI",
+        "accepted requests/s of one API process, not issued yet ÷ the same server answering a constant from FastAPI",
         "accept",
         "accepted_per_second",
         "constant_per_second",

@@ -11,6 +11,8 @@ from workers.names import Task
 from workers.rooms import LEASE_SECONDS, WEBHOOK_SECONDS, rooms
 
 _QUICK_RETRIES = 3
+#: a backlog is issued first and told of afterwards: two children at full speed take more than a processor from it
+_RESTS = 3
 
 
 @app.task(name=Task.NOTIFY.value, bind=True, max_retries=_QUICK_RETRIES)
@@ -21,7 +23,7 @@ def deliver(self: Any) -> None:
         return  # rows of a time when a webhook was set wait until one is set again
     post = partial(notify, opened.common.engine, opened.sender, LEASE_SECONDS)
     try:
-        steps.take(Task.NOTIFY, post, WEBHOOK_SECONDS)
+        steps.take(Task.NOTIFY, post, step_seconds=WEBHOOK_SECONDS, rests=_RESTS)
     except Unavailable as error:
         if self.request.retries < _QUICK_RETRIES:
             raise self.retry(exc=error, countdown=opened.sender.rest.seconds) from error

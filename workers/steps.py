@@ -8,25 +8,20 @@ from workers.names import Task
 
 #: well below the time limit of a task, which kills its process
 _WITHIN_SECONDS = 3.0
-#: for each second that a step computes it rests so many: those who issue go first, where they share a machine
-_RESTS = 3
 
 
-def take(task: Task, step: Callable[[], int], step_seconds: float = 0.0) -> None:
+def take(task: Task, step: Callable[[], int], *, step_seconds: float = 0.0, rests: float = 0.0) -> None:
     """Takes steps while they find something to do; after three seconds the rest is sent on as the same task.
 
-    `step_seconds`: so long before that no further step begins, for steps that must have ended by then.
+    `step_seconds`: so long before that no further step begins, for steps that must have ended by then. For each second
+    that a step computed it `rests` so many before the next, so that others go first who share the machine.
     """
     no_step_after = time.monotonic() + _WITHIN_SECONDS - step_seconds
-    while _at_ease(step):
-        if time.monotonic() > no_step_after:
+    began = time.thread_time()
+    while step():
+        pause = rests * (time.thread_time() - began)
+        if time.monotonic() + pause > no_step_after:
             app.send_task(task.value)
             return
-
-
-def _at_ease(step: Callable[[], int]) -> int:
-    began = time.thread_time()
-    found = step()
-    if found:
-        time.sleep(_RESTS * (time.thread_time() - began))
-    return found
+        time.sleep(pause)
+        began = time.thread_time()

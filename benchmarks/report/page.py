@@ -14,8 +14,9 @@ _INTRODUCTION = """\
 # Measured, beside what it replaces
 
 This page is written by `python -m benchmarks --publish`; every figure is computed from the raw files beside it. All
-parts run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count, and both
-sides of each were measured in the same round. A figure is the median of the rounds, with the least and the most.
+parts run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count. Both sides
+of each were measured in the same round, but for growth, notices and issuers: there one side's rounds come after the
+other's, and the n-th of each are compared. A figure is the median of the rounds, with the least and the most.
 
 - **Scheduler** is the system that was replaced: a SortedSet for each coupon, filled by one Lua call of a FastAPI route,
   emptied by a scheduler every 5 s, as it was (a chunk of 100 a coupon) and at its best (all there is in one statement).
@@ -28,7 +29,7 @@ sides of each were measured in the same round. A figure is the median of the rou
 - **Wait** ends at the moment that PostgreSQL notes for the commit. In an open model it begins when the request was due
   (no coordinated omission); in a burst, when it was sent over one of a hundred connections.
 - **Accepted** is counted in a closed model, as is the constant: each of 64 or of 256 connections sends again upon an
-  answer; of each server the better number counts.
+  answer; of each server the better number counts. Nobody issues meanwhile, unless it is said (*while issuing*).
 """
 
 _WHERE_TIME_GOES = """\

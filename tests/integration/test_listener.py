@@ -1,4 +1,4 @@
-"""The listener of the dead-letter topic: one letter that cannot be stored keeps no other from its place."""
+"""The listener of the dead-letter topic: of letters that cannot be stored together each is stored alone, in order."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,12 +41,15 @@ class Stubborn:
 
 
 @contextmanager
-def listening(common: Common, settings: Settings) -> Iterator[None]:
-    """The listener runs in a thread of this process."""
-    listener = Listener(common, partial(clients.dead_letter_consumer, settings), Health())
+def listening(common: Common, settings: Settings) -> Iterator[Health]:
+    """The listener runs in a thread of this process; its health."""
+    health = Health()
+    listener = Listener(common, partial(clients.dead_letter_consumer, settings), health)
     listener.start()
-    yield
-    listener.close()
+    try:
+        yield health
+    finally:
+        listener.close()
 
 
 def test_a_letter_that_cannot_be_stored_waits_alone(
@@ -60,7 +63,9 @@ def test_a_letter_that_cannot_be_stored_waits_alone(
         producer.produce(Topic.DEAD_LETTERS, value, partition=0)
     producer.flush(10)
 
-    with listening(common, settings):
+    with listening(common, settings) as health:
         eventually(lambda: [row.value for row in ask(_STORED)] == [b"first"] and stubborn.batches[-2:] == [1, 1])
+        assert "dead letters" in health.reasons
         stubborn.may.set()
         eventually(lambda: [row.value for row in ask(_STORED)] == [b"first", b"bad", b"last"])
+        eventually(lambda: "dead letters" not in health.reasons)

@@ -30,14 +30,25 @@ def test_steps_are_taken_while_they_find_something(sent: list[str]) -> None:
 def test_a_step_that_computed_rests_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits gives way to those who issue; who found nothing has nothing to rest from."""
     computed = iter([0.0, 0.5, 0.5, 0.75, 0.75, 0.8])
-    rests: list[float] = []
+    pauses: list[float] = []
     monkeypatch.setattr(time, "thread_time", lambda: next(computed))
-    monkeypatch.setattr(time, "sleep", rests.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     found = [50, 7, 0]
 
-    steps.take(Task.DEAD_LETTER, lambda: found.pop(0))
+    steps.take(Task.NOTIFY, lambda: found.pop(0), rests=3)
 
-    assert rests == [1.5, 0.75]
+    assert pauses == [1.5, 0.75]
+
+
+def test_a_rest_that_is_too_long_for_the_task_is_not_taken(sent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of many large records is followed by another task, not by a sleep until the process is killed."""
+    computed = iter([0.0, 2.0])
+    monkeypatch.setattr(time, "thread_time", lambda: next(computed))
+    monkeypatch.delattr(time, "sleep")
+
+    steps.take(Task.NOTIFY, lambda: 500, rests=3)
+
+    assert sent == [Task.NOTIFY.value]
 
 
 @pytest.mark.parametrize(("step_seconds", "taken"), [(0.0, 4), (1.0, 3), (3.0, 1)])
@@ -47,8 +58,9 @@ def test_no_step_begins_too_late_to_end_in_time(
     """A step of a second each: the rest is sent on, before the time limit would kill the process."""
     clock = iter(range(100))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     steps_taken = iter(range(1, 100))
 
-    steps.take(Task.NOTIFY, lambda: next(steps_taken), step_seconds)
+    steps.take(Task.NOTIFY, lambda: next(steps_taken), step_seconds=step_seconds)
 
     assert (next(steps_taken) - 1, sent) == (taken, [Task.NOTIFY.value])

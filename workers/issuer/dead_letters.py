@@ -77,10 +77,11 @@ class Listener:
             try:
                 bury.take_in(self._common.engine, self._common.reader, found)
             except Exception as error:  # noqa: BLE001  # nothing is dropped: the same records until they are stored
+                _log.warning("%s dead letters cannot be stored yet: %s", len(found), str(error).strip())
                 if len(found) > 1:
                     return all(self._take_in([one]) for one in found)
                 attempts += 1
-                _log.warning("a dead letter cannot be stored yet: %s", str(error).strip())
+                self._health.red(_SUBJECT, str(failure_of(error)))
                 self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5, jitter=jitter()))
             else:
                 return True
