@@ -10,7 +10,7 @@ from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Code, Place, Request
 from service.store.engine import moment
-from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
+from service.store.raw import BYTES_COLUMNS, PLACE_COLUMNS, RAW_ARRAYS, portions, raw_arrays, raw_of_row
 
 
 class DeadLetter(NamedTuple):
@@ -35,7 +35,8 @@ class Stored(NamedTuple):
     dead_at: datetime
 
 
-_COLUMNS = f"{RAW_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_kind, error_message"
+_STORY = f"{BYTES_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_kind, error_message"
+_COLUMNS = f"{PLACE_COLUMNS}, {_STORY}"
 _NEW = (
     f"unnest({RAW_ARRAYS}, CAST(:coupons AS bigint[]), CAST(:users AS bigint[]), CAST(:ids AS text[]),"
     f" CAST(:codes AS text[]), CAST(:attempts AS int[]), CAST(:firsts AS text[]), CAST(:kinds AS text[]),"
@@ -56,10 +57,8 @@ def insert(tx: Connection, log: int, letters: Sequence[DeadLetter]) -> None:
 
 
 _INSERT_FOREIGN = text(
-    "INSERT INTO dead_letters (key, value, headers, appended_at, coupon_id, user_id, request_id, code, attempts,"
-    "  first_error, error_kind, error_message, dlt_partition, dlt_offset, forwarded_at)"
-    " SELECT key, value, headers, appended_at, coupon_id, user_id, request_id, code, attempts,"
-    f' first_error, error_kind, error_message, partition, "offset", now() FROM {_NEW} ON CONFLICT DO NOTHING'
+    f"INSERT INTO dead_letters (dlt_partition, dlt_offset, {_STORY}, forwarded_at)"
+    f" SELECT {_COLUMNS}, now() FROM {_NEW} ON CONFLICT DO NOTHING"
 )
 
 

@@ -9,14 +9,13 @@ from service.domain.record import Headers, Raw
 from service.domain.request import Place
 from service.store.engine import milliseconds, moment
 
-#: the columns of a raw record, and as arrays of a query what raw_arrays gives for them
-RAW_COLUMNS = 'partition, "offset", key, value, headers, appended_at'
+#: the columns of a raw record, its place first, and as arrays of a query what raw_arrays gives for them
+PLACE_COLUMNS, BYTES_COLUMNS = 'partition, "offset"', "key, value, headers, appended_at"
+RAW_COLUMNS = f"{PLACE_COLUMNS}, {BYTES_COLUMNS}"
 RAW_ARRAYS = (
     "CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:keys AS bytea[]), CAST(:values AS bytea[]),"
     " CAST(:headers AS jsonb[]), CAST(:appended AS timestamptz[])"
 )
-
-
 #: a statement with so many bytes ends well within its time limit
 _BYTES_AT_ONCE = 4_000_000
 _Item = TypeVar("_Item")
@@ -26,10 +25,11 @@ def portions(items: Sequence[_Item], raw: Callable[[_Item], Raw]) -> Iterator[Se
     """The items in order, cut where their records are too large for one statement."""
     first, size = 0, 0
     for at, item in enumerate(items):
-        size += _size(raw(item))
-        if size > _BYTES_AT_ONCE and at > first:
+        more = _size(raw(item))
+        if size + more > _BYTES_AT_ONCE and at > first:
             yield items[first:at]
-            first, size = at, _size(raw(item))
+            first, size = at, 0
+        size += more
     if items[first:]:
         yield items[first:]
 

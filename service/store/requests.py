@@ -178,19 +178,23 @@ def freed(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
 
 
 def _answer(row: Any) -> Answer:
-    partition, offset, coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts, decided_at = row
-    at_ms = milliseconds(requested_at)
-    request = Request(Place(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)
+    *asked, state, code, sequence, attempts, decided_at = row
     return Answer(
-        request, _STATES[state], code and Code(code), sequence, attempts, decided_at and milliseconds(decided_at)
+        request_of(*asked),
+        _STATES[state],
+        code and Code(code),
+        sequence,
+        attempts,
+        decided_at and milliseconds(decided_at),
     )
 
 
 _STATES = {state.value: state for state in State}
 
 
-def request_of_row(row: Any) -> Request:
-    """The request that a row of `requests` stands for; how it came into the log is not kept."""
-    at_ms = milliseconds(row.requested_at)
-    place = Place(row.partition, row.offset)
-    return Request(place, row.coupon_id, row.user_id, row.request_id, at_ms, at_ms, accepted=True)
+def request_of(
+    partition: int, offset: int, coupon_id: int, user_id: int, request_id: str, requested_at: datetime
+) -> Request:
+    """The request that these columns of `requests` stand for; how it came into the log is not kept."""
+    at_ms = milliseconds(requested_at)
+    return Request(Place(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)

@@ -10,7 +10,7 @@ from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Place, Request
 from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
-from service.store.requests import request_of_row
+from service.store.requests import request_of
 
 
 class Held(NamedTuple):
@@ -96,7 +96,8 @@ def standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[Held]
 
 
 def _held(row: Any) -> Held:
-    return Held(raw_of_row(row), request_of_row(row), row.attempts, row.ever, row.first_error)
+    request = request_of(row.partition, row.offset, row.coupon_id, row.user_id, row.request_id, row.requested_at)
+    return Held(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
 
 
 _POSTPONE = text(

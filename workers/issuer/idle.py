@@ -90,9 +90,9 @@ class IdleClock:
         read = [at for at, (_, end) in sorted(bounds.items()) if positions.get(at, -1) >= end]
         if not read or asked_at_ms is None:
             return
+        moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
         try:
             with self._common.engine.begin() as tx:
-                moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
                 offsets.advance(tx, self._common.log, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
             _still(error)
