@@ -5,12 +5,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from service.domain.coupon import Coupon
 from service.domain.letter import Filters
 from service.domain.record import Record
 from service.domain.request_id import RequestIds
+from service.store import requests
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
@@ -114,3 +115,30 @@ def test_a_replay_in_bulk_costs_no_statement_a_letter(
     assert len(desk.replay_many(Filters(), 100, dry_run=True)) == 60
 
     assert 0 < len(statements.sent) < 25, statements.sent
+
+
+def test_a_sale_is_not_planned_by_the_quiet_before_it(
+    sell: Sell,
+    spoilt_store: Engine,
+    log: int,
+    positions: dict[int, int],
+    reader: Reader,
+    ids: RequestIds,
+) -> None:
+    """Step 4: a plan kept from when there were few rows would read every row for each request."""
+    coupon_id = sell(quantity=5_000, users=range(1, 21), faults={}).coupon.id
+    asked = [(coupon_id, user) for user in range(10_001, 11_001)]
+    with spoilt_store.begin() as tx:
+        tx.execute(text("ANALYZE requests"))
+    for _ in range(12):  # the driver prepares after five, and PostgreSQL keeps a plan after five of those
+        with spoilt_store.begin() as tx:
+            requests.known(tx, asked)
+
+    at = positions | {partition_of(coupon_id, PARTITIONS): 20}
+    Issuer(spoilt_store, log, notices=False).issue(records(reader, ids, coupon_id, range(21, 2_021), first=20), at)
+
+    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'requests'")
+    with spoilt_store.begin() as tx:
+        before = tx.execute(read).scalar_one()
+        requests.known(tx, asked)
+        assert tx.execute(read).scalar_one() == before
