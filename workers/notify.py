@@ -12,7 +12,7 @@ from workers.rooms import LEASE_SECONDS, WEBHOOK_SECONDS, rooms
 
 _QUICK_RETRIES = 3
 #: a backlog is issued first and told of afterwards: two children at full speed take more than a processor from it
-_RESTS = 3
+_RESTS = 8
 
 
 @app.task(name=Task.NOTIFY.value, bind=True, max_retries=_QUICK_RETRIES)

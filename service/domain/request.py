@@ -1,5 +1,7 @@
 """A request for a coupon and the states it passes through."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -58,3 +60,16 @@ class Request(NamedTuple):
     appended_at_ms: int
     #: it carries a request id of ours, so its window was judged at the gate
     accepted: bool
+
+
+@dataclass(slots=True)
+class Decision:
+    """What is told of a decided request, as a notice names it."""
+
+    request_id: str
+    coupon_id: int
+    user_id: int
+    state: State
+    code: Code | None
+    sequence: int | None
+    decided_at: datetime

@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import msgspec
 from standardwebhooks import Webhook
 
 from service.domain.errors import Unavailable
+from service.domain.request import Decision
 from service.notice.rest import Rest
-from service.store.requests import Answer
 
 _PART = "the webhook's receiver"
 _TYPE = "issuance.decided"
@@ -30,13 +29,13 @@ class Sender:
         self._client = httpx.AsyncClient(timeout=within_seconds, follow_redirects=False)
         self.rest = Rest()
 
-    def send(self, notice_id: str, answers: Sequence[Answer]) -> None:
+    def send(self, notice_id: str, decisions: Sequence[Decision]) -> None:
         """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx.
 
         Connecting, sending and the whole answer together take no longer than was said, however slowly it dribbles.
         """
         at = datetime.now(UTC)
-        body = msgspec.json.encode({"type": _TYPE, "timestamp": at, "data": [_event(answer) for answer in answers]})
+        body = msgspec.json.encode({"type": _TYPE, "timestamp": at, "data": decisions})
         headers = {
             "content-type": "application/json",
             "webhook-id": notice_id,
@@ -75,16 +74,3 @@ def _asked_seconds(answer: httpx.Response) -> float:
     """The Retry-After of an answer, where it is a number of seconds (RFC 9110, section 10.2.3)."""
     asked = answer.headers.get("retry-after", "")
     return float(asked) if asked.isascii() and asked.isdigit() else 0.0
-
-
-def _event(answer: Answer) -> dict[str, Any]:
-    request = answer.request
-    return {
-        "request_id": request.request_id,
-        "coupon_id": request.coupon_id,
-        "user_id": request.user_id,
-        "state": answer.state,
-        "code": answer.code,
-        "sequence": answer.sequence,
-        "decided_at": answer.decided_at_ms and datetime.fromtimestamp(answer.decided_at_ms / 1000, UTC),
-    }

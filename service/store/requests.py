@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from service.domain.decide import Known, Outcome
-from service.domain.request import FINAL, Code, Place, Request, State
+from service.domain.request import FINAL, Code, Decision, Place, Request, State
 from service.store.arrays import bigints
-from service.store.engine import milliseconds
+from service.store.engine import milliseconds, moment
 from service.store.tables import LIVE_ROWS
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
@@ -150,16 +150,21 @@ def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> Answe
     return None if row is None else _answer(row)
 
 
-def decided(tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime) -> list[Answer]:
-    """The requests of an offset range that were decided at that very moment, in offset order."""
-    rows = tx.execute(
-        text(
-            f"{_ANSWER} WHERE log_id = :log AND partition = :partition AND decided_at = :decided_at"
-            ' AND "offset" BETWEEN :first AND :last ORDER BY "offset"'
-        ),
-        {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at},
-    )
-    return [_answer(row) for row in rows]
+_DECIDED = text(
+    "SELECT request_id, coupon_id, user_id, state, code, sequence FROM requests"
+    " WHERE log_id = :log AND partition = :partition AND decided_at = :decided_at"
+    ' AND "offset" BETWEEN :first AND :last ORDER BY "offset"'
+)
+
+
+def decided(tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime) -> list[Decision]:
+    """The requests of an offset range that were decided at that very moment, in offset order; told in milliseconds."""
+    where = {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
+    told_at = moment(milliseconds(decided_at))
+    return [
+        Decision(request_id, coupon_id, user_id, _STATES[state], code and Code(code), sequence, told_at)
+        for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
+    ]
 
 
 _SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND"
@@ -167,14 +172,14 @@ _SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND
 
 def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every live request of the coupon."""
-    rows = tx.execute(text(f"{_SEATS} {LIVE_ROWS}"), {"coupon": coupon_id})
-    return [(row.user_id, row.request_id) for row in rows]
+    rows = tx.execute(text(f"{_SEATS} {LIVE_ROWS}"), {"coupon": coupon_id}).all()
+    return [(user_id, request_id) for user_id, request_id in rows]
 
 
 def freed(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every ended request of the coupon whose seat at the gate came back."""
-    rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND code <> 'sold_out'"), {"coupon": coupon_id})
-    return [(row.user_id, row.request_id) for row in rows]
+    rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND code <> 'sold_out'"), {"coupon": coupon_id}).all()
+    return [(user_id, request_id) for user_id, request_id in rows]
 
 
 def _answer(row: Any) -> Answer:

@@ -7,11 +7,11 @@ from sqlalchemy import Connection, Engine
 from service import crash
 from service.clock import jitter
 from service.crash import Point
+from service.domain.request import Decision
 from service.domain.retry import backoff_seconds
 from service.notice.webhook import Sender
 from service.store import handoffs, requests
 from service.store.handoffs import Claim, Kind
-from service.store.requests import Answer
 
 
 def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
@@ -24,13 +24,13 @@ def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
         return 0
     with engine.begin() as tx:
         claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds)
-        answers = decisions(tx, claim) if claim else []
+        found = decisions(tx, claim) if claim else []
     if claim is None:
         return 0
     crash.reach(Point.NOTICES_CLAIMED)
     try:
-        if answers:
-            sender.send(str(claim.delivery), answers)
+        if found:
+            sender.send(str(claim.delivery), found)
     except Exception:
         with engine.begin() as tx:
             handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, jitter=jitter()))
@@ -41,7 +41,7 @@ def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
     return len(claim.handoffs)
 
 
-def decisions(tx: Connection, claim: Claim) -> list[Answer]:
+def decisions(tx: Connection, claim: Claim) -> list[Decision]:
     """The decisions that a claim's hand-offs speak of, in their order."""
     found = (requests.decided(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.handoffs)
     return list(chain.from_iterable(found))

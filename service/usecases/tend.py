@@ -33,14 +33,14 @@ def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
     """
     with engine.begin() as tx:
         claim = handoffs.claim(tx, Kind.GATE, lease_seconds, _RECORDS_AT_ONCE)
-        answers = decisions(tx, claim) if claim else []
-        touched = coupons.some(tx, {answer.request.coupon_id for answer in answers})
+        decided = decisions(tx, claim) if claim else []
+        touched = coupons.some(tx, {decision.coupon_id for decision in decided})
     if claim is None:
         return 0
     crash.reach(Point.GATE_CLAIMED)
-    freed = [answer.request for answer in answers if frees_seat(answer.state, answer.code)]
+    freed = [decision for decision in decided if frees_seat(decision.state, decision.code)]
     try:
-        upkeep.release([(request.coupon_id, request.user_id, request.request_id) for request in freed], ALWAYS)
+        upkeep.release([(one.coupon_id, one.user_id, one.request_id) for one in freed], ALWAYS)
         upkeep.tell(coupon for coupon in touched.values() if coupon.issued >= coupon.quantity)
     except Unavailable:
         with engine.begin() as tx:
