@@ -13,6 +13,7 @@ from benchmarks.experiments import (
     issuers,
     notices,
     parts,
+    processes,
     profiles,
     retries,
     small_burst,
@@ -41,6 +42,7 @@ QUICK_ROUNDS = 2
 EXPERIMENTS = (
     _experiment(drain, 5),
     _experiment(accept, 5),
+    _experiment(processes, 3),
     _experiment(burst, 5),
     _experiment(small_burst, 3),
     _experiment(to_be_burst, 3),

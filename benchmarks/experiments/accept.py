@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cost, decided
-from benchmarks.experiments.acts import closed, held_back, path
+from benchmarks.experiments.acts import WARM_SECONDS, WITHOUT_END, accepted, closed, path
 from benchmarks.figures import Figures, in_milliseconds
 from benchmarks.ground import Ground, prepared
 from benchmarks.load.plan import Plan, Pressed
 from benchmarks.load.pressing import press
 
 _PARTS = ("api", "issuer-0", "postgres", "kafka", "valkey")
-_WARM_SECONDS = 0.5
 _CONNECTIONS = (64, 256)
-_WITHOUT_END = 10_000_000
 
 
 class Size(NamedTuple):
@@ -33,7 +31,7 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         api, constant = ground.api(), ground.api("constant", "benchmarks.comparators.constant")
         ground.issuer()
         for port in (constant, api):
-            closed(port, ground.coupon(_WITHOUT_END), 1)
+            closed(port, ground.coupon(WITHOUT_END), 1)
         for _ in range(rounds):
             found: dict[str, float] = {}
             for connections in _CONNECTIONS:
@@ -44,18 +42,15 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
 
 def answered(ground: Ground, api: int, constant: int, size: Size, connections: int) -> dict[str, float]:
     """Answers per second in a closed model: a constant, accepted while nobody issues, accepted while issued."""
-    coupon_id = ground.coupon(_WITHOUT_END)
     constantly = closed(constant, 1, size.closed_seconds, connections)
-    with held_back(ground, "issuer-0"):
-        accepted = closed(api, coupon_id, size.closed_seconds, connections)
-    decided.await_issued(ground, coupon_id, len(accepted.due))
-    found = _told("constant", constantly) | _told("accepted", accepted)
+    taken = accepted(ground, api, size.closed_seconds, connections)
+    found = _told("constant", constantly) | _told("accepted", taken)
     return found | while_issuing(ground, api, size, connections)
 
 
 def while_issuing(ground: Ground, api: int, size: Size, connections: int) -> dict[str, float]:
     """Accepted per second while they are issued at that rate, and what each part spends."""
-    coupon_id = ground.coupon(_WITHOUT_END)
+    coupon_id = ground.coupon(WITHOUT_END)
     with cost.measured(ground, _PARTS) as spent:
         pressed = closed(api, coupon_id, size.closed_seconds, connections)
         decided.await_issued(ground, coupon_id, len(pressed.due))
@@ -64,7 +59,7 @@ def while_issuing(ground: Ground, api: int, size: Size, connections: int) -> dic
 
 def _told(name: str, pressed: Pressed) -> dict[str, float]:
     return {
-        f"{name}_per_second": pressed.rate_after(_WARM_SECONDS),
+        f"{name}_per_second": pressed.rate_after(WARM_SECONDS),
         f"{name}_generator_share": pressed.cpu_share,
         f"{name}_generator_us": pressed.cpu_seconds / len(pressed.due) * 1e6,
     }
@@ -81,7 +76,7 @@ def _better(found: Mapping[str, float], name: str) -> float:
 
 def at_half(ground: Ground, api: int, rate: float, size: Size) -> dict[str, float]:
     """Waits at a constant rate, counted from when each request was due."""
-    coupon_id = ground.coupon(_WITHOUT_END)
+    coupon_id = ground.coupon(WITHOUT_END)
     pressed = press(Plan(api, [path(coupon_id)], 1, round(rate * size.open_seconds), rate=rate))
     decided.await_issued(ground, coupon_id, len(pressed.due))
     return {"half_per_second": rate} | waited(ground, coupon_id, pressed, "half")

@@ -17,8 +17,12 @@ from service.store import offsets
 from service.stream.topics import Topic
 
 TO_BE_TOPIC = "TO_BE"
+#: of a coupon that does not run out
+WITHOUT_END = 10_000_000
+#: the beginning of a press, which does not count
+WARM_SECONDS = 0.5
 #: more requests than any server here answers in a second: the generator prepares so many
-_MOST_PER_SECOND = 20_000
+_MOST_PER_SECOND = 40_000
 
 
 @contextmanager
@@ -105,3 +109,12 @@ def closed(port: int, coupon_id: int, seconds: float, connections: int = 256) ->
     """What a server takes when every connection sends again upon an answer."""
     most = round(seconds * _MOST_PER_SECOND)
     return press(Plan(port, [path(coupon_id)], 1, most, connections=connections, seconds=seconds))
+
+
+def accepted(ground: Ground, port: int, seconds: float, connections: int = 256) -> Pressed:
+    """What an API takes, of a coupon without end, while nobody issues; all that it took is issued afterwards."""
+    coupon_id = ground.coupon(WITHOUT_END)
+    with held_back(ground, "issuer-0"):
+        pressed = closed(port, coupon_id, seconds, connections)
+    decided.await_issued(ground, coupon_id, len(pressed.due))
+    return pressed

@@ -24,8 +24,6 @@ _FILL = (
     "  1 + mod(n * 7919, %(rows)s), lpad(%(coupon)s || '-' || n, 60, '0'), 'issued', n, 1, now(), now()"
     " FROM generate_series(1, %(rows)s) AS n"
 )
-
-
 _MOVED = text(
     "SELECT relname, n_tup_upd::float, n_tup_hot_upd::float, pg_relation_size(relid)::float / 1024"
     " FROM pg_stat_user_tables WHERE relname IN ('coupons', 'offsets')"
@@ -39,7 +37,7 @@ class Size(NamedTuple):
     requests: int
 
 
-FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), None
+FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), Size((0, 5_000_000), 60_000)
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:

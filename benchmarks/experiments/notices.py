@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import decided
-from benchmarks.experiments.acts import drain, warm
+from benchmarks.experiments.acts import WITHOUT_END, drain, warm
 from benchmarks.figures import Figures
 from benchmarks.ground import WEBHOOK, Ground, prepared
 from benchmarks.pacing import paced
@@ -18,7 +18,6 @@ from stack.parts.surroundings import ROOT
 
 _WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM handoffs WHERE kind = 'notify'"
 _SETTLED_SECONDS = 300.0
-_WITHOUT_END = 10_000_000
 
 
 class Size(NamedTuple):
@@ -75,7 +74,7 @@ def _deliver(ground: Ground, requests: int) -> dict[str, float]:
 
 def _keep_up(ground: Ground, size: Size) -> dict[str, float]:
     """Notices that wait after half of the time and at its end, while requests come at a constant rate."""
-    coupon_id, half = ground.coupon(_WITHOUT_END), size.seconds / 2
+    coupon_id, half = ground.coupon(WITHOUT_END), size.seconds / 2
     waiting = []
     with paced(ground, coupon_id, size.rate, size.seconds + half):
         for _ in range(2):

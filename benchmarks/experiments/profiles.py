@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.experiments.acts import TO_BE_TOPIC, burst, closed, drain, queue_for, start_as_is, start_to_be
+from benchmarks.experiments.acts import (
+    TO_BE_TOPIC,
+    WITHOUT_END,
+    burst,
+    closed,
+    drain,
+    queue_for,
+    start_as_is,
+    start_to_be,
+)
 from benchmarks.experiments.burst import PERIOD_SECONDS
 from benchmarks.figures import Figures
 from benchmarks.ground import WEBHOOK, Ground, prepared
@@ -18,7 +27,6 @@ from benchmarks.sampled import WRITTEN_EVERY_SECONDS
 from service.stream.topics import Topic
 
 _SHOWN = 8
-_WITHOUT_END = 10_000_000
 
 
 class Size(NamedTuple):
@@ -85,5 +93,5 @@ def scheduled(ground: Ground, port: int, requests: int) -> dict[str, float]:
 def accepted(ground: Ground, port: int, seconds: float) -> dict[str, float]:
     """Presses on our API, with the issuer behind it."""
     with looking(ground, "api") as shares:
-        closed(port, ground.coupon(_WITHOUT_END), seconds)
+        closed(port, ground.coupon(WITHOUT_END), seconds)
     return shares
