@@ -11,6 +11,7 @@ from service.domain.decide import Known, Outcome
 from service.domain.request import FINAL, Code, Decision, Place, Request, State
 from service.store.arrays import bigints
 from service.store.engine import milliseconds, moment
+from service.store.places import AT_PLACE, PLACES, places_of
 from service.store.tables import LIVE_ROWS
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
@@ -98,10 +99,9 @@ _FINALS = [state.value for state in FINAL]
 _UPDATE = text(
     "UPDATE requests SET state = new.state, code = new.code, sequence = new.sequence,"
     " attempts = attempts + :spent, decided_at = CASE WHEN new.final THEN CAST(:decided_at AS timestamptz) END"
-    " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:states AS text[]),"
+    f" FROM unnest({PLACES}, CAST(:states AS text[]),"
     "  CAST(:codes AS text[]), CAST(:sequences AS bigint[]), CAST(:finals AS bool[]))"
-    '  AS new(partition, "offset", state, code, sequence, final)'
-    ' WHERE requests.log_id = :log AND requests.partition = new.partition AND requests."offset" = new."offset"'
+    f"  AS new(l, p, o, state, code, sequence, final) WHERE {AT_PLACE}"
 )
 
 
@@ -112,11 +112,9 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
     tx.execute(
         _UPDATE,
         {
-            "log": log,
             "spent": spent,
             "decided_at": decided_at,
-            "partitions": [outcome.request.place.partition for outcome in outcomes],
-            "offsets": [outcome.request.place.offset for outcome in outcomes],
+            **places_of(log, [outcome.request.place for outcome in outcomes]),
             "states": [outcome.state.value for outcome in outcomes],
             "codes": [outcome.code and outcome.code.value for outcome in outcomes],
             "sequences": [outcome.sequence for outcome in outcomes],

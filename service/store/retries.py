@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from service.domain.fates import Failure
 from service.domain.record import Raw
 from service.domain.request import Place, Request
+from service.store.places import AT_PLACE, PLACES, places_of
 from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
 from service.store.requests import request_of
 
@@ -65,17 +66,15 @@ _HELD = (
     "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
     ' requests.attempts AS ever FROM retries JOIN requests USING (log_id, partition, "offset")'
 )
-_ASKED = "unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS asked(p, o)"
 _TAKE = text(
-    f"{_HELD} JOIN {_ASKED}"
-    ' ON partition = p AND "offset" = o WHERE log_id = :log AND retries.attempts = :attempts'
+    f"{_HELD} JOIN unnest({PLACES}) AS asked(l, p, o) ON {AT_PLACE} WHERE retries.attempts = :attempts"
     ' ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
 
 def take(tx: Connection, log: int, places: Sequence[Place], attempts: int) -> list[Held]:
     """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
-    rows = tx.execute(_TAKE, {"log": log, "attempts": attempts, **_asked(places)})
+    rows = tx.execute(_TAKE, {"attempts": attempts, **places_of(log, places)})
     return [_held(row) for row in rows]
 
 
@@ -103,10 +102,9 @@ def _held(row: Any) -> Held:
 _POSTPONE = text(
     "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => delay),"
     " first_error = coalesce(first_error, first), error_kind = kind, error_message = message"
-    " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:delays AS float[]),"
+    f" FROM unnest({PLACES}, CAST(:delays AS float[]),"
     "  CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
-    "  AS failed(p, o, delay, first, kind, message)"
-    ' WHERE log_id = :log AND partition = p AND "offset" = o'
+    f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_PLACE}"
 )
 
 
@@ -117,21 +115,20 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, fl
     tx.execute(
         _POSTPONE,
         {
-            "log": log,
             "delays": [delay_seconds for _, _, delay_seconds in failed],
             **_errors([failure for _, failure, _ in failed]),
-            **_asked([place for place, _, _ in failed]),
+            **places_of(log, [place for place, _, _ in failed]),
         },
     )
 
 
-_REMOVE = text(f'DELETE FROM retries USING {_ASKED} WHERE log_id = :log AND partition = p AND "offset" = o')
+_REMOVE = text(f"DELETE FROM retries USING unnest({PLACES}) AS decided(l, p, o) WHERE {AT_PLACE}")
 
 
 def remove(tx: Connection, log: int, places: Sequence[Place]) -> None:
     """Forgets requests that have been decided."""
     if places:
-        tx.execute(_REMOVE, {"log": log, **_asked(places)})
+        tx.execute(_REMOVE, places_of(log, places))
 
 
 def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:
@@ -158,7 +155,3 @@ def _errors(failures: Sequence[Failure]) -> dict[str, list[str]]:
         "kinds": [failure.kind for failure in failures],
         "messages": [failure.message for failure in failures],
     }
-
-
-def _asked(places: Sequence[Place]) -> dict[str, list[int]]:
-    return {"partitions": [place.partition for place in places], "offsets": [place.offset for place in places]}

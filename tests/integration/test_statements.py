@@ -5,13 +5,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from service.domain.coupon import Coupon
+from service.domain.decide import Outcome
 from service.domain.letter import Filters
 from service.domain.record import Record
+from service.domain.request import State
 from service.domain.request_id import RequestIds
-from service.store import requests
+from service.store import engine, requests, retries
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
@@ -137,8 +139,35 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
     at = positions | {partition_of(coupon_id, PARTITIONS): 20}
     Issuer(spoilt_store, log, notices=False).issue(records(reader, ids, coupon_id, range(21, 2_021), first=20), at)
 
-    read = text("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'requests'")
     with spoilt_store.begin() as tx:
-        before = tx.execute(read).scalar_one()
+        before = _rows_read(tx)
         requests.known(tx, asked)
-        assert tx.execute(read).scalar_one() == before
+        assert _rows_read(tx) == before
+
+
+_AS_ON_THE_FIRST_DAY = text(
+    "SELECT pg_clear_attribute_stats('public', relname, attname, false) FROM pg_attribute"
+    " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries') AND attnum > 0"
+)
+
+
+def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store: Engine, log: int) -> None:
+    """Step 6: the coupon is locked meanwhile, and no statistics tell of a sale's first minute."""
+    sold = sell(quantity=6_000, users=range(1, 6_001), faults=dict.fromkeys(range(100, 199), "22012 9"))
+    with spoilt_store.begin() as tx:
+        tx.execute(_AS_ON_THE_FIRST_DAY)
+        before = _rows_read(tx)
+        taken = retries.take(tx, log, sold.held, 1)
+        requests.update(tx, log, [Outcome(one.request, State.RETRYING) for one in taken], engine.now(tx), spent=1)
+        retries.remove(tx, log, sold.held)
+        assert len(taken) == 99
+        assert _rows_read(tx) - before < 500
+
+
+def _rows_read(tx: Connection) -> int:
+    """Rows of the tables that a sale fills which this session has read, whichever way."""
+    query = (
+        "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
+        " WHERE relname IN ('requests', 'retries')"
+    )
+    return int(tx.execute(text(query)).scalar_one())

@@ -1,0 +1,22 @@
+"""How a query names rows by their place in a log: three arrays, the log's number in each row.
+
+As a single value the number would look selective to a planner without fresh statistics, and it would read all rows of
+the log to find a few.
+"""
+
+from collections.abc import Sequence
+
+from service.domain.request import Place
+
+#: what places_of gives, for unnest; its first three columns are to be named l, p and o
+PLACES = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
+AT_PLACE = 'log_id = l AND partition = p AND "offset" = o'
+
+
+def places_of(log: int, places: Sequence[Place]) -> dict[str, list[int]]:
+    """The parameters of PLACES."""
+    return {
+        "logs": [log] * len(places),
+        "partitions": [place.partition for place in places],
+        "offsets": [place.offset for place in places],
+    }
