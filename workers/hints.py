@@ -9,11 +9,10 @@ from service.domain.request import Place
 from service.domain.retry import ISSUING
 from service.store.handoffs import Kind
 from service.usecases.recover import Recovered
+from service.usecases.segments import FAILURES_AT_ONCE
 from workers.names import Hint, Task
 
 _TASK = {Kind.NOTIFY: Task.NOTIFY, Kind.GATE: Task.TELL_GATE}
-#: a task that fails for each of them still ends well within its time limit
-_PLACES_AT_ONCE = 200
 #: the header that tells whose hint a message is
 _HEADER = "hint"
 
@@ -41,8 +40,8 @@ def settle(app: Celery, coupon_ids: Iterable[int], *, hint: Hint = Hint.BROKER) 
 def retry(app: Celery, log: int, places: Sequence[Place], attempts_made: int, *, hint: Hint = Hint.BROKER) -> None:
     """Requests that failed together and have had `attempts_made`: after the policy's delay; at once if swept up."""
     delay = None if hint is Hint.SWEEP else ISSUING.delay_after(attempts_made)
-    for first in range(0, len(places), _PLACES_AT_ONCE):
-        some = [list(place) for place in places[first : first + _PLACES_AT_ONCE]]
+    for first in range(0, len(places), FAILURES_AT_ONCE):
+        some = [list(place) for place in places[first : first + FAILURES_AT_ONCE]]
         _send(app, Task.RETRY, hint, (log, some, attempts_made), delay)
 
 

@@ -17,7 +17,7 @@ Failing = Mapping[str, Failure]
 #: another writer can decide first again and again only if it breaks the rule to lock the coupon
 _DECIDE_AGAIN_MOST = 3
 #: so many may fail in one transaction: the coupons are locked until the last of them is written
-FAILURES_AT_ONCE = 100
+FAILURES_AT_ONCE = 200
 #: few among thousands may take long, too
 FAILURES_SECONDS = 1.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.domain.fates import Failure, Fate, failure_of
-from service.usecases.segments import Failing, asked_first, in_segments
+from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
 
 TWICE = psycopg.errors.UniqueViolation("another writer decided first")
 
@@ -87,22 +87,24 @@ def test_where_it_can_be_asked_which_ones_are_bad_many_cost_what_one_does() -> N
 
 def test_who_failed_before_is_asked_about_before_it_is_written() -> None:
     """Step 6: ten thousand that fail again cost no writes that are taken back."""
-    writes = Writes({number: lambda: ValueError("bad") for number in range(250)})
+    items = range(2 * FAILURES_AT_ONCE + 50)
+    writes = Writes({number: lambda: ValueError("bad") for number in items})
 
-    asked_first(range(250), writes.write, writes.give_up, writes.tell)
+    asked_first(items, writes.write, writes.give_up, writes.tell)
 
     assert writes.calls == 2 * 3
-    assert [number for number, _ in writes.failed] == list(range(250))
+    assert [number for number, _ in writes.failed] == list(items)
 
 
 def test_who_fails_in_writing_though_nothing_was_told_is_found_by_halving() -> None:
     """Step 6: what was told is not everything here either, and the other hundreds are not touched by it."""
-    writes = Writes({130: lambda: ValueError("bad")})
+    items, bad = range(2 * FAILURES_AT_ONCE + 50), FAILURES_AT_ONCE + 30
+    writes = Writes({bad: lambda: ValueError("bad")})
 
-    asked_first(range(250), writes.write, writes.give_up, lambda _: {})
+    asked_first(items, writes.write, writes.give_up, lambda _: {})
 
-    assert writes.log == list(range(250))
-    assert [number for number, _ in writes.failed] == [130]
+    assert writes.log == list(items)
+    assert [number for number, _ in writes.failed] == [bad]
 
 
 def test_who_fails_only_in_company_is_found_by_halving() -> None:
