@@ -28,8 +28,8 @@ def main() -> None:
     """
     told = _told()
     out = _PUBLISHED if told.publish else _OUT
+    began = results.circumstances(quick=told.quick)  # first: the page's own files belong to the tree
     shutil.rmtree(out, ignore_errors=True)  # a page is one run's
-    began = results.circumstances(quick=told.quick)
     failed = [each.name for each in _chosen(told.only) if not _done(each, told, out)]
     circumstances = msgspec.structs.replace(began, failed=failed)
     results.write(out, "circumstances", circumstances)

@@ -47,7 +47,7 @@ EXPERIMENTS = (
     _experiment(small_burst, 3),
     _experiment(to_be_burst, 3),
     _experiment(parts, 3),
-    _experiment(growth, 3),
+    _experiment(growth, 5),
     _experiment(coupons, 3),
     _experiment(issuers, 3),
     _experiment(notices, 3),

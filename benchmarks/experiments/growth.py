@@ -39,21 +39,37 @@ class Size(NamedTuple):
     requests: int
 
 
-FULL, QUICK = Size((0, 1_000_000, 5_000_000), 120_000), Size((0, 5_000_000), 60_000)
+FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), Size((0, 5_000_000), 60_000)
+
+
+class Side(NamedTuple):
+    """A ground with an issuer, and the port of its API."""
+
+    ground: Ground
+    port: int
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """One ground: filled step by step, with so many drains at each step; round n is the n-th of every step."""
-    with prepared(directory, WEBHOOK) as ground:
-        api = ground.api()
-        ground.issuer()
-        for _ in range(_WARMING):
-            warm(ground, "issuer-0", size.requests)
-        before = {"resident_mb_before": cost.resident_mb(ground, "issuer-0")}
-        steps = [step(ground, api, size.requests, rows, rounds) for rows in size.rows]
-        after = {"resident_mb_after": cost.resident_mb(ground, "issuer-0"), **moved(ground)}
+    """One ground is filled step by step, one stays empty, and their drains alternate: both meet the same machine.
+
+    Round n is the n-th of every step; of the empty one it is that beside the last step.
+    """
+    with prepared(directory / "filled", WEBHOOK) as filled, prepared(directory / "empty", WEBHOOK) as empty:
+        sides = ready(filled, size.requests), ready(empty, size.requests)
+        before = {"resident_mb_before": cost.resident_mb(filled, "issuer-0")}
+        steps = [step(*sides, size.requests, rows, rounds) for rows in size.rows if rows]
+        after = {"resident_mb_after": cost.resident_mb(filled, "issuer-0"), **moved(filled)}
     for each in zip(*steps, strict=True):
         yield {**before, **{name: value for found in each for name, value in found.items()}, **after}
+
+
+def ready(ground: Ground, requests: int) -> Side:
+    """Both processes started, and the issuer's consumer full once."""
+    port = ground.api()
+    ground.issuer()
+    for _ in range(_WARMING):
+        warm(ground, "issuer-0", requests)
+    return Side(ground, port)
 
 
 def moved(ground: Ground) -> dict[str, float]:
@@ -64,14 +80,15 @@ def moved(ground: Ground) -> dict[str, float]:
     return {f"{table}_{name}": value for table, *values in rows for name, value in zip(names, values, strict=True)}
 
 
-def step(ground: Ground, port: int, requests: int, rows: int, rounds: int) -> list[dict[str, float]]:
-    """So many drains onto a table of so many rows."""
-    fill(ground, rows)
-    return [one(ground, port, requests, rows) for _ in range(rounds)]
+def step(filled: Side, empty: Side, requests: int, rows: int, rounds: int) -> list[dict[str, float]]:
+    """So many drains onto a table of so many rows, each followed by one onto an empty table."""
+    fill(filled.ground, rows)
+    return [one(filled, requests, rows) | one(empty, requests, 0) for _ in range(rounds)]
 
 
-def one(ground: Ground, port: int, requests: int, rows: int) -> dict[str, float]:
+def one(side: Side, requests: int, rows: int) -> dict[str, float]:
     """A drain and some look-ups; an empty table is emptied again."""
+    ground = side.ground
     coupon_id = ground.coupon(requests)
     asked = list(minted(coupon_id, shuffled(requests)))
     if not rows:
@@ -79,7 +96,7 @@ def one(ground: Ground, port: int, requests: int, rows: int) -> dict[str, float]
     drain(ground, "issuer-0", coupon_id, asked)
     return {
         f"rows_{rows}_per_second": decided.rate(ground, coupon_id),
-        f"rows_{rows}_look_up_ms": look_up_ms(port, [one.request_id for one in asked[:_LOOK_UPS]]),
+        f"rows_{rows}_look_up_ms": look_up_ms(side.port, [one.request_id for one in asked[:_LOOK_UPS]]),
     }
 
 

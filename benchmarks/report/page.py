@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 
 This page is written by `python -m benchmarks --publish`; every figure is computed from the raw files beside it. All
 parts run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count. Both sides
-of each were measured in the same round, but for growth, notices and issuers: there one side's rounds come after the
+of each were measured in the same round, but for notices and issuers: there one side's rounds come after the
 other's, and the n-th of each are compared. A figure is the median of the rounds, with the least and the most.
 
 - **Scheduler** is the system that was replaced: a SortedSet for each coupon, filled by one Lua call of a FastAPI route,
