@@ -34,7 +34,7 @@ faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 1
 broken: $(READY) ## take each guard out of a copy and see its test fail
 	$(BIN)/python -m tests.broken
 
-bench: $(READY) ## all measurements beside what is replaced, 15 minutes; BENCH='--publish' writes them into docs/
+bench: $(READY) ## all measurements beside what is replaced, 18 minutes; BENCH='--publish' writes them into docs/
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-quick: $(READY) ## the same in three minutes, without the long ones
