@@ -102,7 +102,7 @@ ALSO = (
         at_most=True,
     ),
     Target(
-        "memory of the issuer after all drains, a million messages in a full run ÷ before",
+        "memory of the issuer after all drains ÷ before",
         "growth",
         "resident_mb_after",
         "resident_mb_before",

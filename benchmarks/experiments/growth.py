@@ -1,7 +1,7 @@
 """Drains with ever more rows in the table: rate, look-ups, memory of the one issuer, bloat of the rows that move."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ class Size(NamedTuple):
     requests: int
 
 
-FULL, QUICK = Size((0, 1_000_000, 5_000_000), 100_000), Size((0, 5_000_000), 60_000)
+FULL, QUICK = Size((1_000_000, 5_000_000), 100_000), Size((5_000_000,), 60_000)
 
 
 class Side(NamedTuple):
@@ -50,14 +50,16 @@ class Side(NamedTuple):
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """One ground is filled step by step, one stays empty, and their drains alternate: both meet the same machine.
+    """One ground is filled step by step; when it is full, its drains alternate with those of an empty one.
 
-    Round n is the n-th of every step; of the empty one it is that beside the last step.
+    So both meet the same machine. Round n is the n-th of every step.
     """
+    *earlier, most = size.rows
     with prepared(directory / "filled", WEBHOOK) as filled, prepared(directory / "empty", WEBHOOK) as empty:
-        sides = ready(filled, size.requests), ready(empty, size.requests)
+        ours, beside = ready(filled, size.requests), ready(empty, size.requests)
         before = {"resident_mb_before": cost.resident_mb(filled, "issuer-0")}
-        steps = [step(*sides, size.requests, rows, rounds) for rows in size.rows if rows]
+        steps = [step({rows: ours}, size.requests, rounds) for rows in earlier]
+        steps.append(step({most: ours, 0: beside}, size.requests, rounds))
         after = {"resident_mb_after": cost.resident_mb(filled, "issuer-0"), **moved(filled)}
     for each in zip(*steps, strict=True):
         yield {**before, **{name: value for found in each for name, value in found.items()}, **after}
@@ -80,10 +82,16 @@ def moved(ground: Ground) -> dict[str, float]:
     return {f"{table}_{name}": value for table, *values in rows for name, value in zip(names, values, strict=True)}
 
 
-def step(filled: Side, empty: Side, requests: int, rows: int, rounds: int) -> list[dict[str, float]]:
-    """So many drains onto a table of so many rows, each followed by one onto an empty table."""
-    fill(filled.ground, rows)
-    return [one(filled, requests, rows) | one(empty, requests, 0) for _ in range(rounds)]
+def step(sides: Mapping[int, Side], requests: int, rounds: int) -> list[dict[str, float]]:
+    """So many rounds of a drain on each side, by the number of rows that it has."""
+    for rows, side in sides.items():
+        fill(side.ground, rows)
+    return [round_of(sides, requests) for _ in range(rounds)]
+
+
+def round_of(sides: Mapping[int, Side], requests: int) -> dict[str, float]:
+    """One drain after the other."""
+    return {name: value for rows, side in sides.items() for name, value in one(side, requests, rows).items()}
 
 
 def one(side: Side, requests: int, rows: int) -> dict[str, float]:

@@ -51,7 +51,7 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
                 **drained(ground, "issuer-0", size.issuer, Topic.ISSUE_COUPON),
                 **drained(ground, "to_be", size.comparator, TO_BE_TOPIC),
                 **scheduled(ground, as_is, size.comparator),
-                **accepted(ground, api, size.api_seconds),
+                **pressed(ground, api, size.api_seconds),
             }
 
 
@@ -90,7 +90,7 @@ def scheduled(ground: Ground, port: int, requests: int) -> dict[str, float]:
     return shares
 
 
-def accepted(ground: Ground, port: int, seconds: float) -> dict[str, float]:
+def pressed(ground: Ground, port: int, seconds: float) -> dict[str, float]:
     """Presses on our API, with the issuer behind it."""
     with looking(ground, "api") as shares:
         closed(port, ground.coupon(WITHOUT_END), seconds)

@@ -31,7 +31,8 @@ _WAITS: Sequence[Bar] = (
 _THROUGHPUT: Sequence[Bar] = (
     ("FastAPI, a constant", "accept", "constant_per_second", _LIMIT),
     ("accepted, one API process", "accept", "accepted_per_second", _OURS),
-    ("accepted, two of them", "processes", "two_per_second", _OURS),
+    ("accepted, one beside two", "processes", "one_per_second", _OURS),
+    ("accepted, two beside one", "processes", "two_per_second", _OURS),
     ("accepted while issued", "accept", "while_issuing_per_second", _OURS),
     ("gate's script, one a call", "parts", "limit_gate_per_second", _LIMIT),
     ("gate's script, 100 a call", "parts", "limit_gate_gathered_per_second", _LIMIT),
