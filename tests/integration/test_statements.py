@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
+from service.domain.fates import failure_of
 from service.domain.letter import Filters
 from service.domain.record import Record
 from service.domain.request import State
@@ -159,6 +160,7 @@ def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store:
         before = _rows_read(tx)
         taken = retries.take(tx, log, sold.held, 1)
         requests.update(tx, log, [Outcome(one.request, State.RETRYING) for one in taken], engine.now(tx), spent=1)
+        retries.postpone(tx, log, [(one.request.place, failure_of(ValueError()), 1.0) for one in taken])
         retries.remove(tx, log, sold.held)
         assert len(taken) == 99
         assert _rows_read(tx) - before < 500

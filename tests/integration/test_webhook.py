@@ -4,12 +4,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from service.domain.errors import Unavailable
+from service.domain.request import Code, Decision, State
 from service.notice.webhook import Sender
 from tests.fixtures.parts import WEBHOOK_SECRET
+from tests.receiver import Receiver
 
 _WITHIN_SECONDS = 1.0
 Serve = Callable[[Callable[[socket.socket], None]], str]
@@ -91,6 +94,35 @@ def test_a_bad_receiver_costs_no_more_than_was_said(serve: Serve, treat: Callabl
     assert time.monotonic() - began < _WITHIN_SECONDS + 1
     assert sender.rest.seconds > 0
     sender.close()
+
+
+class Hearing(Receiver):
+    """Keeps what it was sent, to the byte."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret)
+        self.bodies: list[bytes] = []
+
+    def take(self, body: bytes, headers: dict[str, str]) -> int:
+        """Takes one POST; the status of its answer."""
+        self.bodies.append(body)
+        return super().take(body, headers)
+
+
+def test_a_notice_is_told_in_the_words_of_its_contract() -> None:
+    """Step 8: names, order and form of what a receiver reads."""
+    receiver = Hearing(WEBHOOK_SECRET)
+    sender = Sender(receiver.url, WEBHOOK_SECRET, _WITHIN_SECONDS)
+    at = datetime(2026, 11, 27, 12, 0, 0, 123_000, tzinfo=UTC)
+
+    sender.send("id", [Decision("r", 7, 42, State.REFUSED, Code.SOLD_OUT, None, at)])
+
+    assert receiver.bodies[-1].endswith(
+        b'"data":[{"request_id":"r","coupon_id":7,"user_id":42,"state":"refused","code":"sold_out","sequence":null,'
+        b'"decided_at":"2026-11-27T12:00:00.123000Z"}]}'
+    )
+    sender.close()
+    receiver.close()
 
 
 def test_a_receiver_that_asks_for_time_gets_it(serve: Serve) -> None:

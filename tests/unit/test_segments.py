@@ -97,7 +97,7 @@ def test_who_failed_before_is_asked_about_before_it_is_written() -> None:
 
 
 def test_who_fails_in_writing_though_nothing_was_told_is_found_by_halving() -> None:
-    """Step 6: what was told is not everything here either, and the other hundreds are not touched by it."""
+    """Step 6: what was told is not everything here either, and those asked about apart are not touched by it."""
     items, bad = range(2 * FAILURES_AT_ONCE + 50), FAILURES_AT_ONCE + 30
     writes = Writes({bad: lambda: ValueError("bad")})
 
