@@ -64,7 +64,7 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class Decision:
-    """What is told of a decided request, as a notice names it."""
+    """What is told of a decided request; the fields are those of a notice, in its words and order."""
 
     request_id: str
     coupon_id: int

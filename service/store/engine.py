@@ -1,4 +1,4 @@
-"""Builds the engines, one per process, with the limits that let a frozen process's locks end by themselves."""
+"""Builds the engines, one per process: a frozen process's locks end by themselves, plans are for the rows there are."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,13 +20,13 @@ LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
 
 #: a plan is made for the rows there are: one kept from a quiet day, when the table was a page, reads all of it for each
-#: request once the sale has filled it. What is read lies in memory, so an index costs no more than its neighbours.
+#: request once the sale has filled it. What is read lies in memory: pages out of order cost little more.
 _PLANS = "-c plan_cache_mode=force_custom_plan -c random_page_cost=1.1"
 
 
 def build(database_url: str, name: str, connections: int = 5) -> Engine:
     """An engine that connects when first used; `name` is what PostgreSQL shows of the process."""
-    limits = (
+    options = (
         f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC {_PLANS}"
     )
@@ -36,7 +36,7 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
         max_overflow=0,
         pool_timeout=3,
         pool_pre_ping=True,
-        connect_args={"application_name": name, "options": limits, "connect_timeout": 3, **_KEEPALIVE},
+        connect_args={"application_name": name, "options": options, "connect_timeout": 3, **_KEEPALIVE},
     )
     event.listen(built, "do_executemany", _one_after_another)
     return built

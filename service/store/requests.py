@@ -134,11 +134,10 @@ class Answer(NamedTuple):
     decided_at_ms: int | None
 
 
-_ANSWER = (
+_HIS = (
     'SELECT partition, "offset", coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts,'
-    " decided_at FROM requests"
+    " decided_at FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
 )
-_HIS = f"{_ANSWER} WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
 _FIND = text(f"{_HIS} {LIVE_ROWS} UNION ALL {_HIS} NOT ({LIVE_ROWS}) LIMIT 1")
 
 
@@ -156,7 +155,7 @@ _DECIDED = text(
 
 
 def decided(tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime) -> list[Decision]:
-    """The requests of an offset range that were decided at that very moment, in offset order; told in milliseconds."""
+    """The requests of an offset range that were decided at that very moment, in offset order, as a look-up tells it."""
     where = {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
     told_at = moment(milliseconds(decided_at))
     return [

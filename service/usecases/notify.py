@@ -24,13 +24,13 @@ def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
         return 0
     with engine.begin() as tx:
         claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds)
-        found = decisions(tx, claim) if claim else []
+        decided = decisions(tx, claim) if claim else []
     if claim is None:
         return 0
     crash.reach(Point.NOTICES_CLAIMED)
     try:
-        if found:
-            sender.send(str(claim.delivery), found)
+        if decided:
+            sender.send(str(claim.delivery), decided)
     except Exception:
         with engine.begin() as tx:
             handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, jitter=jitter()))

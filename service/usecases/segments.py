@@ -16,7 +16,8 @@ Item = TypeVar("Item")
 Failing = Mapping[str, Failure]
 #: another writer can decide first again and again only if it breaks the rule to lock the coupon
 _DECIDE_AGAIN_MOST = 3
-#: so many may fail in one transaction: the coupons are locked until the last of them is written
+#: so many may fail in one transaction, and are asked about or sent to be retried together: the coupons are locked until
+#: the last of them is written, and a task that fails for each still ends well within its time limit
 FAILURES_AT_ONCE = 200
 #: few among thousands may take long, too
 FAILURES_SECONDS = 1.0
