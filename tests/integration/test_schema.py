@@ -147,6 +147,27 @@ def test_counters_follow_every_change_of_state(store: Engine, make_coupon: MakeC
     assert seen == [(0, 3), (2, 1), (2, 0)]
 
 
+def test_a_statement_that_moves_many_is_counted_row_by_row(store: Engine, make_coupon: MakeCoupon, ask: Ask) -> None:
+    """P1, P3: touched issuances count nothing, a held request counts where it goes, no two get one sequence."""
+    one, other = make_coupon(quantity=9), make_coupon(quantity=9)
+    _fill(store, one, 2)
+    with store.begin() as tx:
+        for offset in (8, 9):
+            insert_request(tx, offset, coupon_id=one.id, state=State.RETRYING)
+
+    with store.begin() as tx:
+        tx.execute(text("UPDATE requests SET attempts = 3"))
+        tx.execute(text('UPDATE requests SET coupon_id = :id WHERE "offset" = 9'), {"id": other.id})
+    assert (_counters(ask, one), _counters(ask, other)) == ((2, 1), (0, 1))
+
+    with store.begin() as tx:
+        insert_request(tx, 10, coupon_id=other.id, state=State.RETRYING)
+    with pytest.raises(IntegrityError, match="sequences that do not follow"), store.begin() as tx:
+        tx.execute(
+            text("UPDATE requests SET state = 'issued', sequence = 1, decided_at = now() WHERE state = 'retrying'")
+        )
+
+
 def test_a_request_of_an_unknown_coupon_can_only_be_refused(store: Engine) -> None:
     """P1: what has no coupon has no quantity, so nothing of it can be issued."""
     with store.begin() as tx:

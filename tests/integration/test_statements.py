@@ -1,6 +1,8 @@
 """What a poll costs the database: a number of statements that nothing it holds can raise."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -12,7 +14,7 @@ from service.domain.decide import Outcome
 from service.domain.fates import failure_of
 from service.domain.letter import Filters
 from service.domain.record import Record
-from service.domain.request import State
+from service.domain.request import Code, State
 from service.domain.request_id import RequestIds
 from service.store import engine, requests, retries
 from service.stream.codec import Reader
@@ -164,6 +166,68 @@ def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store:
         retries.remove(tx, log, sold.held)
         assert len(taken) == 99
         assert _rows_read(tx) - before < 500
+
+
+def test_promoting_reads_those_promoted_and_not_all_who_wait(sell: Sell, spoilt_store: Engine) -> None:
+    """Step 6: however many are on standby, and no statistics tell of them."""
+    coupon_id = sell(quantity=1, users=range(1, 3_001), faults={1: "22012 9"}).coupon.id
+    with spoilt_store.begin() as tx:
+        tx.execute(_AS_ON_THE_FIRST_DAY)
+        before = _rows_read(tx)
+        _, first = retries.standby(tx, coupon_id, 50)
+        assert [one.request.user_id for one in first] == list(range(2, 52))
+        assert _rows_read(tx) - before < 150
+
+
+def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_store: Engine, log: int) -> None:
+    """P1: the trigger looks each changed row up; compared with all others they would hold the coupon's lock."""
+    coupon_id = sell(quantity=1, users=range(1, 502), faults={1: "22012 9"}).coupon.id
+    with spoilt_store.begin() as tx:
+        _, waiting = retries.standby(tx, coupon_id, 500)
+        refused = [Outcome(one.request, State.REFUSED, Code.SOLD_OUT) for one in waiting]
+        at = engine.now(tx)
+        for one in refused[:12]:
+            requests.update(tx, log, [one], at, spent=0)
+        with _plans_of(tx) as plans:
+            requests.update(tx, log, refused[12:], at, spent=0)
+        assert any("delta" in plan for plan in plans)
+        assert sum(map(_compared, map(json.loads, plans))) == 0
+
+
+@contextmanager
+def _plans_of(tx: Connection) -> Iterator[list[str]]:
+    """What auto_explain tells of the statements within, those of triggers included, as JSON."""
+    plans: list[str] = []
+    driver = engine.driver(tx)
+
+    def hear(notice: psycopg.errors.Diagnostic) -> None:
+        plans.append(str(notice.message_primary).partition("plan:\n")[2])
+
+    tx.exec_driver_sql("LOAD 'auto_explain'")
+    for name, value in _TELLING.items():
+        tx.exec_driver_sql(f"SET LOCAL {name} = {value}")
+    driver.add_notice_handler(hear)
+    yield plans
+    driver.remove_notice_handler(hear)
+
+
+_TELLING = {
+    "auto_explain.log_min_duration": 0,
+    "auto_explain.log_analyze": "on",
+    "auto_explain.log_nested_statements": "on",
+    "auto_explain.log_format": "json",
+    "client_min_messages": "log",
+}
+
+
+def _compared(plan: Any) -> int:
+    """Pairs of rows that a join of the plan looked at in vain."""
+    if isinstance(plan, list):
+        return sum(map(_compared, plan))
+    if not isinstance(plan, dict):
+        return 0
+    removed: int = plan.get("Rows Removed by Join Filter", 0)
+    return removed + sum(map(_compared, plan.values()))
 
 
 def _rows_read(tx: Connection) -> int:

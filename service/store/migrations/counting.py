@@ -33,23 +33,27 @@ END $$
 
 _INSERTED = "SELECT coupon_id, {counts}, sequence FROM new_rows WHERE state IN ({states})"
 
+# The rows as they are less the rows as they were, without a join: PostgreSQL keeps a trigger's plan, and a join of few
+# rows compares each with all the others once there are many. What was issued before is in both with its sequence.
 _UPDATED = """
-    SELECT n.coupon_id, {differences}, CASE WHEN o.state <> 'issued' THEN n.sequence END AS sequence
-    FROM new_rows AS n JOIN old_rows AS o USING (log_id, partition, "offset")
-    WHERE n.state <> o.state
+    SELECT coupon_id, {differences}, CASE WHEN sum(issued) > 0 THEN sequence END AS sequence
+    FROM (
+        SELECT coupon_id, sequence, {counts} FROM new_rows
+        UNION ALL
+        SELECT coupon_id, sequence, {discounts} FROM old_rows
+    ) AS version
+    GROUP BY coupon_id, sequence
 """
 
 
 def functions(counters: Mapping[str, str]) -> list[str]:
     """The statements that make both functions; `counters` are a coupon's columns with the state that each counts."""
-    inserted = _INSERTED.format(
-        counts=", ".join(f"(state = '{state}')::int AS {column}" for column, state in counters.items()),
-        states=", ".join(f"'{state}'" for state in counters.values()),
-    )
+    counts = ", ".join(f"(state = '{state}')::int AS {column}" for column, state in counters.items())
+    inserted = _INSERTED.format(counts=counts, states=", ".join(f"'{state}'" for state in counters.values()))
     updated = _UPDATED.format(
-        differences=", ".join(
-            f"(n.state = '{state}')::int - (o.state = '{state}')::int AS {column}" for column, state in counters.items()
-        )
+        differences=", ".join(f"sum({column})::int AS {column}" for column in counters),
+        counts=counts,
+        discounts=", ".join(f"-(state = '{state}')::int" for state in counters.values()),
     )
     return [
         _function("count_inserted_requests", inserted, counters),
