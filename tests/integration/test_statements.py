@@ -11,12 +11,13 @@ from sqlalchemy import Connection, Engine, event, text
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.fates import failure_of
+from service.domain.fates import Failure, failure_of
 from service.domain.letter import Filters
 from service.domain.record import Record
-from service.domain.request import Code, State
+from service.domain.request import Code, Place, State
 from service.domain.request_id import RequestIds
-from service.store import engine, requests, retries
+from service.store import engine, requests, retries, trials
+from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
@@ -192,6 +193,38 @@ def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_s
             requests.update(tx, log, refused[12:], at, spent=0)
         assert any("delta" in plan for plan in plans)
         assert sum(map(_compared, map(json.loads, plans))) == 0
+
+
+def test_a_trial_keeps_a_plan_that_reads_no_table(
+    sell: Sell,
+    issuer: Issuer,
+    spoilt_store: Engine,
+    log: int,
+    positions: dict[int, int],
+    reader: Reader,
+    ids: RequestIds,
+) -> None:
+    """Step 6: made while the table was a page, and kept for its hundreds of statements."""
+    sold = sell(quantity=5_000, users=range(1, 3), faults={1: "22012 9"})
+    at = positions | {partition_of(sold.coupon.id, PARTITIONS): 2}
+    with spoilt_store.begin() as tx:
+        tx.execute(text("ANALYZE requests"))
+    with spoilt_store.connect() as connection:
+
+        def failing(held: list[Place], sequence: int) -> dict[str, Failure]:
+            (one,) = retries.take(connection, log, held, 1)
+            issued = Outcome(one.request, State.ISSUED, None, sequence)
+            trial = Trial(log, issued, is_new=False, fault=None)
+            return trials.failing(connection, [trial] * 12, engine.now(connection))
+
+        assert failing(sold.held, 2) == {}
+        connection.commit()
+        sale = records(reader, ids, sold.coupon.id, range(3, 2_003), faults={2_002: "22012 9"}, first=2)
+        held = issuer.issue(sale, at).held
+
+        before = _rows_read(connection)
+        assert failing(held, 2_001) == {}
+        assert _rows_read(connection) - before < 500
 
 
 @contextmanager
