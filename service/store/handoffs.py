@@ -72,12 +72,14 @@ def _pieces(whole: Range) -> Iterator[Range]:
         yield Range(whole.partition, first, min(first + OFFSETS_AT_ONCE - 1, whole.last))
 
 
+#: without a known delivery a planner makes `delivery IS NULL` of it
+_TOGETHER = "(delivery = CAST(:known AS uuid) OR CAST(:known AS uuid) IS NULL AND delivery IS NULL)"
 _CLAIM = text(
     "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = least(attempts + 1, 32767),"
     " delivery = coalesce(delivery, :delivery) WHERE id IN (SELECT id FROM ("
     "  SELECT id, last_offset - first_offset + 1 AS covered,"
     "   sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
-    "  FROM (SELECT * FROM handoffs WHERE kind = :kind AND delivery IS NOT DISTINCT FROM CAST(:known AS uuid)"
+    f"  FROM (SELECT * FROM handoffs WHERE kind = :kind AND {_TOGETHER}"
     "   AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())"
     "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before + covered <= :offsets OR before = 0) RETURNING *"
 )

@@ -64,11 +64,12 @@ def insert_standby(tx: Connection, log: int, waiting: Sequence[Raw]) -> None:
 
 _HELD = (
     "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
-    ' requests.attempts AS ever FROM retries JOIN requests USING (log_id, partition, "offset")'
+    " requests.attempts AS ever FROM retries JOIN"
 )
+_BY_PLACE = 'USING (log_id, partition, "offset")'
 _TAKE = text(
-    f"{_HELD} JOIN unnest({PLACES}) AS asked(l, p, o) ON {AT_PLACE} WHERE retries.attempts = :attempts"
-    ' ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
+    f"{_HELD} requests {_BY_PLACE} JOIN unnest({PLACES}) AS asked(l, p, o) ON {AT_PLACE}"
+    ' WHERE retries.attempts = :attempts ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
 
@@ -78,19 +79,19 @@ def take(tx: Connection, log: int, places: Sequence[Place], attempts: int) -> li
     return [_held(row) for row in rows]
 
 
-_STANDBY = "FROM requests WHERE coupon_id = :coupon AND state = 'standby' ORDER BY log_id, partition, \"offset\" LIMIT"
+_STANDBY = "FROM requests WHERE coupon_id = :coupon AND state = 'standby'"
+_IN_ORDER = 'ORDER BY log_id, partition, "offset"'
+_FIRST_LOG = text(f"SELECT log_id {_STANDBY} {_IN_ORDER} LIMIT 1")
+#: chosen before they are joined: a planner that expects few to have a record would join all who wait
+_FIRST = text(
+    f"{_HELD} (SELECT * {_STANDBY} AND log_id = :log {_IN_ORDER} LIMIT :limit) AS requests {_BY_PLACE} {_IN_ORDER}"
+)
 
 
 def standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[Held]]:
     """The first of those who wait for a seat of the locked coupon, at most `limit`, all of one log; and which log."""
-    log = tx.execute(text(f"SELECT log_id {_STANDBY} 1"), {"coupon": coupon_id}).scalar_one()
-    rows = tx.execute(
-        text(
-            f"{_HELD} WHERE log_id = :log AND coupon_id = :coupon AND state = 'standby'"
-            ' ORDER BY partition, "offset" LIMIT :limit'
-        ),
-        {"log": log, "coupon": coupon_id, "limit": limit},
-    )
+    log = tx.execute(_FIRST_LOG, {"coupon": coupon_id}).scalar_one()
+    rows = tx.execute(_FIRST, {"log": log, "coupon": coupon_id, "limit": limit})
     return log, [_held(row) for row in rows]
 
 

@@ -244,6 +244,7 @@ class HandoffRow(Table, table=True):
         CheckConstraint("kind IN ('notify', 'gate')", name="kind"),
         Index("handoffs_due", "kind", "next_attempt_at"),
         Index("handoffs_delivery", "delivery", postgresql_where=text("delivery IS NOT NULL")),
+        Index("handoffs_tried", "kind", "id", postgresql_where=text("delivery IS NOT NULL")),
     )
     id: int | None = _generated_key()
     kind: str

@@ -93,6 +93,32 @@ def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
         assert tx.execute(text("SELECT state, sequence FROM requests")).all() == [("issued", 1)]
 
 
+_FUNCTIONS = (
+    "SELECT proname, prosrc FROM pg_proc WHERE proname = ANY(ARRAY['count_updated_requests', 'failing_requests'])"
+)
+
+
+def test_a_database_of_an_earlier_revision_gets_the_functions_of_today(connection: Connection) -> None:
+    """P1: whatever they were like there."""
+    config = schema._config(connection)
+    command.upgrade(config, "head")
+    today = connection.execute(text(_FUNCTIONS)).all()
+    command.downgrade(config, "0005")
+    nothing = "LANGUAGE plpgsql AS $$ BEGIN END $$"
+    connection.execute(text(f"CREATE OR REPLACE FUNCTION count_updated_requests() RETURNS trigger {nothing}"))
+    connection.execute(
+        text(
+            "CREATE OR REPLACE FUNCTION failing_requests(tries jsonb)"
+            f" RETURNS TABLE (number int, code text, message text, detail text) {nothing}"
+        )
+    )
+
+    command.upgrade(config, "head")
+
+    assert connection.execute(text(_FUNCTIONS)).all() == today
+    assert len(today) == 2
+
+
 def test_several_may_migrate_at_once(fresh_database: Engine) -> None:
     """P7: processes that start together bring the schema up together."""
     with ThreadPoolExecutor(4) as pool:

@@ -16,7 +16,8 @@ from service.domain.letter import Filters
 from service.domain.record import Record
 from service.domain.request import Code, Place, State
 from service.domain.request_id import RequestIds
-from service.store import engine, requests, retries, trials
+from service.store import engine, handoffs, requests, retries, trials
+from service.store.handoffs import Kind, Range
 from service.store.trials import Trial
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
@@ -123,6 +124,12 @@ def test_a_replay_in_bulk_costs_no_statement_a_letter(
     assert 0 < len(statements.sent) < 25, statements.sent
 
 
+_AS_ON_THE_FIRST_DAY = text(
+    "SELECT pg_clear_attribute_stats('public', relname, attname, false) FROM pg_attribute"
+    " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries', 'handoffs') AND attnum > 0"
+)
+
+
 def test_a_sale_is_not_planned_by_the_quiet_before_it(
     sell: Sell,
     spoilt_store: Engine,
@@ -147,12 +154,6 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
         before = _rows_read(tx)
         requests.known(tx, asked)
         assert _rows_read(tx) == before
-
-
-_AS_ON_THE_FIRST_DAY = text(
-    "SELECT pg_clear_attribute_stats('public', relname, attname, false) FROM pg_attribute"
-    " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries') AND attnum > 0"
-)
 
 
 def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store: Engine, log: int) -> None:
@@ -195,6 +196,9 @@ def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_s
         assert sum(map(_compared, map(json.loads, plans))) == 0
 
 
+_FAULT = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '22012'; END $$"
+
+
 def test_a_trial_keeps_a_plan_that_reads_no_table(
     sell: Sell,
     issuer: Issuer,
@@ -215,16 +219,41 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
             (one,) = retries.take(connection, log, held, 1)
             issued = Outcome(one.request, State.ISSUED, None, sequence)
             trial = Trial(log, issued, is_new=False, fault=None)
-            return trials.failing(connection, [trial] * 12, engine.now(connection))
+            tries = [trial] * 12 + [trial._replace(fault=_FAULT)]
+            return trials.failing(connection, tries, engine.now(connection))
 
-        assert failing(sold.held, 2) == {}
+        (failure,) = failing(sold.held, 2).values()
+        assert failure.kind == "psycopg.errors.DivisionByZero"
         connection.commit()
         sale = records(reader, ids, sold.coupon.id, range(3, 2_003), faults={2_002: "22012 9"}, first=2)
         held = issuer.issue(sale, at).held
 
         before = _rows_read(connection)
-        assert failing(held, 2_001) == {}
-        assert _rows_read(connection) - before < 500
+        assert len(failing(held, 2_001)) == 1
+        assert 13 <= _rows_read(connection) - before < 500
+
+
+@pytest.mark.parametrize(("analysed", "most"), [(True, 2_000), (False, 11_000)])
+def test_claiming_reads_what_it_takes_and_not_all_that_waits(
+    spoilt_store: Engine, log: int, analysed: bool, most: int
+) -> None:
+    """Step 8: a worker that was away finds many rows; before any statistics a claim of new ones reads them once."""
+    with spoilt_store.begin() as tx:
+        handoffs.insert(tx, log, [Kind.NOTIFY], [Range(0, at, at) for at in range(10_000)], engine.now(tx))
+    with spoilt_store.begin() as tx:
+        tx.execute(text("ANALYZE handoffs") if analysed else _AS_ON_THE_FIRST_DAY)
+    with spoilt_store.begin() as tx:
+        first = handoffs.claim(tx, Kind.NOTIFY, 10, offsets=50)
+        assert first
+        handoffs.postpone(tx, first, -1)
+    with spoilt_store.begin() as tx:
+        before = _rows_read(tx)
+        again, fresh = (handoffs.claim(tx, Kind.NOTIFY, 10, offsets=50) for _ in range(2))
+        assert again
+        assert fresh
+        assert again == (first.delivery, [one._replace(attempts=2) for one in first.handoffs])
+        assert [one.range.first for one in fresh.handoffs] == list(range(50, 100))
+        assert _rows_read(tx) - before < most
 
 
 @contextmanager
@@ -234,14 +263,17 @@ def _plans_of(tx: Connection) -> Iterator[list[str]]:
     driver = engine.driver(tx)
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
-        plans.append(str(notice.message_primary).partition("plan:\n")[2])
+        _, told, plan = str(notice.message_primary).partition("plan:\n")
+        plans.extend([plan] if told else [])
 
     tx.exec_driver_sql("LOAD 'auto_explain'")
     for name, value in _TELLING.items():
         tx.exec_driver_sql(f"SET LOCAL {name} = {value}")
     driver.add_notice_handler(hear)
-    yield plans
-    driver.remove_notice_handler(hear)
+    try:
+        yield plans
+    finally:
+        driver.remove_notice_handler(hear)
 
 
 _TELLING = {
@@ -267,6 +299,6 @@ def _rows_read(tx: Connection) -> int:
     """Rows of the tables that a sale fills which this session has read, whichever way."""
     query = (
         "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
-        " WHERE relname IN ('requests', 'retries')"
+        " WHERE relname IN ('requests', 'retries', 'handoffs')"
     )
     return int(tx.execute(text(query)).scalar_one())

@@ -34,7 +34,8 @@ END $$
 _INSERTED = "SELECT coupon_id, {counts}, sequence FROM new_rows WHERE state IN ({states})"
 
 # The rows as they are less the rows as they were, without a join: PostgreSQL keeps a trigger's plan, and a join of few
-# rows compares each with all the others once there are many. What was issued before is in both with its sequence.
+# rows compares each with all the others once there are many. What was issued before is in both with its sequence,
+# as `requests_issued_stay` lets nobody touch it.
 _UPDATED = """
     SELECT coupon_id, {differences}, CASE WHEN sum(issued) > 0 THEN sequence END AS sequence
     FROM (
