@@ -123,6 +123,7 @@ def test_a_broken_link_of_the_issuer(scene: Scene, hands: Hands, links: Links, b
             receipt = scene.receipt(coupon, 1)
             time.sleep(_SILENT_SECONDS)  # the silence's length is the fault
             hands.bitten(scene.system.standing(receipt)["state"] == "queued", "nothing is decided meanwhile")
+            scene.turns_red("issuer")  # it is, still: without partitions it has not forgotten that it lost them
         scene.recovers(since=time.monotonic())
     scene.demand(scene.system.final(receipt)["state"] == "issued", "what waited is issued")
 

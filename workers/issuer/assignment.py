@@ -31,7 +31,7 @@ class Assignment:
     def subscribe(self) -> None:
         """Joins the group."""
         self._consumer.subscribe(
-            [Topic.ISSUE_COUPON], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            [Topic.ISSUE_COUPON], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def flowing(self, records: Iterable[Record]) -> list[Record]:
@@ -102,6 +102,11 @@ class Assignment:
             self._health.green(f"partition {at.partition}")
         if not self.positions and not self.waiting:
             self._health.green("kafka")  # nothing of it is asked any more
+
+    def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Nobody took them from us: the group has not heard from us in time. It is well again once it assigns some."""
+        self._on_revoke(consumer, partitions)
+        self._health.red("issuer", "its group has not heard from it within the session's time")
 
 
 def _named(partitions: Iterable[int]) -> list[TopicPartition]:
