@@ -57,6 +57,8 @@ class Loop:
         self._issuing = ThreadPoolExecutor(1, "issuing")
         self._under_way: tuple[list[Record], Future[Issued]] | None = None
         self._writing = threading.Event()
+        #: decided; to free thousands takes a while, which is there while the database works
+        self._spent: Sequence[Record] = ()
         self._renew()
         self._stopping = False
         self._at_once = common.settings.poll_records
@@ -104,20 +106,23 @@ class Loop:
             self._place()
             self._read()
             self._idle.turn(self._assignment)
-            if poll := self._intake.next(self._at_once):
-                self._begin(poll)
+            self._begin()
 
     def _read(self) -> None:
         """All that is there, read while the poll before is written, and what came until that had ended."""
         most = self._common.settings.poll_records
         if self._under_way:
             self._writing.wait(_DECIDING_SECONDS_MOST)
+        self._spent = ()
         self._intake.fill(most, _IDLE_SECONDS)
         self._settle()
         if len(self._intake) < most:
             self._intake.fill(most, 0)
 
-    def _begin(self, records: list[Record]) -> None:
+    def _begin(self) -> None:
+        records = self._intake.next(self._at_once)
+        if not records:
+            return
         positions = dict(self._assignment.positions)
         self._writing.clear()
         self._under_way = records, self._issuing.submit(self._issue, records, positions)
@@ -143,6 +148,7 @@ class Loop:
         if not self._under_way:
             return
         records, ending = self._under_way
+        self._spent = records
         self._under_way = None
         try:
             self._take_in(records, ending.result())
