@@ -46,7 +46,10 @@ def _told() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[each.name for each in EXPERIMENTS], metavar="NAME")
     parser.add_argument("--repeat", type=int, help="rounds of each experiment")
     parser.add_argument("--publish", action="store_true", help="write into docs/ and not into .stack/")
-    return parser.parse_args()
+    told = parser.parse_args()
+    if told.publish and (told.only or told.quick):
+        parser.error("a page is one whole run's: --publish goes with neither --only nor --quick")
+    return told
 
 
 def _chosen(names: Sequence[str] | None) -> Iterator[Experiment]:

@@ -69,13 +69,9 @@ class Ground:
         self, name: str, arguments: tuple[str, ...], healthy: Callable[[], bool], variables: Mapping[str, str]
     ) -> None:
         environment = {**self.stack.environment, **variables}
-        sampler = ("benchmarks.sampled", str(self.samples(name))) if self._sampled else ()
+        sampler = ("benchmarks.sampled",) if self._sampled else ()
         argv = (sys.executable, "-m", *sampler, *arguments)
         self.stack.add(Part(name, argv, environment, ROOT, healthy, stop_timeout_seconds=20.0))
-
-    def samples(self, name: str) -> Path:
-        """Where a sampled process writes what was seen of it."""
-        return self.stack.directory / f"{name}.samples"
 
     def coupon(self, quantity: int) -> int:
         """A new coupon's id."""
@@ -116,7 +112,7 @@ def await_that(condition: Callable[[], bool], what: str, within_seconds: float =
 def prepared(directory: Path, variables: Mapping[str, str] = _NOTHING, *, sampled: bool = False) -> Iterator[Ground]:
     """Empty parts; PostgreSQL also notes the moment of every commit, by which waits are measured.
 
-    `sampled`: the Python processes run under `benchmarks.sampled`.
+    `sampled`: the Python processes run under `benchmarks.sampled`, so that py-spy may look at them.
     """
     shutil.rmtree(directory, ignore_errors=True)
     given = {**OWN, "REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning", **variables}

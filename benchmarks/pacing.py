@@ -11,7 +11,7 @@ from benchmarks.records import Asked, minted, producer, shuffled
 from service.stream.topics import Topic
 
 Appended = list[tuple[int, float]]
-"""Users, and when their requests were appended, in seconds since 1970."""
+"""Users, and when their requests were due, in seconds since 1970."""
 
 _TICK_SECONDS = 0.01
 
@@ -32,12 +32,12 @@ def paced(ground: Ground, coupon_id: int, rate: float, most_seconds: float) -> I
 
 
 def _append(ground: Ground, asked: Sequence[Asked], rate: float, appended: Appended, over: threading.Event) -> None:
-    client, began = producer(ground.stack.kafka_bootstrap_servers), time.monotonic()
+    client, began = producer(ground.stack.kafka_bootstrap_servers), time.time()
     arrivals = Arrivals(rate, len(asked))
     while not over.wait(_TICK_SECONDS):
-        due = asked[len(appended) : arrivals.due_by(time.monotonic() - began)]
+        due = asked[len(appended) : arrivals.due_by(time.time() - began)]
         for one in due:
             client.produce(Topic.ISSUE_COUPON, one.value, one.key, headers=one.headers)
         client.poll(0)
-        appended += [(one.user_id, time.time()) for one in due]
+        appended += [(one.user_id, began + arrivals.due_at(n)) for n, one in enumerate(due, len(appended))]
     assert client.flush(60) == 0, "records were not acknowledged"

@@ -1,4 +1,4 @@
-"""Accepts requests: one API process beside the same server with a constant, and the wait at half of what it takes."""
+"""Accepts requests: one API process beside the same server with constants, and the wait at half of what it takes."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,25 +26,28 @@ FULL, QUICK = Size(4.0, 10.0), Size(2.0, 3.0)
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """Each round: the constant, the API alone, the API while the issuer issues, then half of that in an open model."""
+    """Each round: the constants, the API alone, the API while the issuer issues, then half of that in an open model."""
     with prepared(directory) as ground:
-        api, constant = ground.api(), ground.api("constant", "benchmarks.comparators.constant")
+        api = ground.api()
+        constants = {name: ground.api(name, f"benchmarks.comparators.{name}") for name in ("bare", "constant")}
         ground.issuer()
-        for port in (constant, api):
-            closed(port, ground.coupon(WITHOUT_END), 1)
+        for port in constants.values():
+            closed(port, 1, 1)
+        closed(api, ground.coupon(WITHOUT_END), 1)
         for _ in range(rounds):
             found: dict[str, float] = {}
             for connections in _CONNECTIONS:
-                found |= _named(answered(ground, api, constant, size, connections), connections)
-            found |= {f"{name}_per_second": _better(found, name) for name in ("constant", "accepted", "while_issuing")}
+                found |= _named(answered(ground, api, constants, size, connections), connections)
+            found |= {f"{name}_per_second": _better(found, name) for name in (*constants, "accepted", "while_issuing")}
             yield found | at_half(ground, api, found["while_issuing_per_second"] / 2, size)
 
 
-def answered(ground: Ground, api: int, constant: int, size: Size, connections: int) -> dict[str, float]:
-    """Answers per second in a closed model: a constant, accepted while nobody issues, accepted while issued."""
-    constantly = closed(constant, 1, size.closed_seconds, connections)
-    taken = accepted(ground, api, size.closed_seconds, connections)
-    found = _told("constant", constantly) | _told("accepted", taken)
+def answered(ground: Ground, api: int, constants: Mapping[str, int], size: Size, connections: int) -> dict[str, float]:
+    """Answers per second in a closed model: constants, accepted while nobody issues, accepted while issued."""
+    found: dict[str, float] = {}
+    for name, port in constants.items():
+        found |= _told(name, closed(port, 1, size.closed_seconds, connections))
+    found |= _told("accepted", accepted(ground, api, size.closed_seconds, connections))
     return found | while_issuing(ground, api, size, connections)
 
 

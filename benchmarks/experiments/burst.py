@@ -1,4 +1,4 @@
-"""A burst of 10,000 on one coupon: the replaced scheduler at its best, taking all there is every 5 s, beside ours."""
+"""A burst of 10,000 on one coupon: the replaced scheduler taking all there is every 5 s, beside ours."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,32 +10,27 @@ from benchmarks.figures import Figures, in_milliseconds
 from benchmarks.ground import Ground, prepared
 from benchmarks.load.plan import Pressed
 
-PERIOD_SECONDS = 5.0
-_ALL = 0
-
 
 class Size(NamedTuple):
-    """Requests of a burst."""
+    """Requests of a burst; how often the scheduler wakes, and what it takes of a coupon then, all for a chunk of 0."""
 
     requests: int
+    period_seconds: float
+    chunk: int
 
 
-FULL = QUICK = Size(10_000)
+FULL = QUICK = Size(10_000, 5.0, 0)
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """Each round at another moment of the scheduler's period."""
-    yield from side_by_side(directory, size.requests, _ALL, rounds)
-
-
-def side_by_side(directory: Path, requests: int, chunk: int, rounds: int) -> Iterator[Figures]:
-    """The same burst on both; the replaced system's chunk 0 is all there is."""
+    """The same burst on both, each round at another moment of the scheduler's period."""
     with prepared(directory) as ground:
-        as_is, api = start_as_is(ground, PERIOD_SECONDS, chunk), ground.api()
+        as_is, api = start_as_is(ground, size.period_seconds, size.chunk), ground.api()
         ground.issuer()
         _once(ground, api, as_is)
         for number in range(rounds):
-            yield ours(ground, api, requests) | theirs(ground, as_is, requests, (number, rounds))
+            here = ours(ground, api, size.requests)
+            yield here | theirs(ground, as_is, size, (number, rounds))
 
 
 def ours(ground: Ground, port: int, requests: int, name: str = "ours") -> dict[str, float]:
@@ -45,13 +40,13 @@ def ours(ground: Ground, port: int, requests: int, name: str = "ours") -> dict[s
     return _waits(ground, coupon_id, burst(ground, port, coupon_id, requests), name)
 
 
-def theirs(ground: Ground, port: int, requests: int, moment: tuple[int, int]) -> dict[str, float]:
+def theirs(ground: Ground, port: int, size: Size, moment: tuple[int, int]) -> dict[str, float]:
     """Waits of a burst on the replaced system, at a moment of its period."""
     ground.clear()
-    coupon_id = ground.coupon(requests)
-    queue_for(ground, coupon_id, requests)
-    until_phase(PERIOD_SECONDS, *moment)
-    return _waits(ground, coupon_id, burst(ground, port, coupon_id, requests), "as_is")
+    coupon_id = ground.coupon(size.requests)
+    queue_for(ground, coupon_id, size.requests)
+    until_phase(size.period_seconds, *moment)
+    return _waits(ground, coupon_id, burst(ground, port, coupon_id, size.requests), "as_is")
 
 
 def _waits(ground: Ground, coupon_id: int, pressed: Pressed, name: str) -> dict[str, float]:

@@ -83,7 +83,7 @@ def in_line(ground: Ground, sharing: Iterable[int]) -> dict[str, float]:
 
 
 def heat(ground: Ground, hot: int, appended: Appended) -> dict[str, float]:
-    """How many requests the hot one had in the end, and what they waited from being appended."""
+    """How many requests the hot one had in the end, and what they waited since they were due."""
     decided.await_issued(ground, hot, len(appended))
     committed = decided.committed(ground, [hot])
     waits = [committed[user_id] - at for user_id, at in appended]

@@ -32,28 +32,26 @@ FULL, QUICK = Size(60_000, 3_000, 10), None
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """A ground for each way, as the issuer's settings differ; round n is the n-th of each."""
-    without = _drains(directory, {}, size, rounds)
-    outbox = _drains(directory, WEBHOOK, size, rounds)
-    with receiver() as url:
-        delivering = _delivered(directory, WEBHOOK | {"WEBHOOK_URL": url}, size, rounds)
-    for off, rows, told in zip(without, outbox, delivering, strict=True):
-        yield {"without_per_second": off, "outbox_per_second": rows, **told}
+    """A ground for each way, as the issuer's settings differ; each round drains on one after the other."""
+    with (
+        receiver() as url,
+        _issuing(directory / "without", {}) as without,
+        _issuing(directory / "outbox", WEBHOOK) as outbox,
+        _issuing(directory / "delivering", WEBHOOK | {"WEBHOOK_URL": url}) as delivering,
+    ):
+        delivering.worker()
+        for _ in range(rounds):
+            found = {"without_per_second": _drain(without, size.requests)}
+            found |= {"outbox_per_second": _drain(outbox, size.requests)}
+            yield found | _deliver(delivering, size.requests) | _keep_up(delivering, size)
 
 
-def _drains(directory: Path, variables: dict[str, str], size: Size, rounds: int) -> list[float]:
+@contextmanager
+def _issuing(directory: Path, variables: dict[str, str]) -> Iterator[Ground]:
     with prepared(directory, variables) as ground:
         ground.issuer()
         warm(ground, "issuer-0")
-        return [_drain(ground, size.requests) for _ in range(rounds)]
-
-
-def _delivered(directory: Path, variables: dict[str, str], size: Size, rounds: int) -> list[dict[str, float]]:
-    with prepared(directory, variables) as ground:
-        ground.issuer()
-        ground.worker()
-        warm(ground, "issuer-0")
-        return [_deliver(ground, size.requests) | _keep_up(ground, size) for _ in range(rounds)]
+        yield ground
 
 
 def _drain(ground: Ground, requests: int) -> float:
@@ -73,15 +71,18 @@ def _deliver(ground: Ground, requests: int) -> dict[str, float]:
 
 
 def _keep_up(ground: Ground, size: Size) -> dict[str, float]:
-    """Notices that wait after half of the time and at its end, while requests come at a constant rate."""
+    """Notices that wait after half of the time and at its end, while requests are issued at a constant rate."""
     coupon_id, half = ground.coupon(WITHOUT_END), size.seconds / 2
     waiting = []
-    with paced(ground, coupon_id, size.rate, size.seconds + half):
+    with paced(ground, coupon_id, size.rate, size.seconds + half) as appended:
+        began = time.monotonic()
         for _ in range(2):
             time.sleep(half)
             waiting.append(ground.count(_WAITING))
+        rate = ground.issued(coupon_id) / (time.monotonic() - began)
+    decided.await_issued(ground, coupon_id, len(appended))
     decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
-    return {"paced_per_second": size.rate, "paced_waiting_at_half": waiting[0], "paced_waiting_at_end": waiting[1]}
+    return {"paced_per_second": rate, "paced_waiting_at_half": waiting[0], "paced_waiting_at_end": waiting[1]}
 
 
 @contextmanager

@@ -27,11 +27,9 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         for port in (one, two):
             accepted(ground, port, 1)
         for _ in range(rounds):
-            yield {
-                "one_per_second": _rate(ground, one, size.seconds),
-                "two_per_second": _rate(ground, two, size.seconds),
-            }
+            yield _told(ground, one, size.seconds, "one") | _told(ground, two, size.seconds, "two")
 
 
-def _rate(ground: Ground, port: int, seconds: float) -> float:
-    return accepted(ground, port, seconds).rate_after(WARM_SECONDS)
+def _told(ground: Ground, port: int, seconds: float, name: str) -> dict[str, float]:
+    pressed = accepted(ground, port, seconds)
+    return {f"{name}_per_second": pressed.rate_after(WARM_SECONDS), f"{name}_generator_share": pressed.cpu_share}

@@ -1,32 +1,29 @@
 """Where the time goes: the issuer, the API and the comparators, each sampled under the load of its experiment."""
 
-import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
+from benchmarks import decided
 from benchmarks.experiments.acts import (
     TO_BE_TOPIC,
     WITHOUT_END,
     burst,
     closed,
-    drain,
+    held_back,
     queue_for,
     start_as_is,
     start_to_be,
 )
-from benchmarks.experiments.burst import PERIOD_SECONDS
 from benchmarks.figures import Figures
-from benchmarks.ground import WEBHOOK, Ground, prepared
-from benchmarks.records import minted, shuffled
-from benchmarks.sampled import WRITTEN_EVERY_SECONDS
+from benchmarks.ground import WEBHOOK, Ground, await_that, prepared
+from benchmarks.records import append, minted, shuffled
+from benchmarks.spying import spying
 from service.stream.topics import Topic
 
-_SHOWN = 8
+#: before a part, a thread and a place: the part of the time in which it was there, and in which it ran there
+THERE, RAN = "there", "ran"
 
 
 class Size(NamedTuple):
@@ -37,13 +34,13 @@ class Size(NamedTuple):
     api_seconds: float
 
 
-FULL, QUICK = Size(200_000, 5_000, 6), None
+FULL, QUICK = Size(400_000, 5_000, 6), None
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """A round gives the shares of the places where each part's main thread was, named `part place`."""
+    """A round gives the shares of the places where each part's threads were, named `there part (thread) place`."""
     with prepared(directory, WEBHOOK, sampled=True) as ground:
-        api, as_is = ground.api(), start_as_is(ground, PERIOD_SECONDS, 0)
+        api, as_is = ground.api(), start_as_is(ground, 0.1, 0)
         ground.issuer()
         start_to_be(ground)
         for _ in range(rounds):
@@ -56,32 +53,30 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
 
 
 @contextmanager
-def looking(ground: Ground, *parts: str) -> Iterator[dict[str, float]]:
+def looking(ground: Ground, *parts: str) -> Iterator[Figures]:
     """Gives where these parts were while the block ran; it is filled when the block has ended."""
-    shares: dict[str, float] = {}
-    time.sleep(2 * WRITTEN_EVERY_SECONDS)
-    before = {part: seen(ground, part) for part in parts}
-    yield shares
-    for part in parts:
-        found = seen(ground, part) - before[part]
-        shares |= {f"{part} {place}": samples / found.total() for place, samples in found.most_common(_SHOWN)}
+    figures: dict[str, float] = {}
+    with ExitStack() as spies:
+        seen = {part: spies.enter_context(spying(ground, part)) for part in parts}
+        yield figures
+    for part, (there, ran) in seen.items():
+        figures |= {f"{THERE} {part} {place}": share for place, share in there.items()}
+        figures |= {f"{RAN} {part} {place}": share for place, share in ran.items()}
 
 
-def seen(ground: Ground, part: str) -> Counter[str]:
-    """Samples until a moment ago, by place."""
-    return Counter(msgspec.json.decode(ground.samples(part).read_bytes(), type=dict[str, int]))
-
-
-def drained(ground: Ground, part: str, requests: int, topic: str) -> dict[str, float]:
-    """A backlog of one coupon; while the part is held back it is not looked at either."""
+def drained(ground: Ground, part: str, requests: int, topic: str) -> Figures:
+    """A backlog of one coupon, from when the part may go on."""
     coupon_id = ground.coupon(requests)
     asked = list(minted(coupon_id, shuffled(requests)))
+    with held_back(ground, part):
+        append(ground.stack.kafka_bootstrap_servers, asked, topic)
     with looking(ground, part) as shares:
-        drain(ground, part, coupon_id, asked, topic)
+        await_that(lambda: ground.issued(coupon_id) >= requests, f"{requests} of coupon {coupon_id} issued")
+    decided.check(ground, coupon_id, requests)
     return shares
 
 
-def scheduled(ground: Ground, port: int, requests: int) -> dict[str, float]:
+def scheduled(ground: Ground, port: int, requests: int) -> Figures:
     """A burst on the replaced system."""
     coupon_id = ground.coupon(requests)
     queue_for(ground, coupon_id, requests)
@@ -90,7 +85,7 @@ def scheduled(ground: Ground, port: int, requests: int) -> dict[str, float]:
     return shares
 
 
-def pressed(ground: Ground, port: int, seconds: float) -> dict[str, float]:
+def pressed(ground: Ground, port: int, seconds: float) -> Figures:
     """Presses on our API, with the issuer behind it."""
     with looking(ground, "api") as shares:
         closed(port, ground.coupon(WITHOUT_END), seconds)

@@ -1,12 +1,12 @@
 """The database's limit: the very rows that the issuer has written, put back into the emptied table by the barest means.
 
 The rows are read back from the table as the wire wants them, in the issuer's own batches, before the clock runs. Each
-batch is one durable transaction with the partition's offset and one outbox row, as the issuer's is.
+batch is one durable transaction with the partition's offset and one outbox row; the issuer writes one for each 500.
 """
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -15,10 +15,11 @@ from benchmarks.ground import Ground
 
 _CONNECTION = psycopg.Connection
 _BATCHES = (
-    'SELECT log_id, partition, min("offset"), max("offset"), decided_at FROM requests'
+    'SELECT log_id, partition, min("offset"), max("offset"), max(decided_at) FROM requests'
     " GROUP BY log_id, partition, decided_at ORDER BY min(sequence)"
 )
-_OF_BATCH = sql.SQL("FROM requests WHERE log_id = {} AND partition = {} AND decided_at = {}")
+_AT_ONCE = _BATCHES.replace("partition, decided_at ORDER", "partition ORDER")
+_OF_BATCH = sql.SQL('FROM requests WHERE log_id = {} AND partition = {} AND "offset" BETWEEN {} AND {}')
 _OFFSET = "UPDATE offsets SET next_offset = next_offset WHERE log_id = %s AND partition = %s"
 _OUTBOX = (
     "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
@@ -35,17 +36,23 @@ class Batch(NamedTuple):
 
 
 def measure(ground: Ground, coupon_id: int) -> dict[str, float]:
-    """Rows per second by COPY and by INSERT of arrays, and the better of both; the table is left as it was found."""
+    """Rows per second by COPY and by INSERT of arrays, and the better of both; also by one COPY of all.
+
+    The table is left as it was found.
+    """
     with psycopg.connect(ground.stack.database_url, autocommit=True) as connection:
         columns = _columns(connection)
-        batches = _read(connection, [name for name, _ in columns])
+        names = [name for name, _ in columns]
+        batches, whole = _read(connection, _BATCHES, names), _read(connection, _AT_ONCE, names)
         insert = _insert(columns)
         rows = ground.issued(coupon_id)
-        copied = _rate(ground, connection, coupon_id, batches, _copy)
-        arrays = _rate(ground, connection, coupon_id, batches, lambda tx, batch: _execute(tx, insert, batch))
+        copied = _seconds(ground, connection, coupon_id, batches, _copy)
+        at_once = _seconds(ground, connection, coupon_id, whole, _copy)
+        arrays = _seconds(ground, connection, coupon_id, batches, lambda tx, batch: _execute(tx, insert, batch))
     assert ground.issued(coupon_id) == rows, "the limit has not written the same rows"
     return {
         "limit_copy_per_second": rows / copied,
+        "limit_copy_at_once_per_second": rows / at_once,
         "limit_arrays_per_second": rows / arrays,
         "limit_insert_per_second": rows / min(copied, arrays),
         "records_in_a_transaction": rows / len(batches),
@@ -61,14 +68,13 @@ def _columns(connection: "_CONNECTION") -> list[tuple[str, str]]:
     return connection.execute(query).fetchall()
 
 
-def _read(connection: "_CONNECTION", names: Sequence[str]) -> list[Batch]:
-    found = connection.execute(_BATCHES).fetchall()
+def _read(connection: "_CONNECTION", cut: LiteralString, names: Sequence[str]) -> list[Batch]:
+    found = connection.execute(cut).fetchall()
     return [Batch(place, *_forms(connection, names, place)) for place in found]
 
 
 def _forms(connection: "_CONNECTION", names: Sequence[str], place: tuple[object, ...]) -> tuple[bytes, Sequence[str]]:
-    log, partition, _, _, decided_at = map(sql.Literal, place)
-    rows = _OF_BATCH.format(log, partition, decided_at)
+    rows = _OF_BATCH.format(*map(sql.Literal, place[:4]))
     with connection.cursor().copy(
         sql.SQL('COPY (SELECT * {} ORDER BY "offset") TO STDOUT (FORMAT BINARY)').format(rows)
     ) as out:
@@ -85,7 +91,7 @@ def _insert(columns: Iterable[tuple[str, str]]) -> sql.Composed:
     return sql.SQL("INSERT INTO requests SELECT * FROM unnest({})").format(arrays)
 
 
-def _rate(
+def _seconds(
     ground: Ground,
     connection: "_CONNECTION",
     coupon_id: int,

@@ -25,10 +25,12 @@ _WAITS: Sequence[Bar] = (
     ("1,000: message by message", "to_be_burst", "to_be_small_wait", _THEIRS),
     ("1,000: here", "small_burst", "ours_wait", _OURS),
     ("10,000: scheduler, 5 s / all", "burst", "as_is_wait", _THEIRS),
+    ("10,000: scheduler, 0.1 s / all", "eager_burst", "as_is_wait", _THEIRS),
     ("10,000: message by message", "to_be_burst", "to_be_large_wait", _THEIRS),
     ("10,000: here", "burst", "ours_wait", _OURS),
 )
 _THROUGHPUT: Sequence[Bar] = (
+    ("bare ASGI, a constant", "accept", "bare_per_second", _LIMIT),
     ("FastAPI, a constant", "accept", "constant_per_second", _LIMIT),
     ("accepted, one API process", "accept", "accepted_per_second", _OURS),
     ("accepted, one beside two", "processes", "one_per_second", _OURS),
@@ -38,6 +40,7 @@ _THROUGHPUT: Sequence[Bar] = (
     ("gate's script, 100 a call", "parts", "limit_gate_gathered_per_second", _LIMIT),
     ("librdkafka, append", "parts", "limit_produce_per_second", _LIMIT),
     ("librdkafka, read", "parts", "limit_consume_per_second", _LIMIT),
+    ("binary COPY, all at once", "drain", "limit_copy_at_once_per_second", _LIMIT),
     ("binary COPY", "drain", "limit_copy_per_second", _LIMIT),
     ("INSERT of arrays", "drain", "limit_arrays_per_second", _LIMIT),
     ("issued, a backlog of one coupon", "drain", "ours_per_second", _OURS),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.figures import spread
-from benchmarks.report import charts
+from benchmarks.report import charts, profile
 from benchmarks.report.rows import Row, number, rows, text
 from benchmarks.results import Circumstances, Result
 from benchmarks.targets import ALSO, PROMISED
@@ -15,32 +15,23 @@ _INTRODUCTION = """\
 
 This page is written by `python -m benchmarks --publish`; every figure is computed from the raw files beside it. All
 parts run on one machine with the load generator, so absolute figures say little elsewhere: the ratios count. Both sides
-of each were measured in the same round, but for notices and issuers: there one side's rounds come after the
-other's, and the n-th of each are compared. A figure is the median of the rounds, with the least and the most.
+of each were measured in the same round, but for issuers: there one's rounds come after the other's, and the n-th of
+each are compared. A figure is the median of the rounds, with the least and the most.
 
 - **Scheduler** is the system that was replaced: a SortedSet for each coupon, filled by one Lua call of a FastAPI route,
-  emptied by a scheduler every 5 s, as it was (a chunk of 100 a coupon) and at its best (all there is in one statement).
+  emptied by a scheduler, a chunk of each queue in one statement: every 5 s a hundred, as it was; every 5 s all there
+  is; and at its best, all there is ten times a second.
 - **Message by message** is the report's consumer in Python: one message, one transaction, behind our API.
 - **Bare insert limit**: the rows that the issuer wrote in the round, its transactions as they were cut, with the offset
-  and one outbox row each, put back into the emptied tables from bytes made beforehand – by binary COPY or by an INSERT
-  of arrays, whichever is faster.
+  and one outbox row each (the issuer writes one for each 500), put back into the emptied tables from bytes made
+  beforehand – by binary COPY or by an INSERT of arrays, whichever is faster.
 - All write the same tables with the same constraints and counting triggers, every commit durable; each comparator is
   checked to issue exactly what there is, once a user, without a gap.
 - **Wait** ends at the moment that PostgreSQL notes for the commit. In an open model it begins when the request was due
-  (no coordinated omission); in a burst, when it was sent over one of a hundred connections.
-- **Accepted** is counted in a closed model, as is the constant: each of 64 or of 256 connections sends again upon an
+  (no coordinated omission); in a burst, when it was sent over one of a hundred connections. What the rest of the burst
+  waits until one of them is free is in the figures **from the first press**: by these, what a server accepts counts.
+- **Accepted** is counted in a closed model, as are the constants: each of 64 or of 256 connections sends again upon an
   answer; of each server the better number counts. Nobody issues meanwhile, unless it is said (*while issuing*).
-"""
-
-_WHERE_TIME_GOES = """\
-Samples of each process under load: the function, and the library it was in; in brackets a thread beside the main one,
-counted only where it ran. An API's main function in asyncio is the event loop: it waits for sockets, or is in the C
-code of uvloop and httptools.
-
-A backlog of one coupon is one line: poll after poll is decided by a thread (`issuing`) that then waits for the
-database, under the coupon's lock. A record costs what that thread computes and, after it, what PostgreSQL takes to look
-up, insert and commit; the bare limit is the insert and commit alone. Reading, by the main thread, goes on meanwhile,
-and waits (`_read`, `_settle`) while the other decides and the database works.
 """
 
 
@@ -56,7 +47,8 @@ def _lines(results: Mapping[str, Result], circumstances: Circumstances, folder: 
     yield from _table("What is promised", rows(PROMISED, results, circumstances.failed))
     yield from _table("Beside it", rows(ALSO, results, circumstances.failed))
     yield from _charts(results, folder)
-    yield from _profiles(results.get(_PROFILES))
+    if _PROFILES in results:
+        yield from profile.section(results[_PROFILES].rounds)
     yield from _everything(results, folder)
 
 
@@ -85,20 +77,6 @@ def _charts(results: Mapping[str, Result], folder: str) -> Iterator[str]:
         yield f"![throughput beside the limits]({folder}/{charts.THROUGHPUT})\n"
     if "growth" in results:
         yield f"![drain against rows]({folder}/{charts.SIZE})\n"
-
-
-def _profiles(result: Result | None) -> Iterator[str]:
-    """Where each part's main thread was, by share of samples."""
-    if result is None:
-        return
-    yield "## Where the time goes\n"
-    yield _WHERE_TIME_GOES
-    yield "| process | place | share |"
-    yield "|---|---|---|"
-    for name in result.rounds[0]:
-        part, _, place = name.partition(" ")
-        yield f"| {part} | `{place}` | {spread([each.get(name, 0.0) for each in result.rounds]).middle:.0%} |"
-    yield ""
 
 
 def _everything(results: Mapping[str, Result], folder: str) -> Iterator[str]:

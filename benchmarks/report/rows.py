@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.figures import Spread
+from benchmarks.figures import Spread, spread
 from benchmarks.results import Result
 from benchmarks.targets import Target
 
@@ -28,12 +28,21 @@ def rows(targets: Sequence[Target], results: Mapping[str, Result], failed: Seque
 
 
 def _row(target: Target, result: Result | None, absent: str) -> Row:
-    bound = f"{'≤' if target.at_most else '≥'} {target.bound:g}{target.unit}"
+    bound = "–" if target.bound is None else f"{'≤' if target.at_most else '≥'} {target.bound:g}{target.unit}"
     if result is None:
         return Row(target.what, bound, "–", absent)
     measured = target.measured(result.rounds)
-    missed = target.missed_by(measured)
-    return Row(target.what, bound, text(measured, target.unit), f"missed by {missed:.0%}" if missed else "reached")
+    return Row(target.what, bound, text(spread(measured), target.unit), _verdict(target, measured))
+
+
+def _verdict(target: Target, measured: Sequence[float]) -> str:
+    """Of the median; and in how many rounds it was reached, if not in all."""
+    if target.bound is None:
+        return ""
+    if missed := target.missed_by(spread(measured).middle):
+        return f"missed by {missed:.0%}"
+    rounds = sum(not target.missed_by(each) for each in measured)
+    return "reached" if rounds == len(measured) else f"reached, in {rounds} of {len(measured)} rounds"
 
 
 def text(measured: Spread, unit: str = "") -> str:

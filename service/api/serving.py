@@ -57,11 +57,11 @@ def _end_with(parent: Any) -> None:
 
 def _application(settings: Settings) -> Door:
     built = Door(app.create(bootstrap.wait_for_common(settings, "api", connections=10)))
-    _spare_the_collector()
+    spare_the_collector()
     return built
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Requests live for a second and leave no cycles: looking for some among thousands costs a tenth of their time."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)

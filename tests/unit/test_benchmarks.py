@@ -10,9 +10,12 @@ from benchmarks.load.connection import Connection
 from benchmarks.load.generator import request
 from benchmarks.load.plan import Plan, Pressed
 from benchmarks.report import charts, page
+from benchmarks.report.profile import section
 from benchmarks.report.rows import rows, text
 from benchmarks.results import Circumstances, Result
+from benchmarks.spying import STANDARD, read
 from benchmarks.targets import PROMISED, Target
+from stack.parts.surroundings import ROOT
 
 AT_LEAST = Target("drained ÷ limit", "drain", "ours_per_second", "limit_per_second", 0.6)
 AT_MOST = Target("wait p99", "accept", "wait_ms", None, 100, " ms", at_most=True)
@@ -106,10 +109,10 @@ def test_a_lost_connection_is_told() -> None:
 
 
 def test_a_bound_tells_by_how_much_it_is_missed() -> None:
-    assert AT_LEAST.missed_by(Spread(0.4, 0.45, 0.9)) == pytest.approx(0.25)
-    assert AT_LEAST.missed_by(Spread(0.1, 0.6, 0.7)) == 0
-    assert AT_MOST.missed_by(Spread(90, 150, 200)) == pytest.approx(0.5)
-    assert AT_MOST.missed_by(Spread(90, 100, 200)) == 0
+    assert AT_LEAST.missed_by(0.45) == pytest.approx(0.25)
+    assert AT_LEAST.missed_by(0.6) == 0
+    assert AT_MOST.missed_by(150) == pytest.approx(0.5)
+    assert AT_MOST.missed_by(100) == 0
 
 
 def test_a_row_says_what_was_reached_and_what_was_left_out() -> None:
@@ -121,6 +124,38 @@ def test_a_row_says_what_was_reached_and_what_was_left_out() -> None:
     assert missed == ("drained ÷ limit", "≥ 0.6×", "0.3×", "missed by 50%")
     assert left_out == ("wait p99", "≤ 100 ms", "–", "left out of this run")
     assert failed == ("wait p99", "≤ 100 ms", "–", "failed in this run")
+
+
+def test_a_row_says_which_rounds_missed_and_bounds_nothing_without_a_bound() -> None:
+    rounds = [{"ours_per_second": ours, "limit_per_second": 100.0} for ours in (50.0, 61.0, 90.0)]
+    ran = {"drain": Result("drain", "what", {}, rounds, 1.0)}
+
+    reached, unbound = rows([AT_LEAST, AT_LEAST._replace(bound=None)], ran, failed=[])
+
+    assert reached[2:] == ("0.61× (0.5 – 0.9)", "reached, in 2 of 3 rounds")
+    assert unbound[1:] == ("–", "0.61× (0.5 – 0.9)", "")
+
+
+def test_a_sample_is_counted_where_our_code_was() -> None:
+    ours, theirs = ROOT / "service" / "store" / "engine.py", "/lib/site-packages/psycopg/waiting.py"
+    raw = f"""\
+thread (7): MainThread;<module> ({ours}:1);now ({ours}:9);wait (a (b) c) ({theirs}:3) 12
+thread (7): MainThread;<module> ({ours}:1);now ({ours}:9);execute ({theirs}:5) 3
+thread (8): reader;run (/usr/lib/{STANDARD}/threading.py:3) 15
+"""
+
+    assert read(raw) == {"(MainThread) service.store.engine now → psycopg": 15, "(reader) threading": 15}
+
+
+def test_the_profile_tells_of_threads_that_ran_and_of_no_false_nothing() -> None:
+    first = {"there api (MainThread) a": 0.9, "ran api (MainThread) a": 0.1, "there api (idle) b": 1.0}
+    second = {"there api (MainThread) a": 0.5, "there api (io) c": 0.9, "ran api (io) c": 0.8}
+
+    told = list(section([first, second]))
+
+    assert "| api | MainThread | `a` | 70% | 5% |" in told
+    assert "| api | io | `c` | 45% | 40% |" in told
+    assert not any("`b`" in line for line in told)
 
 
 def test_figures_are_told_with_their_spread() -> None:
