@@ -3,8 +3,9 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from stack.parts.surroundings import ROOT
 _WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM handoffs WHERE kind = 'notify'"
 _SETTLED_SECONDS = 300.0
 
+Way = Callable[[int], dict[str, float]]
+"""Drains so many requests, with or without notices; the figures of it."""
+
 
 class Size(NamedTuple):
     """Requests of a drain; then so many decisions a second for so long."""
@@ -28,11 +32,11 @@ class Size(NamedTuple):
     seconds: float
 
 
-FULL, QUICK = Size(60_000, 3_000, 10), None
+FULL, QUICK = Size(100_000, 3_000, 10), None
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """A ground for each way, as the issuer's settings differ; each round drains on one after the other."""
+    """A ground for each way, as the issuer's settings differ; they drain in turns, each round in another order."""
     with (
         receiver() as url,
         _issuing(directory / "without", {}) as without,
@@ -40,10 +44,16 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
         _issuing(directory / "delivering", WEBHOOK | {"WEBHOOK_URL": url}) as delivering,
     ):
         delivering.worker()
-        for _ in range(rounds):
-            found = {"without_per_second": _drain(without, size.requests)}
-            found |= {"outbox_per_second": _drain(outbox, size.requests)}
-            yield found | _deliver(delivering, size.requests) | _keep_up(delivering, size)
+        ways = [partial(_drained, without, "without"), partial(_drained, outbox, "outbox"), partial(_told, delivering)]
+        _in_turns(ways, size.requests, -1)
+        drained = [_in_turns(ways, size.requests, number) for number in range(rounds)]
+        yield from (each | _keep_up(delivering, size) for each in drained)
+
+
+def _in_turns(ways: Sequence[Way], requests: int, number: int) -> dict[str, float]:
+    """One round; whoever begins would have the last one's afterglow each time."""
+    first = number % len(ways)
+    return {name: value for way in (*ways[first:], *ways[:first]) for name, value in way(requests).items()}
 
 
 @contextmanager
@@ -54,20 +64,20 @@ def _issuing(directory: Path, variables: dict[str, str]) -> Iterator[Ground]:
         yield ground
 
 
-def _drain(ground: Ground, requests: int) -> float:
+def _drained(ground: Ground, name: str, requests: int) -> dict[str, float]:
     coupon_id = ground.coupon(requests)
     asked = list(minted(coupon_id, shuffled(requests)))
     ground.clear()
     drain(ground, "issuer-0", coupon_id, asked)
-    return decided.rate(ground, coupon_id)
+    return {f"{name}_per_second": decided.rate(ground, coupon_id)}
 
 
-def _deliver(ground: Ground, requests: int) -> dict[str, float]:
+def _told(ground: Ground, requests: int) -> dict[str, float]:
     """The drain's rate, how many notices it left behind, and how fast those went afterwards."""
-    rate, left, began = _drain(ground, requests), ground.count(_WAITING), time.monotonic()
+    rate, left, began = _drained(ground, "delivering", requests), ground.count(_WAITING), time.monotonic()
     decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
     seconds = time.monotonic() - began
-    return {"delivering_per_second": rate, "notices_left": left, "notices_left_per_second": left / max(seconds, 0.05)}
+    return {**rate, "notices_left": left, "notices_left_per_second": left / max(seconds, 0.05)}
 
 
 def _keep_up(ground: Ground, size: Size) -> dict[str, float]:
