@@ -49,8 +49,10 @@ def spying(ground: Ground, part: str) -> Iterator[Seen]:
 def _spy(pid: int, out: Path, more: tuple[str, ...]) -> Iterator[None]:
     command = (*_SPY, "--nonblocking", "--pid", str(pid), "--output", str(out), *more)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as spy:
-        yield
-        spy.send_signal(SIGINT)
+        try:
+            yield
+        finally:
+            spy.send_signal(SIGINT)
         _, said = spy.communicate(timeout=_ENDED_SECONDS)
     assert out.exists(), f"py-spy could not look at {pid}: {said}"
 

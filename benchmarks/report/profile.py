@@ -10,9 +10,11 @@ from benchmarks.spying import MAIN
 _LEAST = 0.02
 _EXPLAINED = f"""\
 Where the threads of each process were under load, by py-spy from outside: the function, the library that it was in, the
-part of the time in which the thread was there, and in which it ran there; the rest it waited. Places below {_LEAST:.0%}
-are left out, and threads beside the main one that hardly ran. An API's main function in asyncio is the event loop: it
-waits for sockets, or is in the C code of uvloop and httptools.
+part of the time in which the thread was there, and in which it ran there; the rest it waited. (The two are counted by a
+sampler each, which seldom look at the same moment.) Places below {_LEAST:.0%} are left out, and threads beside the main
+one that hardly ran. An API's main function in asyncio is the event loop: it waits for sockets, or is in the C code of
+uvloop and httptools. A place that is a library alone is a thread's or a task's own beginning: `concurrent`, in the
+issuer, is the wait for the next poll.
 
 A backlog of one coupon is one line: poll after poll is decided by a thread (`issuing`) that then waits for the
 database, under the coupon's lock. A record costs what that thread computes and, after it, what PostgreSQL takes to look
