@@ -40,10 +40,14 @@ def serve() -> Iterator[Serve]:
 
 
 def _treated(treat: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    """Treats one request; what the client may still send is read, or the end would reach it before the answer."""
     with connection:
         try:
             connection.recv(65_536)
             treat(connection)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
         except OSError:
             return
 
@@ -138,7 +142,7 @@ def test_a_receiver_that_asks_for_time_gets_it(serve: Serve) -> None:
 
 def test_a_good_receiver_is_posted_to_again_at_once(serve: Serve) -> None:
     """Step 8: 2xx is all that counts."""
-    sender = Sender(serve(_answer(b"204 Thanks\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
+    sender = Sender(serve(_answer(b"204 Thanks\r\nconnection: close\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
 
     sender.send("id", [])
     sender.send("another", [])
