@@ -29,7 +29,7 @@ class Size(NamedTuple):
     messages: int
 
 
-FULL, QUICK = Size((1_000_000, 5_000_000), 100_000, 1_000_000), Size((5_000_000,), 60_000, 0)
+FULL, QUICK = Size((1_000_000, 5_000_000), 100_000, 1_000_000), Size((5_000_000,), 40_000, 0)
 
 
 class Side(NamedTuple):
