@@ -1,6 +1,8 @@
 """Rows of earlier coupons: millions of them as fast as the server inserts, and look-ups of some as a client does."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPConnection
 from random import Random
 from statistics import median
@@ -13,6 +15,7 @@ from benchmarks.ground import IDS, Ground
 LOOK_UPS = 500
 _LOG = "earlier"
 _COUPON_ROWS = 100_000
+_AT_ONCE = 2
 _FILL = (
     'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, sequence, attempts,'
     " requested_at, decided_at) SELECT %(log)s, 0, %(first)s + n, %(coupon)s,"
@@ -30,13 +33,19 @@ def fill(ground: Ground, rows: int) -> list[str]:
     """
     log = new_log(ground, _LOG)
     with psycopg.connect(ground.stack.database_url, autocommit=True) as connection:
-        while (there := _rows(connection)) < rows:
-            values = {"log": log, "first": there, "coupon": ground.coupon(_COUPON_ROWS), "rows": _COUPON_ROWS}
-            connection.execute(_FILL, values)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(partial(_insert, ground, log), range(_rows(connection), rows, _COUPON_ROWS)))
         names = _name_some(connection, log, rows)
         connection.execute("VACUUM ANALYZE requests")
         connection.execute("CHECKPOINT")
     return names
+
+
+def _insert(ground: Ground, log: int, first: int) -> None:
+    """A coupon's rows, in a transaction of their own."""
+    values = {"log": log, "first": first, "coupon": ground.coupon(_COUPON_ROWS), "rows": _COUPON_ROWS}
+    with psycopg.connect(ground.stack.database_url) as connection:
+        connection.execute(_FILL, values)
 
 
 def _name_some(connection: "psycopg.Connection", log: int, rows: int) -> list[str]:

@@ -22,7 +22,7 @@ class Size(NamedTuple):
     open_seconds: float
 
 
-FULL, QUICK = Size(4.0, 10.0), Size(1.5, 2.0)
+FULL, QUICK = Size(4.0, 10.0), Size(2.0, 2.0)
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
