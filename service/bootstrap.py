@@ -91,7 +91,7 @@ def wait_for_common(settings: Settings, name: str, connections: int = 5) -> Comm
         except Unavailable as error:
             attempts += 1
             _log.warning("waiting: %s", error)
-            sleep(backoff_seconds(attempts, first=0.5, ceiling=5, jitter=jitter()))
+            sleep(backoff_seconds(attempts, initial_seconds=0.5, max_seconds=5, jitter=jitter()))
 
 
 @asynccontextmanager

@@ -3,8 +3,8 @@
 from sqlalchemy import Connection, text
 
 from service.domain.coupon import Coupon, Override
-from service.domain.record import Raw, Record
-from service.domain.request import FINAL, Code, Place, Request, State
+from service.domain.record import RawRecord, Record
+from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, Request, RequestState
 from service.domain.request_id import RequestIds
 from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
 from service.stream.partitioner import partition_of
@@ -36,7 +36,7 @@ def request(
 ) -> Request:
     """A request at an offset; by default each offset is another user."""
     return Request(
-        Place(0, offset),
+        LogPosition(0, offset),
         coupon_id,
         offset + 1 if user_id is None else user_id,
         f"request-{offset}" if request_id is None else request_id,
@@ -54,12 +54,12 @@ def raw(
     *,
     fault: str | None = None,
     request_id: str | None = None,
-) -> Raw:
+) -> RawRecord:
     """A record as the API writes it, at the place where Kafka would put it."""
     name = request_id or ids.mint(coupon_id, user_id, AT_MS)
     headers = [(REQUEST_ID, name.encode())] + ([(FAULT, fault.encode())] if fault else [])
-    place = Place(partition_of(coupon_id, PARTITIONS), offset)
-    return Raw(place, key_of(coupon_id), encode(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset)
+    place = LogPosition(partition_of(coupon_id, PARTITIONS), offset)
+    return RawRecord(place, key_of(coupon_id), encode(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset)
 
 
 def records(
@@ -84,7 +84,7 @@ def insert_request(
     *,
     coupon_id: int,
     user_id: int | None = None,
-    state: State = State.ISSUED,
+    state: RequestState = RequestState.ISSUED,
     sequence: int | None = None,
     log: int = 1,
 ) -> None:
@@ -102,8 +102,8 @@ def insert_request(
             "uid": offset + 1 if user_id is None else user_id,
             "name": f"request-{offset}",
             "state": state.value,
-            "code": Code.SOLD_OUT.value if state in (State.REFUSED, State.DEAD) else None,
+            "code": ReasonCode.SOLD_OUT.value if state in (RequestState.REFUSED, RequestState.DEAD) else None,
             "sequence": sequence,
-            "final": state in FINAL,
+            "final": state in FINAL_STATES,
         },
     )

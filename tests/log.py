@@ -4,7 +4,7 @@ from confluent_kafka import KafkaError, Message
 
 from service.config import Settings
 from service.domain.record import Record
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream import clients, log_reader
 from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
@@ -32,25 +32,25 @@ class Log:
         self.append(coupon_id, user_id, request_id, fault)
         return request_id
 
-    def append(self, coupon_id: int, user_id: int, request_id: str | None, fault: str | None = None) -> Place:
+    def append(self, coupon_id: int, user_id: int, request_id: str | None, fault: str | None = None) -> LogPosition:
         """Appends a record; one without a request id is another producer's."""
         headers = [(REQUEST_ID, request_id.encode())] if request_id else []
         headers += [(FAULT, fault.encode())] if fault else []
         return self.append_raw(key_of(coupon_id), encode(coupon_id, user_id, AT_MS), headers)
 
-    def append_raw(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> Place:
+    def append_raw(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> LogPosition:
         """Appends any bytes."""
-        places: list[Place] = []
+        places: list[LogPosition] = []
 
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            places.append(Place(message.partition() or 0, message.offset() or 0))
+            places.append(LogPosition(message.partition() or 0, message.offset() or 0))
 
         self._producer.produce(Topic.ISSUE_COUPON, key=key, value=value, headers=list(headers), on_delivery=report)
         assert self._producer.flush(10) == 0
         return places[0]
 
-    def issue(self) -> list[Place]:
+    def issue(self) -> list[LogPosition]:
         """The issuer decides all that has been appended; the places of those that are held."""
         issued = self._issuer.issue(self.undecided(), self.positions)
         self.positions = issued.positions

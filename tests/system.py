@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from service import bootstrap
 from service.config import Settings
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.store import engine
 from service.stream import clients, log_reader
 from service.stream.codec import key_of
@@ -77,15 +77,15 @@ class System:
         self.history.append(told(user_id, coupon_id, answer))
         return answer
 
-    def produce(self, coupon_id: int, value: bytes | None, key: bytes | None = None) -> Place:
+    def produce(self, coupon_id: int, value: bytes | None, key: bytes | None = None) -> LogPosition:
         """Writes a record straight onto the topic, as another producer would."""
-        places: list[Place] = []
+        places: list[LogPosition] = []
         producer = Producer({"bootstrap.servers": self.stack.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
         producer.produce(
             Topic.ISSUE_COUPON,
             value,
             key or key_of(coupon_id),
-            on_delivery=lambda _, record: places.append(Place(record.partition() or 0, record.offset() or 0)),
+            on_delivery=lambda _, record: places.append(LogPosition(record.partition() or 0, record.offset() or 0)),
         )
         assert producer.flush(10) == 0
         return places[0]

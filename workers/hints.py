@@ -5,8 +5,8 @@ from typing import Any
 
 from celery import Celery
 
-from service.domain.request import Place
-from service.domain.retry import ISSUING
+from service.domain.request import LogPosition
+from service.domain.retry import ISSUE_RETRY_POLICY
 from service.store.handoffs import Kind
 from service.usecases.recover import Recovered
 from service.usecases.segments import FAILURES_AT_ONCE
@@ -37,9 +37,11 @@ def settle(app: Celery, coupon_ids: Iterable[int], *, hint: Hint = Hint.BROKER) 
         _send(app, Task.SETTLE, hint, (coupon_id,))
 
 
-def retry(app: Celery, log: int, places: Sequence[Place], attempts_made: int, *, hint: Hint = Hint.BROKER) -> None:
+def retry(
+    app: Celery, log: int, places: Sequence[LogPosition], attempts_made: int, *, hint: Hint = Hint.BROKER
+) -> None:
     """Requests that failed together and have had `attempts_made`: after the policy's delay; at once if swept up."""
-    delay = None if hint is Hint.SWEEP else ISSUING.delay_after(attempts_made)
+    delay = None if hint is Hint.SWEEP else ISSUE_RETRY_POLICY.delay_after(attempts_made)
     for first in range(0, len(places), FAILURES_AT_ONCE):
         some = [list(place) for place in places[first : first + FAILURES_AT_ONCE]]
         _send(app, Task.RETRY, hint, (log, some, attempts_made), delay)

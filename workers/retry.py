@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from service.domain.fates import Fate, failure_of
-from service.domain.request import Place
-from service.domain.retry import ISSUING
+from service.domain.failures import FailureClass, classify
+from service.domain.request import LogPosition
+from service.domain.retry import ISSUE_RETRY_POLICY
 from workers import hints
 from workers.celery import app
 from workers.names import Task
@@ -17,16 +17,16 @@ _SYSTEM_DELAY_SECONDS = 2
 def issue(self: Any, log: int, places: list[list[int]], attempts_made: int) -> None:
     """Places are [partition, offset]; those that fail again come back with one attempt more, as a Celery retry."""
     try:
-        done = rooms().recoverer.retry(log, [Place(*place) for place in places], attempts_made)
+        done = rooms().recoverer.retry(log, [LogPosition(*place) for place in places], attempts_made)
     except Exception as error:
-        if failure_of(error).fate is Fate.SYSTEM:
+        if classify(error).failure_class is FailureClass.SYSTEM:
             raise self.retry(exc=error, countdown=_SYSTEM_DELAY_SECONDS) from error
         raise
     mine = done.again.pop((log, attempts_made + 1), [])
     hints.recovered(app, done)
     if mine:
         again = (log, [list(place) for place in mine], attempts_made + 1)
-        raise self.retry(args=again, countdown=ISSUING.delay_after(attempts_made + 1))
+        raise self.retry(args=again, countdown=ISSUE_RETRY_POLICY.delay_after(attempts_made + 1))
 
 
 @app.task(name=Task.SETTLE.value)

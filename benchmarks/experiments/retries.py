@@ -9,12 +9,12 @@ from benchmarks.experiments.acts import held_back, warm
 from benchmarks.figures import Figures
 from benchmarks.ground import prepared
 from benchmarks.records import append, minted, shuffled
-from service.domain.retry import ISSUING
+from service.domain.retry import ISSUE_RETRY_POLICY
 
 _FAILS_ALWAYS = "22012 9"
 _MOST_SECONDS = 120.0
 _LOOK_SECONDS = 0.1
-_DELAYS = sum(ISSUING.delay_after(made) or 0.0 for made in range(1, ISSUING.attempts))
+_DELAYS = sum(ISSUE_RETRY_POLICY.delay_after(made) or 0.0 for made in range(1, ISSUE_RETRY_POLICY.attempts))
 
 
 class Size(NamedTuple):

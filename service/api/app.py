@@ -15,7 +15,7 @@ from service.api.bodies import dead_letters as letter_bodies
 from service.api.bodies import form
 from service.api.bodies import issuances as issuance_bodies
 from service.api.bodies import verification as verification_bodies
-from service.domain.coupon import ID_MOST
+from service.domain.coupon import MAX_ID
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ _BODIES: dict[tuple[str, str], tuple[type[msgspec.Struct] | None, type[msgspec.S
     ("/coupons", "post"): (coupon_bodies.NewCoupon, coupon_bodies.CouponView),
     ("/coupons", "get"): (None, coupon_bodies.CouponPage),
     ("/coupons/{coupon_id}", "get"): (None, coupon_bodies.CouponView),
-    ("/coupons/{coupon_id}", "patch"): (coupon_bodies.CouponChange, coupon_bodies.CouponView),
+    ("/coupons/{coupon_id}", "patch"): (coupon_bodies.CouponPatch, coupon_bodies.CouponView),
     ("/coupons/{coupon_id}/verification", "get"): (None, verification_bodies.VerificationView),
     ("/coupons/{coupon_id}/issuances", "post"): (issuance_bodies.NewIssuance, issuance_bodies.ReceiptView),
     ("/issuances/{request_id}", "get"): (None, issuance_bodies.IssuanceView),
@@ -87,7 +87,7 @@ def _describe(app: FastAPI) -> None:
         operation = document["paths"][path][method]
         for parameter in operation.get("parameters", []):
             if parameter["name"] in ("coupon_id", "letter_id") and parameter["in"] == "path":
-                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": ID_MOST}
+                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
         if taken:
             operation["requestBody"] = {"required": True, "content": _json(taken)}
         success = next(status for status in operation["responses"] if status.startswith("2"))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.bodies.coupons import CouponChange, CouponPage, NewCoupon, changes_of, coupon_view
+from service.api.bodies.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.bodies.form import encode
 from service.api.bodies.verification import verification_view
 from service.api.problems import openapi_problems
@@ -15,7 +15,7 @@ from service.clock import now_ms
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code
+from service.domain.request import ReasonCode
 from service.store import coupons
 from service.store.engine import answering, milliseconds
 
@@ -49,7 +49,7 @@ def read(coupon_id: str, api: Parts) -> Response:
     with answering(api.engine) as tx:
         coupon = coupons.get(tx, parse_id(coupon_id))
     if coupon is None:
-        raise Refused(Code.UNKNOWN_COUPON)
+        raise Refused(ReasonCode.UNKNOWN_COUPON)
     return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
 
 
@@ -60,7 +60,7 @@ async def change(coupon_id: str, request: Request, api: Parts) -> Response:
     `paused` lets nobody new into the line; `closed` refuses also those in line who are not decided yet; `open` ends
     either. Seats of a raised quantity go to those on standby first.
     """
-    body = await read_body(request, CouponChange)
+    body = await read_body(request, CouponPatch)
     coupon = await run_in_threadpool(api.changer.change, parse_id(coupon_id), changes_of(body))
     return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
 
@@ -74,7 +74,7 @@ def verification(coupon_id: str, api: Parts) -> Response:
     number = parse_id(coupon_id)
     with answering(api.engine) as tx:
         if coupons.get(tx, number) is None:
-            raise Refused(Code.UNKNOWN_COUPON)
+            raise Refused(ReasonCode.UNKNOWN_COUPON)
     return Response(encode(verification_view(api.verifier.verify(coupon_id=number))), media_type="application/json")
 
 

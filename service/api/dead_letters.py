@@ -8,9 +8,9 @@ from service.api.bodies.form import encode
 from service.api.problems import openapi_problems
 from service.api.reading import Parts, parse_choice, parse_id, parse_limit, read_body
 from service.bootstrap import Api
-from service.domain.errors import Missing
-from service.domain.letter import Action, Filters, Letter, LetterState
-from service.domain.request import Code
+from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
+from service.domain.errors import NotFound
+from service.domain.request import ReasonCode
 from service.store import letters
 from service.store.engine import answering
 
@@ -27,10 +27,10 @@ def page(
     limit: str = "50",
 ) -> Response:
     """A page of dead letters, the newest first, at most 500; `cursor` is the `next` of the page before."""
-    filters = Filters(
+    filters = DeadLetterFilter(
         None if coupon_id is None else parse_id(coupon_id),
-        None if code is None else parse_choice("code", code, Code),
-        None if state is None else parse_choice("state", state, LetterState),
+        None if code is None else parse_choice("code", code, ReasonCode),
+        None if state is None else parse_choice("state", state, DeadLetterState),
     )
     size = parse_limit(limit)
     with answering(api.engine) as tx:
@@ -51,7 +51,7 @@ def read(letter_id: str, api: Parts) -> Response:
 async def replay_many(request: Request, api: Parts) -> Response:
     """Brings back the new dead letters that are meant, in the order of their places; `dry_run` only tells."""
     body = await read_body(request, Replay)
-    filters = Filters(body.coupon_id, None if body.code is None else Code(body.code))
+    filters = DeadLetterFilter(body.coupon_id, None if body.code is None else ReasonCode(body.code))
     done = await run_in_threadpool(api.desk.replay_many, filters, body.limit, dry_run=body.dry_run)
     return Response(
         encode(ReplayView(body.dry_run, [replayed_view(one) for one in done])), media_type="application/json"
@@ -73,10 +73,10 @@ def discard(letter_id: str, api: Parts) -> Response:
     return Response(encode(dead_letter_view(letter, actions)), media_type="application/json")
 
 
-def _find(api: Api, letter_id: int) -> tuple[Letter, list[Action]]:
+def _find(api: Api, letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
     with answering(api.engine) as tx:
         letter = letters.get(tx, letter_id)
         actions = letters.actions(tx, letter_id)
     if letter is None:
-        raise Missing("unknown_dead_letter", "There is no such dead letter.")
+        raise NotFound("unknown_dead_letter", "There is no such dead letter.")
     return letter, actions

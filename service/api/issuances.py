@@ -9,7 +9,7 @@ from service.api.problems import openapi_problems, problem
 from service.api.reading import JSON, Parts, parse_id, read_body
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
-from service.domain.request import State, records_ahead
+from service.domain.request import RequestState, records_ahead
 from service.stream.partitioner import partition_of
 from service.usecases.lookup import Standing
 
@@ -40,7 +40,7 @@ async def read(request_id: str, api: Parts) -> Response:
     standing = await run_in_threadpool(api.lookup.find, request_id)
     if standing is None:
         return problem(404, "unknown_request", "No request with this id was ever accepted.")
-    position = await _position(api, standing) if standing.state is State.QUEUED else None
+    position = await _position(api, standing) if standing.state is RequestState.QUEUED else None
     return Response(encode(issuance_view(standing, position)), media_type="application/json")
 
 

@@ -13,18 +13,21 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from service.clock import now_ms
-from service.domain.errors import Conflict, Missing, Unavailable
+from service.domain.errors import Conflict, NotFound, Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code
+from service.domain.request import ReasonCode
 
 _log = logging.getLogger(__name__)
 _REFUSED = {
-    Code.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no such coupon."),
-    Code.DUPLICATE: (HTTPStatus.CONFLICT, "This user has asked for this coupon before; Location is that request."),
-    Code.SOLD_OUT: (HTTPStatus.CONFLICT, "At this instant no coupon is left."),
-    Code.NOT_OPEN: (HTTPStatus.CONFLICT, "The coupon is not open yet; Retry-After tells when it is."),
-    Code.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed."),
-    Code.PAUSED: (HTTPStatus.CONFLICT, "The coupon is paused by its operator; try again later."),
+    ReasonCode.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no such coupon."),
+    ReasonCode.DUPLICATE: (
+        HTTPStatus.CONFLICT,
+        "This user has asked for this coupon before; Location is that request.",
+    ),
+    ReasonCode.SOLD_OUT: (HTTPStatus.CONFLICT, "At this instant no coupon is left."),
+    ReasonCode.NOT_OPEN: (HTTPStatus.CONFLICT, "The coupon is not open yet; Retry-After tells when it is."),
+    ReasonCode.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed."),
+    ReasonCode.PAUSED: (HTTPStatus.CONFLICT, "The coupon is paused by its operator; try again later."),
 }
 _UNAVAILABLE_SECONDS = 1
 
@@ -74,7 +77,7 @@ def _conflict(error: Conflict) -> Response:
 
 
 @answer.register
-def _missing(error: Missing) -> Response:
+def _missing(error: NotFound) -> Response:
     return problem(HTTPStatus.NOT_FOUND, error.code, str(error))
 
 
@@ -105,7 +108,7 @@ def install(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return answer(error)
 
-    for kind in (Refused, Conflict, Missing, Unavailable, Invalid, HTTPException, Exception):
+    for kind in (Refused, Conflict, NotFound, Unavailable, Invalid, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
 
 

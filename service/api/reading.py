@@ -12,7 +12,7 @@ from service.api.bodies.form import Body, decode
 from service.api.patience import Patience
 from service.api.problems import Invalid
 from service.bootstrap import Api
-from service.domain.coupon import ID_MOST
+from service.domain.coupon import MAX_ID
 
 JSON = "application/json"
 BODY_BYTES_MOST = 16_384
@@ -24,7 +24,7 @@ _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 def parse_id(text: str) -> int:
     """An id in its one decimal spelling; raises Invalid."""
-    if not _ID.fullmatch(text) or int(text) > ID_MOST:
+    if not _ID.fullmatch(text) or int(text) > MAX_ID:
         raise Invalid("the id must be a decimal number from 1 to 2⁶³−1, without sign or leading zero")
     return int(text)
 

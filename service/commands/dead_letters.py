@@ -6,16 +6,16 @@ import typer
 
 from service import bootstrap
 from service.commands.room import CouponId, opened, printed
-from service.domain.errors import Missing
-from service.domain.letter import Filters, Letter, LetterState
-from service.domain.request import Code
+from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
+from service.domain.errors import NotFound
+from service.domain.request import ReasonCode
 from service.store import letters
 from service.store.engine import answering
 from service.usecases.replay import Replayed
 
 app = typer.Typer(help="What died: find it, bring it back, put it away.", no_args_is_help=True)
 _DOOR = "cli"
-_Code = Annotated[Code | None, typer.Option(help="dead for this reason only: poison or exhausted")]
+_Code = Annotated[ReasonCode | None, typer.Option(help="dead for this reason only: poison or exhausted")]
 _Id = Annotated[int, typer.Argument(help="the dead letter's id")]
 _AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -24,7 +24,7 @@ _AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 def page(
     coupon: CouponId = None,
     code: _Code = None,
-    state: Annotated[LetterState | None, typer.Option(help="new, replayed or discarded only")] = None,
+    state: Annotated[DeadLetterState | None, typer.Option(help="new, replayed or discarded only")] = None,
     before: Annotated[int | None, typer.Option(help="go on below this id")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
     *,
@@ -32,7 +32,7 @@ def page(
 ) -> None:
     """List dead letters, the newest first."""
     with opened("dead-letters") as common, answering(common.engine) as tx:
-        found = letters.page(tx, Filters(coupon, code, state), before, limit)
+        found = letters.page(tx, DeadLetterFilter(coupon, code, state), before, limit)
     printed(found, map(_line, found), as_json=as_json)
 
 
@@ -43,7 +43,7 @@ def show(letter_id: _Id, *, as_json: _AsJson = False) -> None:
         with answering(common.engine) as tx:
             letter, actions = letters.get(tx, letter_id), letters.actions(tx, letter_id)
         if letter is None:
-            raise Missing("unknown_dead_letter", f"there is no dead letter {letter_id}")
+            raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
     done = [f"{one.action} by {one.via}: {one.state or ''} {one.code or ''}".rstrip(": ") for one in actions]
     record = [f"first error: {letter.first_error}", f"key: {letter.raw.key!r}", f"value: {letter.raw.value!r}"]
     printed({"letter": letter, "actions": actions}, [_line(letter), *record, *done], as_json=as_json)
@@ -67,7 +67,7 @@ def replay(
         if letter_id is not None:
             done = [desk.replay(letter_id)]
         else:
-            done = desk.replay_many(Filters(coupon, code), limit, dry_run=dry_run)
+            done = desk.replay_many(DeadLetterFilter(coupon, code), limit, dry_run=dry_run)
     printed({"dry_run": dry_run, "replayed": done}, map(_outcome, done), as_json=as_json)
 
 
@@ -79,8 +79,12 @@ def discard(letter_id: _Id) -> None:
     printed(None, [f"{letter_id} discarded"], as_json=False)
 
 
-def _line(letter: Letter) -> str:
-    place = f"{letter.raw.place.partition}/{letter.raw.place.offset}" if letter.log is not None else "foreign"
+def _line(letter: DeadLetter) -> str:
+    place = (
+        f"{letter.raw.log_position.partition}/{letter.raw.log_position.offset}"
+        if letter.log_id is not None
+        else "foreign"
+    )
     whose = f"coupon {letter.coupon_id} user {letter.user_id}" if letter.request_id else "unreadable"
     error = letter.last_error.partition("\n")[0]
     return f"{letter.id}\t{letter.state}\t{letter.code}\t{place}\t{whose}\t{error[:80]}"

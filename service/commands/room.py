@@ -10,12 +10,12 @@ import typer
 
 from service import bootstrap, start
 from service.bootstrap import Common
-from service.domain.coupon import ID_MOST
-from service.domain.errors import CouponsError, Missing
+from service.domain.coupon import MAX_ID
+from service.domain.errors import CouponsError, NotFound
 from service.store import coupons
 from service.store.engine import answering
 
-CouponId = Annotated[int | None, typer.Option("--coupon", min=1, max=ID_MOST, help="of this coupon only")]
+CouponId = Annotated[int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="of this coupon only")]
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def known(common: Common, coupon_id: int) -> int:
     """The id of a coupon that is there; raises Missing."""
     with answering(common.engine) as tx:
         if coupons.get(tx, coupon_id) is None:
-            raise Missing("unknown_coupon", f"there is no coupon {coupon_id}")
+            raise NotFound("unknown_coupon", f"there is no coupon {coupon_id}")
     return coupon_id
 
 

@@ -4,19 +4,19 @@ from typing import Any, NamedTuple
 
 from service.domain.coupon import Coupon
 from service.domain.errors import Conflict
-from service.domain.request import Place
+from service.domain.request import LogPosition
 
 
-class Change(NamedTuple):
+class CouponChange(NamedTuple):
     """A coupon's new values, as recorded beside the first record that is decided by them."""
 
     coupon: Coupon
-    log: int
+    log_id: int
     #: every record of the coupon's partition from here on is decided by the new values
-    since: Place
+    effective_from: LogPosition
 
 
-def changed(coupon: Coupon, values: dict[str, Any]) -> Coupon:
+def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
     """The locked coupon with new values, one version on unless nothing differs.
 
     Raises Conflict where they do not fit what is there.

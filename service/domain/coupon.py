@@ -3,8 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-ID_MOST = 2**63 - 1
-QUANTITY_MOST = 2**31 - 1
+MAX_ID = 2**63 - 1
+MAX_QUANTITY = 2**31 - 1
 
 
 class CouponState(StrEnum):

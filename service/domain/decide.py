@@ -6,21 +6,21 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.domain.coupon import Coupon, CouponState, Override
-from service.domain.request import Code, Request, State
+from service.domain.request import ReasonCode, Request, RequestState
 
 
 class Outcome(NamedTuple):
     """What was decided for a request."""
 
     request: Request
-    state: State
-    code: Code | None = None
+    state: RequestState
+    code: ReasonCode | None = None
     #: rank among the issued of its coupon, from 1 without a gap
     sequence: int | None = None
 
 
 @dataclass(slots=True)
-class Known:
+class PriorRequests:
     """What the database knows of one user and coupon."""
 
     #: request ids that have a row already: their records are redeliveries
@@ -30,7 +30,7 @@ class Known:
 
 
 @dataclass(slots=True)
-class Tally:
+class CouponCounters:
     """A coupon's counters while a batch is decided."""
 
     coupon: Coupon
@@ -40,28 +40,28 @@ class Tally:
     free: int
 
     @classmethod
-    def of(cls, coupon: Coupon) -> "Tally":
+    def of(cls, coupon: Coupon) -> "CouponCounters":
         return cls(coupon, coupon.issued, coupon.held, coupon.standby, coupon.remaining)
 
     def issue(self, request: Request) -> Outcome:
         self.issued += 1
         self.free -= 1
-        return Outcome(request, State.ISSUED, None, self.issued)
+        return Outcome(request, RequestState.ISSUED, None, self.issued)
 
     def hold(self, request: Request) -> Outcome:
         self.held += 1
         self.free -= 1
-        return Outcome(request, State.RETRYING)
+        return Outcome(request, RequestState.RETRYING)
 
     def wait(self, request: Request) -> Outcome:
         self.standby += 1
-        return Outcome(request, State.STANDBY)
+        return Outcome(request, RequestState.STANDBY)
 
 
 def decide(
     requests: Iterable[Request],
     coupons: Mapping[int, Coupon],
-    known: dict[tuple[int, int], Known],
+    prior: dict[tuple[int, int], PriorRequests],
     failing: Container[str] = frozenset(),
 ) -> list[Outcome]:
     """Decides requests in the order given, which must be offset order within a partition.
@@ -70,57 +70,57 @@ def decide(
     A redelivery, whose request id is known, has no outcome. A request whose id is in `failing` cannot be issued
     by a failure of its own: where it is due a seat, it holds it.
     """
-    tallies = {coupon_id: Tally.of(coupon) for coupon_id, coupon in coupons.items()}
+    tallies = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
     outcomes = []
     for request in requests:
         pair = request.coupon_id, request.user_id
-        mine = known.get(pair)
+        mine = prior.get(pair)
         if mine is None:
-            mine = known[pair] = Known()
+            mine = prior[pair] = PriorRequests()
         elif request.request_id in mine.request_ids:
             continue
         outcome = _decide_one(request, tallies.get(request.coupon_id), mine, fails=request.request_id in failing)
         mine.request_ids.add(request.request_id)
-        mine.live = mine.live or outcome.state is not State.REFUSED
+        mine.live = mine.live or outcome.state is not RequestState.REFUSED
         outcomes.append(outcome)
     return outcomes
 
 
-def _decide_one(request: Request, tally: Tally | None, mine: Known, *, fails: bool) -> Outcome:
+def _decide_one(request: Request, tally: CouponCounters | None, mine: PriorRequests, *, fails: bool) -> Outcome:
     if tally is None:
-        return Outcome(request, State.REFUSED, Code.UNKNOWN_COUPON)
+        return Outcome(request, RequestState.REFUSED, ReasonCode.UNKNOWN_COUPON)
     if code := _window(tally.coupon, request):
-        return Outcome(request, State.REFUSED, code)
+        return Outcome(request, RequestState.REFUSED, code)
     if mine.live:
-        return Outcome(request, State.REFUSED, Code.DUPLICATE)
+        return Outcome(request, RequestState.REFUSED, ReasonCode.DUPLICATE)
     if tally.free > 0 and not tally.standby:
         return tally.hold(request) if fails else tally.issue(request)
     if tally.held or tally.standby:
         return tally.wait(request)
-    return Outcome(request, State.REFUSED, Code.SOLD_OUT)
+    return Outcome(request, RequestState.REFUSED, ReasonCode.SOLD_OUT)
 
 
 _WINDOW = {
-    CouponState.SCHEDULED: Code.NOT_OPEN,
-    CouponState.PAUSED: Code.PAUSED,
-    CouponState.CLOSED: Code.CLOSED,
+    CouponState.SCHEDULED: ReasonCode.NOT_OPEN,
+    CouponState.PAUSED: ReasonCode.PAUSED,
+    CouponState.CLOSED: ReasonCode.CLOSED,
 }
 
 
-def _window(coupon: Coupon, request: Request) -> Code | None:
+def _window(coupon: Coupon, request: Request) -> ReasonCode | None:
     """Judges a foreign record by the broker's clock; ours were judged at the gate, once, and hear of a close only."""
     if request.accepted:
-        return Code.CLOSED if coupon.override is Override.CLOSED else None
+        return ReasonCode.CLOSED if coupon.override is Override.CLOSED else None
     return _WINDOW.get(coupon.state(request.appended_at_ms))
 
 
-def seat(requests: Sequence[Request], coupons: Mapping[int, Coupon]) -> list[Outcome]:
+def issue_seated(requests: Sequence[Request], coupons: Mapping[int, Coupon]) -> list[Outcome]:
     """Issues requests that have a seat, each coupon's in the order given."""
-    tallies = {coupon_id: Tally.of(coupon) for coupon_id, coupon in coupons.items()}
+    tallies = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
     return [tallies[request.coupon_id].issue(request) for request in requests]
 
 
-class Turn(StrEnum):
+class StandbyAction(StrEnum):
     """What comes next for those on standby."""
 
     #: seats are free: the lowest offsets get them
@@ -131,16 +131,16 @@ class Turn(StrEnum):
     WAIT = "wait"
 
 
-def turn(coupon: Coupon) -> Turn:
+def next_standby_action(coupon: Coupon) -> StandbyAction:
     """What is to be done about the coupon's standby, from its locked row."""
     if not coupon.standby:
-        return Turn.WAIT
+        return StandbyAction.WAIT
     if coupon.remaining > 0:
-        return Turn.PROMOTE
-    return Turn.WAIT if coupon.held else Turn.REFUSE
+        return StandbyAction.PROMOTE
+    return StandbyAction.WAIT if coupon.held else StandbyAction.REFUSE
 
 
-def replay(
+def decide_replayed(
     requests: Iterable[Request],
     coupons: Mapping[int, Coupon],
     live: Iterable[tuple[int, int]],
@@ -151,5 +151,5 @@ def replay(
     `live` are the pairs of coupon and user that have another request which is issued, held or on standby; `failing` is
     as for decide.
     """
-    known = {pair: Known(live=True) for pair in live}
+    known = {pair: PriorRequests(live=True) for pair in live}
     return decide((request._replace(accepted=True) for request in requests), coupons, known, failing)

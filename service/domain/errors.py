@@ -15,11 +15,11 @@ class Misconfigured(CouponsError):
         self.faults = tuple(faults)
 
 
-class Unreadable(CouponsError):
+class InvalidInput(CouponsError):
     """What was given has another form than it must have: mend it, then give it again."""
 
 
-class Missing(CouponsError):
+class NotFound(CouponsError):
     """There is nothing of the name that was given."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -35,11 +35,11 @@ class Conflict(CouponsError):
         self.code = code
 
 
-class TryAgain(CouponsError):
+class Retryable(CouponsError):
     """Nothing is wrong with the request: the system is, for now."""
 
 
-class Unavailable(TryAgain):
+class Unavailable(Retryable):
     """A part the answer depends on is away: try again later."""
 
     def __init__(self, part: str, why: str) -> None:
@@ -47,7 +47,7 @@ class Unavailable(TryAgain):
         self.part = part
 
 
-class Fenced(TryAgain):
+class Fenced(Retryable):
     """Another issuer has moved these partitions: drop what was read of them and start from the database's offset."""
 
     def __init__(self, partitions: Iterable[int]) -> None:

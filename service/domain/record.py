@@ -2,23 +2,23 @@
 
 from typing import NamedTuple
 
-from service.domain.fates import Failure
-from service.domain.request import Place, Request
+from service.domain.failures import Failure
+from service.domain.request import LogPosition, Request
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-class Fault(NamedTuple):
+class InjectedFault(NamedTuple):
     """A failure asked for by a demo or a test: this SQLSTATE, in the first `times` attempts."""
 
     sqlstate: str
     times: int
 
 
-class Raw(NamedTuple):
+class RawRecord(NamedTuple):
     """The bytes of a record, kept as they came."""
 
-    place: Place
+    log_position: LogPosition
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -29,7 +29,7 @@ class Raw(NamedTuple):
 class Record(NamedTuple):
     """A record that was read: either it asks for something, or it is poison."""
 
-    raw: Raw
+    raw: RawRecord
     request: Request | None
     poison: Failure | None = None
-    fault: Fault | None = None
+    fault: InjectedFault | None = None

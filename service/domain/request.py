@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class State(StrEnum):
+class RequestState(StrEnum):
     """Where a request stands; only `queued` has no row in the database."""
 
     QUEUED = "queued"
@@ -18,12 +18,12 @@ class State(StrEnum):
 
 
 #: states in which a request occupies its user's one place with a coupon
-LIVE = (State.ISSUED, State.RETRYING, State.STANDBY)
+LIVE_STATES = (RequestState.ISSUED, RequestState.RETRYING, RequestState.STANDBY)
 #: states that are told as a notice and do not change any more
-FINAL = (State.ISSUED, State.REFUSED, State.DEAD)
+FINAL_STATES = (RequestState.ISSUED, RequestState.REFUSED, RequestState.DEAD)
 
 
-class Code(StrEnum):
+class ReasonCode(StrEnum):
     """Why a request was refused or is dead."""
 
     UNKNOWN_COUPON = "unknown_coupon"
@@ -36,7 +36,7 @@ class Code(StrEnum):
     EXHAUSTED = "exhausted"
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """Where a record lies in the log of requests: its rank within its partition is its offset."""
 
     partition: int
@@ -51,7 +51,7 @@ def records_ahead(offset: int | None, next_offset: int | None) -> int | None:
 class Request(NamedTuple):
     """What one record of the log asks for; times are milliseconds since 1970 UTC."""
 
-    place: Place
+    log_position: LogPosition
     coupon_id: int
     user_id: int
     request_id: str
@@ -69,7 +69,7 @@ class Decision:
     request_id: str
     coupon_id: int
     user_id: int
-    state: State
-    code: Code | None
+    state: RequestState
+    code: ReasonCode | None
     sequence: int | None
     decided_at: datetime

@@ -9,7 +9,7 @@ from hashlib import blake2b, sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from service.domain.request import Place
+from service.domain.request import LogPosition
 
 #: kind, coupon, user, milliseconds (high and low part of 48 bits), nonce: 29 bytes, big-endian
 _BODY = struct.Struct(">BqqHI6s")
@@ -23,7 +23,7 @@ _MINTED, _DERIVED = 1, 2
 _PURPOSE = b"request id"
 
 
-class Claim(NamedTuple):
+class RequestIdClaims(NamedTuple):
     """What a request id says of itself once its MAC has been verified."""
 
     coupon_id: int
@@ -44,18 +44,18 @@ class RequestIds:
         """A new id, 60 characters safe in URLs."""
         return self._signed(_MINTED, coupon_id, user_id, now_ms, os.urandom(6))
 
-    def derive(self, place: Place, coupon_id: int, user_id: int, appended_at_ms: int) -> str:
+    def derive(self, log_position: LogPosition, coupon_id: int, user_id: int, appended_at_ms: int) -> str:
         """The id of a record that carries none of ours: the same each time that record is read."""
-        nonce = sha256(struct.pack(">iq", *place)).digest()[:6]
+        nonce = sha256(struct.pack(">iq", *log_position)).digest()[:6]
         return self._signed(_DERIVED, coupon_id, user_id, appended_at_ms, nonce)
 
-    def read(self, text: str) -> Claim | None:
+    def decode(self, text: str) -> RequestIdClaims | None:
         """What the id claims, or None when it was not made with one of the keys."""
         body = self._proven(text.encode("ascii", "replace"))
         if body is None:
             return None
         kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
-        return Claim(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
+        return RequestIdClaims(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
 
     def was_minted_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
         """Whether it is an id of ours, not a derived one, for this coupon and user."""

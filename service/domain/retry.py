@@ -17,12 +17,14 @@ class RetryPolicy(NamedTuple):
         return self.delay_seconds * self.multiplier ** (attempts_made - 1)
 
 
-ISSUING = RetryPolicy()
+ISSUE_RETRY_POLICY = RetryPolicy()
 
 
-def backoff_seconds(attempts_made: int, *, first: float = 1.0, ceiling: float = 300.0, jitter: float = 0.0) -> float:
+def backoff_seconds(
+    attempts_made: int, *, initial_seconds: float = 1.0, max_seconds: float = 300.0, jitter: float = 0.0
+) -> float:
     """Seconds between attempts that are never given up: doubling from `first` up to `ceiling`.
 
     `jitter`, a random number from 0 to 1, takes up to half of it away, so that many do not come back at once.
     """
-    return float(min(first * 2 ** min(attempts_made - 1, 30), ceiling)) * (1 - jitter / 2)
+    return float(min(initial_seconds * 2 ** min(attempts_made - 1, 30), max_seconds)) * (1 - jitter / 2)

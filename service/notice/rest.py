@@ -27,7 +27,7 @@ class Rest:
     def failed(self, asked_seconds: float = 0.0) -> None:
         """It did not take a notice; `asked_seconds` is what it asked to be given (Retry-After)."""
         self._failures += 1
-        pause = backoff_seconds(self._failures, ceiling=_CEILING_SECONDS, jitter=jitter())
+        pause = backoff_seconds(self._failures, max_seconds=_CEILING_SECONDS, jitter=jitter())
         self._until = self._clock() + max(pause, min(asked_seconds, _ASKED_MOST_SECONDS))
 
     def succeeded(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.domain.change import Change
+from service.domain.change import CouponChange
 from service.domain.coupon import Coupon
 from service.store.engine import moment
 
@@ -15,9 +15,9 @@ def begin(tx: Connection, coupon: Coupon) -> None:
     tx.execute(_INSERT, _version(coupon) | {"log": None, "partition": None, "first": None, "told": True})
 
 
-def record(tx: Connection, change: Change) -> None:
+def record(tx: Connection, change: CouponChange) -> None:
     """Records a change."""
-    place = {"log": change.log, "partition": change.since.partition, "first": change.since.offset}
+    place = {"log": change.log_id, "partition": change.effective_from.partition, "first": change.effective_from.offset}
     tx.execute(_INSERT, _version(change.coupon) | place | {"told": False})
 
 

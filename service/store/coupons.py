@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, text
 
-from service.domain.change import Change
+from service.domain.change import CouponChange
 from service.domain.coupon import Coupon, Override
 from service.store import coupon_changes
 from service.store.engine import milliseconds
@@ -25,7 +25,7 @@ def create(
     return coupon
 
 
-def change(tx: Connection, new: Change) -> None:
+def change(tx: Connection, new: CouponChange) -> None:
     """Stores a locked coupon's new values and from where they count; its counters are not the caller's to write."""
     values = coupon_changes.columns(new.coupon)
     tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(version=new.coupon.version, **values))

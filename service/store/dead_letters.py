@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.domain.fates import Failure
-from service.domain.record import Raw
-from service.domain.request import Code, Place, Request
+from service.domain.failures import Failure
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition, ReasonCode, Request
 from service.store.engine import moment
 from service.store.raw import BYTES_COLUMNS, PLACE_COLUMNS, RAW_ARRAYS, portions, raw_arrays, raw_of_row
 
 
-class DeadLetter(NamedTuple):
+class NewDeadLetter(NamedTuple):
     """A record that was given up, and why."""
 
-    raw: Raw
+    raw: RawRecord
     request: Request | None
-    code: Code
+    code: ReasonCode
     attempts: int
     first_error: str
     failure: Failure
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
     """A dead letter on its way to the dead-letter topic."""
 
     id: int
-    raw: Raw
+    raw: RawRecord
     kind: str
     message: str
     #: which of its deaths, should it have been brought back
@@ -50,7 +50,7 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, letters: Sequence[DeadLetter]) -> None:
+def insert(tx: Connection, log: int, letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
     for some in portions(letters, lambda letter: letter.raw):
         tx.execute(_INSERT, {"log": log, **_arrays(some)})
@@ -62,7 +62,7 @@ _INSERT_FOREIGN = text(
 )
 
 
-def insert_foreign(tx: Connection, letters: Sequence[DeadLetter]) -> None:
+def insert_foreign(tx: Connection, letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
     for some in portions(letters, lambda letter: letter.raw):
         tx.execute(_INSERT_FOREIGN, _arrays(some))
@@ -71,10 +71,10 @@ def insert_foreign(tx: Connection, letters: Sequence[DeadLetter]) -> None:
 class Seen(NamedTuple):
     """A dead letter as the listener read it: the record that it says it is, and its own place in the topic."""
 
-    origin: Place
+    origin: LogPosition
     #: of the record itself: it tells which life of the log it is from
     appended_at_ms: int
-    place: Place
+    place: LogPosition
 
 
 _CONFIRM = text(
@@ -149,7 +149,7 @@ def recent(tx: Connection, seconds: float) -> int:
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
 
 
-def _arrays(letters: Sequence[DeadLetter]) -> dict[str, list[Any]]:
+def _arrays(letters: Sequence[NewDeadLetter]) -> dict[str, list[Any]]:
     requests = [letter.request for letter in letters]
     return {
         **raw_arrays([letter.raw for letter in letters]),
@@ -159,6 +159,6 @@ def _arrays(letters: Sequence[DeadLetter]) -> dict[str, list[Any]]:
         "codes": [letter.code.value for letter in letters],
         "attempts": [letter.attempts for letter in letters],
         "firsts": [letter.first_error for letter in letters],
-        "kinds": [letter.failure.kind for letter in letters],
+        "kinds": [letter.failure.error_type for letter in letters],
         "messages": [letter.failure.message for letter in letters],
     }

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.domain.errors import Unavailable
-from service.domain.fates import Fate, failure_of
+from service.domain.failures import FailureClass, classify
 
 #: a frozen process's transaction ends by then, so that its successor can go on
 IDLE_IN_TRANSACTION_SECONDS = 5
@@ -66,7 +66,7 @@ def answering(engine: Engine) -> Iterator[Connection]:
     except PoolTimeout as error:
         raise Unavailable("PostgreSQL", "every connection is in use") from error
     except DBAPIError as error:
-        if failure_of(error).fate is Fate.SYSTEM:
+        if classify(error).failure_class is FailureClass.SYSTEM:
             raise Unavailable("PostgreSQL", str(error.orig).strip()) from error
         raise
 

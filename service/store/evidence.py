@@ -6,8 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from service.domain.coupon import Override
-from service.domain.order import Line, Version
-from service.domain.request import Code, State
+from service.domain.order import CouponVersion, DecidedRequest
+from service.domain.request import ReasonCode, RequestState
 from service.store.engine import driver, milliseconds
 
 _FEW = {"yield_per": 2000}
@@ -69,25 +69,27 @@ class Ruled(NamedTuple):
 
     coupon_id: int
     request_id: str
-    line: Line
+    line: DecidedRequest
 
 
 def lines(tx: Connection, coupon_id: int | None) -> Iterator[Ruled]:
     """Every request by coupon and in order; whether it was accepted, its id tells, not the database."""
     for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_FEW):
         at = (row.log_id, row.offset)
-        code, ended = row.code and Code(row.code), row.decided_at and milliseconds(row.decided_at)
-        line = Line(at, State(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False)
+        code, ended = row.code and ReasonCode(row.code), row.decided_at and milliseconds(row.decided_at)
+        line = DecidedRequest(
+            at, RequestState(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False
+        )
         yield Ruled(row.coupon_id, row.request_id, line)
 
 
-def versions(tx: Connection, coupon_id: int) -> list[Version]:
+def versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:
     """A coupon's recorded values, oldest first."""
     found = tx.execute(
         text("SELECT * FROM coupon_changes WHERE coupon_id = :coupon ORDER BY version"), {"coupon": coupon_id}
     )
     return [
-        Version(
+        CouponVersion(
             None if row.first_offset is None else (row.log_id, row.first_offset),
             row.quantity,
             Override(row.override),

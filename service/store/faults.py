@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from service.domain.record import Fault
+from service.domain.record import InjectedFault
 
 
-def statement(fault: Fault | None, attempt: int) -> str | None:
+def statement(fault: InjectedFault | None, attempt: int) -> str | None:
     """What raises the fault as a part of the write, if it still applies to this attempt."""
     if not fault or attempt > fault.times:
         return None

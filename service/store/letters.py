@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.domain.letter import Action, Filters, Letter, LetterState
-from service.domain.request import Code, Request, State
+from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
+from service.domain.request import ReasonCode, Request, RequestState
 from service.store.engine import milliseconds
 from service.store.raw import raw_of_row
 
@@ -16,13 +16,13 @@ _MEANT = (
 )
 
 
-def get(tx: Connection, letter_id: int) -> Letter | None:
+def get(tx: Connection, letter_id: int) -> DeadLetter | None:
     """The dead letter, or None."""
     row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": letter_id}).one_or_none()
     return None if row is None else _letter(row)
 
 
-def page(tx: Connection, filters: Filters, before_id: int | None, limit: int) -> list[Letter]:
+def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetter]:
     """Up to `limit` of the dead letters meant with an id below `before_id`, the newest first (a keyset page)."""
     rows = tx.execute(
         text(
@@ -34,7 +34,7 @@ def page(tx: Connection, filters: Filters, before_id: int | None, limit: int) ->
     return [_letter(row) for row in rows]
 
 
-def ranked(tx: Connection, filters: Filters, limit: int) -> list[int]:
+def ranked(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[int]:
     """Ids of dead letters with a place in the log that nobody acted on, in the order of their places.
 
     Those that nobody could read come last: they cannot stand in the way of the others for ever.
@@ -44,25 +44,25 @@ def ranked(tx: Connection, filters: Filters, limit: int) -> list[int]:
             f"SELECT id FROM dead_letters WHERE {_MEANT} AND log_id IS NOT NULL"
             ' ORDER BY request_id IS NULL, log_id, partition, "offset" LIMIT :limit'
         ),
-        {**filters._asdict(), "state": LetterState.NEW, "limit": limit},
+        {**filters._asdict(), "state": DeadLetterState.NEW, "limit": limit},
     )
     return list(rows.scalars())
 
 
-def lock(tx: Connection, ids: Sequence[int]) -> list[Letter]:
+def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
     """Locks those of the dead letters that nobody acted on, in the order of their places."""
     rows = tx.execute(
         text("SELECT * FROM dead_letters WHERE id = ANY(:ids) AND state = 'new' ORDER BY id FOR UPDATE"),
         {"ids": list(ids)},
     )
-    return sorted((_letter(row) for row in rows), key=lambda letter: (letter.log or 0, letter.raw.place))
+    return sorted((_letter(row) for row in rows), key=lambda letter: (letter.log_id or 0, letter.raw.log_position))
 
 
 #: what became of a dead letter's request: the letter's id, the request's state and code after a replay
-Came = tuple[int, State | None, Code | None]
+Came = tuple[int, RequestState | None, ReasonCode | None]
 
 
-def act(tx: Connection, action: LetterState, via: str, came: Sequence[Came]) -> None:
+def act(tx: Connection, action: DeadLetterState, via: str, came: Sequence[Came]) -> None:
     """Marks locked dead letters and writes down who did what, and what came of each."""
     ids = [letter_id for letter_id, _, _ in came]
     tx.execute(
@@ -94,36 +94,36 @@ def identify(tx: Connection, found: Mapping[int, Request]) -> None:
         )
 
 
-def actions(tx: Connection, letter_id: int) -> list[Action]:
+def actions(tx: Connection, letter_id: int) -> list[DeadLetterAction]:
     """What was done with a dead letter, oldest first."""
     rows = tx.execute(
         text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": letter_id}
     )
     return [
-        Action(
-            LetterState(row.action),
+        DeadLetterAction(
+            DeadLetterState(row.action),
             row.via,
-            row.state and State(row.state),
-            row.code and Code(row.code),
+            row.state and RequestState(row.state),
+            row.code and ReasonCode(row.code),
             milliseconds(row.acted_at),
         )
         for row in rows
     ]
 
 
-def _letter(row: Any) -> Letter:
-    return Letter(
+def _letter(row: Any) -> DeadLetter:
+    return DeadLetter(
         row.id,
         row.log_id,
         raw_of_row(row),
         row.coupon_id,
         row.user_id,
         row.request_id,
-        Code(row.code),
+        ReasonCode(row.code),
         row.attempts,
         row.first_error,
         f"{row.error_kind}: {row.error_message}",
-        LetterState(row.state),
+        DeadLetterState(row.state),
         milliseconds(row.dead_at),
         row.forwarded_at and milliseconds(row.forwarded_at),
     )

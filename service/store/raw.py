@@ -5,8 +5,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from service.domain.record import Headers, Raw
-from service.domain.request import Place
+from service.domain.record import Headers, RawRecord
+from service.domain.request import LogPosition
 from service.store.engine import milliseconds, moment
 
 #: the columns of a raw record, its place first, and as arrays of a query what raw_arrays gives for them
@@ -21,7 +21,7 @@ _BYTES_AT_ONCE = 4_000_000
 _Item = TypeVar("_Item")
 
 
-def portions(items: Sequence[_Item], raw: Callable[[_Item], Raw]) -> Iterator[Sequence[_Item]]:
+def portions(items: Sequence[_Item], raw: Callable[[_Item], RawRecord]) -> Iterator[Sequence[_Item]]:
     """The items in order, cut where their records are too large for one statement."""
     first, size = 0, 0
     for at, item in enumerate(items):
@@ -34,16 +34,16 @@ def portions(items: Sequence[_Item], raw: Callable[[_Item], Raw]) -> Iterator[Se
         yield items[first:]
 
 
-def _size(raw: Raw) -> int:
+def _size(raw: RawRecord) -> int:
     headers = sum(len(name) + len(value or b"") for name, value in raw.headers)
     return len(raw.key or b"") + len(raw.value or b"") + headers
 
 
-def raw_arrays(raws: Sequence[Raw]) -> dict[str, list[Any]]:
+def raw_arrays(raws: Sequence[RawRecord]) -> dict[str, list[Any]]:
     """The bytes of records, one array for each column."""
     return {
-        "partitions": [raw.place.partition for raw in raws],
-        "offsets": [raw.place.offset for raw in raws],
+        "partitions": [raw.log_position.partition for raw in raws],
+        "offsets": [raw.log_position.offset for raw in raws],
         "keys": [raw.key for raw in raws],
         "values": [raw.value for raw in raws],
         "headers": [json.dumps([_written(*header) for header in raw.headers]) for raw in raws],
@@ -51,14 +51,14 @@ def raw_arrays(raws: Sequence[Raw]) -> dict[str, list[Any]]:
     }
 
 
-def raw_of_row(row: Any) -> Raw:
+def raw_of_row(row: Any) -> RawRecord:
     """The reverse, for one row."""
     headers: Headers = tuple(
         (_unescaped(name), None if value is None else b64decode(value)) for name, value in row.headers
     )
     columns = row._mapping  # noqa: SLF001  # public, by SQLAlchemy's naming
-    place = Place(columns["partition"], columns["offset"])
-    return Raw(place, row.key, row.value, headers, milliseconds(row.appended_at))
+    place = LogPosition(columns["partition"], columns["offset"])
+    return RawRecord(place, row.key, row.value, headers, milliseconds(row.appended_at))
 
 
 def _written(name: str, value: bytes | None) -> list[str | None]:

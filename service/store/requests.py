@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.domain.decide import Known, Outcome
-from service.domain.request import FINAL, Code, Decision, Place, Request, State
+from service.domain.decide import Outcome, PriorRequests
+from service.domain.request import FINAL_STATES, Decision, LogPosition, ReasonCode, Request, RequestState
 from service.store.arrays import bigints
 from service.store.engine import milliseconds, moment
 from service.store.places import AT_PLACE, PLACES, places_of
@@ -23,12 +23,12 @@ _KNOWN = text(
 )
 
 
-def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Known]:
+def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PriorRequests]:
     """What the database has of each (coupon_id, user_id); to be read after the coupons' lock, by a new snapshot."""
     rows = tx.execute(_KNOWN, _pairs(pairs))
-    found: dict[tuple[int, int], Known] = {}
+    found: dict[tuple[int, int], PriorRequests] = {}
     for coupon_id, user_id, request_id, live in rows:
-        mine = found.setdefault((coupon_id, user_id), Known())
+        mine = found.setdefault((coupon_id, user_id), PriorRequests())
         mine.request_ids.add(request_id)
         mine.live = mine.live or live
     return found
@@ -81,8 +81,8 @@ def columns(rows: Sequence[Outcome]) -> Columns:
     """What insert takes; columns of words, which have no comma, are one text: cheaper than an array of texts."""
     asked = [row.request for row in rows]
     return {
-        "partitions": bigints([request.place.partition for request in asked]),
-        "offsets": bigints([request.place.offset for request in asked]),
+        "partitions": bigints([request.log_position.partition for request in asked]),
+        "offsets": bigints([request.log_position.offset for request in asked]),
         "coupons": bigints([request.coupon_id for request in asked]),
         "users": bigints([request.user_id for request in asked]),
         "ids": ",".join([request.request_id for request in asked]),
@@ -93,7 +93,7 @@ def columns(rows: Sequence[Outcome]) -> Columns:
     }
 
 
-_FINALS = [state.value for state in FINAL]
+_FINALS = [state.value for state in FINAL_STATES]
 
 
 _UPDATE = text(
@@ -114,11 +114,11 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
         {
             "spent": spent,
             "decided_at": decided_at,
-            **places_of(log, [outcome.request.place for outcome in outcomes]),
+            **places_of(log, [outcome.request.log_position for outcome in outcomes]),
             "states": [outcome.state.value for outcome in outcomes],
             "codes": [outcome.code and outcome.code.value for outcome in outcomes],
             "sequences": [outcome.sequence for outcome in outcomes],
-            "finals": [outcome.state in FINAL for outcome in outcomes],
+            "finals": [outcome.state in FINAL_STATES for outcome in outcomes],
         },
     )
 
@@ -127,8 +127,8 @@ class Answer(NamedTuple):
     """What the database tells of a request."""
 
     request: Request
-    state: State
-    code: Code | None
+    state: RequestState
+    code: ReasonCode | None
     sequence: int | None
     attempts: int
     decided_at_ms: int | None
@@ -159,7 +159,7 @@ def decided(tx: Connection, log: int, partition: int, first: int, last: int, dec
     where = {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
     told_at = moment(milliseconds(decided_at))
     return [
-        Decision(request_id, coupon_id, user_id, _STATES[state], code and Code(code), sequence, told_at)
+        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, told_at)
         for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
     ]
 
@@ -184,14 +184,14 @@ def _answer(row: Any) -> Answer:
     return Answer(
         request_of(*asked),
         _STATES[state],
-        code and Code(code),
+        code and ReasonCode(code),
         sequence,
         attempts,
         decided_at and milliseconds(decided_at),
     )
 
 
-_STATES = {state.value: state for state in State}
+_STATES = {state.value: state for state in RequestState}
 
 
 def request_of(
@@ -199,4 +199,4 @@ def request_of(
 ) -> Request:
     """The request that these columns of `requests` stand for; how it came into the log is not kept."""
     at_ms = milliseconds(requested_at)
-    return Request(Place(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)
+    return Request(LogPosition(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.domain.fates import Failure
-from service.domain.record import Raw
-from service.domain.request import Place, Request
+from service.domain.failures import Failure
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition, Request
 from service.store.places import AT_PLACE, PLACES, places_of
 from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
 from service.store.requests import request_of
@@ -17,7 +17,7 @@ from service.store.requests import request_of
 class Held(NamedTuple):
     """A request that is to be tried: its raw record, the attempts made and what went wrong first."""
 
-    raw: Raw
+    raw: RawRecord
     request: Request
     #: since it was read or replayed, as the policy counts; 0 on standby
     attempts: int
@@ -31,7 +31,7 @@ class Due(NamedTuple):
 
     log: int
     attempts: int
-    places: list[Place]
+    places: list[LogPosition]
 
 
 _INSERT = text(
@@ -42,7 +42,7 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, failed: Sequence[tuple[Raw, Failure]], next_attempt_at: datetime) -> None:
+def insert(tx: Connection, log: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
     """Stores requests after their first failed attempt."""
     for some in portions(failed, lambda one: one[0]):
         errors = _errors([failure for _, failure in some])
@@ -56,7 +56,7 @@ _INSERT_STANDBY = text(
 )
 
 
-def insert_standby(tx: Connection, log: int, waiting: Sequence[Raw]) -> None:
+def insert_standby(tx: Connection, log: int, waiting: Sequence[RawRecord]) -> None:
     """Stores requests that will be tried when a seat is free."""
     for some in portions(waiting, lambda raw: raw):
         tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(some)})
@@ -73,7 +73,7 @@ _TAKE = text(
 )
 
 
-def take(tx: Connection, log: int, places: Sequence[Place], attempts: int) -> list[Held]:
+def take(tx: Connection, log: int, places: Sequence[LogPosition], attempts: int) -> list[Held]:
     """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
     rows = tx.execute(_TAKE, {"attempts": attempts, **places_of(log, places)})
     return [_held(row) for row in rows]
@@ -109,7 +109,7 @@ _POSTPONE = text(
 )
 
 
-def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, float]]) -> None:
+def postpone(tx: Connection, log: int, failed: Sequence[tuple[LogPosition, Failure, float]]) -> None:
     """Writes down one more failed attempt of each and that its next one is due after so many seconds."""
     if not failed:
         return
@@ -126,7 +126,7 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[Place, Failure, fl
 _REMOVE = text(f"DELETE FROM retries USING unnest({PLACES}) AS decided(l, p, o) WHERE {AT_PLACE}")
 
 
-def remove(tx: Connection, log: int, places: Sequence[Place]) -> None:
+def remove(tx: Connection, log: int, places: Sequence[LogPosition]) -> None:
     """Forgets requests that have been decided."""
     if places:
         tx.execute(_REMOVE, places_of(log, places))
@@ -144,15 +144,15 @@ def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: i
         ),
         {"grace": grace_seconds, "again": again_seconds, "limit": limit},
     ).all()
-    together: dict[tuple[int, int], list[Place]] = {}
+    together: dict[tuple[int, int], list[LogPosition]] = {}
     for row in rows:
-        together.setdefault((row.log_id, row.attempts), []).append(Place(row.partition, row.at))
+        together.setdefault((row.log_id, row.attempts), []).append(LogPosition(row.partition, row.at))
     return [Due(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
 
 
 def _errors(failures: Sequence[Failure]) -> dict[str, list[str]]:
     return {
         "firsts": [str(failure) for failure in failures],
-        "kinds": [failure.kind for failure in failures],
+        "kinds": [failure.error_type for failure in failures],
         "messages": [failure.message for failure in failures],
     }

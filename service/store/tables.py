@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, MetaData, SQLModel
 
-from service.domain.request import FINAL, LIVE, State
+from service.domain.request import FINAL_STATES, LIVE_STATES, RequestState
 
 NAMES = MetaData(
     naming_convention={
@@ -113,13 +113,13 @@ class OffsetRow(Table, table=True):
     passed_at: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
 
 
-def _state_in(states: Iterable[State]) -> str:
+def _state_in(states: Iterable[RequestState]) -> str:
     return f"state IN ({', '.join(repr(state.value) for state in states)})"
 
 
 #: the rows that occupy a user's place; queries use these very words, so that the partial indexes serve them
-LIVE_ROWS = _state_in(LIVE)
-_FINAL = _state_in(FINAL)
+LIVE_ROWS = _state_in(LIVE_STATES)
+_FINAL = _state_in(FINAL_STATES)
 
 
 class RequestRow(Table, table=True):

@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome
-from service.domain.fates import Failure, Fate, failure_of
+from service.domain.failures import Failure, FailureClass, classify
 from service.store.engine import moment, undoable
 
 _FAILING = text("SELECT * FROM failing_requests(CAST(:tries AS jsonb))")
@@ -34,8 +34,10 @@ def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> di
     ]
     with undoable(tx):
         found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
-    failures = {trials[row.number].outcome.request.request_id: failure_of(_error(row)) for row in found}
-    return {request_id: failure for request_id, failure in failures.items() if failure.fate is Fate.RECORD}
+    failures = {trials[row.number].outcome.request.request_id: classify(_error(row)) for row in found}
+    return {
+        request_id: failure for request_id, failure in failures.items() if failure.failure_class is FailureClass.RECORD
+    }
 
 
 def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, object]]:
@@ -44,8 +46,8 @@ def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, o
     for log, (request, state, _, sequence), *_ in trials:
         yield {
             "log_id": log,
-            "partition": request.place.partition,
-            "offset": request.place.offset,
+            "partition": request.log_position.partition,
+            "offset": request.log_position.offset,
             "coupon_id": request.coupon_id,
             "user_id": request.user_id,
             "request_id": request.request_id,

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from service.domain.coupon import ID_MOST
-from service.domain.fates import Fate, Poison, failure_of
-from service.domain.record import Fault, Raw, Record
+from service.domain.coupon import MAX_ID
+from service.domain.failures import FailureClass, PoisonRecord, classify
+from service.domain.record import InjectedFault, RawRecord, Record
 from service.domain.request import Request
 from service.domain.request_id import RequestIds
 from service.stream.partitioner import partition_of
@@ -24,7 +24,7 @@ VALUE_BYTES_MOST = 65_536
 TIME_MOST_MS = 253_370_764_800_000
 
 
-_Id = Annotated[int, msgspec.Meta(ge=1, le=ID_MOST)]
+_Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_MOST_MS)]
 
 
@@ -50,10 +50,10 @@ def key_of(coupon_id: int) -> bytes:
     return b"%d" % coupon_id
 
 
-def parse_fault(text: str) -> Fault | None:
+def parse_fault(text: str) -> InjectedFault | None:
     """Reads a Fault header; None when it has another form or a class of error that is not a record's."""
     match = FAULT_FORM.fullmatch(text)
-    return Fault(match[1], int(match[2])) if match else None
+    return InjectedFault(match[1], int(match[2])) if match else None
 
 
 class Reader:
@@ -64,21 +64,21 @@ class Reader:
         self._partitions = partitions
         self._faults = faults
 
-    def read(self, raw: Raw) -> Record:
+    def read(self, raw: RawRecord) -> Record:
         """The record with its request, or with the failure that makes it poison."""
         try:
             return self._read(raw)
-        except (Poison, msgspec.MsgspecError, ValueError, RecursionError) as error:
-            return Record(raw, None, poison=failure_of(error)._replace(fate=Fate.POISON))
+        except (PoisonRecord, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return Record(raw, None, poison=classify(error)._replace(failure_class=FailureClass.POISON))
 
-    def _read(self, raw: Raw) -> Record:
+    def _read(self, raw: RawRecord) -> Record:
         if UNREADABLE in raw.headers:
-            raise Poison("the headers' names are not UTF-8")
+            raise PoisonRecord("the headers' names are not UTF-8")
         payload = _payload(raw.value)
         self._check_place(raw, payload.coupon_id)
         request_id, accepted = self._identity(dict(raw.headers).get(REQUEST_ID), raw, payload)
         request = Request(
-            raw.place,
+            raw.log_position,
             payload.coupon_id,
             payload.user_id,
             request_id,
@@ -88,31 +88,31 @@ class Reader:
         )
         return Record(raw, request, None, self.fault(raw))
 
-    def fault(self, raw: Raw) -> Fault | None:
+    def fault(self, raw: RawRecord) -> InjectedFault | None:
         """The failure that the record asks for, where that is obeyed."""
         if not self._faults:
             return None
         header = dict(raw.headers).get(FAULT)
         return parse_fault(header.decode("ascii", "replace")) if header else None
 
-    def _check_place(self, raw: Raw, coupon_id: int) -> None:
+    def _check_place(self, raw: RawRecord, coupon_id: int) -> None:
         key, partition = _home(coupon_id, self._partitions)
         if raw.key != key:
-            raise Poison(f"the key is {raw.key!r}, the couponId is {coupon_id}")
-        if raw.place.partition != partition:
-            raise Poison(f"coupon {coupon_id} does not belong on partition {raw.place.partition}")
+            raise PoisonRecord(f"the key is {raw.key!r}, the couponId is {coupon_id}")
+        if raw.log_position.partition != partition:
+            raise PoisonRecord(f"coupon {coupon_id} does not belong on partition {raw.log_position.partition}")
 
-    def _identity(self, header: bytes | None, raw: Raw, payload: Payload) -> tuple[str, bool]:
+    def _identity(self, header: bytes | None, raw: RawRecord, payload: Payload) -> tuple[str, bool]:
         if header is not None and self._ids.was_minted_for(header, payload.coupon_id, payload.user_id):
             return header.decode("ascii"), True
-        return self._ids.derive(raw.place, payload.coupon_id, payload.user_id, raw.appended_at_ms), False
+        return self._ids.derive(raw.log_position, payload.coupon_id, payload.user_id, raw.appended_at_ms), False
 
 
 def _payload(value: bytes | None) -> Payload:
     if value is None:
-        raise Poison("the record has no value")
+        raise PoisonRecord("the record has no value")
     if len(value) > VALUE_BYTES_MOST:
-        raise Poison(f"the value has {len(value)} bytes, {VALUE_BYTES_MOST} are the most")
+        raise PoisonRecord(f"the value has {len(value)} bytes, {VALUE_BYTES_MOST} are the most")
     return _decode(value)
 
 

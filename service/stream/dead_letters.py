@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from service.domain.fates import Failure, Fate
-from service.domain.record import Headers, Raw
-from service.domain.request import Place
+from service.domain.failures import Failure, FailureClass
+from service.domain.record import Headers, RawRecord
+from service.domain.request import LogPosition
 from service.stream.codec import TIME_MOST_MS
 from service.stream.topics import Group, Topic
 
@@ -39,17 +39,17 @@ class Origin(NamedTuple):
     """Where a dead letter says it comes from."""
 
     topic: str
-    place: Place
+    place: LogPosition
     appended_at_ms: int
 
 
-def headers(raw: Raw, kind: str, message: str) -> list[tuple[str, bytes | None]]:
+def headers(raw: RawRecord, kind: str, message: str) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then where it came from and why it is dead."""
     return [
         *raw.headers,
         (Header.TOPIC, Topic.ISSUE_COUPON.encode()),
-        (Header.PARTITION, _INT.pack(raw.place.partition)),
-        (Header.OFFSET, _LONG.pack(raw.place.offset)),
+        (Header.PARTITION, _INT.pack(raw.log_position.partition)),
+        (Header.OFFSET, _LONG.pack(raw.log_position.offset)),
         (Header.TIMESTAMP, _LONG.pack(raw.appended_at_ms)),
         (Header.TIMESTAMP_TYPE, b"LogAppendTime"),
         (Header.GROUP, Group.ISSUER.encode()),
@@ -64,7 +64,7 @@ def origin(found: Headers) -> Origin | None:
     try:
         said = Origin(
             (values[Header.TOPIC] or b"").decode(),
-            Place(*_INT.unpack(values[Header.PARTITION] or b""), *_LONG.unpack(values[Header.OFFSET] or b"")),
+            LogPosition(*_INT.unpack(values[Header.PARTITION] or b""), *_LONG.unpack(values[Header.OFFSET] or b"")),
             *_LONG.unpack(values[Header.TIMESTAMP] or b""),
         )
     except (KeyError, struct.error, UnicodeDecodeError):
@@ -75,10 +75,12 @@ def origin(found: Headers) -> Origin | None:
 def failure(found: Headers) -> Failure:
     """Why another producer's dead letter is dead, as far as its headers tell."""
     values = dict(found)
-    return Failure(Fate.POISON, _text(values.get(Header.EXCEPTION)), _text(values.get(Header.MESSAGE)))
+    return Failure(FailureClass.POISON, _text(values.get(Header.EXCEPTION)), _text(values.get(Header.MESSAGE)))
 
 
-def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], timeout_seconds: float) -> list[int]:
+def forward(
+    producer: Producer, letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float
+) -> list[int]:
     """Produces dead letters (id, raw, kind, message) to the partition they came from; the ids acknowledged."""
     acknowledged: list[int] = []
     why = "the broker has not answered in time"
@@ -97,7 +99,7 @@ def forward(producer: Producer, letters: Sequence[tuple[int, Raw, str, str]], ti
         try:
             producer.produce(
                 Topic.DEAD_LETTERS,
-                partition=raw.place.partition,
+                partition=raw.log_position.partition,
                 key=raw.key,
                 value=raw.value,
                 headers=headers(raw, kind, message),  # type: ignore[arg-type]

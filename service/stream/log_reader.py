@@ -8,8 +8,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from service.config import Settings
 from service.domain.errors import Unavailable
-from service.domain.record import Raw
-from service.domain.request import Place
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition
 from service.stream import clients
 from service.stream.codec import UNREADABLE
 from service.stream.topics import Topic
@@ -62,7 +62,7 @@ def beginning(settings: Settings, topic: Topic, partition: int) -> int:
         consumer.close()
 
 
-def read(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[Raw]:
+def read(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[RawRecord]:
     """The records from `first` (None: the beginning) up to the partition's end as of now."""
     consumer = clients.reading_consumer(settings)
     try:
@@ -75,7 +75,7 @@ def read(settings: Settings, topic: Topic, partition: int, first: int | None) ->
         consumer.close()
 
 
-def _records(consumer: Consumer, stop: int) -> Iterator[Raw]:
+def _records(consumer: Consumer, stop: int) -> Iterator[RawRecord]:
     while True:
         messages = consumer.consume(_AT_ONCE, timeout=0.1) or consumer.consume(1, timeout=_TIMEOUT_SECONDS)
         if not messages:
@@ -106,7 +106,7 @@ def take(consumer: Consumer, most: int, wait_seconds: float) -> list[Message]:
     return [first, *consumer.consume(most - 1, timeout=0)] if most > 1 else [first]
 
 
-def raw(message: Message) -> Raw:
+def raw(message: Message) -> RawRecord:
     """The bytes and place of a message that carries no error.
 
     The client fails on header names that are not UTF-8; such headers are lost, the record is poison.
@@ -115,5 +115,5 @@ def raw(message: Message) -> Raw:
         headers: Any = message.headers() or ()
     except (SystemError, UnicodeDecodeError):
         headers = (UNREADABLE,)
-    place = Place(message.partition() or 0, message.offset() or 0)
-    return Raw(place, message.key(), message.value(), tuple(headers), message.timestamp()[1])
+    place = LogPosition(message.partition() or 0, message.offset() or 0)
+    return RawRecord(place, message.key(), message.value(), tuple(headers), message.timestamp()[1])

@@ -9,11 +9,11 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from service.domain.errors import CouponsError, Unavailable
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.stream.topics import Topic
 
 #: what became of an append: the record's place once every in-sync replica has it, NotSent or Unknown
-Outcome = Place | CouponsError
+Outcome = LogPosition | CouponsError
 Headers = list[tuple[str, str | bytes | None]]
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
@@ -101,7 +101,7 @@ class LogWriter:
 
     def _report(self, heard: Callable[[Outcome], None], error: KafkaError | None, message: Message) -> None:
         self._under_way -= 1
-        heard(_failure(error) if error else Place(message.partition() or 0, message.offset() or 0))
+        heard(_failure(error) if error else LogPosition(message.partition() or 0, message.offset() or 0))
 
 
 def _failure(error: KafkaError) -> CouponsError:

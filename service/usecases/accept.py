@@ -8,7 +8,7 @@ from service import crash
 from service.crash import Point
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code, records_ahead
+from service.domain.request import ReasonCode, records_ahead
 from service.domain.request_id import RequestIds
 from service.gate.admission import Gate, Judged, Seat
 from service.gate.names import Verdict
@@ -18,14 +18,14 @@ from service.usecases.truth import TruthGate
 from service.usecases.warm import Warmer
 
 _REFUSALS = {
-    Verdict.SOLD_OUT: Code.SOLD_OUT,
-    Verdict.NOT_OPEN: Code.NOT_OPEN,
-    Verdict.CLOSED: Code.CLOSED,
-    Verdict.PAUSED: Code.PAUSED,
-    Verdict.UNKNOWN_COUPON: Code.UNKNOWN_COUPON,
+    Verdict.SOLD_OUT: ReasonCode.SOLD_OUT,
+    Verdict.NOT_OPEN: ReasonCode.NOT_OPEN,
+    Verdict.CLOSED: ReasonCode.CLOSED,
+    Verdict.PAUSED: ReasonCode.PAUSED,
+    Verdict.UNKNOWN_COUPON: ReasonCode.UNKNOWN_COUPON,
 }
 _ACCEPTED, _UNAVAILABLE = ANSWERS.labels("accepted"), ANSWERS.labels("unavailable")
-_ANSWERED = {code: ANSWERS.labels(code) for code in (Code.DUPLICATE, *_REFUSALS.values())}
+_ANSWERED = {code: ANSWERS.labels(code) for code in (ReasonCode.DUPLICATE, *_REFUSALS.values())}
 
 
 class Receipt(NamedTuple):
@@ -123,13 +123,13 @@ class Acceptor:
                 await under_way.word()
             except Unavailable:
                 return
-            raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
+            raise Refused(ReasonCode.DUPLICATE, first_request_id=seat.request_id)
         if await self._truth.has_decided(seat):
-            raise Refused(Code.DUPLICATE, first_request_id=seat.request_id)
+            raise Refused(ReasonCode.DUPLICATE, first_request_id=seat.request_id)
 
 
 def _refused(judged: Judged) -> Refused:
     if judged.verdict is Verdict.DUPLICATE:
-        return Refused(Code.DUPLICATE, first_request_id=judged.detail)
+        return Refused(ReasonCode.DUPLICATE, first_request_id=judged.detail)
     opens_at_ms = int(judged.detail) if judged.verdict is Verdict.NOT_OPEN else None
     return Refused(_REFUSALS[judged.verdict], opens_at_ms=opens_at_ms)

@@ -3,7 +3,7 @@
 import asyncio
 
 from service.domain.errors import CouponsError
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.gate.admission import Seat
 from service.stream.log_writer import Outcome
 
@@ -18,11 +18,11 @@ class Append:
         #: nobody has tried to append this request before
         self.first = first
         self._outcome: Outcome | None = None
-        self._waiting: list[asyncio.Future[Place]] = []
+        self._waiting: list[asyncio.Future[LogPosition]] = []
 
-    def word(self) -> "asyncio.Future[Place]":
+    def word(self) -> "asyncio.Future[LogPosition]":
         """The broker's word, for one who waits: the record's place, or NotSent or Unknown."""
-        word: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        word: asyncio.Future[LogPosition] = asyncio.get_running_loop().create_future()
         if self._outcome is None:
             self._waiting.append(word)
         else:
@@ -38,7 +38,7 @@ class Append:
         self._waiting.clear()
 
 
-def _say(word: "asyncio.Future[Place]", outcome: Outcome) -> None:
+def _say(word: "asyncio.Future[LogPosition]", outcome: Outcome) -> None:
     if isinstance(outcome, CouponsError):
         word.set_exception(outcome)
     else:

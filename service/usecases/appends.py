@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from service.domain.errors import Unavailable
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.gate.admission import Gate, Seat
 from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
 from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome
@@ -63,7 +63,7 @@ class Appends:
         Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
         """
         append.end(outcome)
-        if isinstance(outcome, Place):
+        if isinstance(outcome, LogPosition):
             self._note(append, outcome.offset)
         elif isinstance(outcome, NotSent) and append.first:
             release = asyncio.get_running_loop().create_task(self._release(append))

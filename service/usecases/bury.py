@@ -8,10 +8,10 @@ from sqlalchemy import Engine
 
 from service import crash
 from service.crash import Point
-from service.domain.record import Raw
-from service.domain.request import Code
+from service.domain.record import RawRecord
+from service.domain.request import ReasonCode
 from service.store import dead_letters
-from service.store.dead_letters import DeadLetter, Seen
+from service.store.dead_letters import NewDeadLetter, Seen
 from service.stream import dead_letters as letters
 from service.stream.codec import Reader
 from service.stream.topics import Topic
@@ -38,12 +38,12 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     return len(acknowledged)
 
 
-def take_in(engine: Engine, reader: Reader, raws: Sequence[Raw]) -> None:
+def take_in(engine: Engine, reader: Reader, raws: Sequence[RawRecord]) -> None:
     """Confirms dead letters of ours by their origin, and stores those that someone else wrote; logs each."""
-    ours = {raw.place: seen for raw in raws if (seen := _seen(raw))}
+    ours = {raw.log_position: seen for raw in raws if (seen := _seen(raw))}
     with engine.begin() as tx:
         confirmed = dead_letters.confirm(tx, [*ours.values()])
-        strangers = [raw for raw in raws if ours.get(raw.place) not in confirmed]
+        strangers = [raw for raw in raws if ours.get(raw.log_position) not in confirmed]
         dead_letters.insert_foreign(tx, [_foreign(reader, raw) for raw in strangers])
         crash.reach(Point.LETTERS_STORED)
     crash.reach(Point.LETTERS_CONFIRMED)
@@ -51,20 +51,20 @@ def take_in(engine: Engine, reader: Reader, raws: Sequence[Raw]) -> None:
         _tell(raw)
 
 
-def _seen(raw: Raw) -> Seen | None:
+def _seen(raw: RawRecord) -> Seen | None:
     """A dead letter that says it is ours."""
     origin = letters.origin(raw.headers)
     if origin is None or origin.topic != Topic.ISSUE_COUPON:
         return None
-    return Seen(origin.place, origin.appended_at_ms, raw.place)
+    return Seen(origin.place, origin.appended_at_ms, raw.log_position)
 
 
-def _foreign(reader: Reader, raw: Raw) -> DeadLetter:
+def _foreign(reader: Reader, raw: RawRecord) -> NewDeadLetter:
     failure = letters.failure(raw.headers)
-    return DeadLetter(raw, reader.read(raw).request, Code.POISON, 0, str(failure), failure)
+    return NewDeadLetter(raw, reader.read(raw).request, ReasonCode.POISON, 0, str(failure), failure)
 
 
-def _tell(raw: Raw) -> None:
+def _tell(raw: RawRecord) -> None:
     origin = letters.origin(raw.headers)
     _log.error(
         "dead letter",

@@ -8,11 +8,11 @@ from sqlalchemy import Connection, Engine
 from service import crash
 from service.config import Settings
 from service.crash import Point
-from service.domain.change import Change, changed
+from service.domain.change import CouponChange, apply_change
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
-from service.domain.request import Code, Place
+from service.domain.request import LogPosition, ReasonCode
 from service.gate.upkeep import Upkeep
 from service.store import coupons, offsets
 from service.store.engine import answering
@@ -40,8 +40,8 @@ class Changer:
         with answering(self._engine) as tx:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
-                raise Refused(Code.UNKNOWN_COUPON)
-            new = changed(coupon, values)
+                raise Refused(ReasonCode.UNKNOWN_COUPON)
+            new = apply_change(coupon, values)
             if new != coupon:
                 self._store(tx, new)
             crash.reach(Point.CHANGE_WRITTEN)
@@ -57,5 +57,5 @@ class Changer:
         """Under the lock no issuer is deciding about the coupon: the stored offset is where the new values begin."""
         partition = partition_of(coupon.id, self._settings.topic_partitions)
         position = offsets.known(tx, self._log).get(partition)
-        since = Place(partition, position.next_offset if position else 0)
-        coupons.change(tx, Change(coupon, self._log, since))
+        since = LogPosition(partition, position.next_offset if position else 0)
+        coupons.change(tx, CouponChange(coupon, self._log, since))

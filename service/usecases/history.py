@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from service.domain.errors import Unreadable
+from service.domain.errors import InvalidInput
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -28,4 +28,4 @@ def read(path: Path) -> Iterator[Told]:
             try:
                 yield decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise Unreadable(f"{path}, line {number}: {error}") from None
+                raise InvalidInput(f"{path}, line {number}: {error}") from None

@@ -9,9 +9,9 @@ from service import crash
 from service.crash import Point
 from service.domain.decide import decide
 from service.domain.errors import Fenced
-from service.domain.fates import Failure, Fate
+from service.domain.failures import Failure, FailureClass
 from service.domain.record import Record
-from service.domain.retry import ISSUING
+from service.domain.retry import ISSUE_RETRY_POLICY
 from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries, trials
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
 from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, Failing, in_segments
@@ -37,7 +37,7 @@ class Issuer:
 
         `writing` is called when the decisions are made, and the database has to work and this thread to wait.
         """
-        partitions = {record.raw.place.partition for record in records}
+        partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
             if fenced := offsets.lock(tx, self._log, {partition: positions[partition] for partition in partitions}):
                 raise Fenced(fenced)
@@ -89,7 +89,7 @@ class _Poll:
 
     def give_way(self, record: Record, failure: Failure) -> None:
         """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
-        request = record.request if failure.fate is Fate.RECORD else None
+        request = record.request if failure.failure_class is FailureClass.RECORD else None
         plan = self._plan([record], {request.request_id: failure} if request else {})
         plan.fail(failure)
         self._store(plan)
@@ -105,7 +105,9 @@ class _Poll:
         new = requests.columns(plan.outcomes)
         self._writing()
         requests.insert(self._tx, self._log, new, self.decided_at)
-        retries.insert(self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUING.delay_seconds))
+        retries.insert(
+            self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
+        )
         retries.insert_standby(self._tx, self._log, plan.standby())
         dead_letters.insert(self._tx, self._log, plan.dead)
         faults.raise_first(self._tx, plan.faults())

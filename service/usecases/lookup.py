@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.errors import Unavailable
-from service.domain.request import Code, State
-from service.domain.request_id import Claim, RequestIds
+from service.domain.request import ReasonCode, RequestState
+from service.domain.request_id import RequestIdClaims, RequestIds
 from service.gate.upkeep import Upkeep
 from service.store import offsets, requests
 from service.store.engine import answering
@@ -28,8 +28,8 @@ class Standing(NamedTuple):
     request_id: str
     coupon_id: int
     user_id: int
-    state: State
-    code: Code | None
+    state: RequestState
+    code: ReasonCode | None
     sequence: int | None
     attempts: int
     requested_at_ms: int
@@ -51,7 +51,7 @@ class Lookup:
 
     def find(self, request_id: str) -> Standing | None:
         """The request's standing, or None: not an id of ours, or certainly never in the log. Raises Unavailable."""
-        claim = self._ids.read(request_id)
+        claim = self._ids.decode(request_id)
         if claim is None:
             return None
         with answering(self._engine) as tx:
@@ -63,7 +63,7 @@ class Lookup:
             return None
         return _queued(request_id, claim)
 
-    def _is_lost(self, request_id: str, claim: Claim, positions: Mapping[int, Position]) -> bool:
+    def _is_lost(self, request_id: str, claim: RequestIdClaims, positions: Mapping[int, Position]) -> bool:
         """Whether the issuer has passed every moment at which the request could be in the log, and it is not there.
 
         A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
@@ -98,5 +98,7 @@ def _decided(request_id: str, answer: Answer) -> Standing:
     )
 
 
-def _queued(request_id: str, claim: Claim) -> Standing:
-    return Standing(request_id, claim.coupon_id, claim.user_id, State.QUEUED, None, None, 0, claim.minted_at_ms, None)
+def _queued(request_id: str, claim: RequestIdClaims) -> Standing:
+    return Standing(
+        request_id, claim.coupon_id, claim.user_id, RequestState.QUEUED, None, None, 0, claim.minted_at_ms, None
+    )

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.fates import Failure
-from service.domain.record import Raw, Record
-from service.domain.request import FINAL, Code, Place, State
+from service.domain.failures import Failure
+from service.domain.record import RawRecord, Record
+from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, RequestState
 from service.store import faults
-from service.store.dead_letters import DeadLetter
+from service.store.dead_letters import NewDeadLetter
 from service.store.handoffs import Kind, Range
 from service.store.offsets import Move
 from service.store.trials import Trial
@@ -25,13 +25,13 @@ class Issued:
     #: next offset by partition, as committed
     positions: dict[int, int] = field(default_factory=dict)
     #: requests that are held, to be retried
-    held: list[Place] = field(default_factory=list)
+    held: list[LogPosition] = field(default_factory=list)
     #: hand-offs that wait for Celery
     kinds: set[Kind] = field(default_factory=set)
     #: a dead letter waits to be forwarded
     dead: bool = False
     #: number of requests by state and code
-    counts: Counter[tuple[State, Code | None]] = field(default_factory=Counter)
+    counts: Counter[tuple[RequestState, ReasonCode | None]] = field(default_factory=Counter)
 
     def add(self, later: "Issued") -> None:
         """Joins a later poll to this one."""
@@ -51,44 +51,44 @@ class Plan:
     outcomes: list[Outcome]
     #: of requests that are known to fail by themselves, by request id
     failing: Mapping[str, Failure]
-    held: list[tuple[Raw, Failure]] = field(init=False)
-    dead: list[DeadLetter] = field(init=False)
+    held: list[tuple[RawRecord, Failure]] = field(init=False)
+    dead: list[NewDeadLetter] = field(init=False)
 
     def __post_init__(self) -> None:
-        holding = self._of(State.RETRYING) if self.failing else []
+        holding = self._of(RequestState.RETRYING) if self.failing else []
         self.held = [(one.raw, self.failing[one.request.request_id]) for one in holding if one.request]
-        self.dead = [dead_letter(record, record.poison, Code.POISON) for record in self.records if record.poison]
+        self.dead = [dead_letter(record, record.poison, ReasonCode.POISON) for record in self.records if record.poison]
 
     def fail(self, failure: Failure) -> None:
         """Turns the plan for a single record into one that survives its failure: it is dead, unless it holds a seat."""
         (record,), (outcome,) = self.records, self.outcomes
         if not self.held:
-            self.outcomes = [Outcome(outcome.request, State.DEAD, Code.POISON)]
-            self.dead = [dead_letter(record, failure, Code.POISON)]
+            self.outcomes = [Outcome(outcome.request, RequestState.DEAD, ReasonCode.POISON)]
+            self.dead = [dead_letter(record, failure, ReasonCode.POISON)]
 
     def trials(self, log: int) -> list[Trial]:
         """The requests that are to be issued, to be tried one by one."""
-        fault = {record.raw.place: _fault(record) for record in self.records}
-        issued = (outcome for outcome in self.outcomes if outcome.state is State.ISSUED)
-        return [Trial(log, outcome, is_new=True, fault=fault[outcome.request.place]) for outcome in issued]
+        fault = {record.raw.log_position: _fault(record) for record in self.records}
+        issued = (outcome for outcome in self.outcomes if outcome.state is RequestState.ISSUED)
+        return [Trial(log, outcome, is_new=True, fault=fault[outcome.request.log_position]) for outcome in issued]
 
     def faults(self) -> Iterable[str | None]:
         """The faults on demand of the requests that are to be issued."""
         if not any(record.fault for record in self.records):
             return ()
-        return map(_fault, self._of(State.ISSUED))
+        return map(_fault, self._of(RequestState.ISSUED))
 
-    def standby(self) -> list[Raw]:
+    def standby(self) -> list[RawRecord]:
         """The records of requests that wait for a seat."""
-        return [record.raw for record in self._of(State.STANDBY)]
+        return [record.raw for record in self._of(RequestState.STANDBY)]
 
-    def _of(self, state: State) -> list[Record]:
-        places = {outcome.request.place for outcome in self.outcomes if outcome.state is state}
-        return [record for record in self.records if record.raw.place in places] if places else []
+    def _of(self, state: RequestState) -> list[Record]:
+        places = {outcome.request.log_position for outcome in self.outcomes if outcome.state is state}
+        return [record for record in self.records if record.raw.log_position in places] if places else []
 
     def tell(self, done: Issued, *, notices: bool) -> None:
         """Adds what was written to what is told after the commit."""
-        done.held += [raw.place for raw, _ in self.held]
+        done.held += [raw.log_position for raw, _ in self.held]
         done.kinds |= hand_off_kinds(self.outcomes, self.coupons, notices=notices)
         done.dead = done.dead or bool(self.dead)
         done.counts.update((outcome.state, outcome.code) for outcome in self.outcomes)
@@ -98,7 +98,7 @@ def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *
     """Notices for what is final; the gate hears of seats that come back and of coupons that are gone."""
     verdicts = {(outcome.state, outcome.code) for outcome in outcomes}
     kinds = set()
-    if notices and any(state in FINAL for state, _ in verdicts):
+    if notices and any(state in FINAL_STATES for state, _ in verdicts):
         kinds.add(Kind.NOTIFY)
     if any(frees_seat(state, code) for state, code in verdicts) or _last_issued(outcomes, coupons):
         kinds.add(Kind.GATE)
@@ -111,9 +111,9 @@ def _last_issued(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon]) -> 
     return any(sequence >= coupons[coupon_id].quantity for coupon_id, sequence in issued.items())
 
 
-def frees_seat(state: State, code: Code | None) -> bool:
+def frees_seat(state: RequestState, code: ReasonCode | None) -> bool:
     """Whether the gate's seat of a request comes back: on dead, and on refused for any reason but sold_out."""
-    return state is State.DEAD or (state is State.REFUSED and code is not Code.SOLD_OUT)
+    return state is RequestState.DEAD or (state is RequestState.REFUSED and code is not ReasonCode.SOLD_OUT)
 
 
 def _fault(record: Record) -> str | None:
@@ -121,17 +121,17 @@ def _fault(record: Record) -> str | None:
     return faults.statement(record.fault, 1)
 
 
-def dead_letter(record: Record, failure: Failure, code: Code) -> DeadLetter:
+def dead_letter(record: Record, failure: Failure, code: ReasonCode) -> NewDeadLetter:
     """A record that is given up at its first attempt."""
-    return DeadLetter(record.raw, record.request, code, 1, str(failure), failure)
+    return NewDeadLetter(record.raw, record.request, code, 1, str(failure), failure)
 
 
 def moves_of(records: Sequence[Record], positions: Mapping[int, int]) -> list[Move]:
     """Each partition's step past the last of its records."""
-    last = {record.raw.place.partition: record.raw for record in records}
+    last = {record.raw.log_position.partition: record.raw for record in records}
     return [
         # records of the very millisecond of the last one may still follow it
-        Move(partition, positions[partition], raw.place.offset + 1, raw.appended_at_ms - 1)
+        Move(partition, positions[partition], raw.log_position.offset + 1, raw.appended_at_ms - 1)
         for partition, raw in sorted(last.items())
     ]
 

@@ -9,12 +9,12 @@ from sqlalchemy import Connection, Engine
 from service import crash
 from service.crash import Point
 from service.domain.coupon import Coupon
-from service.domain.decide import Outcome, Turn, seat, turn
-from service.domain.fates import Failure
-from service.domain.request import Code, Place, State
-from service.domain.retry import ISSUING
+from service.domain.decide import Outcome, StandbyAction, issue_seated, next_standby_action
+from service.domain.failures import Failure
+from service.domain.request import LogPosition, ReasonCode, RequestState
+from service.domain.retry import ISSUE_RETRY_POLICY
 from service.store import coupons, dead_letters, faults, retries, trials
-from service.store.dead_letters import DeadLetter
+from service.store.dead_letters import NewDeadLetter
 from service.store.engine import answering, undoable
 from service.store.handoffs import Kind
 from service.store.retries import Held
@@ -34,7 +34,7 @@ class Recovered:
     """What an attempt led to, for those who are told after the commit."""
 
     #: requests that failed once more and are due again, by log and number of attempts made
-    again: dict[tuple[int, int], list[Place]] = field(default_factory=dict)
+    again: dict[tuple[int, int], list[LogPosition]] = field(default_factory=dict)
     kinds: set[Kind] = field(default_factory=set)
     dead: bool = False
     #: coupons with more on standby to be decided than one transaction takes
@@ -49,7 +49,7 @@ class Recoverer:
         self._reader = reader
         self._notices = notices
 
-    def retry(self, log: int, places: Sequence[Place], attempts_made: int) -> Recovered:
+    def retry(self, log: int, places: Sequence[LogPosition], attempts_made: int) -> Recovered:
         """Makes one more attempt for those that have had exactly `attempts_made`; others are left as they are.
 
         Requests that succeed are issued; one that fails by itself is due again, or dead after its last attempt, and
@@ -112,7 +112,7 @@ class Attempt:
         for coupon_id in sorted(coupon_ids):
             while not self._has_enough and (decided := self._take_turn(coupon_id)):
                 self._decided += decided
-            if self._has_enough and turn(self._coupon(coupon_id)) is not Turn.WAIT:
+            if self._has_enough and next_standby_action(self._coupon(coupon_id)) is not StandbyAction.WAIT:
                 self._done.unsettled.append(coupon_id)
 
     @property
@@ -136,18 +136,18 @@ class Attempt:
         self._failed += len(failing)
         self._done.dead = self._done.dead or bool(dead)
         for held, *_ in again:
-            self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.place)
+            self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.log_position)
 
     def _issue(self, log: int, seated: Sequence[Held]) -> list[Outcome]:
         outcomes = self._seat(seated)
         self._rows.update(log, outcomes, spent=1)
-        retries.remove(self._tx, log, [held.request.place for held in seated])
+        retries.remove(self._tx, log, [held.request.log_position for held in seated])
         faults.raise_first(self._tx, map(self._fault, seated))
         return outcomes
 
     def _seat(self, seated: Sequence[Held]) -> list[Outcome]:
         asked = [held.request for held in seated]
-        return seat(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
+        return issue_seated(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
 
     def _failing(self, log: int, seated: Sequence[Held]) -> Failing:
         """Which of them cannot be issued."""
@@ -161,26 +161,28 @@ class Attempt:
         return faults.statement(self._reader.fault(held.raw), held.attempts_ever + 1)
 
     def _postpone(self, log: int, failed: Sequence[tuple[Held, Failure, float]]) -> None:
-        retries.postpone(self._tx, log, [(held.request.place, failure, delay) for held, failure, delay in failed])
-        self._rows.update(log, [Outcome(held.request, State.RETRYING) for held, *_ in failed], spent=1)
+        retries.postpone(
+            self._tx, log, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
+        )
+        self._rows.update(log, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], spent=1)
 
     def _bury(self, log: int, failed: Sequence[tuple[Held, Failure]]) -> list[Outcome]:
         """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
-        outcomes = [Outcome(held.request, State.DEAD, Code.EXHAUSTED) for held, _ in failed]
+        outcomes = [Outcome(held.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for held, _ in failed]
         self._rows.update(log, outcomes, spent=1)
         dead_letters.insert(self._tx, log, [_letter(held, failure) for held, failure in failed])
-        retries.remove(self._tx, log, [held.request.place for held, _ in failed])
+        retries.remove(self._tx, log, [held.request.log_position for held, _ in failed])
         return outcomes
 
     def _take_turn(self, coupon_id: int) -> int:
         """One step for the coupon's standby; how many it decided."""
         coupon = self._coupon(coupon_id)
-        now = turn(coupon)
-        if now is Turn.WAIT:
+        now = next_standby_action(coupon)
+        if now is StandbyAction.WAIT:
             return 0
-        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is Turn.PROMOTE else STANDBY_AT_ONCE
+        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is StandbyAction.PROMOTE else STANDBY_AT_ONCE
         log, first = retries.standby(self._tx, coupon_id, most)
-        if now is Turn.PROMOTE:
+        if now is StandbyAction.PROMOTE:
             self._make(in_segments, log, first)
         else:
             self._refuse(log, first)
@@ -191,10 +193,10 @@ class Attempt:
         return coupons.some(self._tx, [coupon_id])[coupon_id]
 
     def _refuse(self, log: int, standby: Sequence[Held]) -> None:
-        outcomes = [Outcome(held.request, State.REFUSED, Code.SOLD_OUT) for held in standby]
+        outcomes = [Outcome(held.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for held in standby]
         self._rows.update(log, outcomes, spent=1)
         self._rows.stand(log, outcomes)
-        retries.remove(self._tx, log, [held.request.place for held in standby])
+        retries.remove(self._tx, log, [held.request.log_position for held in standby])
 
 
 def _sorted(
@@ -203,7 +205,7 @@ def _sorted(
     """Those that are due again, after so many seconds, and those that have had their attempts."""
     again, dead = [], []
     for held, failure in failed:
-        delay = ISSUING.delay_after(held.attempts + 1)
+        delay = ISSUE_RETRY_POLICY.delay_after(held.attempts + 1)
         if delay is None:
             dead.append((held, failure))
         else:
@@ -211,6 +213,6 @@ def _sorted(
     return again, dead
 
 
-def _letter(held: Held, failure: Failure) -> DeadLetter:
+def _letter(held: Held, failure: Failure) -> NewDeadLetter:
     first = held.first_error or str(failure)
-    return DeadLetter(held.raw, held.request, Code.EXHAUSTED, held.attempts_ever + 1, first, failure)
+    return NewDeadLetter(held.raw, held.request, ReasonCode.EXHAUSTED, held.attempts_ever + 1, first, failure)

@@ -9,12 +9,12 @@ from sqlalchemy import Connection, Engine
 
 from service import crash
 from service.crash import Point
-from service.domain.decide import Outcome, replay
-from service.domain.errors import Conflict, Missing
-from service.domain.fates import Failure
-from service.domain.letter import Filters, Letter, LetterState
-from service.domain.request import Code, Request, State
-from service.domain.retry import ISSUING
+from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
+from service.domain.decide import Outcome, decide_replayed
+from service.domain.errors import Conflict, NotFound
+from service.domain.failures import Failure
+from service.domain.request import ReasonCode, Request, RequestState
+from service.domain.retry import ISSUE_RETRY_POLICY
 from service.store import coupons, faults, letters, requests, retries, trials
 from service.store.engine import answering, undoable
 from service.store.trials import Trial
@@ -32,15 +32,15 @@ class Replayed(NamedTuple):
     letter_id: int
     request_id: str | None
     #: None: it cannot be replayed, `why` says so
-    state: State | None
-    code: Code | None
+    state: RequestState | None
+    code: ReasonCode | None
     why: str | None = None
 
 
 class _Ready(NamedTuple):
     """A dead letter that has a place in a log and can be read."""
 
-    letter: Letter
+    letter: DeadLetter
     log: int
     request: Request
 
@@ -63,12 +63,12 @@ class Desk:
         A second call answers what came of the first. Raises Conflict when it was discarded or cannot be read, Missing,
         Unavailable.
         """
-        found = self._replay([letter_id], dry_run=False) or [self._before(letter_id, LetterState.REPLAYED)]
+        found = self._replay([letter_id], dry_run=False) or [self._before(letter_id, DeadLetterState.REPLAYED)]
         if found[0].why:
             raise Conflict("not_replayable", found[0].why)
         return found[0]
 
-    def replay_many(self, filters: Filters, limit: int, *, dry_run: bool) -> list[Replayed]:
+    def replay_many(self, filters: DeadLetterFilter, limit: int, *, dry_run: bool) -> list[Replayed]:
         """Brings back up to `limit` new ones in the order of their places; a dry run only says what would come of it.
 
         Killed in between, what is done is done, and the next call goes on behind it.
@@ -82,20 +82,20 @@ class Desk:
         """Puts one away for good; a second call changes nothing. Raises Conflict when it was replayed, Missing."""
         with answering(self._engine) as tx:
             locked = letters.lock(tx, [letter_id])
-            letters.act(tx, LetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked])
+            letters.act(tx, DeadLetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked])
             crash.reach(Point.DISCARD_WRITTEN)
         crash.reach(Point.DISCARD_COMMITTED)
         if not locked:
-            self._before(letter_id, LetterState.DISCARDED)
+            self._before(letter_id, DeadLetterState.DISCARDED)
 
-    def _before(self, letter_id: int, wanted: LetterState) -> Replayed:
+    def _before(self, letter_id: int, wanted: DeadLetterState) -> Replayed:
         """What came of an action that was done before; raises Conflict when it was another one."""
         with answering(self._engine) as tx:
             letter = letters.get(tx, letter_id)
             done = letters.actions(tx, letter_id)
         if letter is None:
-            raise Missing("unknown_dead_letter", f"there is no dead letter {letter_id}")
-        if letter.state is LetterState.NEW:
+            raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
+        if letter.state is DeadLetterState.NEW:
             raise Conflict("changed", "it has died once more meanwhile: look at it, then ask again")
         if letter.state is not wanted:
             raise Conflict(letter.state, f"the dead letter has been {letter.state}")
@@ -122,7 +122,7 @@ class _Replaying:
         self._notices = notices
         self.done: list[Replayed] = []
 
-    def run(self, locked: Sequence[Letter]) -> None:
+    def run(self, locked: Sequence[DeadLetter]) -> None:
         """Decides all of them, in the order given."""
         ready = list(self._ready(locked))
         coupons.lock(self._tx, {one.request.coupon_id for one in ready})
@@ -130,7 +130,7 @@ class _Replaying:
         in_segments(ready, self._decide, self._hold, self._failing)
         self._rows.hand_off()
 
-    def _ready(self, locked: Sequence[Letter]) -> Iterator[_Ready]:
+    def _ready(self, locked: Sequence[DeadLetter]) -> Iterator[_Ready]:
         """Those that have a rank here and can be read; of two records of one request the first."""
         seen: set[str] = set()
         for letter in locked:
@@ -140,13 +140,13 @@ class _Replaying:
             elif one:
                 self._skip(letter, _DECIDED_ELSEWHERE)
 
-    def _read(self, letter: Letter) -> _Ready | None:
+    def _read(self, letter: DeadLetter) -> _Ready | None:
         """A record that nobody could read may be readable to a newer version; a foreign one has no rank here."""
-        if letter.log is None:
+        if letter.log_id is None:
             self._skip(letter, "another producer wrote it to the dead-letter topic: it has no place in the log")
             return None
         if letter.request:
-            return _Ready(letter, letter.log, letter.request)
+            return _Ready(letter, letter.log_id, letter.request)
         record = self._reader.read(letter.raw)
         if record.request is None:
             self._skip(letter, f"it still cannot be read: {record.poison}")
@@ -154,37 +154,37 @@ class _Replaying:
         if self._is_known(record.request):
             self._skip(letter, _DECIDED_ELSEWHERE)
             return None
-        return _Ready(letter, letter.log, record.request)
+        return _Ready(letter, letter.log_id, record.request)
 
     def _is_known(self, request: Request) -> bool:
         return requests.find(self._tx, request.coupon_id, request.user_id, request.request_id) is not None
 
-    def _skip(self, letter: Letter, why: str) -> None:
+    def _skip(self, letter: DeadLetter, why: str) -> None:
         self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
 
     def _decide(self, some: Sequence[_Ready], failing: Failing) -> None:
         with undoable(self._tx):
             decided = self._decided(some, failing)
             self._write(decided, failing)
-            issued = (one.letter for one, outcome in decided if outcome.state is State.ISSUED)
+            issued = (one.letter for one, outcome in decided if outcome.state is RequestState.ISSUED)
             faults.raise_first(self._tx, map(self._fault, issued))
         self._stand(decided)
 
-    def _fault(self, letter: Letter) -> str | None:
+    def _fault(self, letter: DeadLetter) -> str | None:
         return faults.statement(self._reader.fault(letter.raw), letter.attempts + 1)
 
     def _decided(self, some: Sequence[_Ready], failing: Failing) -> list[_Decided]:
         asked = [one.request for one in some]
         locked = coupons.some(self._tx, {request.coupon_id for request in asked})
         live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return list(zip(some, replay(asked, locked, live, failing), strict=True))
+        return list(zip(some, decide_replayed(asked, locked, live, failing), strict=True))
 
     def _failing(self, some: Sequence[_Ready]) -> Failing:
         """Which of them cannot be issued though they are due a seat."""
         tried = [
             Trial(one.log, outcome, one.letter.request is None, self._fault(one.letter))
             for one, outcome in self._decided(some, {})
-            if outcome.state is State.ISSUED
+            if outcome.state is RequestState.ISSUED
         ]
         return trials.failing(self._tx, tried, self._rows.decided_at)
 
@@ -195,7 +195,7 @@ class _Replaying:
         """
         failing = {one.request.request_id: failure}
         decided = self._decided([one], failing)
-        if decided[0][1].state is State.RETRYING:
+        if decided[0][1].state is RequestState.RETRYING:
             self._write(decided, failing)
             self._stand(decided)
         else:
@@ -213,11 +213,11 @@ class _Replaying:
                 letters.identify(self._tx, {one.letter.id: one.request for one, _ in stretch})
             if waits:
                 retries.insert_standby(self._tx, log, [one.letter.raw for one, _ in stretch])
-            held = [one for one, outcome in stretch if outcome.state is State.RETRYING]
-            due_at = self._rows.decided_at + timedelta(seconds=ISSUING.delay_seconds)
+            held = [one for one, outcome in stretch if outcome.state is RequestState.RETRYING]
+            due_at = self._rows.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
             retries.insert(self._tx, log, [(one.letter.raw, failing[one.request.request_id]) for one in held], due_at)
         came = [(one.letter.id, outcome.state, outcome.code) for one, outcome in decided]
-        letters.act(self._tx, LetterState.REPLAYED, self._via, came)
+        letters.act(self._tx, DeadLetterState.REPLAYED, self._via, came)
 
     def _stand(self, decided: Sequence[_Decided]) -> None:
         for one, outcome in decided:
@@ -228,4 +228,4 @@ class _Replaying:
 def _kind(decided: _Decided) -> tuple[int, bool, bool]:
     """Which log it is of, whether its request has a row already, and whether it waits for a seat."""
     one, outcome = decided
-    return one.log, one.letter.request is not None, outcome.state is State.STANDBY
+    return one.log, one.letter.request is not None, outcome.state is RequestState.STANDBY

@@ -41,7 +41,7 @@ class Rows:
 def _ranges(outcomes: Sequence[Outcome]) -> list[Range]:
     offsets: dict[int, list[int]] = {}
     for outcome in outcomes:
-        offsets.setdefault(outcome.request.place.partition, []).append(outcome.request.place.offset)
+        offsets.setdefault(outcome.request.log_position.partition, []).append(outcome.request.log_position.offset)
     return [found for partition, at in sorted(offsets.items()) for found in _close(partition, sorted(at))]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from service.domain.fates import Failure, Fate, failure_of
+from service.domain.failures import Failure, FailureClass, classify
 
 Item = TypeVar("Item")
 #: why requests fail by themselves, by request id
@@ -94,10 +94,10 @@ def _try(act: Callable[[], None]) -> Failure | None:
         try:
             act()
         except Exception as error:
-            failure = failure_of(error)
-            if failure.fate is Fate.SYSTEM:
+            failure = classify(error)
+            if failure.failure_class is FailureClass.SYSTEM:
                 raise
-            if failure.fate is Fate.DECIDE_AGAIN and attempt < _DECIDE_AGAIN_MOST:
+            if failure.failure_class is FailureClass.DECIDE_AGAIN and attempt < _DECIDE_AGAIN_MOST:
                 continue
             return failure
         return None

@@ -8,9 +8,9 @@ from service import crash
 from service.clock import jitter
 from service.config import Settings
 from service.crash import Point
-from service.domain.decide import Known
+from service.domain.decide import PriorRequests
 from service.domain.errors import Unavailable
-from service.domain.request_id import Claim, RequestIds
+from service.domain.request_id import RequestIdClaims, RequestIds
 from service.domain.retry import backoff_seconds
 from service.gate.names import ALWAYS
 from service.gate.upkeep import Upkeep
@@ -44,7 +44,7 @@ def tell_gate(engine: Engine, upkeep: Upkeep, lease_seconds: float) -> int:
         upkeep.tell(coupon for coupon in touched.values() if coupon.issued >= coupon.quantity)
     except Unavailable:
         with engine.begin() as tx:
-            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, ceiling=10, jitter=jitter()))
+            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, max_seconds=10, jitter=jitter()))
         raise
     crash.reach(Point.GATE_TOLD)
     with engine.begin() as tx:
@@ -73,7 +73,7 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     Killed between two lines, the next call finds what is left.
     """
     tried = upkeep.unsettled(now_ms - settings.produce_timeout_ms, _UNSETTLED_AT_ONCE)
-    claims = {request_id: claim for request_id in tried if (claim := ids.read(request_id))}
+    claims = {request_id: claim for request_id in tried if (claim := ids.decode(request_id))}
     with answering(engine) as tx:
         positions = offsets.known(tx, log)  # before the rows: what is passed by then has its row by now
         known = requests.known(tx, {claim[:2] for claim in claims.values()})
@@ -89,6 +89,6 @@ def settle_appends(settings: Settings, engine: Engine, log: int, ids: RequestIds
     return freed
 
 
-def _has_row(known: Mapping[tuple[int, int], Known], request_id: str, claim: Claim) -> bool:
+def _has_row(known: Mapping[tuple[int, int], PriorRequests], request_id: str, claim: RequestIdClaims) -> bool:
     mine = known.get((claim.coupon_id, claim.user_id))
     return mine is not None and request_id in mine.request_ids

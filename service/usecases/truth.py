@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon, CouponState
-from service.domain.decide import Known
+from service.domain.decide import PriorRequests
 from service.gate.admission import Judged, Seat
 from service.gate.gather import Gatherer
 from service.gate.names import Verdict
@@ -45,7 +45,7 @@ class TruthGate:
     def _decided(self, seats: Sequence[Seat]) -> list[bool]:
         with answering(self._engine) as tx:
             known = requests.known(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
-        nothing = Known()
+        nothing = PriorRequests()
         return [seat.request_id in known.get((seat.coupon_id, seat.user_id), nothing).request_ids for seat in seats]
 
     async def _admit_many(self, seats: Sequence[Seat]) -> list[Judged]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, text
 
 from service.config import Settings
-from service.domain.order import Judge, Line
-from service.domain.request import FINAL, Code
+from service.domain.order import DecidedRequest, OrderChecker
+from service.domain.request import FINAL_STATES, ReasonCode
 from service.domain.request_id import RequestIds
 from service.store import engine, evidence, offsets
 from service.store.evidence import Heard, Ruled
@@ -98,15 +98,15 @@ class Verifier:
         found: Counter[str] = Counter(dict.fromkeys((*_DISORDER, *_RECANTED), 0))
         found.update(refused_sold_out=0, coupons_with_retries=0)
         for number, ruled in groupby(evidence.lines(tx, coupon_id), key=lambda one: one.coupon_id):
-            judge = Judge(evidence.versions(tx, number)).read(self._counted(ruled, found))
-            found.update(judge.found)
-            found.update(out_of_order=judge.out_of_order, coupons_with_retries=int(judge.disturbed))
+            judge = OrderChecker(evidence.versions(tx, number)).check(self._counted(ruled, found))
+            found.update(judge.violations)
+            found.update(out_of_order=judge.out_of_order, coupons_with_retries=int(judge.had_retries))
         return dict(found)
 
-    def _counted(self, ruled: Iterable[Ruled], found: Counter[str]) -> Iterator[Line]:
+    def _counted(self, ruled: Iterable[Ruled], found: Counter[str]) -> Iterator[DecidedRequest]:
         for _, request_id, line in ruled:
-            claim = self._ids.read(request_id)
-            found["refused_sold_out"] += line.code is Code.SOLD_OUT
+            claim = self._ids.decode(request_id)
+            found["refused_sold_out"] += line.code is ReasonCode.SOLD_OUT
             yield line._replace(accepted=claim is not None and not claim.foreign)
 
     def _walk(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
@@ -131,16 +131,16 @@ class Verifier:
             found[heard.outcome] += heard.outcome != "refused"
             if heard.request_id and (verdict := self._verdict(heard, heard.request_id)):
                 found[verdict] += 1
-        claims = (self._ids.read(request_id) for request_id in evidence.unasked(tx, self._log, coupon_id))
+        claims = (self._ids.decode(request_id) for request_id in evidence.unasked(tx, self._log, coupon_id))
         found["phantom"] = sum(1 for claim in claims if claim and not claim.foreign)
         return dict(found)
 
     def _verdict(self, heard: Heard, request_id: str) -> str | None:
-        claim = self._ids.read(request_id)
+        claim = self._ids.decode(request_id)
         if claim is None or claim[:2] != (heard.coupon_id, heard.user_id):
             return "contradicted"
         if heard.state is None and not heard.undecided:
             return "lost" if heard.outcome == "accepted" else "contradicted"
         if heard.outcome == "refused":
             return None
-        return heard.state if heard.state in FINAL else "in_flight"
+        return heard.state if heard.state in FINAL_STATES else "in_flight"

@@ -6,9 +6,9 @@ from functools import lru_cache, partial
 from sqlalchemy import Connection
 
 from service.config import Settings
-from service.domain.order import version_at
-from service.domain.record import Raw
-from service.domain.request import Code, Request
+from service.domain.order import version_index_at
+from service.domain.record import RawRecord
+from service.domain.request import ReasonCode, Request
 from service.domain.request_id import RequestIds
 from service.store import evidence, requests
 from service.store.evidence import Row
@@ -18,7 +18,7 @@ from service.stream.topics import Topic
 
 _UNDECIDED_AT_ONCE = 5_000
 _COUPONS_KNOWN = 1_000
-_OF_WINDOWS = (Code.NOT_OPEN, Code.CLOSED, Code.PAUSED)
+_OF_WINDOWS = (ReasonCode.NOT_OPEN, ReasonCode.CLOSED, ReasonCode.PAUSED)
 
 
 class Walk:
@@ -46,24 +46,24 @@ class Walk:
             row = next(rows, None)
         for raw, request in self._records(partition):
             yield "records"
-            while row is not None and row.offset < raw.place.offset:
+            while row is not None and row.offset < raw.log_position.offset:
                 yield "phantom"
                 row = next(rows, None)
-            mine = row if row is not None and row.offset == raw.place.offset else None
+            mine = row if row is not None and row.offset == raw.log_position.offset else None
             if verdict := self._verdict(raw, request, mine, passed):
                 yield verdict
             row = next(rows, None) if mine else row
         yield from ("phantom" for left in (row, *rows) if left is not None)
         self._keep()
 
-    def _records(self, partition: int) -> Iterator[tuple[Raw, Request | None]]:
+    def _records(self, partition: int) -> Iterator[tuple[RawRecord, Request | None]]:
         for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, None):
             request = self._reader.read(raw).request
             if self._coupon_id is None or (request and request.coupon_id == self._coupon_id):
                 yield raw, request
 
-    def _verdict(self, raw: Raw, request: Request | None, row: Row | None, passed: int) -> str | None:
-        if raw.place.offset >= passed:
+    def _verdict(self, raw: RawRecord, request: Request | None, row: Row | None, passed: int) -> str | None:
+        if raw.log_position.offset >= passed:
             self._note(request)
             return "contradicted" if row else "undecided"
         if row is None:
@@ -75,15 +75,15 @@ class Walk:
             return "contradicted"
         return None if self._is_in_time(raw, request, row) else "window_ignored"
 
-    def _is_in_time(self, raw: Raw, request: Request | None, row: Row) -> bool:
+    def _is_in_time(self, raw: RawRecord, request: Request | None, row: Row) -> bool:
         """Whether a record that was not judged at the gate heard what its coupon's window said at its append time."""
         if request is None or request.accepted or row.replayed or row.state == "dead":
             return True
         versions = self._versions(request.coupon_id)
-        number = version_at(versions, (self._log, raw.place.offset))
+        number = version_index_at(versions, (self._log, raw.log_position.offset))
         if number < 0:
             return True
-        said = versions[number].window(raw.appended_at_ms)
+        said = versions[number].window_refusal(raw.appended_at_ms)
         return row.code == said if said else row.code not in _OF_WINDOWS
 
     def _agrees(self, row: Row, request: Request | None) -> bool:
@@ -94,7 +94,7 @@ class Walk:
         if request is None or row.request_id is None:
             return request is None and row.state in ("poison", "dead")
         same = row.request_id == request.request_id or (
-            not request.accepted and self._ids.read(row.request_id) == self._ids.read(request.request_id)
+            not request.accepted and self._ids.decode(row.request_id) == self._ids.decode(request.request_id)
         )
         return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
 

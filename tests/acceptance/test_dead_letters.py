@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import text
 
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.stream.topics import RECORD_BYTES_MOST, Topic
 from tests.acceptance.test_bad_http import assert_problem
 from tests.acceptance.test_changes import accepted, change, refused
@@ -253,7 +253,7 @@ def only(system: System, coupon: int) -> int:
     return int(letter["id"])
 
 
-def find(system: System, place: Place) -> dict[str, Any] | None:
+def find(system: System, place: LogPosition) -> dict[str, Any] | None:
     """The dead letter of a record, once it is there; poison belongs to no coupon."""
     found = listed(system, code="poison", limit=20)
     return next((letter for letter in found if (letter["partition"], letter["offset"]) == place), None)

@@ -3,7 +3,7 @@
 import httpx
 from confluent_kafka import Consumer
 
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.stream.dead_letters import origin
 from service.stream.topics import Topic
 from tests.system import System
@@ -60,7 +60,7 @@ def test_a_dead_letter_lies_on_its_topic_as_spring_reads_it(system: System) -> N
     value = b'{"userId":"seven","couponId":%d,"requestTimeMillis":0}' % coupon
     place = system.produce(coupon, value)
 
-    def read() -> tuple[Place, bytes | None, int] | None:
+    def read() -> tuple[LogPosition, bytes | None, int] | None:
         return dead_letter(system, place)
 
     assert system.eventually(read) == (place, value, place.partition)
@@ -98,7 +98,7 @@ def test_every_decision_is_told_once(system: System) -> None:
     assert system.receiver.forged == 0
 
 
-def dead_letter(system: System, wanted: Place) -> tuple[Place, bytes | None, int] | None:
+def dead_letter(system: System, wanted: LogPosition) -> tuple[LogPosition, bytes | None, int] | None:
     """Origin, value and partition of a dead letter as a plain consumer reads it."""
     consumer = Consumer(
         {

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Row, make_url, text
 from service.bootstrap import Common
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.gate.upkeep import Upkeep
 from service.store import engine, offsets
@@ -77,7 +77,7 @@ class Sold(NamedTuple):
     """A coupon after its first requests, and the places of those that are held."""
 
     coupon: Coupon
-    held: list[Place]
+    held: list[LogPosition]
 
 
 Sell = Callable[..., Sold]
@@ -108,7 +108,7 @@ def attempt(recoverer: Recoverer, log: int, ask: Ask) -> Attempt:
 
     def make(attempts_made: int) -> None:
         rows = ask('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
-        recoverer.retry(log, [Place(row.partition, row.offset) for row in rows], attempts_made)
+        recoverer.retry(log, [LogPosition(row.partition, row.offset) for row in rows], attempts_made)
 
     return make
 

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from service.config import Settings
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.gate.admission import Gate, Judged, Seat
 from service.gate.names import Verdict
 from service.gate.upkeep import Upkeep
@@ -74,7 +74,7 @@ async def _until_forgotten(desk: Desk, request_id: str) -> None:
 def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
     """Step 3: the first press and its repeats wait for one word, and one who comes after it hears it too."""
 
-    async def press(desk: Desk) -> list[Place]:
+    async def press(desk: Desk) -> list[LogPosition]:
         append = desk.appends.begin(seat(1), None, first=True)
         early = [append.word(), append.word()]
         return [await early[0], await early[1], await append.word()]
@@ -87,7 +87,7 @@ def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
 def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
     """Step 3: the first press is cancelled while its record is on the way; the repeat hears, and the gate is told."""
 
-    async def press(desk: Desk) -> tuple[Place, Judged]:
+    async def press(desk: Desk) -> tuple[LogPosition, Judged]:
         claim = seat(1, "first")
         await desk.admit(claim)
         append = desk.appends.begin(claim, None, first=True)
@@ -99,14 +99,14 @@ def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
 
     place, repeated = at_desk(press)
 
-    assert isinstance(place, Place)
+    assert isinstance(place, LogPosition)
     assert (repeated.verdict, repeated.detail) == (Verdict.DUPLICATE, "first")
 
 
 def test_who_was_judged_before_the_gate_was_told_is_told_here(at_desk: Callable[..., Any]) -> None:
     """Step 3: the gate said unsettled, and was told while that word was on its way: the repeat still is a duplicate."""
 
-    async def press(desk: Desk) -> tuple[Place, Place]:
+    async def press(desk: Desk) -> tuple[LogPosition, LogPosition]:
         claim = seat(1, "first")
         await desk.admit(claim)
         place = await desk.appends.begin(claim, None, first=True).word()
@@ -159,7 +159,7 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], ca
     """P6: the place is told to the user; the note is lost, which the log says and the sweep will mend."""
     caplog.set_level(logging.INFO)
 
-    async def press(desk: Desk) -> Place:
+    async def press(desk: Desk) -> LogPosition:
         append = desk.appends.begin(seat(1, "first"), None, first=True)
         place = await append.word()
         await _until_forgotten(desk, "first")
@@ -167,7 +167,7 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], ca
 
     place = at_desk(press, redis_url="redis://127.0.0.1:9/0")
 
-    assert isinstance(place, Place)
+    assert isinstance(place, LogPosition)
     assert "the gate was not told of an append" in caplog.text
 
 
@@ -176,7 +176,7 @@ def test_a_coupon_stays_where_it_is_though_the_topic_has_more_partitions_by_now(
     less = 5
     assert partition_of(1, less) != partition_of(1, PARTITIONS)
 
-    async def press(desk: Desk) -> Place:
+    async def press(desk: Desk) -> LogPosition:
         return await desk.appends.begin(seat(1), None, first=True).word()
 
     assert at_desk(press, topic_partitions=less).partition == partition_of(1, less)

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.domain.record import Raw
-from service.domain.request import Place
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.store import dead_letters as stored
 from service.store import offsets
@@ -33,7 +33,7 @@ def poison(
     make_coupon: Callable[..., Coupon],
     ids: RequestIds,
     reader: Reader,
-) -> list[Raw]:
+) -> list[RawRecord]:
     """Two records that could not be read, and are dead letters."""
     coupon = make_coupon()
     bad = [raw(ids, coupon.id, 1, offset)._replace(value=b"\x00not json") for offset in (0, 1)]
@@ -41,14 +41,14 @@ def poison(
     return bad
 
 
-def _seen(settings: Settings, letters: list[Raw]) -> list[Raw]:
+def _seen(settings: Settings, letters: list[RawRecord]) -> list[RawRecord]:
     """Our letters as they stand in the dead-letter topic; that of other tests may hold more."""
-    found = log_reader.read(settings, Topic.DEAD_LETTERS, letters[0].place.partition, None)
+    found = log_reader.read(settings, Topic.DEAD_LETTERS, letters[0].log_position.partition, None)
     return [one for one in found if one.value == letters[0].value][-len(letters) :]
 
 
 def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
-    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 7: same partition, key, value and headers, Spring's after them; the listener knows it for ours."""
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 2
@@ -56,26 +56,30 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
     bury.take_in(store, reader, seen)
 
     for before, after in zip(poison, seen, strict=True):
-        assert (after.key, after.value, after.place.partition) == (before.key, before.value, before.place.partition)
+        assert (after.key, after.value, after.log_position.partition) == (
+            before.key,
+            before.value,
+            before.log_position.partition,
+        )
         assert after.headers[: len(before.headers)] == before.headers
-        assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.place, before.appended_at_ms)
-    assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.place.offset,) for one in seen]
+        assert dead_letters.origin(after.headers) == (Topic.ISSUE_COUPON, before.log_position, before.appended_at_ms)
+    assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.log_position.offset,) for one in seen]
     assert bury.forward(store, clients.producer(settings), SECONDS, SECONDS) == 0
 
 
-def test_a_plain_consumer_finds_springs_headers(poison: list[Raw], settings: Settings, store: Engine) -> None:
+def test_a_plain_consumer_finds_springs_headers(poison: list[RawRecord], settings: Settings, store: Engine) -> None:
     """Step 7: what any Kafka client reads from the topic, against bytes written down by hand."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     letter = _seen(settings, poison)[1]
 
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "somebody else"})
-    consumer.assign([TopicPartition("ISSUE_COUPON.dlt", letter.place.partition, letter.place.offset)])
+    consumer.assign([TopicPartition("ISSUE_COUPON.dlt", letter.log_position.partition, letter.log_position.offset)])
     message = consumer.poll(SECONDS)
     consumer.close()
 
     assert message is not None
     assert message.key() == b"1"
-    assert poison[1].place.partition == 3
+    assert poison[1].log_position.partition == 3
     assert list(message.headers() or ())[1:] == [
         ("kafka_dlt-original-topic", b"ISSUE_COUPON"),
         ("kafka_dlt-original-partition", b"\x00\x00\x00\x03"),
@@ -89,21 +93,23 @@ def test_a_plain_consumer_finds_springs_headers(poison: list[Raw], settings: Set
 
 
 def test_a_second_copy_is_taken_for_the_first(
-    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """P7: killed between the acknowledgement and its note, the same is forwarded again and changes nothing."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first = _seen(settings, poison)[0]
 
-    later, last = (first._replace(place=first.place._replace(offset=offset)) for offset in (2**40, 2**41))
+    later, last = (first._replace(log_position=first.log_position._replace(offset=offset)) for offset in (2**40, 2**41))
     for together in ([first, later], [last]):
         bury.take_in(store, reader, together)
 
     assert ask("SELECT count(*) FROM dead_letters") == [(2,)]
-    assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.place.offset,)]
+    assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.log_position.offset,)]
 
 
-def test_what_the_broker_did_not_take_waits(poison: list[Raw], settings: Settings, store: Engine, ask: Ask) -> None:
+def test_what_the_broker_did_not_take_waits(
+    poison: list[RawRecord], settings: Settings, store: Engine, ask: Ask
+) -> None:
     """Step 7: nothing waits for the topic, and nothing is lost while it is away."""
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 100})
 
@@ -118,7 +124,7 @@ def test_what_the_broker_did_not_take_waits(poison: list[Raw], settings: Setting
 @pytest.mark.usefixtures("poison")
 def test_a_strangers_dead_letter_is_stored_once(store: Engine, reader: Reader, ask: Ask) -> None:
     """Step 7: a letter of another producer, or with an origin that is not ours, is kept for the operators."""
-    letter = Raw(Place(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
+    letter = RawRecord(LogPosition(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
 
     for together in ([letter, letter], [letter]):
         bury.take_in(store, reader, together)
@@ -128,20 +134,20 @@ def test_a_strangers_dead_letter_is_stored_once(store: Engine, reader: Reader, a
 
 
 def test_a_dead_letter_topic_that_was_made_again_is_read_from_its_beginning(
-    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 4: a topic deleted and made again is another log; its offsets begin anew and stop nobody."""
     bury.forward(store, clients.producer(settings), SECONDS, SECONDS)
     first, second = _seen(settings, poison)
     bury.take_in(store, reader, [first])
 
-    bury.take_in(store, reader, [second._replace(place=first.place)])
+    bury.take_in(store, reader, [second._replace(log_position=first.log_position)])
 
     assert ask("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]
 
 
 def test_who_dies_again_is_forwarded_again(
-    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 7: neither the first copy, heard late, nor its acknowledgement stands for the second death."""
     with store.begin() as tx:
@@ -160,7 +166,7 @@ def test_who_dies_again_is_forwarded_again(
 
 
 def test_a_letter_from_an_earlier_life_of_the_log_is_ours_too(
-    poison: list[Raw], settings: Settings, store: Engine, reader: Reader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: Reader, ask: Ask
 ) -> None:
     """Step 7: the record's own time says which life it is from; another record at the same place is not confirmed."""
     with store.begin() as tx:
@@ -172,5 +178,5 @@ def test_a_letter_from_an_earlier_life_of_the_log_is_ours_too(
     assert ask("SELECT count(*), count(dlt_offset) FROM dead_letters") == [(2, 1)]
 
     later = [(name, b"\0" * 7 + b"\1" if name.endswith("timestamp") else value) for name, value in letter.headers]
-    bury.take_in(store, reader, [letter._replace(headers=tuple(later), place=Place(0, 2**41))])
+    bury.take_in(store, reader, [letter._replace(headers=tuple(later), place=LogPosition(0, 2**41))])
     assert ask("SELECT count(*) FROM dead_letters WHERE log_id IS NULL") == [(1,)]

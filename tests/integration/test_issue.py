@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from service.domain.coupon import Coupon
 from service.domain.errors import Fenced
 from service.domain.record import Record
-from service.domain.request import Code, State
+from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.store.handoffs import Kind
 from service.stream.codec import Reader
@@ -58,7 +58,7 @@ def test_a_poll_is_issued_in_offset_order(
     assert ask("SELECT DISTINCT decided_at FROM handoffs") == ask("SELECT DISTINCT decided_at FROM requests")
     assert issued.positions == {partition: 5}
     assert issued.kinds == {Kind.NOTIFY, Kind.GATE}
-    assert issued.counts == {(State.ISSUED, None): 3, (State.REFUSED, Code.SOLD_OUT): 2}
+    assert issued.counts == {(RequestState.ISSUED, None): 3, (RequestState.REFUSED, ReasonCode.SOLD_OUT): 2}
 
 
 def test_without_a_webhook_there_is_no_notice_to_hand_off(

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from service.domain.coupon import Coupon
 from service.domain.record import Record
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import Reader
 from service.stream.partitioner import partition_of
@@ -42,7 +42,7 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
     assert [row.sequence for row in rows if row.user_id != 300] == list(range(1, 500))
     assert rows[299] == (300, "retrying", None)
     assert ask("SELECT issued, held FROM coupons") == [(499, 1)]
-    assert issued.held == [Place(partition, 299)]
+    assert issued.held == [LogPosition(partition, 299)]
     assert issued.positions[partition] == 500
     (retry,) = ask('SELECT "offset" AS at, attempts, error_kind, next_attempt_at FROM retries')
     assert (retry.at, retry.attempts, retry.error_kind) == (299, 1, "psycopg.errors.DivisionByZero")
@@ -159,11 +159,11 @@ def test_poison_beside_good_records_is_kept_as_it_came(
 
     assert ask(_ROWS, id=coupon.id) == [(1, "issued", 1), (3, "issued", 2)]
     assert issued.dead
-    assert issued.positions[bad.place.partition] == 3
+    assert issued.positions[bad.log_position.partition] == 3
     (letter,) = ask(
         'SELECT key, value, headers, code, attempts, partition, "offset" AS at, request_id FROM dead_letters'
     )
     assert (letter.key, letter.value) == (bad.key, bad.value)
     assert letter.headers == [["request_id", "/wA="], ["nothing", None], ["twice", "MQ=="], ["a\\x00\\\\\\xe9", "Mg=="]]
     assert (letter.code, letter.attempts, letter.request_id) == ("poison", 1, None)
-    assert Place(letter.partition, letter.at) == bad.place
+    assert LogPosition(letter.partition, letter.at) == bad.log_position

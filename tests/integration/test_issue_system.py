@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.fates import Fate, failure_of
+from service.domain.failures import FailureClass, classify
 from service.domain.record import Record
-from service.domain.request import State
+from service.domain.request import RequestState
 from service.domain.request_id import RequestIds
 from service.store import coupons, requests
 from service.stream.codec import Reader
@@ -61,7 +61,7 @@ def test_a_lock_that_does_not_come_is_the_systems_failure(
         with pytest.raises(Exception, match="lock timeout") as caught:
             issuer.issue(poll, positions)
 
-    assert failure_of(caught.value).fate is Fate.SYSTEM
+    assert classify(caught.value).failure_class is FailureClass.SYSTEM
     assert ask("SELECT count(*) FROM requests") == [(0,)]
     assert ask("SELECT max(next_offset) FROM offsets") == [(0,)]
     issuer.issue(poll, positions)
@@ -83,7 +83,7 @@ def test_a_connection_cut_in_mid_transaction_is_the_systems_failure(
         error = cut.exception()
 
     assert error is not None
-    assert failure_of(error).fate is Fate.SYSTEM
+    assert classify(error).failure_class is FailureClass.SYSTEM
     assert ask("SELECT count(*) FROM requests") == [(0,)]
     issuer.issue(poll, positions)
     assert [row.sequence for row in ask(_ROWS, id=coupon.id)] == [1, 2, 3]
@@ -116,7 +116,7 @@ def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
     def write() -> None:
         with spoilt_store.begin() as tx:
             coupons.lock(tx, [coupon.id])
-            issued = Outcome(request(0, coupon_id=coupon.id), State.ISSUED, None, 1)
+            issued = Outcome(request(0, coupon_id=coupon.id), RequestState.ISSUED, None, 1)
             requests.insert(tx, log, requests.columns([issued]), datetime.now(UTC))
             frozen.set()
             thawed.wait()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from service.bootstrap import Common
 from service.config import Settings
-from service.domain.record import Raw
+from service.domain.record import RawRecord
 from service.stream import clients
 from service.stream.codec import Reader
 from service.stream.topics import Topic
@@ -33,7 +33,7 @@ class Stubborn:
         #: how many letters each batch had
         self.batches: list[int] = []
 
-    def __call__(self, engine: Engine, reader: Reader, raws: Sequence[Raw]) -> None:
+    def __call__(self, engine: Engine, reader: Reader, raws: Sequence[RawRecord]) -> None:
         self.batches.append(len(raws))
         if not self.may.is_set() and any(raw.value == b"bad" for raw in raws):
             raise ValueError("this one cannot be stored")

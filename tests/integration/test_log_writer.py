@@ -9,7 +9,7 @@ import pytest
 
 from service.config import Settings
 from service.domain.errors import Unavailable
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream import clients, log_reader
 from service.stream.codec import REQUEST_ID, Reader, encode, key_of
@@ -35,12 +35,12 @@ def _write(settings: Settings, writing: Writing) -> Any:
     return asyncio.run(run())
 
 
-async def _append(writer: LogWriter, key: bytes, value: bytes, headers: Headers | None = None) -> Place:
+async def _append(writer: LogWriter, key: bytes, value: bytes, headers: Headers | None = None) -> LogPosition:
     """The record's place, or the error that its writer heard of."""
     heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     writer.append(-1, key, value, headers or [], heard.set_result)
     outcome = await heard
-    if isinstance(outcome, Place):
+    if isinstance(outcome, LogPosition):
         return outcome
     raise outcome
 
@@ -49,10 +49,10 @@ def test_a_coupon_lands_on_the_partition_we_compute(settings: Settings) -> None:
     """P3: librdkafka's partitioner, Java's and ours agree, for ids of every length."""
     coupon_ids = [*range(1, 120), *(10**power + power for power in range(3, 19)), 2**63 - 1]
 
-    async def append_all(writer: LogWriter) -> list[Place]:
+    async def append_all(writer: LogWriter) -> list[LogPosition]:
         return await asyncio.gather(*(_append(writer, key_of(one), encode(one, 1, AT_MS)) for one in coupon_ids))
 
-    places: list[Place] = _write(settings, append_all)
+    places: list[LogPosition] = _write(settings, append_all)
 
     assert [at.partition for at in places] == [partition_of(one, settings.topic_partitions) for one in coupon_ids]
 
@@ -61,10 +61,10 @@ def test_what_was_appended_is_read_as_it_was_written(settings: Settings, ids: Re
     """Step 3: the place in the answer is the record's place, and the id in its header is believed."""
     name = ids.mint(42, 7, AT_MS)
 
-    async def append(writer: LogWriter) -> Place:
+    async def append(writer: LogWriter) -> LogPosition:
         return await _append(writer, key_of(42), encode(42, 7, AT_MS), [(REQUEST_ID, name.encode())])
 
-    place: Place = _write(settings, append)
+    place: LogPosition = _write(settings, append)
     (raw,) = log_reader.read(settings, Topic.ISSUE_COUPON, place.partition, place.offset)
 
     request = reader.read(raw).request

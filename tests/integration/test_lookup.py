@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.domain.request import Code, Place, State
+from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.gate.upkeep import Upkeep
 from service.usecases.lookup import CLOCKS_DIFFER_MS, Lookup
@@ -38,7 +38,7 @@ def passed(store: Engine, settings: Settings) -> Callable[[int], None]:
     return pass_until
 
 
-def _state(lookup: Lookup, request_id: str) -> State | None:
+def _state(lookup: Lookup, request_id: str) -> RequestState | None:
     standing = lookup.find(request_id)
     return standing and standing.state
 
@@ -51,11 +51,15 @@ def test_each_state_is_told(lookup: Lookup, real_log: Log, make_coupon: MakeCoup
 
     real_log.issue()
 
-    assert before == [State.QUEUED] * 3
-    assert [_state(lookup, name) for name in names] == [State.ISSUED, State.RETRYING, State.STANDBY]
+    assert before == [RequestState.QUEUED] * 3
+    assert [_state(lookup, name) for name in names] == [
+        RequestState.ISSUED,
+        RequestState.RETRYING,
+        RequestState.STANDBY,
+    ]
     standing = lookup.find(names[0])
     assert standing
-    assert standing[:7] == (names[0], coupon.id, 1, State.ISSUED, None, 1, 1)
+    assert standing[:7] == (names[0], coupon.id, 1, RequestState.ISSUED, None, 1, 1)
     assert standing.requested_at_ms == AT_MS
     assert standing.decided_at_ms
 
@@ -68,7 +72,11 @@ def test_a_refusal_is_told_with_its_reason(lookup: Lookup, real_log: Log, make_c
 
     told = [(found.state, found.code) for name in (first, again, late) if (found := lookup.find(name))]
 
-    assert told == [(State.ISSUED, None), (State.REFUSED, Code.DUPLICATE), (State.REFUSED, Code.SOLD_OUT)]
+    assert told == [
+        (RequestState.ISSUED, None),
+        (RequestState.REFUSED, ReasonCode.DUPLICATE),
+        (RequestState.REFUSED, ReasonCode.SOLD_OUT),
+    ]
 
 
 def test_what_is_not_ours_was_never_heard_of(lookup: Lookup, make_coupon: MakeCoupon) -> None:
@@ -87,7 +95,7 @@ def test_a_receipt_is_never_unknown_while_it_may_be_in_the_log(
     name = ids.mint(make_coupon().id, 7, AT_MS)
     redis.flushall()
 
-    assert _state(lookup, name) is State.QUEUED
+    assert _state(lookup, name) is RequestState.QUEUED
 
 
 @pytest.mark.usefixtures("real_log")
@@ -102,7 +110,7 @@ def test_what_certainly_never_arrived_is_unknown(
     before = _state(lookup, name)
     passed(AT_MS)
 
-    assert before is State.QUEUED
+    assert before is RequestState.QUEUED
     assert lookup.find(name) is None
 
 
@@ -128,7 +136,7 @@ def test_what_has_a_seat_is_never_unknown(
     real_log.append(coupon.id, 7, name)
     refilled = _state(lookup, name)
 
-    assert (kept, refilled) == (State.QUEUED, State.QUEUED)
+    assert (kept, refilled) == (RequestState.QUEUED, RequestState.QUEUED)
 
 
 def test_a_strangers_record_has_a_page_once_it_is_decided(
@@ -139,11 +147,11 @@ def test_a_strangers_record_has_a_page_once_it_is_decided(
     place = real_log.append(coupon.id, 7, request_id=None)
     (record,) = real_log.undecided()
     assert record.request
-    assert record.request.place == place
+    assert record.request.log_position == place
 
     before = lookup.find(record.request.request_id)
     real_log.issue()
 
     assert before is None
-    assert _state(lookup, record.request.request_id) is State.ISSUED
-    assert lookup.find(ids.derive(Place(5, 2**40), coupon.id, 7, AT_MS)) is None
+    assert _state(lookup, record.request.request_id) is RequestState.ISSUED
+    assert lookup.find(ids.derive(LogPosition(5, 2**40), coupon.id, 7, AT_MS)) is None

@@ -8,7 +8,7 @@ from alembic import command
 from sqlalchemy import Connection, Engine, inspect, text
 
 from service.domain.errors import Misconfigured
-from service.domain.request import State
+from service.domain.request import RequestState
 from service.domain.request_id import RequestIds
 from service.store import retries, schema
 from service.store.tables import NAMES
@@ -81,7 +81,7 @@ def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
         config = schema._config(tx)
         command.upgrade(config, "0002")
         tx.execute(text("INSERT INTO coupons (name, quantity) VALUES ('a coupon', 1)"))
-        insert_request(tx, 9, coupon_id=1, user_id=7, state=State.STANDBY)
+        insert_request(tx, 9, coupon_id=1, user_id=7, state=RequestState.STANDBY)
         tx.execute(text("UPDATE requests SET request_id = :id, partition = 3"), {"id": ids.mint(1, 7, AT_MS)})
         for revision in ("head", "0002", "head"):
             getattr(command, "downgrade" if revision == "0002" else "upgrade")(config, revision)

@@ -51,7 +51,7 @@ class Faltering(Issuer):
         """That poll fails."""
         self.polls.append(len(records))
         if len(self.polls) == self._fails:
-            self.next_offset = records[-1].raw.place.offset + 1
+            self.next_offset = records[-1].raw.log_position.offset + 1
             self.began.set()
             assert self.may_fail.wait(30)
             raise Unavailable("PostgreSQL", "it went away")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from service.domain.coupon import Coupon
-from service.domain.fates import Fate, failure_of
+from service.domain.failures import FailureClass, classify
 from service.store import coupons
 from service.stream.codec import Reader
 from service.usecases.recover import Recoverer
@@ -162,7 +162,7 @@ def test_the_systems_failure_spends_no_attempt(
         with pytest.raises(Exception, match="lock timeout") as caught:
             Recoverer(spoilt_store, reader, notices=True).retry(log, held, attempts_made=1)
 
-    assert failure_of(caught.value).fate is Fate.SYSTEM
+    assert classify(caught.value).failure_class is FailureClass.SYSTEM
     assert (ask(_ROWS), ask("SELECT attempts, next_attempt_at FROM retries")) == before
 
 

@@ -7,9 +7,9 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.coupon import Coupon, Override
-from service.domain.errors import Conflict, Missing
-from service.domain.letter import Filters, LetterState
-from service.domain.request import Code, Place, State
+from service.domain.dead_letter import DeadLetterFilter, DeadLetterState
+from service.domain.errors import Conflict, NotFound
+from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.store import dead_letters, letters
 from service.stream.codec import Reader
@@ -48,7 +48,7 @@ def test_a_replay_is_final_again_and_told_again(die: Die, desk: Desk, ask: Ask) 
 
     first, second = desk.replay(1), desk.replay(1)
 
-    assert (first.state, first.code) == (State.ISSUED, None)
+    assert (first.state, first.code) == (RequestState.ISSUED, None)
     assert second == first
     assert ask(_ROWS) == [(1, "issued", None, 2, 4), (2, "issued", None, 1, 1)]
     assert ask(_TRAIL) == [(1, "replayed", "api", "issued", None)]
@@ -67,8 +67,8 @@ def test_eligibility_is_checked_anew(die: Die, changer: Changer, desk: Desk, ask
     assert desk.replay(1)[2:4] == _refused("closed")[:2]
 
 
-def _refused(code: str) -> tuple[State, Code, None]:
-    return State.REFUSED, Code(code), None
+def _refused(code: str) -> tuple[RequestState, ReasonCode, None]:
+    return RequestState.REFUSED, ReasonCode(code), None
 
 
 def test_a_replay_stands_by_under_its_old_rank(
@@ -81,9 +81,9 @@ def test_a_replay_stands_by_under_its_old_rank(
     issuer.issue(line, {position.partition: position.next_offset})
     assert [row.state for row in ask(_ROWS)] == ["dead", "retrying", "standby"]
 
-    assert desk.replay(1).state is State.STANDBY
+    assert desk.replay(1).state is RequestState.STANDBY
     for made in (1, 2):
-        recoverer.retry(log, [Place(position.partition, 1)], made)
+        recoverer.retry(log, [LogPosition(position.partition, 1)], made)
 
     assert [(row.user_id, row.state, row.sequence) for row in ask(_ROWS)] == [
         (1, "issued", 1),
@@ -100,14 +100,14 @@ def test_a_replay_that_fails_has_its_attempts_anew_and_may_die_again(
     with_error = ask("SELECT first_error FROM dead_letters")
     ask("UPDATE dead_letters SET forwarded_at = now(), dlt_partition = 0, dlt_offset = 7 RETURNING 1")
 
-    assert desk.replay(1).state is State.RETRYING
+    assert desk.replay(1).state is RequestState.RETRYING
     assert ask("SELECT held FROM coupons") == [(1,)]
     exhaust()
 
     assert ask(_ROWS) == [(1, "dead", "exhausted", None, 6)]
     assert ask("SELECT id, state, attempts, forwarded_at, dlt_offset FROM dead_letters") == [(1, "new", 6, None, None)]
     assert ask("SELECT first_error FROM dead_letters") == with_error
-    assert desk.replay(1).state is State.RETRYING
+    assert desk.replay(1).state is RequestState.RETRYING
     assert [row.action for row in ask(_TRAIL)] == ["replayed", "replayed"]
 
 
@@ -117,7 +117,7 @@ def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
     """Step 7: three are dead, two seats are left; what the dry run says is what comes of it."""
     coupon = die(quantity=3, users=range(1, 5), faults=dict.fromkeys((1, 2, 3), "22012 3"))
     changer.change(coupon.id, {"quantity": 3})
-    meant = Filters(coupon_id=coupon.id, code=Code.EXHAUSTED)
+    meant = DeadLetterFilter(coupon_id=coupon.id, code=ReasonCode.EXHAUSTED)
     before = ask(_ROWS)
 
     dry = desk.replay_many(meant, 100, dry_run=True)
@@ -126,13 +126,13 @@ def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
     rest = desk.replay_many(meant, 100, dry_run=False)
 
     assert [(one.letter_id, one.state) for one in dry] == [
-        (1, State.ISSUED),
-        (2, State.ISSUED),
-        (3, State.REFUSED),
+        (1, RequestState.ISSUED),
+        (2, RequestState.ISSUED),
+        (3, RequestState.REFUSED),
     ]
     assert limited + rest == dry
     assert desk.replay_many(meant, 100, dry_run=False) == []
-    assert desk.replay_many(Filters(coupon_id=999), 100, dry_run=False) == []
+    assert desk.replay_many(DeadLetterFilter(coupon_id=999), 100, dry_run=False) == []
 
 
 def test_what_is_discarded_stays_dead(die: Die, desk: Desk, ask: Ask) -> None:
@@ -152,7 +152,7 @@ def test_what_is_discarded_stays_dead(die: Die, desk: Desk, ask: Ask) -> None:
     assert ask(_TRAIL) == [(1, "discarded", "api", None, None), (2, "replayed", "api", "issued", None)]
     assert ask(_ROWS)[0].state == "dead"
     for act in (desk.replay, desk.discard):
-        with pytest.raises(Missing):
+        with pytest.raises(NotFound):
             act(999)
 
 
@@ -178,7 +178,7 @@ def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
         desk.replay(1)
     assert caught.value.code == "not_replayable"
     assert _readable_by_now(verifier) == 1
-    assert desk.replay(2)[1:3] == (name, State.ISSUED)
+    assert desk.replay(2)[1:3] == (name, RequestState.ISSUED)
 
     assert ask("SELECT state, request_id FROM dead_letters ORDER BY id") == [("new", None), ("replayed", name)]
     assert _readable_by_now(verifier) == 0
@@ -200,7 +200,7 @@ def test_another_producers_letter_has_no_rank(
 
     with pytest.raises(Conflict, match="another producer"):
         desk.replay(1)
-    assert desk.replay_many(Filters(), 10, dry_run=False) == []
+    assert desk.replay_many(DeadLetterFilter(), 10, dry_run=False) == []
     desk.discard(1)
 
     assert ask("SELECT state FROM dead_letters") == [("discarded",)]
@@ -211,16 +211,16 @@ def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, sto
     first = die(quantity=9, users=range(1, 4), faults=dict.fromkeys((1, 2, 3), "22012 9"))
     desk.discard(2)
 
-    def found(filters: Filters, before_id: int | None = None, limit: int = 10) -> list[int]:
+    def found(filters: DeadLetterFilter, before_id: int | None = None, limit: int = 10) -> list[int]:
         with store.begin() as tx:
             return [letter.id for letter in letters.page(tx, filters, before_id, limit)]
 
-    assert found(Filters()) == [3, 2, 1]
-    assert found(Filters(coupon_id=first.id, state=LetterState.NEW)) == [3, 1]
-    assert found(Filters(), limit=2) == [3, 2]
-    assert found(Filters(), before_id=2) == [1]
-    assert found(Filters(code=Code.POISON)) == []
-    assert found(Filters(coupon_id=999)) == []
+    assert found(DeadLetterFilter()) == [3, 2, 1]
+    assert found(DeadLetterFilter(coupon_id=first.id, state=DeadLetterState.NEW)) == [3, 1]
+    assert found(DeadLetterFilter(), limit=2) == [3, 2]
+    assert found(DeadLetterFilter(), before_id=2) == [1]
+    assert found(DeadLetterFilter(code=ReasonCode.POISON)) == []
+    assert found(DeadLetterFilter(coupon_id=999)) == []
     with store.begin() as tx:
         letter = letters.get(tx, 1)
     assert letter is not None
@@ -250,9 +250,13 @@ def test_the_proof_knows_replays(
     changer.change(coupon.id, {"quantity": 4})
     real_log.issue()
 
-    outcomes = [one[2:4] for one in desk.replay_many(Filters(), 100, dry_run=False)]
+    outcomes = [one[2:4] for one in desk.replay_many(DeadLetterFilter(), 100, dry_run=False)]
 
-    assert outcomes == [(State.ISSUED, None), (State.REFUSED, Code.SOLD_OUT), (State.REFUSED, Code.DUPLICATE)]
+    assert outcomes == [
+        (RequestState.ISSUED, None),
+        (RequestState.REFUSED, ReasonCode.SOLD_OUT),
+        (RequestState.REFUSED, ReasonCode.DUPLICATE),
+    ]
     assert [row.state for row in ask("SELECT state FROM dead_letters")] == ["replayed"] * 3
     assert [check for check in verifier.verify() if not check.ok] == []
 
@@ -276,4 +280,4 @@ def test_what_cannot_be_read_is_in_nobodys_way(
     real_log.issue()
     exhaust()
 
-    assert [one.state for one in desk.replay_many(Filters(), 1, dry_run=False)] == [State.ISSUED]
+    assert [one.state for one in desk.replay_many(DeadLetterFilter(), 1, dry_run=False)] == [RequestState.ISSUED]

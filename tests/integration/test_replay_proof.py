@@ -7,9 +7,9 @@ from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon, Override
+from service.domain.dead_letter import DeadLetterFilter
 from service.domain.errors import Conflict
-from service.domain.letter import Filters
-from service.domain.request import Code, State
+from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.stream.codec import Reader
 from service.usecases.change import Changer
@@ -51,7 +51,7 @@ def test_one_that_could_not_be_read_is_issued_behind_its_followers(
     real_log.issue()
     assert _bad(verifier) == []
 
-    assert desk.replay(1).state is State.ISSUED
+    assert desk.replay(1).state is RequestState.ISSUED
 
     assert ask('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(7, 2), (8, 1)]
     assert _bad(verifier) == []
@@ -74,7 +74,7 @@ def test_one_that_is_replayed_after_a_close_may_die_again(
     misread()
     changer.change(coupon.id, {"override": Override.NONE})
 
-    assert desk.replay(1).state is State.RETRYING
+    assert desk.replay(1).state is RequestState.RETRYING
     exhaust()
 
     assert ask(_STATES) == [("dead", "exhausted")]
@@ -93,7 +93,7 @@ def test_a_duplicate_of_one_who_came_back_a_duplicate(
     real_log.ask(coupon.id, 7)
     real_log.issue()
 
-    assert desk.replay(1)[2:4] == (State.REFUSED, Code.DUPLICATE)
+    assert desk.replay(1)[2:4] == (RequestState.REFUSED, ReasonCode.DUPLICATE)
 
     assert ask(_STATES) == [("refused", "duplicate"), ("refused", "duplicate"), ("issued", None)]
     assert ask('SELECT user_id, sequence, attempts FROM requests ORDER BY "offset"')[1:] == [(7, None, 1), (7, 1, 1)]
@@ -109,10 +109,10 @@ def test_of_an_append_and_its_repeat_one_comes_back(
     real_log.append(coupon.id, 7, name)
     misread()
 
-    done = desk.replay_many(Filters(), 100, dry_run=False)
+    done = desk.replay_many(DeadLetterFilter(), 100, dry_run=False)
 
     whys = {one.letter_id: (one.state, one.why) for one in done}
-    assert whys == {1: (State.ISSUED, None), 2: (None, "its request has been decided as another record")}
+    assert whys == {1: (RequestState.ISSUED, None), 2: (None, "its request has been decided as another record")}
     assert ask(_STATES) == [("issued", None)]
     assert _bad(verifier) == []
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.coupon import Coupon
-from service.domain.request import State
+from service.domain.request import RequestState
 from tests.builders import insert_request
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
@@ -27,14 +27,14 @@ def _counters(ask: Ask, coupon: Coupon) -> tuple[int, int]:
     return row.issued, row.held
 
 
-@pytest.mark.parametrize("state", [State.ISSUED, State.RETRYING])
-def test_no_caller_can_over_issue(state: State, store: Engine, make_coupon: MakeCoupon, ask: Ask) -> None:
+@pytest.mark.parametrize("state", [RequestState.ISSUED, RequestState.RETRYING])
+def test_no_caller_can_over_issue(state: RequestState, store: Engine, make_coupon: MakeCoupon, ask: Ask) -> None:
     """P1: one more than the quantity, issued or held, is refused by the database whatever the caller believes."""
     coupon = make_coupon(quantity=3)
     _fill(store, coupon, 3)
 
     with pytest.raises(IntegrityError, match="never_over_issued"), store.begin() as tx:
-        insert_request(tx, 9, coupon_id=coupon.id, state=state, sequence=4 if state is State.ISSUED else None)
+        insert_request(tx, 9, coupon_id=coupon.id, state=state, sequence=4 if state is RequestState.ISSUED else None)
 
     assert _counters(ask, coupon) == (3, 0)
 
@@ -59,16 +59,18 @@ def test_two_callers_at_once_cannot_over_issue(sequence: int, store: Engine, mak
     assert _counters(ask, coupon) == (1, 0)
 
 
-@pytest.mark.parametrize("first", [State.ISSUED, State.RETRYING, State.STANDBY])
-@pytest.mark.parametrize("second", [State.ISSUED, State.RETRYING, State.STANDBY])
-def test_no_caller_can_give_a_user_two(first: State, second: State, store: Engine, make_coupon: MakeCoupon) -> None:
+@pytest.mark.parametrize("first", [RequestState.ISSUED, RequestState.RETRYING, RequestState.STANDBY])
+@pytest.mark.parametrize("second", [RequestState.ISSUED, RequestState.RETRYING, RequestState.STANDBY])
+def test_no_caller_can_give_a_user_two(
+    first: RequestState, second: RequestState, store: Engine, make_coupon: MakeCoupon
+) -> None:
     """P2: a second live row of a user and coupon is refused in every live state."""
     coupon = make_coupon(quantity=9)
     with store.begin() as tx:
         insert_request(
-            tx, 0, coupon_id=coupon.id, user_id=7, state=first, sequence=1 if first is State.ISSUED else None
+            tx, 0, coupon_id=coupon.id, user_id=7, state=first, sequence=1 if first is RequestState.ISSUED else None
         )
-    following = (2 if first is State.ISSUED else 1) if second is State.ISSUED else None
+    following = (2 if first is RequestState.ISSUED else 1) if second is RequestState.ISSUED else None
 
     with pytest.raises(IntegrityError, match="requests_one_live"), store.begin() as tx:
         insert_request(tx, 1, coupon_id=coupon.id, user_id=7, state=second, sequence=following)
@@ -117,7 +119,7 @@ def test_a_held_request_cannot_be_issued_out_of_sequence(
     coupon = make_coupon(quantity=9)
     _fill(store, coupon, 1)
     with store.begin() as tx:
-        insert_request(tx, 9, coupon_id=coupon.id, state=State.RETRYING)
+        insert_request(tx, 9, coupon_id=coupon.id, state=RequestState.RETRYING)
 
     with pytest.raises(IntegrityError), store.begin() as tx:
         tx.execute(
@@ -134,7 +136,7 @@ def test_counters_follow_every_change_of_state(store: Engine, make_coupon: MakeC
     seen = []
     with store.begin() as tx:
         for offset in range(3):
-            insert_request(tx, offset, coupon_id=coupon.id, state=State.RETRYING)
+            insert_request(tx, offset, coupon_id=coupon.id, state=RequestState.RETRYING)
     seen.append(_counters(ask, coupon))
     for change in (
         'state = \'issued\', sequence = "offset" + 1, decided_at = now() WHERE "offset" < 2',
@@ -153,7 +155,7 @@ def test_a_statement_that_moves_many_is_counted_row_by_row(store: Engine, make_c
     _fill(store, one, 2)
     with store.begin() as tx:
         for offset in (8, 9):
-            insert_request(tx, offset, coupon_id=one.id, state=State.RETRYING)
+            insert_request(tx, offset, coupon_id=one.id, state=RequestState.RETRYING)
 
     with store.begin() as tx:
         tx.execute(text("UPDATE requests SET attempts = 3"))
@@ -161,7 +163,7 @@ def test_a_statement_that_moves_many_is_counted_row_by_row(store: Engine, make_c
     assert (_counters(ask, one), _counters(ask, other)) == ((2, 1), (0, 1))
 
     with store.begin() as tx:
-        insert_request(tx, 10, coupon_id=other.id, state=State.RETRYING)
+        insert_request(tx, 10, coupon_id=other.id, state=RequestState.RETRYING)
     with pytest.raises(IntegrityError, match="sequences that do not follow"), store.begin() as tx:
         tx.execute(
             text("UPDATE requests SET state = 'issued', sequence = 1, decided_at = now() WHERE state = 'retrying'")
@@ -171,7 +173,7 @@ def test_a_statement_that_moves_many_is_counted_row_by_row(store: Engine, make_c
 def test_a_request_of_an_unknown_coupon_can_only_be_refused(store: Engine) -> None:
     """P1: what has no coupon has no quantity, so nothing of it can be issued."""
     with store.begin() as tx:
-        insert_request(tx, 0, coupon_id=99, state=State.REFUSED)
+        insert_request(tx, 0, coupon_id=99, state=RequestState.REFUSED)
 
     with pytest.raises(IntegrityError), store.begin() as tx:
         insert_request(tx, 1, coupon_id=99, sequence=1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from service.domain.coupon import Coupon
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.usecases import recover
 from service.usecases.change import Changer
 from service.usecases.recover import Recoverer
@@ -93,7 +93,7 @@ def test_what_was_held_in_an_earlier_life_of_the_topic_ends_too(sell: Sell, reco
     for attempts_made in (1, 2):
         rows = ask('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
         assert rows
-        recoverer.retry(2, [Place(row.partition, row.offset) for row in rows], attempts_made)
+        recoverer.retry(2, [LogPosition(row.partition, row.offset) for row in rows], attempts_made)
 
     assert [row.state for row in ask(_ROWS)] == ["dead", "issued"]
 

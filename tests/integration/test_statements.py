@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from service.domain.coupon import Coupon
+from service.domain.dead_letter import DeadLetterFilter
 from service.domain.decide import Outcome
-from service.domain.fates import Failure, failure_of
-from service.domain.letter import Filters
+from service.domain.failures import Failure, classify
 from service.domain.record import Record
-from service.domain.request import Code, Place, State
+from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.store import engine, handoffs, requests, retries, trials
 from service.store.handoffs import Kind, Range
@@ -119,7 +119,7 @@ def test_a_replay_in_bulk_costs_no_statement_a_letter(
     statements = Statements(spoilt_store)
     desk = Desk(spoilt_store, reader, notices=True, via="api")
 
-    assert len(desk.replay_many(Filters(), 100, dry_run=True)) == 60
+    assert len(desk.replay_many(DeadLetterFilter(), 100, dry_run=True)) == 60
 
     assert 0 < len(statements.sent) < 25, statements.sent
 
@@ -163,8 +163,10 @@ def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store:
         tx.execute(_AS_ON_THE_FIRST_DAY)
         before = _rows_read(tx)
         taken = retries.take(tx, log, sold.held, 1)
-        requests.update(tx, log, [Outcome(one.request, State.RETRYING) for one in taken], engine.now(tx), spent=1)
-        retries.postpone(tx, log, [(one.request.place, failure_of(ValueError()), 1.0) for one in taken])
+        requests.update(
+            tx, log, [Outcome(one.request, RequestState.RETRYING) for one in taken], engine.now(tx), spent=1
+        )
+        retries.postpone(tx, log, [(one.request.log_position, classify(ValueError()), 1.0) for one in taken])
         retries.remove(tx, log, sold.held)
         assert len(taken) == 99
         assert _rows_read(tx) - before < 500
@@ -186,7 +188,7 @@ def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_s
     coupon_id = sell(quantity=1, users=range(1, 502), faults={1: "22012 9"}).coupon.id
     with spoilt_store.begin() as tx:
         _, waiting = retries.standby(tx, coupon_id, 500)
-        refused = [Outcome(one.request, State.REFUSED, Code.SOLD_OUT) for one in waiting]
+        refused = [Outcome(one.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for one in waiting]
         at = engine.now(tx)
         for one in refused[:12]:
             requests.update(tx, log, [one], at, spent=0)
@@ -215,15 +217,15 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
         tx.execute(text("ANALYZE requests"))
     with spoilt_store.connect() as connection:
 
-        def failing(held: list[Place], sequence: int) -> dict[str, Failure]:
+        def failing(held: list[LogPosition], sequence: int) -> dict[str, Failure]:
             (one,) = retries.take(connection, log, held, 1)
-            issued = Outcome(one.request, State.ISSUED, None, sequence)
+            issued = Outcome(one.request, RequestState.ISSUED, None, sequence)
             trial = Trial(log, issued, is_new=False, fault=None)
             tries = [trial] * 12 + [trial._replace(fault=_FAULT)]
             return trials.failing(connection, tries, engine.now(connection))
 
         (failure,) = failing(sold.held, 2).values()
-        assert failure.kind == "psycopg.errors.DivisionByZero"
+        assert failure.error_type == "psycopg.errors.DivisionByZero"
         connection.commit()
         sale = records(reader, ids, sold.coupon.id, range(3, 2_003), faults={2_002: "22012 9"}, first=2)
         held = issuer.issue(sale, at).held

@@ -110,7 +110,7 @@ def test_a_rotated_key_breaks_no_proof(
 
     checks = Verifier(settings, store, log, rotated, reader).verify()
 
-    assert ids.read("") is None
+    assert ids.decode("") is None
     assert _broken(checks) == []
 
 

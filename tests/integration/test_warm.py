@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 
 from service.domain.coupon import Coupon, Override
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.gate.names import Verdict
 from service.gate.upkeep import Upkeep
@@ -52,7 +52,7 @@ def test_only_the_live_have_a_seat(
     held = real_log.ask(other.id, 1, fault="22012 1")
     real_log.issue()
     real_log.append(other.id, 2, request_id=None)
-    real_log.append(other.id, 3, ids.derive(Place(0, 0), other.id, 3, AT_MS))
+    real_log.append(other.id, 3, ids.derive(LogPosition(0, 0), other.id, 3, AT_MS))
 
     warmer.warm(coupon.id)
     warmer.warm(other.id)

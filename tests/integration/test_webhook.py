@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.request import Code, Decision, State
+from service.domain.request import Decision, ReasonCode, RequestState
 from service.notice.webhook import Sender
 from tests.fixtures.parts import WEBHOOK_SECRET
 from tests.receiver import Receiver
@@ -119,7 +119,7 @@ def test_a_notice_is_told_in_the_words_of_its_contract() -> None:
     sender = Sender(receiver.url, WEBHOOK_SECRET, _WITHIN_SECONDS)
     at = datetime(2026, 11, 27, 12, 0, 0, 123_000, tzinfo=UTC)
 
-    sender.send("id", [Decision("r", 7, 42, State.REFUSED, Code.SOLD_OUT, None, at)])
+    sender.send("id", [Decision("r", 7, 42, RequestState.REFUSED, ReasonCode.SOLD_OUT, None, at)])
 
     assert receiver.bodies[-1].endswith(
         b'"data":[{"request_id":"r","coupon_id":7,"user_id":42,"state":"refused","code":"sold_out","sequence":null,'

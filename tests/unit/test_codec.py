@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from service.domain.record import Fault, Headers, Raw
-from service.domain.request import Place
+from service.domain.record import Headers, InjectedFault, RawRecord
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, parse_fault
 from service.stream.partitioner import partition_of
@@ -14,11 +14,11 @@ from tests.builders import AT_MS, PARTITIONS
 IDS = RequestIds([b"a-key-for-tests-"])
 READER = Reader(IDS, PARTITIONS, faults=True)
 SPRINGS = b'{"userId":7,"couponId":42,"requestTimeMillis":1767225600000}'
-PLACE = Place(partition_of(42, PARTITIONS), 5)
+PLACE = LogPosition(partition_of(42, PARTITIONS), 5)
 
 
-def _raw(value: bytes = SPRINGS, headers: Headers = ()) -> Raw:
-    return Raw(PLACE, b"42", value, headers, AT_MS + 9)
+def _raw(value: bytes = SPRINGS, headers: Headers = ()) -> RawRecord:
+    return RawRecord(PLACE, b"42", value, headers, AT_MS + 9)
 
 
 def test_the_reports_message_is_read() -> None:
@@ -85,7 +85,7 @@ def test_the_largest_values_are_read() -> None:
     most = 2**63 - 1
     value = b'{"userId":%d,"couponId":%d,"requestTimeMillis":0,"x":"%%s"}' % (most, most)
     value = value.replace(b"%s", b"x" * (65_536 - len(value) + 2))
-    raw = Raw(Place(partition_of(most, PARTITIONS), 0), b"%d" % most, value, (), AT_MS)
+    raw = RawRecord(LogPosition(partition_of(most, PARTITIONS), 0), b"%d" % most, value, (), AT_MS)
 
     request = READER.read(raw).request
 
@@ -98,7 +98,7 @@ def test_a_fault_is_obeyed_only_when_asked_for() -> None:
     """Faults on demand are for demos and tests: elsewhere the header is nothing but a header."""
     raw = _raw(headers=((FAULT, b"22012 2"),))
 
-    assert READER.read(raw).fault == Fault("22012", 2)
+    assert READER.read(raw).fault == InjectedFault("22012", 2)
     assert Reader(IDS, PARTITIONS, faults=False).read(raw).fault is None
 
 

@@ -2,12 +2,14 @@
 
 import pytest
 
-from service.domain.fates import Fate
-from service.domain.record import Headers, Raw
-from service.domain.request import Place
+from service.domain.failures import FailureClass
+from service.domain.record import Headers, RawRecord
+from service.domain.request import LogPosition
 from service.stream.dead_letters import Origin, failure, headers, origin
 
-RAW = Raw(Place(258, 72623859790382856), b"42", b"{}", (("request_id", b"abc"), ("null", None)), 1767225600000)
+RAW = RawRecord(
+    LogPosition(258, 72623859790382856), b"42", b"{}", (("request_id", b"abc"), ("null", None)), 1767225600000
+)
 SPRINGS: list[tuple[str, bytes | None]] = [
     ("kafka_dlt-original-topic", b"ISSUE_COUPON"),
     ("kafka_dlt-original-partition", b"\x00\x00\x01\x02"),
@@ -31,8 +33,8 @@ def test_a_dead_letter_of_ours_says_where_it_comes_from() -> None:
     """Step 7: the listener confirms a dead letter by the topic, place and time in its headers."""
     written = headers(RAW, "a.Kind", "why")
 
-    assert origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.place, RAW.appended_at_ms)
-    assert failure(tuple(written)) == (Fate.POISON, "a.Kind", "why")
+    assert origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.log_position, RAW.appended_at_ms)
+    assert failure(tuple(written)) == (FailureClass.POISON, "a.Kind", "why")
 
 
 def _without(name: str) -> Headers:
@@ -66,4 +68,4 @@ def test_a_strangers_reason_is_kept_as_far_as_it_can_be_stored() -> None:
     """Step 7: bytes that are no UTF-8, or that PostgreSQL cannot store, do not stop the listener."""
     found: Headers = (("kafka_dlt-exception-fqcn", None), ("kafka_dlt-exception-message", b"a\x00b\xff"))
 
-    assert failure(found) == (Fate.POISON, "", "a\ufffdb\ufffd")
+    assert failure(found) == (FailureClass.POISON, "", "a\ufffdb\ufffd")

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.coupon import Coupon
-from service.domain.decide import Known, Outcome, decide
-from service.domain.request import LIVE, Code, Request, State
+from service.domain.decide import Outcome, PriorRequests, decide
+from service.domain.request import LIVE_STATES, ReasonCode, Request, RequestState
 from tests.builders import AT_MS, coupon, request
 
 _COUPONS, _USERS = (1, 2, 3), 6
 Line = list[Request]
-Knowledge = dict[tuple[int, int], Known]
+Knowledge = dict[tuple[int, int], PriorRequests]
 
 
 @st.composite
@@ -37,7 +37,7 @@ def _line(wants: list[tuple[int, int, str, bool]]) -> Line:
 
 
 def _knowledge(pairs: dict[tuple[int, int], bool]) -> Knowledge:
-    return {(one, user): Known({f"{one}-{user}-a"}, live) for (one, user), live in pairs.items()}
+    return {(one, user): PriorRequests({f"{one}-{user}-a"}, live) for (one, user), live in pairs.items()}
 
 
 _LINES = st.lists(_WANTS, max_size=24).map(_line)
@@ -49,7 +49,7 @@ _KNOWN = st.dictionaries(st.tuples(st.sampled_from(_COUPONS), st.integers(1, _US
 
 def _after(coupons: dict[int, Coupon], outcomes: list[Outcome]) -> dict[int, Coupon]:
     """The coupons as the database has them once the outcomes are written."""
-    issued = Counter(done.request.coupon_id for done in outcomes if done.state is State.ISSUED)
+    issued = Counter(done.request.coupon_id for done in outcomes if done.state is RequestState.ISSUED)
     return {one.id: one._replace(issued=one.issued + issued[one.id]) for one in coupons.values()}
 
 
@@ -66,9 +66,9 @@ def test_never_too_many_never_two_never_a_gap(coupons: dict[int, Coupon], line: 
         mine = [done for done in outcomes if done.request.coupon_id == one.id]
         given_out = [done.sequence for done in mine if done.sequence is not None]
         assert given_out == list(range(coupons[one.id].issued + 1, one.issued + 1))
-        if any(done.code is Code.SOLD_OUT for done in mine):
+        if any(done.code is ReasonCode.SOLD_OUT for done in mine):
             assert (one.issued, one.held) == (one.quantity, 0)
-    live = Counter((done.request.coupon_id, done.request.user_id) for done in outcomes if done.state in LIVE)
+    live = Counter((done.request.coupon_id, done.request.user_id) for done in outcomes if done.state in LIVE_STATES)
     assert all(count == 1 and pair not in live_before for pair, count in live.items())
 
 
@@ -80,7 +80,7 @@ def test_each_request_has_one_outcome_in_offset_order(coupons: dict[int, Coupon]
     outcomes = decide(line, coupons, known)
 
     first = {one.request_id: one for one in reversed(line) if one.request_id not in before}
-    assert [done.request for done in outcomes] == sorted(first.values(), key=lambda one: one.place)
+    assert [done.request for done in outcomes] == sorted(first.values(), key=lambda one: one.log_position)
 
 
 @given(_COUPON_SETS, _LINES, _KNOWN, st.integers(0, 24))

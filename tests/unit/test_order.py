@@ -3,38 +3,38 @@
 import pytest
 
 from service.domain.coupon import Override
-from service.domain.order import Judge, Line, Version
-from service.domain.request import Code, State
+from service.domain.order import CouponVersion, DecidedRequest, OrderChecker
+from service.domain.request import ReasonCode, RequestState
 
-_ONE_SEAT = Version(None, 1, Override.NONE, None, None, 0)
+_ONE_SEAT = CouponVersion(None, 1, Override.NONE, None, None, 0)
 
 
 def _line(
     offset: int,
     sequence: int | None = None,
     *,
-    state: State | None = None,
-    code: Code | None = None,
+    state: RequestState | None = None,
+    code: ReasonCode | None = None,
     attempts: int = 1,
     at_ms: int = 1,
     replayed: bool = False,
-) -> Line:
+) -> DecidedRequest:
     """Issued with a sequence, refused with a code, where nothing else is said; decided after every change."""
-    state = state or (State.ISSUED if sequence else State.REFUSED)
-    return Line((1, offset), state, code, sequence, attempts, at_ms, replayed, accepted=True)
+    state = state or (RequestState.ISSUED if sequence else RequestState.REFUSED)
+    return DecidedRequest((1, offset), state, code, sequence, attempts, at_ms, replayed, accepted=True)
 
 
-def _found(lines: list[Line], *versions: Version) -> dict[str, int]:
-    judge = Judge(versions or [_ONE_SEAT]).read(lines)
-    return dict(judge.found) | ({"out_of_order": judge.out_of_order} if judge.out_of_order else {})
+def _found(lines: list[DecidedRequest], *versions: CouponVersion) -> dict[str, int]:
+    judge = OrderChecker(versions or [_ONE_SEAT]).check(lines)
+    return dict(judge.violations) | ({"out_of_order": judge.out_of_order} if judge.out_of_order else {})
 
 
-def _since(offset: int, quantity: int, override: Override = Override.NONE, at_ms: int = 0) -> Version:
-    return Version((1, offset), quantity, override, None, None, at_ms)
+def _since(offset: int, quantity: int, override: Override = Override.NONE, at_ms: int = 0) -> CouponVersion:
+    return CouponVersion((1, offset), quantity, override, None, None, at_ms)
 
 
-_SOLD_OUT = Code.SOLD_OUT
-_DEAD = _line(0, state=State.DEAD, code=Code.EXHAUSTED, attempts=3)
+_SOLD_OUT = ReasonCode.SOLD_OUT
+_DEAD = _line(0, state=RequestState.DEAD, code=ReasonCode.EXHAUSTED, attempts=3)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ _DEAD = _line(0, state=State.DEAD, code=Code.EXHAUSTED, attempts=3)
         ([_line(0, 1, attempts=2), _line(1, code=_SOLD_OUT), _line(2, 2)], [_ONE_SEAT, _since(3, 2)]),
         ([_DEAD, _line(1, 1), _line(2, code=_SOLD_OUT), _line(3, 2)], [_since(0, 3), _since(3, 1), _since(3, 2)]),
         ([_line(0, 2, replayed=True), _line(1, 1)], [_since(0, 2)]),
-        ([_line(0, state=State.DEAD, code=Code.POISON)], [_since(0, 1, Override.CLOSED)]),
+        ([_line(0, state=RequestState.DEAD, code=ReasonCode.POISON)], [_since(0, 1, Override.CLOSED)]),
         ([_DEAD._replace(replayed=True)], [_since(0, 1, Override.CLOSED), _since(1, 1)]),
     ],
     ids=[
@@ -56,7 +56,7 @@ _DEAD = _line(0, state=State.DEAD, code=Code.EXHAUSTED, attempts=3)
         "behind a close, replayed after it, and dead again",
     ],
 )
-def test_what_is_in_order_is_not_complained_of(lines: list[Line], versions: list[Version]) -> None:
+def test_what_is_in_order_is_not_complained_of(lines: list[DecidedRequest], versions: list[CouponVersion]) -> None:
     """P3, P5: a proof that cries wolf proves nothing."""
     assert _found(lines, *versions) == {}
 
@@ -69,8 +69,8 @@ def test_what_is_in_order_is_not_complained_of(lines: list[Line], versions: list
         ([_line(0, 1), _line(1, code=_SOLD_OUT), _line(2, 2)], {"served_after_sold_out": 1}),
         ([_line(0, 1), _DEAD._replace(at=(1, 1)), _line(2, 2)], {"served_after_sold_out": 1}),
         ([_line(0, 2), _line(1, 1)], {"served_after_sold_out": 1, "out_of_order": 2}),
-        ([_line(0, code=Code.CLOSED)], {"closed_too_early": 1}),
-        ([_line(0, code=Code.PAUSED)], {"judged_twice": 1}),
+        ([_line(0, code=ReasonCode.CLOSED)], {"closed_too_early": 1}),
+        ([_line(0, code=ReasonCode.PAUSED)], {"judged_twice": 1}),
     ],
     ids=[
         "one behind is served",
@@ -82,7 +82,7 @@ def test_what_is_in_order_is_not_complained_of(lines: list[Line], versions: list
         "judged twice",
     ],
 )
-def test_what_is_not_in_order_is_seen(lines: list[Line], found: dict[str, int]) -> None:
+def test_what_is_not_in_order_is_seen(lines: list[DecidedRequest], found: dict[str, int]) -> None:
     """P3, P5: of a coupon with one seat."""
     assert _found(lines) == found
 
@@ -90,7 +90,7 @@ def test_what_is_not_in_order_is_seen(lines: list[Line], found: dict[str, int]) 
 def test_whoever_is_decided_behind_a_close_is_seen() -> None:
     """P3: as if the close had not been."""
     closed = _since(1, 9, Override.CLOSED)
-    lines = [_line(1, 1), _DEAD._replace(at=(1, 2)), _line(3, state=State.RETRYING)]
+    lines = [_line(1, 1), _DEAD._replace(at=(1, 2)), _line(3, state=RequestState.RETRYING)]
 
     assert _found(lines, _since(0, 9), closed) == {"decided_though_closed": 3}
 
@@ -99,7 +99,7 @@ def test_what_was_changed_afterwards_excuses_nothing() -> None:
     """P3: who was refused, or served, before a change was so by the values of that time."""
     lowered, raised = _since(9, 1, at_ms=500), _since(9, 3, at_ms=500)
     refused = [_line(0, 1), _line(1, code=_SOLD_OUT, at_ms=400)]
-    served = [_line(0, state=State.DEAD, code=Code.EXHAUSTED), _line(1, 1), _line(2, 2, at_ms=400)]
+    served = [_line(0, state=RequestState.DEAD, code=ReasonCode.EXHAUSTED), _line(1, 1), _line(2, 2, at_ms=400)]
 
     assert _found(refused, _since(0, 2), lowered) == {"sold_out_too_early": 1}
     assert _found([refused[0], refused[1]._replace(decided_at_ms=600)], _since(0, 2), lowered) == {}
@@ -110,15 +110,15 @@ def test_what_was_changed_afterwards_excuses_nothing() -> None:
 @pytest.mark.parametrize(
     ("at_ms", "override", "said"),
     [
-        (9, Override.NONE, Code.NOT_OPEN),
+        (9, Override.NONE, ReasonCode.NOT_OPEN),
         (10, Override.NONE, None),
         (19, Override.NONE, None),
-        (20, Override.NONE, Code.CLOSED),
-        (15, Override.PAUSED, Code.PAUSED),
-        (9, Override.PAUSED, Code.PAUSED),
-        (15, Override.CLOSED, Code.CLOSED),
+        (20, Override.NONE, ReasonCode.CLOSED),
+        (15, Override.PAUSED, ReasonCode.PAUSED),
+        (9, Override.PAUSED, ReasonCode.PAUSED),
+        (15, Override.CLOSED, ReasonCode.CLOSED),
     ],
 )
-def test_what_a_window_says_at_a_moment(at_ms: int, override: Override, said: Code | None) -> None:
+def test_what_a_window_says_at_a_moment(at_ms: int, override: Override, said: ReasonCode | None) -> None:
     """Section 3.2: a foreign record is judged by the broker's append time."""
-    assert Version(None, 1, override, 10, 20, 0).window(at_ms) is said
+    assert CouponVersion(None, 1, override, 10, 20, 0).window_refusal(at_ms) is said

@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.domain.fates import Fate
-from service.domain.record import Raw
-from service.domain.request import Place
+from service.domain.failures import FailureClass
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import UNREADABLE, Reader, encode
 from service.stream.partitioner import partition_of
@@ -49,13 +49,13 @@ def _value(user: str = "7", coupon: str = "42", at: str = "1") -> bytes:
 )
 def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
     """Step 5: what cannot be read goes to the dead letters with its reason; its raw bytes are kept."""
-    raw = Raw(Place(HOME, 0), b"42", value, (), AT_MS)
+    raw = RawRecord(LogPosition(HOME, 0), b"42", value, (), AT_MS)
 
     record = READER.read(raw)
 
     assert record.request is None
     assert record.poison is not None
-    assert record.poison.fate is Fate.POISON
+    assert record.poison.failure_class is FailureClass.POISON
     assert record.poison.message
     assert record.raw == raw
 
@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
 @pytest.mark.parametrize("key", [None, b"", b"43", b"042", b"+42", b"42 ", b"42\n", b'"42"', b"\x00" * 8, b"\xff"])
 def test_a_key_that_is_not_the_coupons_is_poison(key: bytes | None) -> None:
     """Step 5: another key may be on another partition, where the coupon has no order; the message shows it."""
-    record = READER.read(Raw(Place(HOME, 0), key, GOOD, (), AT_MS))
+    record = READER.read(RawRecord(LogPosition(HOME, 0), key, GOOD, (), AT_MS))
 
     assert record.poison is not None
     assert repr(key) in record.poison.message
@@ -72,20 +72,20 @@ def test_a_key_that_is_not_the_coupons_is_poison(key: bytes | None) -> None:
 @pytest.mark.parametrize("partition", [at for at in range(PARTITIONS) if at != HOME])
 def test_a_record_on_a_foreign_partition_is_poison(partition: int) -> None:
     """Step 5: a producer with another partitioner cannot give a coupon two orders."""
-    assert READER.read(Raw(Place(partition, 0), b"42", GOOD, (), AT_MS)).poison is not None
+    assert READER.read(RawRecord(LogPosition(partition, 0), b"42", GOOD, (), AT_MS)).poison is not None
 
 
 def test_the_same_record_at_home_is_read() -> None:
     """The cases above fail by what they change, not by what they share."""
-    assert READER.read(Raw(Place(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
+    assert READER.read(RawRecord(LogPosition(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
 
 
 def test_headers_that_cannot_be_read_are_poison() -> None:
     """Step 5: a header name that is not UTF-8 makes one dead letter; it stops nobody."""
-    unreadable = Raw(Place(HOME, 0), b"42", GOOD, (UNREADABLE,), AT_MS)
+    unreadable = RawRecord(LogPosition(HOME, 0), b"42", GOOD, (UNREADABLE,), AT_MS)
 
     record = READER.read(unreadable)
 
     assert record.request is None
     assert record.poison
-    assert record.poison.fate is Fate.POISON
+    assert record.poison.failure_class is FailureClass.POISON

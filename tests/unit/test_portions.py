@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.domain.record import Raw
-from service.domain.request import Place
+from service.domain.record import RawRecord
+from service.domain.request import LogPosition
 from service.store.raw import portions
 
 _MEGABYTE = 1_000_000
@@ -11,8 +11,8 @@ _MEGABYTE = 1_000_000
 
 def _portions(*sizes: int) -> list[list[int]]:
     """Offsets by portion, of records whose values have these sizes."""
-    raws = [Raw(Place(0, at), b"1", b"x" * size, (("name", None),), 0) for at, size in enumerate(sizes)]
-    return [[one.place.offset for one in some] for some in portions(raws, lambda raw: raw)]
+    raws = [RawRecord(LogPosition(0, at), b"1", b"x" * size, (("name", None),), 0) for at, size in enumerate(sizes)]
+    return [[one.log_position.offset for one in some] for some in portions(raws, lambda raw: raw)]
 
 
 @pytest.mark.parametrize(

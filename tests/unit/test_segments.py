@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from service.domain.errors import Unavailable
-from service.domain.fates import Failure, Fate, failure_of
+from service.domain.failures import Failure, FailureClass, classify
 from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
 
 TWICE = psycopg.errors.UniqueViolation("another writer decided first")
@@ -40,7 +40,7 @@ class Writes:
 
     def tell(self, some: Sequence[int]) -> Failing:
         self.calls += 1
-        return {str(number): failure_of(self.failures[number]()) for number in some if number in self.failures}
+        return {str(number): classify(self.failures[number]()) for number in some if number in self.failures}
 
 
 def test_a_good_batch_is_one_write() -> None:
@@ -110,7 +110,7 @@ def test_who_fails_in_writing_though_nothing_was_told_is_found_by_halving() -> N
 def test_who_fails_only_in_company_is_found_by_halving() -> None:
     """Step 5: what was told is not everything: a segment that still fails is split."""
     writes = Writes({number: lambda: ValueError("bad") for number in (3, 7)})
-    told = [{"3": failure_of(ValueError("bad"))}, {}, {}]
+    told = [{"3": classify(ValueError("bad"))}, {}, {}]
 
     in_segments(range(8), writes.write, writes.give_up, lambda _: told.pop(0) if told else {})
 
@@ -173,4 +173,4 @@ def test_deciding_again_has_an_end() -> None:
     writes.run(1)
 
     assert writes.calls == 3
-    assert writes.failed[0][1].fate is Fate.DECIDE_AGAIN
+    assert writes.failed[0][1].failure_class is FailureClass.DECIDE_AGAIN

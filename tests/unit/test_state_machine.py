@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from service.domain.errors import Conflict, Fenced
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from tests.builders import coupon
 from tests.unit.world import chances, issuing, promises, recovering, replaying
 from tests.unit.world.chances import Commit, Meanwhile
@@ -40,7 +40,7 @@ class Sale(RuleBasedStateMachine):
     def _start(self, world: World) -> None:
         self.world, self.db = world, world.db
         self.before = self.db.copy()
-        self.replayed: Sequence[Place] = ()
+        self.replayed: Sequence[LogPosition] = ()
         self.sound = True
         self._rebalance()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from service.domain.record import Record
-from service.domain.request import Place
+from service.domain.request import LogPosition
 from service.stream.topics import Topic
 from workers.issuer.health import Health
 
@@ -36,9 +36,9 @@ class Assignment:
 
     def flowing(self, records: Iterable[Record]) -> list[Record]:
         """Those of the records that are still ours to decide: the others were read before a pause or a rebalance."""
-        return [record for record in records if self._flows(record.raw.place)]
+        return [record for record in records if self._flows(record.raw.log_position)]
 
-    def _flows(self, place: Place) -> bool:
+    def _flows(self, place: LogPosition) -> bool:
         position = self.positions.get(place.partition)
         return position is not None and place.offset >= position
 

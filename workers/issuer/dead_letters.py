@@ -8,8 +8,8 @@ from confluent_kafka import Consumer, KafkaException, Message
 
 from service.bootstrap import Common
 from service.clock import jitter
-from service.domain.fates import failure_of
-from service.domain.record import Raw
+from service.domain.failures import classify
+from service.domain.record import RawRecord
 from service.domain.retry import backoff_seconds
 from service.stream import log_reader
 from service.stream.topics import Topic
@@ -49,8 +49,8 @@ class Listener:
             try:
                 self._follow()
             except Exception as error:  # noqa: BLE001  # a thread that ends says nothing any more
-                _log.warning("dead letters are not heard: %s", failure_of(error))
-                self._health.red(_SUBJECT, str(failure_of(error)))
+                _log.warning("dead letters are not heard: %s", classify(error))
+                self._health.red(_SUBJECT, str(classify(error)))
                 self._consumer.close()
                 self._stopping.wait(1)
                 self._consumer = self._connect()
@@ -67,7 +67,7 @@ class Listener:
         if found and self._take_in(found):
             self._commit()
 
-    def _take_in(self, found: Sequence[Raw]) -> bool:
+    def _take_in(self, found: Sequence[RawRecord]) -> bool:
         """Tries until they are stored, or the process ends; then another reads the same records.
 
         Where many cannot be stored together they are stored one by one.
@@ -81,8 +81,8 @@ class Listener:
                 if len(found) > 1:
                     return all(self._take_in([one]) for one in found)
                 attempts += 1
-                self._health.red(_SUBJECT, str(failure_of(error)))
-                self._stopping.wait(backoff_seconds(attempts, first=0.2, ceiling=5, jitter=jitter()))
+                self._health.red(_SUBJECT, str(classify(error)))
+                self._stopping.wait(backoff_seconds(attempts, initial_seconds=0.2, max_seconds=5, jitter=jitter()))
             else:
                 return True
         return False

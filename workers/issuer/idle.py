@@ -8,7 +8,7 @@ from contextlib import suppress
 from confluent_kafka import KafkaException
 
 from service.bootstrap import Common
-from service.domain.fates import failure_of
+from service.domain.failures import classify
 from service.store import engine, offsets
 from service.store.offsets import Move
 from service.stream import clients, log_reader
@@ -99,4 +99,4 @@ class IdleClock:
 
 
 def _still(error: Exception) -> None:
-    _log.info("the idle clock stands still: %s", failure_of(error))
+    _log.info("the idle clock stands still: %s", classify(error))

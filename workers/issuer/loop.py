@@ -13,7 +13,7 @@ from service.bootstrap import Common
 from service.clock import jitter
 from service.crash import Point
 from service.domain.errors import Fenced
-from service.domain.fates import failure_of
+from service.domain.failures import classify
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
 from service.metrics import DECISIONS, POLL_RECORDS, POLL_SECONDS
@@ -174,7 +174,7 @@ class Loop:
 
     def _trouble(self, records: Sequence[Record], error: Exception) -> None:
         """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
-        self._assignment.pause({record.raw.place.partition for record in records}, str(failure_of(error)))
+        self._assignment.pause({record.raw.log_position.partition for record in records}, str(classify(error)))
         self._back_off("issuing is paused", error)
 
     def _place(self) -> None:
@@ -193,9 +193,11 @@ class Loop:
 
     def _back_off(self, what: str, error: Exception) -> None:
         self._failures += 1
-        wait = backoff_seconds(self._failures, first=0.1, ceiling=_BACKOFF_CEILING_SECONDS, jitter=jitter())
+        wait = backoff_seconds(
+            self._failures, initial_seconds=0.1, max_seconds=_BACKOFF_CEILING_SECONDS, jitter=jitter()
+        )
         self._not_before = time.monotonic() + wait
-        _log.warning("%s, next try in %.1f s: %s", what, wait, failure_of(error))
+        _log.warning("%s, next try in %.1f s: %s", what, wait, classify(error))
 
     def _stored_offsets(self) -> dict[int, int]:
         """Where waiting partitions go on; one that was never decided begins where its log begins."""

@@ -6,7 +6,7 @@ import threading
 from celery import Celery
 
 from service.bootstrap import Common
-from service.domain.fates import failure_of
+from service.domain.failures import classify
 from service.metrics import ALERTS, DEAD_LETTERS
 from service.usecases import alerts
 from service.usecases.alerts import Alert
@@ -44,7 +44,7 @@ class Watch:
                 self._look()
                 sweep(self._celery, self._common, _GRACE_SECONDS)
             except Exception as error:  # noqa: BLE001  # the next look may see better
-                _log.info("nothing is seen for a moment: %s", failure_of(error))
+                _log.info("nothing is seen for a moment: %s", classify(error))
 
     def _look(self) -> None:
         with self._common.engine.begin() as tx:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.api.bodies.form import storable, time_of
-from service.domain.coupon import QUANTITY_MOST, Coupon, Override
+from service.domain.coupon import MAX_QUANTITY, Coupon, Override
 from service.store.engine import milliseconds
 
 
@@ -15,8 +15,8 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     """A coupon to make."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
-    quantity: Annotated[int, Meta(ge=1, le=QUANTITY_MOST)]
-    waitlist: Annotated[int, Meta(ge=0, le=QUANTITY_MOST)] = 0
+    quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
+    waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
     opens_at: Annotated[datetime, Meta(tz=True)] | None = None
     closes_at: Annotated[datetime, Meta(tz=True)] | None = None
 
@@ -27,11 +27,11 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("closes_at must be after opens_at")
 
 
-class CouponChange(Struct, frozen=True, forbid_unknown_fields=True):
+class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
     """What is to change about a coupon; what is not named stays as it is, and a null moment takes it away."""
 
-    quantity: Annotated[int, Meta(ge=1, le=QUANTITY_MOST)] | UnsetType = UNSET
-    waitlist: Annotated[int, Meta(ge=0, le=QUANTITY_MOST)] | UnsetType = UNSET
+    quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)] | UnsetType = UNSET
+    waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] | UnsetType = UNSET
     opens_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
     closes_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
     state: Literal["paused", "open", "closed"] | UnsetType = UNSET
@@ -45,7 +45,7 @@ class CouponChange(Struct, frozen=True, forbid_unknown_fields=True):
 _OVERRIDES = {"paused": Override.PAUSED, "open": Override.NONE, "closed": Override.CLOSED}
 
 
-def changes_of(body: CouponChange) -> dict[str, Any]:
+def changes_of(body: CouponPatch) -> dict[str, Any]:
     """The fields of Coupon that the body names, with their new values."""
     named: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     for name in ("opens_at", "closes_at"):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from service.api.bodies.form import Id, time_of
-from service.domain.letter import Action, Letter
+from service.domain.dead_letter import DeadLetter, DeadLetterAction
 from service.usecases.replay import Replayed
 
 
@@ -85,15 +85,15 @@ class ReplayView(Struct, frozen=True):
     replayed: list[ReplayedView]
 
 
-def dead_letter_view(letter: Letter, actions: Sequence[Action]) -> DeadLetterView:
+def dead_letter_view(letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
     """A dead letter as operators see it."""
     raw = letter.raw
     return DeadLetterView(
         letter.id,
         letter.state,
         letter.code,
-        raw.place.partition,
-        raw.place.offset,
+        raw.log_position.partition,
+        raw.log_position.offset,
         letter.coupon_id,
         letter.user_id,
         letter.request_id,

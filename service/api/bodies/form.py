@@ -6,11 +6,11 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from service.domain.coupon import ID_MOST
+from service.domain.coupon import MAX_ID
 from service.store.engine import milliseconds
 from service.stream.codec import TIME_MOST_MS
 
-Id = Annotated[int, Meta(ge=1, le=ID_MOST, description="a JSON integer from 1 to 2⁶³−1")]
+Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1")]
 Body = TypeVar("Body", bound=Struct)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.domain.coupon import Coupon
-from service.domain.decide import Known, Outcome
-from service.domain.letter import LetterState
-from service.domain.order import Line, Version
-from service.domain.request import FINAL, LIVE, Code, Place, Request, State
+from service.domain.dead_letter import DeadLetterState
+from service.domain.decide import Outcome, PriorRequests
+from service.domain.order import CouponVersion, DecidedRequest
+from service.domain.request import FINAL_STATES, LIVE_STATES, LogPosition, ReasonCode, Request, RequestState
 from service.store.offsets import Move
 
 LOG = 1
@@ -22,17 +22,17 @@ def pair_of(request: Request) -> Pair:
     return request.coupon_id, request.user_id
 
 
-def version(coupon: Coupon, since: tuple[int, int] | None, number: int) -> Version:
+def version(coupon: Coupon, since: tuple[int, int] | None, number: int) -> CouponVersion:
     """A coupon's values as recorded; time is counted in its changes."""
-    return Version(since, coupon.quantity, coupon.override, coupon.opens_at_ms, coupon.closes_at_ms, number)
+    return CouponVersion(since, coupon.quantity, coupon.override, coupon.opens_at_ms, coupon.closes_at_ms, number)
 
 
 class Row(NamedTuple):
     """What was decided for a record."""
 
     request: Request
-    state: State
-    code: Code | None
+    state: RequestState
+    code: ReasonCode | None
     sequence: int | None
     attempts: int
     #: by the clock of the coupon's changes: the number of its newest values when this was written
@@ -41,14 +41,14 @@ class Row(NamedTuple):
     @property
     def is_live(self) -> bool:
         """Whether it occupies its user's one place with the coupon."""
-        return self.state in LIVE
+        return self.state in LIVE_STATES
 
 
 class Letter(NamedTuple):
     """A dead letter; without a request as long as nobody could read it."""
 
     request: Request | None
-    state: LetterState
+    state: DeadLetterState
     #: it has been replayed once, at least
     replayed: bool
 
@@ -60,11 +60,11 @@ class Database:
     #: as operators have set them; their counters stay 0 here
     values: dict[int, Coupon]
     offsets: dict[int, int]
-    versions: dict[int, tuple[Version, ...]]
-    rows: dict[Place, Row] = field(default_factory=dict)
+    versions: dict[int, tuple[CouponVersion, ...]]
+    rows: dict[LogPosition, Row] = field(default_factory=dict)
     #: attempts that count for the policy, of those held; 0: on standby
-    retries: dict[Place, int] = field(default_factory=dict)
-    letters: dict[Place, Letter] = field(default_factory=dict)
+    retries: dict[LogPosition, int] = field(default_factory=dict)
+    letters: dict[LogPosition, Letter] = field(default_factory=dict)
     #: decisions that the gate has not heard of
     untold: tuple[Outcome, ...] = ()
 
@@ -92,7 +92,7 @@ class Database:
     def coupon(self, coupon_id: int) -> Coupon:
         """The coupon as its row would be."""
         states = [row.state for row in self.of(coupon_id)]
-        issued, held, standby = map(states.count, (State.ISSUED, State.RETRYING, State.STANDBY))
+        issued, held, standby = map(states.count, (RequestState.ISSUED, RequestState.RETRYING, RequestState.STANDBY))
         return self.values[coupon_id]._replace(issued=issued, held=held, standby=standby)
 
     def coupons(self, requests: Iterable[Request]) -> dict[int, Coupon]:
@@ -102,11 +102,11 @@ class Database:
     def of(self, coupon_id: int) -> list[Row]:
         """The coupon's rows in the order of their places."""
         rows = (row for row in self.rows.values() if row.request.coupon_id == coupon_id)
-        return sorted(rows, key=lambda row: row.request.place)
+        return sorted(rows, key=lambda row: row.request.log_position)
 
-    def known(self, requests: Iterable[Request]) -> dict[Pair, Known]:
+    def known(self, requests: Iterable[Request]) -> dict[Pair, PriorRequests]:
         """What there is of each user who asks."""
-        found = {pair_of(request): Known() for request in requests}
+        found = {pair_of(request): PriorRequests() for request in requests}
         for row in self.rows.values():
             if mine := found.get(pair_of(row.request)):
                 mine.request_ids.add(row.request.request_id)
@@ -131,25 +131,25 @@ class Database:
         """New rows, or what became of rows that are there; `spent` attempts are added to these."""
         for outcome in outcomes:
             request, state, code, sequence = outcome
-            old = self.rows.get(request.place)
-            attempts = int(state is not State.STANDBY) if old is None else old.attempts + spent
+            old = self.rows.get(request.log_position)
+            attempts = int(state is not RequestState.STANDBY) if old is None else old.attempts + spent
             at = len(self.versions.get(request.coupon_id, ())) - 1
-            self.rows[request.place] = Row(old.request if old else request, state, code, sequence, attempts, at)
+            self.rows[request.log_position] = Row(old.request if old else request, state, code, sequence, attempts, at)
             self.untold += (outcome,)
 
-    def bury(self, place: Place, request: Request | None) -> None:
+    def bury(self, place: LogPosition, request: Request | None) -> None:
         """A dead letter; one that was replayed and died again is new again."""
         before = self.letters.get(place)
-        self.letters[place] = Letter(request, LetterState.NEW, replayed=before is not None and before.replayed)
+        self.letters[place] = Letter(request, DeadLetterState.NEW, replayed=before is not None and before.replayed)
 
-    def lines(self, coupon_id: int) -> Iterator[Line]:
+    def lines(self, coupon_id: int) -> Iterator[DecidedRequest]:
         """The coupon's rows as the proof reads them."""
         for row in self.of(coupon_id):
-            place, name = row.request.place, row.request.request_id
+            place, name = row.request.log_position, row.request.request_id
             replayed = place in self.letters and self.letters[place].replayed
             at = (LOG, place.offset)
-            ended = row.decided_at if row.state in FINAL else None
-            yield Line(at, row.state, row.code, row.sequence, row.attempts, ended, replayed, is_ours(name))
+            ended = row.decided_at if row.state in FINAL_STATES else None
+            yield DecidedRequest(at, row.state, row.code, row.sequence, row.attempts, ended, replayed, is_ours(name))
 
 
 def is_ours(request_id: str) -> bool:

@@ -66,7 +66,7 @@ class Gate:
     def hear_decisions(self, db: Database) -> None:
         """service/usecases/tend.py: seats that come back and coupons that are gone."""
         for outcome in db.untold:
-            request, row = outcome.request, db.rows[outcome.request.place]
+            request, row = outcome.request, db.rows[outcome.request.log_position]
             if (row.state, row.code) == (outcome.state, outcome.code) and frees_seat(row.state, row.code):
                 self.release((request.coupon_id, request.user_id), request.request_id)
         db.untold = ()

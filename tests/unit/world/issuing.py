@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from service.domain.change import changed
+from service.domain.change import apply_change
 from service.domain.decide import decide
 from service.domain.errors import Fenced
-from service.domain.fates import Failure
+from service.domain.failures import Failure
 from service.domain.record import Record
 from service.usecases.plan import Plan, moves_of
 from service.usecases.segments import Failing, in_segments
@@ -21,7 +21,9 @@ _FAILURES_AT_ONCE = 2
 def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int], troubles: Troubles) -> dict[int, int]:
     """Decides a poll and gives the next offsets; when it raises Fenced or ConnectionError, nothing has happened."""
     with db.transaction():
-        if fenced := db.lock({record.raw.place.partition: positions[record.raw.place.partition] for record in records}):
+        if fenced := db.lock(
+            {record.raw.log_position.partition: positions[record.raw.log_position.partition] for record in records}
+        ):
             raise Fenced(fenced)
         write, failing = partial(_write, db, troubles), partial(_failing, db, troubles)
         decided = in_segments(records, write, partial(_give_way, db), failing, failures_most=_FAILURES_AT_ONCE)
@@ -55,15 +57,15 @@ def _give_way(db: Database, record: Record, failure: Failure) -> None:
 
 def _store(db: Database, plan: Plan) -> None:
     db.write(plan.outcomes)
-    db.retries |= {raw.place: 1 for raw, _ in plan.held} | {raw.place: 0 for raw in plan.standby()}
+    db.retries |= {raw.log_position: 1 for raw, _ in plan.held} | {raw.log_position: 0 for raw in plan.standby()}
     for dead in plan.dead:
-        db.bury(dead.raw.place, dead.request)
+        db.bury(dead.raw.log_position, dead.request)
 
 
 def change(db: Database, coupon_id: int, partition: int, values: dict[str, Any]) -> None:
     """Stores new values and from where they count, without what follows after the commit; raises Conflict."""
     coupon = db.coupon(coupon_id)
-    new = changed(coupon, values)
+    new = apply_change(coupon, values)
     if new != coupon:
         db.values[coupon_id] = new._replace(issued=0, held=0, standby=0)
         before = db.versions[coupon_id]

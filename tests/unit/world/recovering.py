@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
-from service.domain.decide import Outcome, Turn, seat, turn
-from service.domain.fates import Failure
-from service.domain.request import Code, Place, Request, State
-from service.domain.retry import ISSUING
+from service.domain.decide import Outcome, StandbyAction, issue_seated, next_standby_action
+from service.domain.failures import Failure
+from service.domain.request import LogPosition, ReasonCode, Request, RequestState
+from service.domain.retry import ISSUE_RETRY_POLICY
 from service.usecases.segments import Failing, asked_first, in_segments
 from tests.unit.world.database import Database
 from tests.unit.world.trouble import Troubles
 
 
-def retry(db: Database, places: Iterable[Place], attempts_made: int, troubles: Troubles, at_once: int) -> None:
+def retry(db: Database, places: Iterable[LogPosition], attempts_made: int, troubles: Troubles, at_once: int) -> None:
     """One more attempt for those that have had exactly so many; then `at_once` on standby at most are decided."""
     with db.transaction():
         taken = [place for place in sorted(places) if db.retries.get(place) == attempts_made]
@@ -31,10 +31,10 @@ class _Attempt:
         self._db = db
         self._troubles = troubles
 
-    def again(self, places: Sequence[Place]) -> None:
+    def again(self, places: Sequence[LogPosition]) -> None:
         asked_first(places, self._write, self._give_way, self._failing)
 
-    def _promote(self, places: Sequence[Place]) -> None:
+    def _promote(self, places: Sequence[LogPosition]) -> None:
         in_segments(places, self._write, self._give_way, self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
@@ -42,10 +42,10 @@ class _Attempt:
             while budget > 0 and (decided := self._take_turn(coupon_id, budget)):
                 budget -= decided
 
-    def _asked(self, places: Iterable[Place]) -> list[Request]:
+    def _asked(self, places: Iterable[LogPosition]) -> list[Request]:
         return [self._db.rows[place].request for place in places]
 
-    def _write(self, places: Sequence[Place], failing: Failing) -> None:
+    def _write(self, places: Sequence[LogPosition], failing: Failing) -> None:
         with self._db.transaction():
             failed = [place for place in places if self._db.rows[place].request.request_id in failing]
             outcomes = self._seat([place for place in places if place not in failed])
@@ -54,39 +54,39 @@ class _Attempt:
             for place in failed:
                 self._fail(place)
 
-    def _give_way(self, place: Place, failure: Failure) -> None:
+    def _give_way(self, place: LogPosition, failure: Failure) -> None:
         self._write([place], {self._db.rows[place].request.request_id: failure})
 
-    def _seat(self, places: Sequence[Place]) -> list[Outcome]:
+    def _seat(self, places: Sequence[LogPosition]) -> list[Outcome]:
         asked = self._asked(places)
-        return seat(asked, self._db.coupons(asked))
+        return issue_seated(asked, self._db.coupons(asked))
 
-    def _failing(self, places: Sequence[Place]) -> Failing:
+    def _failing(self, places: Sequence[LogPosition]) -> Failing:
         return self._troubles.tell(self._seat(places))
 
-    def _fail(self, place: Place) -> None:
+    def _fail(self, place: LogPosition) -> None:
         (request,), made = self._asked([place]), self._db.retries[place] + 1
-        if ISSUING.delay_after(made) is None:
-            self._end([Outcome(request, State.DEAD, Code.EXHAUSTED)])
+        if ISSUE_RETRY_POLICY.delay_after(made) is None:
+            self._end([Outcome(request, RequestState.DEAD, ReasonCode.EXHAUSTED)])
             self._db.bury(place, request)
             return
         self._db.retries[place] = made
-        self._db.write([Outcome(request, State.RETRYING)], spent=1)
+        self._db.write([Outcome(request, RequestState.RETRYING)], spent=1)
 
     def _end(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             self._db.write([outcome], spent=1)
-            del self._db.retries[outcome.request.place]
+            del self._db.retries[outcome.request.log_position]
 
     def _take_turn(self, coupon_id: int, limit: int) -> int:
         coupon = self._db.coupon(coupon_id)
-        now = turn(coupon)
-        if now is Turn.WAIT:
+        now = next_standby_action(coupon)
+        if now is StandbyAction.WAIT:
             return 0
-        most = min(limit, coupon.remaining) if now is Turn.PROMOTE else limit
-        first = [row.request.place for row in self._db.of(coupon_id) if row.state is State.STANDBY][:most]
-        if now is Turn.PROMOTE:
+        most = min(limit, coupon.remaining) if now is StandbyAction.PROMOTE else limit
+        first = [row.request.log_position for row in self._db.of(coupon_id) if row.state is RequestState.STANDBY][:most]
+        if now is StandbyAction.PROMOTE:
             self._promote(first)
         else:
-            self._end(Outcome(request, State.REFUSED, Code.SOLD_OUT) for request in self._asked(first))
+            self._end(Outcome(request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for request in self._asked(first))
         return len(first)

@@ -3,34 +3,36 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from service.domain.decide import Outcome, replay
-from service.domain.fates import Failure
-from service.domain.letter import LetterState
-from service.domain.request import Place, Request, State
+from service.domain.dead_letter import DeadLetterState
+from service.domain.decide import Outcome, decide_replayed
+from service.domain.failures import Failure
+from service.domain.request import LogPosition, Request, RequestState
 from service.usecases.segments import Failing, in_segments
 from tests.unit.world.database import Database, Letter, pair_of
 from tests.unit.world.trouble import Troubles
 
 
-def untouched(db: Database) -> list[Place]:
+def untouched(db: Database) -> list[LogPosition]:
     """Places of the dead letters that nobody acted on, in order."""
-    return sorted(place for place, letter in db.letters.items() if letter.state is LetterState.NEW)
+    return sorted(place for place, letter in db.letters.items() if letter.state is DeadLetterState.NEW)
 
 
-def bring_back(db: Database, places: Iterable[Place], poison: Mapping[Place, Request], troubles: Troubles) -> None:
+def bring_back(
+    db: Database, places: Iterable[LogPosition], poison: Mapping[LogPosition, Request], troubles: Troubles
+) -> None:
     """Replays untouched dead letters; `poison`: what those ask for that nobody could read, if it can be read by now."""
     with db.transaction():
         decide, failing = partial(_decide, db, troubles), partial(_failing, db, troubles)
         in_segments([*_read(db, places, poison)], decide, partial(_hold, db), failing)
 
 
-def discard(db: Database, places: Iterable[Place]) -> None:
+def discard(db: Database, places: Iterable[LogPosition]) -> None:
     """Puts untouched dead letters away."""
     for place in places:
-        db.letters[place] = db.letters[place]._replace(state=LetterState.DISCARDED)
+        db.letters[place] = db.letters[place]._replace(state=DeadLetterState.DISCARDED)
 
 
-def _read(db: Database, places: Iterable[Place], poison: Mapping[Place, Request]) -> Iterator[Request]:
+def _read(db: Database, places: Iterable[LogPosition], poison: Mapping[LogPosition, Request]) -> Iterator[Request]:
     deciphered: set[str] = set()
     for place in places:
         if request := db.letters[place].request:
@@ -45,7 +47,7 @@ def _is_known(db: Database, request: Request, deciphered: set[str]) -> bool:
 
 
 def _outcomes(db: Database, asked: Sequence[Request], failing: Failing) -> list[Outcome]:
-    return replay(asked, db.coupons(asked), db.live(asked), failing)
+    return decide_replayed(asked, db.coupons(asked), db.live(asked), failing)
 
 
 def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing: Failing) -> None:
@@ -57,18 +59,18 @@ def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing:
 
 
 def _failing(db: Database, troubles: Troubles, asked: Sequence[Request]) -> Failing:
-    return troubles.tell(outcome for outcome in _outcomes(db, asked, {}) if outcome.state is State.ISSUED)
+    return troubles.tell(outcome for outcome in _outcomes(db, asked, {}) if outcome.state is RequestState.ISSUED)
 
 
 def _hold(db: Database, request: Request, failure: Failure) -> None:
     (outcome,) = _outcomes(db, [request], {request.request_id: failure})
-    if outcome.state is State.RETRYING:
+    if outcome.state is RequestState.RETRYING:
         _write(db, outcome._replace(request=request))
 
 
 def _write(db: Database, outcome: Outcome) -> None:
-    place = outcome.request.place
-    db.write([outcome], spent=outcome.state is not State.STANDBY)
-    if outcome.state in (State.STANDBY, State.RETRYING):
-        db.retries[place] = int(outcome.state is State.RETRYING)
-    db.letters[place] = Letter(outcome.request, LetterState.REPLAYED, replayed=True)
+    place = outcome.request.log_position
+    db.write([outcome], spent=outcome.state is not RequestState.STANDBY)
+    if outcome.state in (RequestState.STANDBY, RequestState.RETRYING):
+        db.retries[place] = int(outcome.state is RequestState.RETRYING)
+    db.letters[place] = Letter(outcome.request, DeadLetterState.REPLAYED, replayed=True)

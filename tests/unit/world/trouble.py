@@ -5,8 +5,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.domain.decide import Outcome
-from service.domain.fates import failure_of
-from service.domain.request import State
+from service.domain.failures import classify
+from service.domain.request import RequestState
 from service.usecases.segments import Failing
 
 
@@ -32,7 +32,7 @@ class Troubles(NamedTuple):
         states = {outcome.state for outcome in outcomes if outcome.request.user_id in self.users}
         if states and self.kind is Trouble.SYSTEM:
             raise ConnectionError
-        if State.ISSUED in states or (states and self.kind is Trouble.ROW):
+        if RequestState.ISSUED in states or (states and self.kind is Trouble.ROW):
             raise SpoiltError
 
     def tell(self, outcomes: Iterable[Outcome]) -> Failing:
@@ -42,7 +42,7 @@ class Troubles(NamedTuple):
             try:
                 self.strike([outcome])
             except SpoiltError as spoilt:
-                found[outcome.request.request_id] = failure_of(spoilt)
+                found[outcome.request.request_id] = classify(spoilt)
         return found
 
 

@@ -5,9 +5,9 @@ from enum import StrEnum
 from itertools import chain
 
 from service.domain.coupon import Coupon
-from service.domain.fates import Failure, Fate
-from service.domain.record import Raw, Record
-from service.domain.request import Place, Request
+from service.domain.failures import Failure, FailureClass
+from service.domain.record import RawRecord, Record
+from service.domain.request import LogPosition, Request
 from service.gate.admission import Seat
 from service.gate.names import Verdict
 from service.usecases.truth import judge
@@ -18,7 +18,7 @@ from tests.unit.world.gate import Gate
 PARTITION_OF = {1: 0, 2: 0, 3: 1, 9: 1}
 #: this one does not exist
 UNKNOWN = 9
-_POISON = Failure(Fate.POISON, "Poison", "nobody can read it")
+_POISON = Failure(FailureClass.POISON, "Poison", "nobody can read it")
 
 
 class Append(StrEnum):
@@ -51,7 +51,7 @@ class World:
         self.now_ms = 0
         self.log: dict[int, list[Record]] = {0: [], 1: []}
         #: what records that nobody can read ask for
-        self.poison: dict[Place, Request] = {}
+        self.poison: dict[LogPosition, Request] = {}
         #: request ids of those who heard 202
         self.receipts: set[str] = set()
         self.gate = Gate()
@@ -61,10 +61,10 @@ class World:
         """One more record; without a request id it is another producer's."""
         self.now_ms += 1
         partition = PARTITION_OF[pair[0]]
-        place = Place(partition, len(self.log[partition]))
+        place = LogPosition(partition, len(self.log[partition]))
         name = request_id or f"foreign-{place.partition}-{place.offset}"
         request = Request(place, *pair, name, self.now_ms, self.now_ms, is_ours(name))
-        raw = Raw(place, None, None, (), self.now_ms)
+        raw = RawRecord(place, None, None, (), self.now_ms)
         if not readable:
             self.poison[place] = request
         self.log[partition].append(Record(raw, request) if readable else Record(raw, None, _POISON))

@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from service.domain.record import Raw
-from service.domain.request import Code, Request, State
+from service.domain.record import RawRecord
+from service.domain.request import ReasonCode, Request, RequestState
 
 
-class LetterState(StrEnum):
+class DeadLetterState(StrEnum):
     """What operators have done with a dead letter."""
 
     NEW = "new"
@@ -15,23 +15,23 @@ class LetterState(StrEnum):
     DISCARDED = "discarded"
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A dead letter; times are milliseconds since 1970 UTC."""
 
     id: int
     #: the log it comes from; None when another producer wrote it to the dead-letter topic
-    log: int | None
-    raw: Raw
+    log_id: int | None
+    raw: RawRecord
     #: whose it is; None, all three, when it could not be read
     coupon_id: int | None
     user_id: int | None
     request_id: str | None
-    code: Code
+    code: ReasonCode
     #: all that were ever made to issue it
     attempts: int
     first_error: str
     last_error: str
-    state: LetterState
+    state: DeadLetterState
     dead_at_ms: int
     forwarded_at_ms: int | None
 
@@ -41,24 +41,26 @@ class Letter(NamedTuple):
         if self.coupon_id is None or self.user_id is None or self.request_id is None:
             return None
         at_ms = self.raw.appended_at_ms
-        return Request(self.raw.place, self.coupon_id, self.user_id, self.request_id, at_ms, at_ms, accepted=True)
+        return Request(
+            self.raw.log_position, self.coupon_id, self.user_id, self.request_id, at_ms, at_ms, accepted=True
+        )
 
 
-class Action(NamedTuple):
+class DeadLetterAction(NamedTuple):
     """One entry of the audit trail."""
 
-    action: LetterState
+    action: DeadLetterState
     #: through which door: api or cli
     via: str
     #: what the request became by a replay
-    state: State | None
-    code: Code | None
+    state: RequestState | None
+    code: ReasonCode | None
     acted_at_ms: int
 
 
-class Filters(NamedTuple):
+class DeadLetterFilter(NamedTuple):
     """Which dead letters are meant; None: any."""
 
     coupon_id: int | None = None
-    code: Code | None = None
-    state: LetterState | None = None
+    code: ReasonCode | None = None
+    state: DeadLetterState | None = None
