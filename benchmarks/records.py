@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 
 from benchmarks.ground import IDS
 from service.clock import now_ms
-from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
+from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.topics import Topic
 
 _BATCH = 10_000
@@ -42,12 +42,14 @@ def shuffled(count: int, first: int = 1) -> Sequence[int]:
 
 def minted(coupon_id: int, users: Iterable[int], fault: str | None = None) -> Iterator[Asked]:
     """Each user's request for the coupon, with a request id of ours."""
-    key = key_of(coupon_id)
-    more: Headers = [(FAULT, fault.encode())] if fault else []
+    key = encode_key(coupon_id)
+    more: Headers = [(FAULT_HEADER, fault.encode())] if fault else []
     for user_id in users:
         at_ms = now_ms()
         name = IDS.mint(coupon_id, user_id, at_ms)
-        yield Asked(user_id, name, key, encode(coupon_id, user_id, at_ms), [(REQUEST_ID, name.encode()), *more])
+        yield Asked(
+            user_id, name, key, encode_value(coupon_id, user_id, at_ms), [(REQUEST_ID_HEADER, name.encode()), *more]
+        )
 
 
 def producer(bootstrap_servers: str) -> Producer:

@@ -16,12 +16,12 @@ from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
-from service.gate.admission import Gate
-from service.gate.upkeep import Upkeep
-from service.store import engine, offsets, schema
+from service.gate.async_gate import AsyncGate
+from service.gate.gate_admin import GateAdmin
+from service.store import checkpoints, engine, schema
 from service.stream import clients, topics
-from service.stream.codec import Reader
-from service.stream.log_writer import LogWriter
+from service.stream.codec import RecordReader
+from service.stream.producer import RequestProducer
 from service.stream.topics import Topic
 from service.usecases.accept import Acceptor
 from service.usecases.appends import Appends
@@ -45,8 +45,8 @@ class Common:
     settings: Settings
     engine: Engine
     log: int
-    reader: Reader
-    upkeep: Upkeep
+    reader: RecordReader
+    upkeep: GateAdmin
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -59,27 +59,27 @@ class Api:
 
     settings: Settings
     engine: Engine
-    gate: Gate
+    gate: AsyncGate
     acceptor: Acceptor
     lookup: Lookup
     warmer: Warmer
     changer: Changer
     desk: Desk
     verifier: Verifier
-    writer: LogWriter
+    writer: RequestProducer
 
 
 def build_common(settings: Settings, name: str, connections: int = 5) -> Common:
     """Connects to the database and to Kafka's metadata once; raises Misconfigured or Unavailable when it cannot."""
     store = engine.build(settings.database_url, name, connections)
-    with engine.answering(store) as tx:
-        schema.check(tx)
-    topics.ensure(settings)
+    with engine.in_transaction(store) as tx:
+        schema.require_current(tx)
+    topics.ensure_topics(settings)
     life = topics.topic_id(settings, Topic.ISSUE_COUPON)
-    with engine.answering(store) as tx:
-        log = offsets.log_id(tx, Topic.ISSUE_COUPON, life)
-    reader = Reader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
-    return Common(settings, store, log, reader, Upkeep(Redis.from_url(settings.redis_url, **_redis_options())))
+    with engine.in_transaction(store) as tx:
+        log = checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, life)
+    reader = RecordReader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
+    return Common(settings, store, log, reader, GateAdmin(Redis.from_url(settings.redis_url, **_redis_options())))
 
 
 def wait_for_common(settings: Settings, name: str, connections: int = 5) -> Common:
@@ -99,8 +99,8 @@ async def build_api(common: Common) -> AsyncIterator[Api]:
     """The API's clients, opened for as long as it runs and closed in mirror order."""
     settings = common.settings
     redis = AsyncRedis.from_url(settings.redis_url, **_redis_options())
-    writer = LogWriter(clients.producer(settings))
-    gate = Gate(redis)
+    writer = RequestProducer(clients.build_producer(settings))
+    gate = AsyncGate(redis)
     ids = request_ids(settings)
     filler = warmer(common)
     acceptor = Acceptor(

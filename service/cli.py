@@ -25,7 +25,7 @@ def migrate() -> None:
     with start.or_say_why():
         settings = start.configured()
         schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
-        topics.ensure(settings)
+        topics.ensure_topics(settings)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from service.domain.coupon import Coupon, Override
 from service.domain.record import RawRecord, Record
 from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, Request, RequestState
 from service.domain.request_id import RequestIds
-from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
+from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_key, encode_value
 from service.stream.partitioner import partition_of
 
 AT_MS = 1_767_225_600_000
@@ -57,13 +57,15 @@ def raw(
 ) -> RawRecord:
     """A record as the API writes it, at the place where Kafka would put it."""
     name = request_id or ids.mint(coupon_id, user_id, AT_MS)
-    headers = [(REQUEST_ID, name.encode())] + ([(FAULT, fault.encode())] if fault else [])
+    headers = [(REQUEST_ID_HEADER, name.encode())] + ([(FAULT_HEADER, fault.encode())] if fault else [])
     place = LogPosition(partition_of(coupon_id, PARTITIONS), offset)
-    return RawRecord(place, key_of(coupon_id), encode(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset)
+    return RawRecord(
+        place, encode_key(coupon_id), encode_value(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset
+    )
 
 
 def records(
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     coupon_id: int,
     users: range,
@@ -73,7 +75,7 @@ def records(
 ) -> list[Record]:
     """One record for each user, from offset `first` on; `faults` by user id."""
     return [
-        reader.read(raw(ids, coupon_id, user, first + number, fault=(faults or {}).get(user)))
+        reader.decode(raw(ids, coupon_id, user, first + number, fault=(faults or {}).get(user)))
         for number, user in enumerate(users)
     ]
 

@@ -7,7 +7,7 @@ from service.domain.record import Record
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream import clients, log_reader
-from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, key_of
+from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_key, encode_value
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
 from tests.builders import AT_MS
@@ -17,13 +17,13 @@ class Log:
     """Records go to Kafka, as the API sends them, and are issued when the test says so."""
 
     def __init__(
-        self, settings: Settings, ids: RequestIds, reader: Reader, issuer: Issuer, positions: dict[int, int]
+        self, settings: Settings, ids: RequestIds, reader: RecordReader, issuer: Issuer, positions: dict[int, int]
     ) -> None:
         self._settings = settings
         self._ids = ids
         self._reader = reader
         self._issuer = issuer
-        self._producer = clients.producer(settings)
+        self._producer = clients.build_producer(settings)
         self.positions = positions
 
     def ask(self, coupon_id: int, user_id: int, *, fault: str | None = None) -> str:
@@ -34,9 +34,9 @@ class Log:
 
     def append(self, coupon_id: int, user_id: int, request_id: str | None, fault: str | None = None) -> LogPosition:
         """Appends a record; one without a request id is another producer's."""
-        headers = [(REQUEST_ID, request_id.encode())] if request_id else []
-        headers += [(FAULT, fault.encode())] if fault else []
-        return self.append_raw(key_of(coupon_id), encode(coupon_id, user_id, AT_MS), headers)
+        headers = [(REQUEST_ID_HEADER, request_id.encode())] if request_id else []
+        headers += [(FAULT_HEADER, fault.encode())] if fault else []
+        return self.append_raw(encode_key(coupon_id), encode_value(coupon_id, user_id, AT_MS), headers)
 
     def append_raw(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> LogPosition:
         """Appends any bytes."""
@@ -59,7 +59,7 @@ class Log:
     def undecided(self) -> list[Record]:
         """What has been appended and not been decided."""
         found = (
-            log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, first)
+            log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first)
             for partition, first in self.positions.items()
         )
-        return [self._reader.read(raw) for raws in found for raw in raws]
+        return [self._reader.decode(raw) for raws in found for raw in raws]

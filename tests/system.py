@@ -14,7 +14,7 @@ from service.config import Settings
 from service.domain.request import LogPosition
 from service.store import engine
 from service.stream import clients, log_reader
-from service.stream.codec import key_of
+from service.stream.codec import encode_key
 from service.stream.topics import Topic
 from service.usecases.history import Told
 from service.usecases.verify import Check, Verifier
@@ -84,7 +84,7 @@ class System:
         producer.produce(
             Topic.ISSUE_COUPON,
             value,
-            key or key_of(coupon_id),
+            key or encode_key(coupon_id),
             on_delivery=lambda _, record: places.append(LogPosition(record.partition() or 0, record.offset() or 0)),
         )
         assert producer.flush(10) == 0
@@ -141,10 +141,10 @@ class System:
 
     def _undecided(self) -> int:
         """Records of the log beyond what has been decided."""
-        consumer = clients.reading_consumer(self.settings)
+        consumer = clients.build_reader(self.settings)
         try:
             partitions = range(self.settings.topic_partitions)
-            ends = sum(log_reader.bounds(consumer, Topic.ISSUE_COUPON, partition)[1] for partition in partitions)
+            ends = sum(log_reader.offset_range(consumer, Topic.ISSUE_COUPON, partition)[1] for partition in partitions)
         finally:
             consumer.close()
         return ends - self.count("SELECT coalesce(sum(next_offset), 0) FROM offsets")

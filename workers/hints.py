@@ -7,17 +7,17 @@ from celery import Celery
 
 from service.domain.request import LogPosition
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store.handoffs import Kind
+from service.store.outbox import OutboxKind
 from service.usecases.recover import Recovered
 from service.usecases.segments import FAILURES_AT_ONCE
 from workers.names import Hint, Task
 
-_TASK = {Kind.NOTIFY: Task.NOTIFY, Kind.GATE: Task.TELL_GATE}
+_TASK = {OutboxKind.NOTIFY: Task.NOTIFY, OutboxKind.GATE: Task.TELL_GATE}
 #: the header that tells whose hint a message is
 _HEADER = "hint"
 
 
-def work_waits(app: Celery, kinds: Iterable[Kind], *, dead: bool, hint: Hint = Hint.BROKER) -> None:
+def work_waits(app: Celery, kinds: Iterable[OutboxKind], *, dead: bool, hint: Hint = Hint.BROKER) -> None:
     """One message for each kind of work that waits."""
     for task in [*(_TASK[kind] for kind in kinds), *([Task.DEAD_LETTER] if dead else [])]:
         _send(app, task, hint)

@@ -19,7 +19,7 @@ def sweep() -> None:
     """Sends the hints again of rows that wait too long."""
     common = rooms().common
     lost.sweep(app, common, _GRACE_SECONDS)
-    common.upkeep.swept()
+    common.upkeep.record_sweep()
 
 
 @app.task(name=Task.TELL_GATE.value)

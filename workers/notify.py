@@ -26,5 +26,5 @@ def deliver(self: Any) -> None:
         steps.take(Task.NOTIFY, post, step_seconds=WEBHOOK_SECONDS, rests=_RESTS)
     except Unavailable as error:
         if self.request.retries < _QUICK_RETRIES:
-            raise self.retry(exc=error, countdown=opened.sender.rest.seconds) from error
+            raise self.retry(exc=error, countdown=opened.sender.circuit_breaker.open_seconds) from error
         raise

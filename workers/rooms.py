@@ -8,9 +8,9 @@ from confluent_kafka import Producer
 from service import bootstrap, config
 from service.bootstrap import Common
 from service.domain.request_id import RequestIds
-from service.notice.webhook import Sender
 from service.stream import clients
 from service.usecases.recover import Recoverer
+from service.webhooks.sender import WebhookSender
 
 #: all the time that a POST to the webhook's receiver may take
 WEBHOOK_SECONDS = 2.5
@@ -26,7 +26,7 @@ class Rooms:
     ids: RequestIds
     recoverer: Recoverer
     producer: Producer
-    sender: Sender | None
+    sender: WebhookSender | None
 
 
 @cache
@@ -39,8 +39,10 @@ def rooms() -> Rooms:
         common,
         bootstrap.request_ids(settings),
         bootstrap.recoverer(common),
-        clients.producer(settings),
-        Sender(settings.webhook_url, settings.webhook_secret.get_secret_value(), WEBHOOK_SECONDS) if notices else None,
+        clients.build_producer(settings),
+        WebhookSender(settings.webhook_url, settings.webhook_secret.get_secret_value(), WEBHOOK_SECONDS)
+        if notices
+        else None,
     )
 
 

@@ -6,7 +6,7 @@ from celery import Celery
 
 from service.bootstrap import Common
 from service.domain.errors import Unavailable
-from service.store import coupon_changes, coupons, dead_letters, handoffs, retries
+from service.store import coupon_changes, coupons, dead_letters, outbox, retries
 from workers import hints
 from workers.names import Hint
 
@@ -19,16 +19,16 @@ _COUPONS_AT_ONCE = 100
 def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
     """Sends the hints again of rows that nobody took up within the grace, and has a gate begin anew that must."""
     with common.engine.begin() as tx:
-        overdue = retries.overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
-        unsettled = coupons.unsettled(tx, _COUPONS_AT_ONCE)
-        kinds = handoffs.waiting(tx, grace_seconds)
-        changes = coupon_changes.waiting(tx, grace_seconds)
-        dead = dead_letters.waiting(tx, grace_seconds)
+        overdue = retries.claim_overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
+        unsettled = coupons.with_decidable_standby(tx, _COUPONS_AT_ONCE)
+        kinds = outbox.overdue_kinds(tx, grace_seconds)
+        changes = coupon_changes.has_overdue(tx, grace_seconds)
+        dead = dead_letters.has_overdue(tx, grace_seconds)
     for due in overdue:
-        hints.retry(app, due.log, due.places, due.attempts, hint=Hint.SWEEP)
+        hints.retry(app, due.log_id, due.log_positions, due.attempts, hint=Hint.SWEEP)
     hints.settle(app, unsettled, hint=Hint.SWEEP)
     hints.work_waits(app, kinds, dead=dead, hint=Hint.SWEEP)
     if changes:
         hints.changed(app, hint=Hint.SWEEP)
     with suppress(Unavailable):  # Celery's broker may be another
-        common.upkeep.forget_if_restarted()
+        common.upkeep.reset_if_state_lost()

@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from service.stream.codec import REQUEST_ID, Payload
+from service.stream.codec import REQUEST_ID_HEADER, Payload
 
 _AT_ONCE = 500  # what a poll of Spring Kafka's consumer brings at most
 _LOCK = "SELECT issued, quantity FROM coupons WHERE id = %s FOR NO KEY UPDATE"
@@ -59,7 +59,7 @@ class Listener:
             state, code, sequence = self._decide(payload)
             headers = dict(message.headers() or [])
             place = (self._log, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
-            name = cast(bytes, headers[REQUEST_ID]).decode()
+            name = cast(bytes, headers[REQUEST_ID_HEADER]).decode()
             self._database.execute(_INSERT, (*place, name, state, code, sequence, payload.request_time_millis))
 
     def _decide(self, payload: Payload) -> tuple[str, str | None, int | None]:

@@ -13,7 +13,7 @@ from benchmarks.limits.log import make_topic
 from benchmarks.load.plan import Plan, Pressed
 from benchmarks.load.pressing import press
 from benchmarks.records import Asked, append, minted, shuffled
-from service.store import offsets
+from service.store import checkpoints
 from service.stream.topics import Topic
 
 TO_BE_TOPIC = "TO_BE"
@@ -68,7 +68,7 @@ def start_as_is(ground: Ground, period_seconds: float, chunk: int) -> int:
 def new_log(ground: Ground, name: str) -> int:
     """A number under which a comparator's rows stand in the table."""
     with ground.store.begin() as tx:
-        return offsets.log_id(tx, name, name)
+        return checkpoints.ensure_log(tx, name, name)
 
 
 def queue_for(ground: Ground, coupon_id: int, quantity: int) -> None:

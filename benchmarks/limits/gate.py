@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from benchmarks.ground import IDS, Ground
 from service.clock import now_ms
 from service.domain.errors import Unavailable
-from service.gate.admission import Gate, Seat
-from service.gate.names import ADMIT, seats_key
-from service.gate.upkeep import Upkeep
+from service.gate.async_gate import AsyncGate, SeatRequest
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import ADMIT, seats_key
 from service.store import coupons
 
 _IN_FLIGHT = 20
@@ -38,7 +38,7 @@ def _seconds(ground: Ground, seats: int, at_once: int) -> float:
     coupon_id = ground.coupon(seats)
     with Redis.from_url(ground.stack.redis_url) as redis, ground.store.begin() as tx:
         redis.script_load(ADMIT)
-        Upkeep(redis).fill(coupons.some(tx, [coupon_id])[coupon_id], ())
+        GateAdmin(redis).fill(coupons.get_many(tx, [coupon_id])[coupon_id], ())
         seconds = _run(ground.stack.redis_url, asyncio.run(_calls(coupon_id, seats, at_once)))
         assert redis.hlen(seats_key(coupon_id)) == seats, "seats were not taken"
     return seconds
@@ -70,9 +70,9 @@ class _Scripts:
 async def _calls(coupon_id: int, seats: int, at_once: int) -> list[bytes]:
     """The bytes of each call, as the gate's own client would send it."""
     scripts, at_ms = _Scripts(), now_ms()
-    gate = Gate(cast(AsyncRedis, scripts))
+    gate = AsyncGate(cast(AsyncRedis, scripts))
     users = range(1, seats + 1)
-    asked = [Seat(coupon_id, user, IDS.mint(coupon_id, user, at_ms), at_ms) for user in users]
+    asked = [SeatRequest(coupon_id, user, IDS.mint(coupon_id, user, at_ms), at_ms) for user in users]
     for first in range(0, seats, at_once):
         with suppress(Unavailable):
             await gate._admit_many(asked[first : first + at_once])  # noqa: SLF001  # past the gathering

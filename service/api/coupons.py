@@ -17,7 +17,7 @@ from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import ReasonCode
 from service.store import coupons
-from service.store.engine import answering, milliseconds
+from service.store.engine import in_transaction, to_milliseconds
 
 router = APIRouter(tags=["coupons"])
 
@@ -36,7 +36,7 @@ async def create(request: Request, api: Parts) -> Response:
 def page(api: Parts, cursor: str | None = None, limit: str = "50") -> Response:
     """A page of coupons in id order, at most 500; `cursor` is the `next` of the page before."""
     size = parse_limit(limit)
-    with answering(api.engine) as tx:
+    with in_transaction(api.engine) as tx:
         found = coupons.page(tx, parse_id(cursor) if cursor is not None else 0, size + 1)
     more = str(found[size - 1].id) if len(found) > size else None
     views = [coupon_view(coupon, now_ms()) for coupon in found[:size]]
@@ -46,7 +46,7 @@ def page(api: Parts, cursor: str | None = None, limit: str = "50") -> Response:
 @router.get("/coupons/{coupon_id}", responses=openapi_problems(404, 422, 503))
 def read(coupon_id: str, api: Parts) -> Response:
     """A coupon with its counters as of now."""
-    with answering(api.engine) as tx:
+    with in_transaction(api.engine) as tx:
         coupon = coupons.get(tx, parse_id(coupon_id))
     if coupon is None:
         raise Refused(ReasonCode.UNKNOWN_COUPON)
@@ -72,21 +72,21 @@ def verification(coupon_id: str, api: Parts) -> Response:
     One proof at a time: who asks meanwhile is told to come again.
     """
     number = parse_id(coupon_id)
-    with answering(api.engine) as tx:
+    with in_transaction(api.engine) as tx:
         if coupons.get(tx, number) is None:
             raise Refused(ReasonCode.UNKNOWN_COUPON)
     return Response(encode(verification_view(api.verifier.verify(coupon_id=number))), media_type="application/json")
 
 
 def _create(api: Api, body: NewCoupon) -> Coupon:
-    with answering(api.engine) as tx:
+    with in_transaction(api.engine) as tx:
         coupon = coupons.create(
             tx,
             body.name,
             body.quantity,
             body.waitlist,
-            None if body.opens_at is None else milliseconds(body.opens_at),
-            None if body.closes_at is None else milliseconds(body.closes_at),
+            None if body.opens_at is None else to_milliseconds(body.opens_at),
+            None if body.closes_at is None else to_milliseconds(body.closes_at),
         )
     with suppress(Unavailable):  # without Redis now, the first request fills the gate
         api.warmer.warm(coupon.id)

@@ -11,8 +11,8 @@ from service.bootstrap import Api
 from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
 from service.domain.errors import NotFound
 from service.domain.request import ReasonCode
-from service.store import letters
-from service.store.engine import answering
+from service.store import dead_letter_actions
+from service.store.engine import in_transaction
 
 router = APIRouter(tags=["dead letters"])
 
@@ -33,8 +33,8 @@ def page(
         None if state is None else parse_choice("state", state, DeadLetterState),
     )
     size = parse_limit(limit)
-    with answering(api.engine) as tx:
-        found = letters.page(tx, filters, None if cursor is None else parse_id(cursor), size + 1)
+    with in_transaction(api.engine) as tx:
+        found = dead_letter_actions.page(tx, filters, None if cursor is None else parse_id(cursor), size + 1)
     more = str(found[size - 1].id) if len(found) > size else None
     views = [dead_letter_view(letter, []) for letter in found[:size]]
     return Response(encode(DeadLetterPage(views, more)), media_type="application/json")
@@ -74,9 +74,9 @@ def discard(letter_id: str, api: Parts) -> Response:
 
 
 def _find(api: Api, letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
-    with answering(api.engine) as tx:
-        letter = letters.get(tx, letter_id)
-        actions = letters.actions(tx, letter_id)
+    with in_transaction(api.engine) as tx:
+        letter = dead_letter_actions.get(tx, letter_id)
+        actions = dead_letter_actions.actions(tx, letter_id)
     if letter is None:
         raise NotFound("unknown_dead_letter", "There is no such dead letter.")
     return letter, actions

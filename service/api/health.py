@@ -12,7 +12,7 @@ from service.api.reading import Parts
 from service.bootstrap import Api
 from service.domain.errors import Unavailable
 from service.metrics import told
-from service.store.engine import answering
+from service.store.engine import in_transaction
 from service.usecases import alerts
 from service.usecases.alerts import Alert
 
@@ -45,7 +45,7 @@ async def metrics() -> Response:
 
 def _kafka(api: Api) -> str | None:
     try:
-        api.writer.reach(_SECONDS)
+        api.writer.require_reachable(_SECONDS)
     except Unavailable:
         return "kafka"
     return None
@@ -58,7 +58,7 @@ class _Database(NamedTuple):
 
 def _postgresql(api: Api) -> _Database:
     try:
-        with answering(api.engine) as tx:
+        with in_transaction(api.engine) as tx:
             died = alerts.dying(tx)
     except Unavailable:
         return _Database("postgresql", {})

@@ -48,7 +48,7 @@ async def _position(api: Api, standing: Standing) -> int | None:
     """Records ahead in the partition, where the gate knows; only the user's present seat tells an offset."""
     partition = partition_of(standing.coupon_id, api.settings.topic_partitions)
     try:
-        offset, next_offset = await api.gate.ahead(standing.coupon_id, standing.user_id, partition)
+        offset, next_offset = await api.gate.read_offsets(standing.coupon_id, standing.user_id, partition)
     except Unavailable:
         return None
     return records_ahead(offset, next_offset)

@@ -9,8 +9,8 @@ from service.commands.room import CouponId, opened, printed
 from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
 from service.domain.errors import NotFound
 from service.domain.request import ReasonCode
-from service.store import letters
-from service.store.engine import answering
+from service.store import dead_letter_actions
+from service.store.engine import in_transaction
 from service.usecases.replay import Replayed
 
 app = typer.Typer(help="What died: find it, bring it back, put it away.", no_args_is_help=True)
@@ -31,8 +31,8 @@ def page(
     as_json: _AsJson = False,
 ) -> None:
     """List dead letters, the newest first."""
-    with opened("dead-letters") as common, answering(common.engine) as tx:
-        found = letters.page(tx, DeadLetterFilter(coupon, code, state), before, limit)
+    with opened("dead-letters") as common, in_transaction(common.engine) as tx:
+        found = dead_letter_actions.page(tx, DeadLetterFilter(coupon, code, state), before, limit)
     printed(found, map(_line, found), as_json=as_json)
 
 
@@ -40,8 +40,8 @@ def page(
 def show(letter_id: _Id, *, as_json: _AsJson = False) -> None:
     """Show one with its raw record and what was done with it."""
     with opened("dead-letters") as common:
-        with answering(common.engine) as tx:
-            letter, actions = letters.get(tx, letter_id), letters.actions(tx, letter_id)
+        with in_transaction(common.engine) as tx:
+            letter, actions = dead_letter_actions.get(tx, letter_id), dead_letter_actions.actions(tx, letter_id)
         if letter is None:
             raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
     done = [f"{one.action} by {one.via}: {one.state or ''} {one.code or ''}".rstrip(": ") for one in actions]

@@ -9,7 +9,7 @@ from service import bootstrap
 from service.commands.room import CouponId, known, opened, printed
 from service.domain.errors import Unavailable
 from service.store import coupons
-from service.store.engine import answering
+from service.store.engine import in_transaction
 
 app = typer.Typer(help="Redis, the fast refusal.", no_args_is_help=True)
 _PAGE = 500
@@ -26,7 +26,7 @@ def repair(coupon: CouponId = None) -> None:
     with opened("gate") as common:
         warmer = bootstrap.warmer(common)
         for number in [known(common, coupon)] if coupon is not None else _all(common.engine):
-            common.upkeep.forget(number)
+            common.upkeep.evict(number)
             warmer.warm(number)
             if common.upkeep.is_cold(number):
                 raise Unavailable("Redis", f"another process has not filled coupon {number} yet; run it again")
@@ -36,7 +36,7 @@ def repair(coupon: CouponId = None) -> None:
 def _all(engine: Engine) -> Iterator[int]:
     after = 0
     while True:
-        with answering(engine) as tx:
+        with in_transaction(engine) as tx:
             found = coupons.page(tx, after, _PAGE)
         if not found:
             return

@@ -13,7 +13,7 @@ from service.bootstrap import Common
 from service.domain.coupon import MAX_ID
 from service.domain.errors import CouponsError, NotFound
 from service.store import coupons
-from service.store.engine import answering
+from service.store.engine import in_transaction
 
 CouponId = Annotated[int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="of this coupon only")]
 
@@ -34,7 +34,7 @@ def opened(name: str) -> Iterator[Common]:
 
 def known(common: Common, coupon_id: int) -> int:
     """The id of a coupon that is there; raises Missing."""
-    with answering(common.engine) as tx:
+    with in_transaction(common.engine) as tx:
         if coupons.get(tx, coupon_id) is None:
             raise NotFound("unknown_coupon", f"there is no coupon {coupon_id}")
     return coupon_id

@@ -7,15 +7,15 @@ from sqlalchemy import Connection, text
 
 from service.domain.change import CouponChange
 from service.domain.coupon import Coupon
-from service.store.engine import moment
+from service.store.engine import to_datetime
 
 
-def begin(tx: Connection, coupon: Coupon) -> None:
+def insert_initial(tx: Connection, coupon: Coupon) -> None:
     """Records the values that a new coupon begins with; the gate learns of them by its first filling."""
     tx.execute(_INSERT, _version(coupon) | {"log": None, "partition": None, "first": None, "told": True})
 
 
-def record(tx: Connection, change: CouponChange) -> None:
+def insert(tx: Connection, change: CouponChange) -> None:
     """Records a change."""
     place = {"log": change.log_id, "partition": change.effective_from.partition, "first": change.effective_from.offset}
     tx.execute(_INSERT, _version(change.coupon) | place | {"told": False})
@@ -28,28 +28,28 @@ _INSERT = text(
 )
 
 
-def columns(coupon: Coupon) -> dict[str, Any]:
+def change_columns(coupon: Coupon) -> dict[str, Any]:
     """What an operator decides about a coupon, as columns."""
     return {
         "quantity": coupon.quantity,
         "waitlist": coupon.waitlist,
-        "opens_at": None if coupon.opens_at_ms is None else moment(coupon.opens_at_ms),
-        "closes_at": None if coupon.closes_at_ms is None else moment(coupon.closes_at_ms),
+        "opens_at": None if coupon.opens_at_ms is None else to_datetime(coupon.opens_at_ms),
+        "closes_at": None if coupon.closes_at_ms is None else to_datetime(coupon.closes_at_ms),
         "override": coupon.override.value,
     }
 
 
 def _version(coupon: Coupon) -> dict[str, object]:
-    return {"coupon_id": coupon.id, "version": coupon.version, **columns(coupon)}
+    return {"coupon_id": coupon.id, "version": coupon.version, **change_columns(coupon)}
 
 
-def untold(tx: Connection, limit: int) -> list[int]:
+def unpublished_coupon_ids(tx: Connection, limit: int) -> list[int]:
     """Ids of coupons with a change that the gate has not heard of."""
     query = "SELECT DISTINCT coupon_id FROM coupon_changes WHERE told_at IS NULL ORDER BY coupon_id LIMIT :limit"
     return list(tx.execute(text(query), {"limit": limit}).scalars())
 
 
-def told(tx: Connection, coupons: Iterable[Coupon]) -> None:
+def mark_published(tx: Connection, coupons: Iterable[Coupon]) -> None:
     """Notes that the gate knows these versions, and so all before them."""
     known = [{"id": coupon.id, "version": coupon.version} for coupon in coupons]
     if known:
@@ -62,7 +62,7 @@ def told(tx: Connection, coupons: Iterable[Coupon]) -> None:
         )
 
 
-def waiting(tx: Connection, grace_seconds: float) -> bool:
+def has_overdue(tx: Connection, grace_seconds: float) -> bool:
     """Whether a change waits for so long, that the gate must have been away."""
     query = (
         "SELECT EXISTS (SELECT FROM coupon_changes WHERE told_at IS NULL"

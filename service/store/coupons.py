@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, text
 from service.domain.change import CouponChange
 from service.domain.coupon import Coupon, Override
 from service.store import coupon_changes
-from service.store.engine import milliseconds
+from service.store.engine import to_milliseconds
 from service.store.tables import CouponRow
 
 _coupons = CouponRow.__table__  # type: ignore[attr-defined]
@@ -19,17 +19,17 @@ def create(
 ) -> Coupon:
     """Stores a new coupon with nothing issued."""
     new = Coupon(0, name, quantity, waitlist, 0, 0, 0, opens_at_ms, closes_at_ms, Override.NONE, 0)
-    values = coupon_changes.columns(new)
+    values = coupon_changes.change_columns(new)
     coupon = _coupon(tx.execute(insert(_coupons).values(name=name, **values).returning(_coupons)).one())
-    coupon_changes.begin(tx, coupon)
+    coupon_changes.insert_initial(tx, coupon)
     return coupon
 
 
-def change(tx: Connection, new: CouponChange) -> None:
+def update(tx: Connection, new: CouponChange) -> None:
     """Stores a locked coupon's new values and from where they count; its counters are not the caller's to write."""
-    values = coupon_changes.columns(new.coupon)
+    values = coupon_changes.change_columns(new.coupon)
     tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(version=new.coupon.version, **values))
-    coupon_changes.record(tx, new)
+    coupon_changes.insert(tx, new)
 
 
 def get(tx: Connection, coupon_id: int) -> Coupon | None:
@@ -44,7 +44,7 @@ def page(tx: Connection, after_id: int, limit: int) -> list[Coupon]:
     return [_coupon(row) for row in rows]
 
 
-def some(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
+def get_many(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
     """Those of the coupons that exist, by id."""
     rows = tx.execute(select(_coupons).where(_coupons.c.id.in_(sorted(set(coupon_ids)))))
     return {row.id: _coupon(row) for row in rows}
@@ -59,7 +59,7 @@ def lock(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
     return {row.id: _coupon(row) for row in rows}
 
 
-def unsettled(tx: Connection, limit: int) -> list[int]:
+def with_decidable_standby(tx: Connection, limit: int) -> list[int]:
     """Ids of coupons whose standby can be promoted or refused now."""
     query = (
         "SELECT id FROM coupons WHERE standby > 0 AND (held = 0 OR issued + held < quantity) ORDER BY id LIMIT :limit"
@@ -76,8 +76,8 @@ def _coupon(row: Any) -> Coupon:
         row.issued,
         row.held,
         row.standby,
-        row.opens_at and milliseconds(row.opens_at),
-        row.closes_at and milliseconds(row.closes_at),
+        row.opens_at and to_milliseconds(row.opens_at),
+        row.closes_at and to_milliseconds(row.closes_at),
         Override(row.override),
         row.version,
     )

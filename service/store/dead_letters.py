@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, ReasonCode, Request
-from service.store.engine import moment
-from service.store.raw import BYTES_COLUMNS, PLACE_COLUMNS, RAW_ARRAYS, portions, raw_arrays, raw_of_row
+from service.store.engine import to_datetime
+from service.store.raw_records import BYTES_COLUMNS, PLACE_COLUMNS, RAW_ARRAYS, raw_arrays, raw_of_row, split_by_bytes
 
 
 class NewDeadLetter(NamedTuple):
@@ -24,12 +24,12 @@ class NewDeadLetter(NamedTuple):
     failure: Failure
 
 
-class Stored(NamedTuple):
+class ClaimedDeadLetter(NamedTuple):
     """A dead letter on its way to the dead-letter topic."""
 
     id: int
     raw: RawRecord
-    kind: str
+    error_type: str
     message: str
     #: which of its deaths, should it have been brought back
     dead_at: datetime
@@ -52,7 +52,7 @@ _INSERT = text(
 
 def insert(tx: Connection, log: int, letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
-    for some in portions(letters, lambda letter: letter.raw):
+    for some in split_by_bytes(letters, lambda letter: letter.raw):
         tx.execute(_INSERT, {"log": log, **_arrays(some)})
 
 
@@ -64,17 +64,17 @@ _INSERT_FOREIGN = text(
 
 def insert_foreign(tx: Connection, letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
-    for some in portions(letters, lambda letter: letter.raw):
+    for some in split_by_bytes(letters, lambda letter: letter.raw):
         tx.execute(_INSERT_FOREIGN, _arrays(some))
 
 
-class Seen(NamedTuple):
+class ReceivedDeadLetter(NamedTuple):
     """A dead letter as the listener read it: the record that it says it is, and its own place in the topic."""
 
     origin: LogPosition
     #: of the record itself: it tells which life of the log it is from
     appended_at_ms: int
-    place: LogPosition
+    dlt_position: LogPosition
 
 
 _CONFIRM = text(
@@ -90,7 +90,7 @@ _CONFIRM = text(
 )
 
 
-def confirm(tx: Connection, seen: Sequence[Seen]) -> set[Seen]:
+def confirm(tx: Connection, seen: Sequence[ReceivedDeadLetter]) -> set[ReceivedDeadLetter]:
     """Notes where the listener first saw dead letters of ours; which of them are ours.
 
     That they were forwarded is the forwarder's to say: a copy seen late may be that of an earlier death.
@@ -100,15 +100,15 @@ def confirm(tx: Connection, seen: Sequence[Seen]) -> set[Seen]:
         {
             "partitions": [one.origin.partition for one in seen],
             "offsets": [one.origin.offset for one in seen],
-            "appended": [moment(one.appended_at_ms) for one in seen],
-            "dlt_partitions": [one.place.partition for one in seen],
-            "dlt_offsets": [one.place.offset for one in seen],
+            "appended": [to_datetime(one.appended_at_ms) for one in seen],
+            "dlt_partitions": [one.dlt_position.partition for one in seen],
+            "dlt_offsets": [one.dlt_position.offset for one in seen],
         },
     ).scalars()
     return {seen[number - 1] for number in numbers}
 
 
-def claim(tx: Connection, lease_seconds: float, limit: int) -> list[Stored]:
+def claim(tx: Connection, lease_seconds: float, limit: int) -> list[ClaimedDeadLetter]:
     """Leases up to `limit` dead letters that are not in their topic yet."""
     rows = tx.execute(
         text(
@@ -118,10 +118,12 @@ def claim(tx: Connection, lease_seconds: float, limit: int) -> list[Stored]:
         ),
         {"lease": lease_seconds, "limit": limit},
     )
-    return sorted(Stored(row.id, raw_of_row(row), row.error_kind, row.error_message, row.dead_at) for row in rows)
+    return sorted(
+        ClaimedDeadLetter(row.id, raw_of_row(row), row.error_kind, row.error_message, row.dead_at) for row in rows
+    )
 
 
-def forwarded(tx: Connection, acknowledged: Sequence[Stored]) -> None:
+def mark_forwarded(tx: Connection, acknowledged: Sequence[ClaimedDeadLetter]) -> None:
     """Notes that the broker has acknowledged these; one that has died again since waits to be forwarded again."""
     tx.execute(
         text(
@@ -134,7 +136,7 @@ def forwarded(tx: Connection, acknowledged: Sequence[Stored]) -> None:
     )
 
 
-def waiting(tx: Connection, grace_seconds: float) -> bool:
+def has_overdue(tx: Connection, grace_seconds: float) -> bool:
     """Whether a dead letter waits for so long, that the hint to forward it must have been lost."""
     query = (
         "SELECT EXISTS (SELECT FROM dead_letters WHERE forwarded_at IS NULL"
@@ -143,7 +145,7 @@ def waiting(tx: Connection, grace_seconds: float) -> bool:
     return bool(tx.execute(text(query), {"grace": grace_seconds}).scalar_one())
 
 
-def recent(tx: Connection, seconds: float) -> int:
+def count_recent(tx: Connection, seconds: float) -> int:
     """How many requests and records died in the last `seconds`."""
     query = "SELECT count(*) FROM dead_letters WHERE dead_at > now() - make_interval(secs => :seconds)"
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())

@@ -58,7 +58,7 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 
 @contextmanager
-def answering(engine: Engine) -> Iterator[Connection]:
+def in_transaction(engine: Engine) -> Iterator[Connection]:
     """A transaction for a caller who waits; raises Unavailable when the database is away or overloaded."""
     try:
         with engine.begin() as connection:
@@ -72,7 +72,7 @@ def answering(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def undoable(tx: Connection) -> Iterator[None]:
+def savepoint(tx: Connection) -> Iterator[None]:
     """A part of a transaction that leaves nothing behind when it raises, its savepoint neither.
 
     SQLAlchemy's own leaves the savepoint open: the next would lie within it, and the deeper they lie, the longer
@@ -89,24 +89,24 @@ def undoable(tx: Connection) -> Iterator[None]:
     tx.exec_driver_sql("RELEASE SAVEPOINT part")
 
 
-def now(tx: Connection) -> datetime:
+def database_now(tx: Connection) -> datetime:
     """The database's clock: the one that decisions and delays go by, whichever process writes them."""
     at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
     return at
 
 
-def driver(connection: Connection) -> Driver:
+def driver_connection(connection: Connection) -> Driver:
     """The psycopg connection underneath, for COPY."""
     underneath = connection.connection.driver_connection
     assert isinstance(underneath, Driver)
     return underneath
 
 
-def moment(at_ms: int) -> datetime:
+def to_datetime(at_ms: int) -> datetime:
     """Milliseconds since 1970 as the database wants them."""
     return datetime.fromtimestamp(at_ms / 1000, UTC)
 
 
-def milliseconds(at: datetime) -> int:
+def to_milliseconds(at: datetime) -> int:
     """The reverse of moment, rounded to the millisecond."""
     return round(at.timestamp() * 1000)

@@ -8,14 +8,14 @@ from sqlalchemy import Connection, text
 from service.domain.coupon import Override
 from service.domain.order import CouponVersion, DecidedRequest
 from service.domain.request import ReasonCode, RequestState
-from service.store.engine import driver, milliseconds
+from service.store.engine import driver_connection, to_milliseconds
 
 _FEW = {"yield_per": 2000}
 #: one coupon's rows, or all
 _MEANT = "coupon_id = coalesce(CAST(:coupon AS bigint), coupon_id)"
 
 
-class Row(NamedTuple):
+class AuditRow(NamedTuple):
     """What the database has of one record of the log."""
 
     offset: int
@@ -51,10 +51,10 @@ _ROWS = text(
 )
 
 
-def rows(tx: Connection, log: int, partition: int, coupon_id: int | None) -> Iterator[Row]:
+def audit_rows(tx: Connection, log: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
     """Every row that stands for a record of the partition, in offset order; of one coupon, or all and the poison."""
     values = {"log": log, "partition": partition, "coupon": coupon_id}
-    return (Row(*row) for row in tx.execute(_ROWS, values, execution_options=_FEW))
+    return (AuditRow(*row) for row in tx.execute(_ROWS, values, execution_options=_FEW))
 
 
 _LINES = text(
@@ -64,26 +64,26 @@ _LINES = text(
 )
 
 
-class Ruled(NamedTuple):
+class CouponRequest(NamedTuple):
     """What became of one request, and of which coupon it is."""
 
     coupon_id: int
     request_id: str
-    line: DecidedRequest
+    request: DecidedRequest
 
 
-def lines(tx: Connection, coupon_id: int | None) -> Iterator[Ruled]:
+def decided_requests(tx: Connection, coupon_id: int | None) -> Iterator[CouponRequest]:
     """Every request by coupon and in order; whether it was accepted, its id tells, not the database."""
     for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_FEW):
         at = (row.log_id, row.offset)
-        code, ended = row.code and ReasonCode(row.code), row.decided_at and milliseconds(row.decided_at)
+        code, ended = row.code and ReasonCode(row.code), row.decided_at and to_milliseconds(row.decided_at)
         line = DecidedRequest(
             at, RequestState(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False
         )
-        yield Ruled(row.coupon_id, row.request_id, line)
+        yield CouponRequest(row.coupon_id, row.request_id, line)
 
 
-def versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:
+def coupon_versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:
     """A coupon's recorded values, oldest first."""
     found = tx.execute(
         text("SELECT * FROM coupon_changes WHERE coupon_id = :coupon ORDER BY version"), {"coupon": coupon_id}
@@ -93,9 +93,9 @@ def versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:
             None if row.first_offset is None else (row.log_id, row.first_offset),
             row.quantity,
             Override(row.override),
-            row.opens_at and milliseconds(row.opens_at),
-            row.closes_at and milliseconds(row.closes_at),
-            milliseconds(row.changed_at),
+            row.opens_at and to_milliseconds(row.opens_at),
+            row.closes_at and to_milliseconds(row.closes_at),
+            to_milliseconds(row.changed_at),
         )
         for row in found
     ]
@@ -130,7 +130,7 @@ def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
 _NEVER_LIVE = "'duplicate', 'closed', 'not_open', 'paused', 'unknown_coupon'"
 
 
-def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
+def duplicate_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     """Users with more than one live request for a coupon, ids with more than one row, duplicates of nothing."""
     return _numbers(
         tx,
@@ -152,7 +152,7 @@ def twice(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     )
 
 
-def gaps(tx: Connection, coupon_id: int | None) -> int:
+def coupons_with_sequence_gaps(tx: Connection, coupon_id: int | None) -> int:
     """Coupons whose sequences are not 1 to n, each once."""
     found = _numbers(
         tx,
@@ -166,7 +166,7 @@ def gaps(tx: Connection, coupon_id: int | None) -> int:
     return found["coupons"]
 
 
-def in_flight(tx: Connection, coupon_id: int | None) -> dict[str, int]:
+def state_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     """Requests by where they stand; dead ones that no dead letter keeps, and held ones that nothing will try again."""
     return _numbers(
         tx,
@@ -186,7 +186,7 @@ def in_flight(tx: Connection, coupon_id: int | None) -> dict[str, int]:
     )
 
 
-def collect(tx: Connection) -> None:
+def create_temporary_tables(tx: Connection) -> None:
     """Makes room, for the length of the transaction, for what clients were told and what is undecided."""
     tx.execute(
         text(
@@ -197,19 +197,19 @@ def collect(tx: Connection) -> None:
     tx.execute(text("CREATE TEMPORARY TABLE undecided (request_id text) ON COMMIT DROP"))
 
 
-def keep_undecided(tx: Connection, request_ids: Iterable[str]) -> None:
+def insert_undecided(tx: Connection, request_ids: Iterable[str]) -> None:
     """Takes in request ids of the log beyond what is decided."""
-    with driver(tx).cursor() as cursor, cursor.copy("COPY undecided FROM STDIN") as copy:
+    with driver_connection(tx).cursor() as cursor, cursor.copy("COPY undecided FROM STDIN") as copy:
         for request_id in request_ids:
             copy.write_row((request_id,))
 
 
-Said = tuple[int, int, str, str | None]
+AnswerValues = tuple[int, int, str, str | None]
 
 
-def keep_told(tx: Connection, answers: Iterable[Said]) -> None:
+def insert_client_answers(tx: Connection, answers: Iterable[AnswerValues]) -> None:
     """Takes in what clients were told: coupon, user, outcome, request id."""
-    with driver(tx).cursor() as cursor, cursor.copy("COPY told FROM STDIN") as copy:
+    with driver_connection(tx).cursor() as cursor, cursor.copy("COPY told FROM STDIN") as copy:
         for answer in answers:
             copy.write_row(answer)
     tx.execute(text("CREATE INDEX ON told (coupon_id, user_id)"))
@@ -217,7 +217,7 @@ def keep_told(tx: Connection, answers: Iterable[Said]) -> None:
     tx.execute(text("ANALYZE undecided"))
 
 
-class Heard(NamedTuple):
+class AnsweredRequest(NamedTuple):
     """What a client was told, and what became of that request."""
 
     coupon_id: int
@@ -228,7 +228,7 @@ class Heard(NamedTuple):
     undecided: bool
 
 
-def heard(tx: Connection) -> Iterator[Heard]:
+def answered_requests(tx: Connection) -> Iterator[AnsweredRequest]:
     """Every answer that clients were told, with the row of the request that it names."""
     query = text(
         "SELECT told.*, requests.state, undecided.request_id IS NOT NULL FROM told"
@@ -236,10 +236,10 @@ def heard(tx: Connection) -> Iterator[Heard]:
         "  AND told.user_id = requests.user_id"
         " LEFT JOIN (SELECT DISTINCT request_id FROM undecided) AS undecided ON undecided.request_id = told.request_id"
     )
-    return (Heard(*row) for row in tx.execute(query, execution_options=_FEW))
+    return (AnsweredRequest(*row) for row in tx.execute(query, execution_options=_FEW))
 
 
-def unasked(tx: Connection, log: int, coupon_id: int | None) -> Iterator[str]:
+def unrequested_ids(tx: Connection, log: int, coupon_id: int | None) -> Iterator[str]:
     """The ids of requests of this log that no client of the history asked for."""
     query = text(
         f"SELECT request_id FROM requests WHERE log_id = :log AND {_MEANT} AND NOT EXISTS ("

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 from service.domain.decide import Outcome, PriorRequests
 from service.domain.request import FINAL_STATES, Decision, LogPosition, ReasonCode, Request, RequestState
 from service.store.arrays import bigints
-from service.store.engine import milliseconds, moment
-from service.store.places import AT_PLACE, PLACES, places_of
+from service.store.engine import to_datetime, to_milliseconds
+from service.store.log_positions import AT_POSITION, POSITION_ARRAYS, position_arrays
 from service.store.tables import LIVE_ROWS
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
@@ -23,7 +23,7 @@ _KNOWN = text(
 )
 
 
-def known(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PriorRequests]:
+def prior_requests(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PriorRequests]:
     """What the database has of each (coupon_id, user_id); to be read after the coupons' lock, by a new snapshot."""
     rows = tx.execute(_KNOWN, _pairs(pairs))
     found: dict[tuple[int, int], PriorRequests] = {}
@@ -40,7 +40,7 @@ _LIVE_IDS = text(
 )
 
 
-def live(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
+def live_request_ids(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """The request id of the live request of each (coupon_id, user_id) that has one."""
     rows = tx.execute(_LIVE_IDS, _pairs(pairs))
     return {(coupon_id, user_id): request_id for coupon_id, user_id, request_id in rows}
@@ -68,16 +68,16 @@ _INSERT = text(
 )
 
 
-Columns = Mapping[str, "array[int] | str"]
+InsertColumns = Mapping[str, "array[int] | str"]
 
 
-def insert(tx: Connection, log: int, new: Columns, decided_at: datetime) -> None:
+def insert(tx: Connection, log: int, new: InsertColumns, decided_at: datetime) -> None:
     """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
     if new["states"]:
         tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **new})
 
 
-def columns(rows: Sequence[Outcome]) -> Columns:
+def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
     """What insert takes; columns of words, which have no comma, are one text: cheaper than an array of texts."""
     asked = [row.request for row in rows]
     return {
@@ -99,22 +99,22 @@ _FINALS = [state.value for state in FINAL_STATES]
 _UPDATE = text(
     "UPDATE requests SET state = new.state, code = new.code, sequence = new.sequence,"
     " attempts = attempts + :spent, decided_at = CASE WHEN new.final THEN CAST(:decided_at AS timestamptz) END"
-    f" FROM unnest({PLACES}, CAST(:states AS text[]),"
+    f" FROM unnest({POSITION_ARRAYS}, CAST(:states AS text[]),"
     "  CAST(:codes AS text[]), CAST(:sequences AS bigint[]), CAST(:finals AS bool[]))"
-    f"  AS new(l, p, o, state, code, sequence, final) WHERE {AT_PLACE}"
+    f"  AS new(l, p, o, state, code, sequence, final) WHERE {AT_POSITION}"
 )
 
 
-def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: datetime, *, spent: int) -> None:
+def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: datetime, *, attempts_added: int) -> None:
     """Writes what became of requests that have rows already; `spent` attempts are added to each."""
     if not outcomes:
         return
     tx.execute(
         _UPDATE,
         {
-            "spent": spent,
+            "spent": attempts_added,
             "decided_at": decided_at,
-            **places_of(log, [outcome.request.log_position for outcome in outcomes]),
+            **position_arrays(log, [outcome.request.log_position for outcome in outcomes]),
             "states": [outcome.state.value for outcome in outcomes],
             "codes": [outcome.code and outcome.code.value for outcome in outcomes],
             "sequences": [outcome.sequence for outcome in outcomes],
@@ -123,7 +123,7 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
     )
 
 
-class Answer(NamedTuple):
+class StoredRequest(NamedTuple):
     """What the database tells of a request."""
 
     request: Request
@@ -141,7 +141,7 @@ _HIS = (
 _FIND = text(f"{_HIS} {LIVE_ROWS} UNION ALL {_HIS} NOT ({LIVE_ROWS}) LIMIT 1")
 
 
-def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> Answer | None:
+def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> StoredRequest | None:
     """The row of a request id, which names its coupon and user; None while it is undecided or was never accepted."""
     row = tx.execute(_FIND, {"coupon": coupon_id, "uid": user_id, "request_id": request_id}).one_or_none()
     return None if row is None else _answer(row)
@@ -154,10 +154,12 @@ _DECIDED = text(
 )
 
 
-def decided(tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime) -> list[Decision]:
+def decisions_in_range(
+    tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime
+) -> list[Decision]:
     """The requests of an offset range that were decided at that very moment, in offset order, as a look-up tells it."""
     where = {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
-    told_at = moment(milliseconds(decided_at))
+    told_at = to_datetime(to_milliseconds(decided_at))
     return [
         Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, told_at)
         for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
@@ -167,27 +169,27 @@ def decided(tx: Connection, log: int, partition: int, first: int, last: int, dec
 _SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND"
 
 
-def seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
+def live_seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every live request of the coupon."""
     rows = tx.execute(text(f"{_SEATS} {LIVE_ROWS}"), {"coupon": coupon_id}).all()
     return [(user_id, request_id) for user_id, request_id in rows]
 
 
-def freed(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
+def released_seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
     """User and request id of every ended request of the coupon whose seat at the gate came back."""
     rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND code <> 'sold_out'"), {"coupon": coupon_id}).all()
     return [(user_id, request_id) for user_id, request_id in rows]
 
 
-def _answer(row: Any) -> Answer:
+def _answer(row: Any) -> StoredRequest:
     *asked, state, code, sequence, attempts, decided_at = row
-    return Answer(
+    return StoredRequest(
         request_of(*asked),
         _STATES[state],
         code and ReasonCode(code),
         sequence,
         attempts,
-        decided_at and milliseconds(decided_at),
+        decided_at and to_milliseconds(decided_at),
     )
 
 
@@ -198,5 +200,5 @@ def request_of(
     partition: int, offset: int, coupon_id: int, user_id: int, request_id: str, requested_at: datetime
 ) -> Request:
     """The request that these columns of `requests` stand for; how it came into the log is not kept."""
-    at_ms = milliseconds(requested_at)
+    at_ms = to_milliseconds(requested_at)
     return Request(LogPosition(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)

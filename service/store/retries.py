@@ -9,12 +9,12 @@ from sqlalchemy import Connection, text
 from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, Request
-from service.store.places import AT_PLACE, PLACES, places_of
-from service.store.raw import RAW_ARRAYS, RAW_COLUMNS, portions, raw_arrays, raw_of_row
+from service.store.log_positions import AT_POSITION, POSITION_ARRAYS, position_arrays
+from service.store.raw_records import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row, split_by_bytes
 from service.store.requests import request_of
 
 
-class Held(NamedTuple):
+class HeldRequest(NamedTuple):
     """A request that is to be tried: its raw record, the attempts made and what went wrong first."""
 
     raw: RawRecord
@@ -22,16 +22,16 @@ class Held(NamedTuple):
     #: since it was read or replayed, as the policy counts; 0 on standby
     attempts: int
     #: all that were ever made
-    attempts_ever: int
+    total_attempts: int
     first_error: str | None
 
 
-class Due(NamedTuple):
+class OverdueRetries(NamedTuple):
     """Held requests of one log and number of attempts whose hint was lost."""
 
-    log: int
+    log_id: int
     attempts: int
-    places: list[LogPosition]
+    log_positions: list[LogPosition]
 
 
 _INSERT = text(
@@ -44,7 +44,7 @@ _INSERT = text(
 
 def insert(tx: Connection, log: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
     """Stores requests after their first failed attempt."""
-    for some in portions(failed, lambda one: one[0]):
+    for some in split_by_bytes(failed, lambda one: one[0]):
         errors = _errors([failure for _, failure in some])
         raws = raw_arrays([raw for raw, _ in some])
         tx.execute(_INSERT, {"log": log, "at": next_attempt_at, **raws, **errors})
@@ -58,7 +58,7 @@ _INSERT_STANDBY = text(
 
 def insert_standby(tx: Connection, log: int, waiting: Sequence[RawRecord]) -> None:
     """Stores requests that will be tried when a seat is free."""
-    for some in portions(waiting, lambda raw: raw):
+    for some in split_by_bytes(waiting, lambda raw: raw):
         tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(some)})
 
 
@@ -68,14 +68,14 @@ _HELD = (
 )
 _BY_PLACE = 'USING (log_id, partition, "offset")'
 _TAKE = text(
-    f"{_HELD} requests {_BY_PLACE} JOIN unnest({PLACES}) AS asked(l, p, o) ON {AT_PLACE}"
+    f"{_HELD} requests {_BY_PLACE} JOIN unnest({POSITION_ARRAYS}) AS asked(l, p, o) ON {AT_POSITION}"
     ' WHERE retries.attempts = :attempts ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
 
-def take(tx: Connection, log: int, places: Sequence[LogPosition], attempts: int) -> list[Held]:
+def lock_for_attempt(tx: Connection, log: int, places: Sequence[LogPosition], attempts: int) -> list[HeldRequest]:
     """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
-    rows = tx.execute(_TAKE, {"attempts": attempts, **places_of(log, places)})
+    rows = tx.execute(_TAKE, {"attempts": attempts, **position_arrays(log, places)})
     return [_held(row) for row in rows]
 
 
@@ -88,24 +88,24 @@ _FIRST = text(
 )
 
 
-def standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[Held]]:
+def first_standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[HeldRequest]]:
     """The first of those who wait for a seat of the locked coupon, at most `limit`, all of one log; and which log."""
     log = tx.execute(_FIRST_LOG, {"coupon": coupon_id}).scalar_one()
     rows = tx.execute(_FIRST, {"log": log, "coupon": coupon_id, "limit": limit})
     return log, [_held(row) for row in rows]
 
 
-def _held(row: Any) -> Held:
+def _held(row: Any) -> HeldRequest:
     request = request_of(row.partition, row.offset, row.coupon_id, row.user_id, row.request_id, row.requested_at)
-    return Held(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
+    return HeldRequest(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
 
 
 _POSTPONE = text(
     "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => delay),"
     " first_error = coalesce(first_error, first), error_kind = kind, error_message = message"
-    f" FROM unnest({PLACES}, CAST(:delays AS float[]),"
+    f" FROM unnest({POSITION_ARRAYS}, CAST(:delays AS float[]),"
     "  CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
-    f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_PLACE}"
+    f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_POSITION}"
 )
 
 
@@ -118,21 +118,21 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[LogPosition, Failu
         {
             "delays": [delay_seconds for _, _, delay_seconds in failed],
             **_errors([failure for _, failure, _ in failed]),
-            **places_of(log, [place for place, _, _ in failed]),
+            **position_arrays(log, [place for place, _, _ in failed]),
         },
     )
 
 
-_REMOVE = text(f"DELETE FROM retries USING unnest({PLACES}) AS decided(l, p, o) WHERE {AT_PLACE}")
+_REMOVE = text(f"DELETE FROM retries USING unnest({POSITION_ARRAYS}) AS decided(l, p, o) WHERE {AT_POSITION}")
 
 
 def remove(tx: Connection, log: int, places: Sequence[LogPosition]) -> None:
     """Forgets requests that have been decided."""
     if places:
-        tx.execute(_REMOVE, places_of(log, places))
+        tx.execute(_REMOVE, position_arrays(log, places))
 
 
-def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[Due]:
+def claim_overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[OverdueRetries]:
     """Held requests that nobody tried within `grace_seconds` after they were due; not told again for a while."""
     rows = tx.execute(
         text(
@@ -147,7 +147,7 @@ def overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: i
     together: dict[tuple[int, int], list[LogPosition]] = {}
     for row in rows:
         together.setdefault((row.log_id, row.attempts), []).append(LogPosition(row.partition, row.at))
-    return [Due(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
+    return [OverdueRetries(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
 
 
 def _errors(failures: Sequence[Failure]) -> dict[str, list[str]]:

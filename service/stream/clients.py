@@ -6,12 +6,12 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Producer
 
 from service.config import Settings
-from service.stream.topics import RECORD_BYTES_MOST, Group, Topic
+from service.stream.topics import MAX_RECORD_BYTES, Group, Topic
 
 _log = logging.getLogger(__name__)
 
 
-def producer(settings: Settings) -> Producer:
+def build_producer(settings: Settings) -> Producer:
     """A producer whose acknowledgement means: in the log of every in-sync replica, once."""
     return Producer(
         {
@@ -21,14 +21,14 @@ def producer(settings: Settings) -> Producer:
             "partitioner": "murmur2_random",  # as the Java client's, where the caller names no partition
             "delivery.timeout.ms": settings.produce_timeout_ms,
             "request.timeout.ms": settings.produce_timeout_ms,
-            "message.max.bytes": RECORD_BYTES_MOST[Topic.DEAD_LETTERS],
+            "message.max.bytes": MAX_RECORD_BYTES[Topic.DEAD_LETTERS],
             "linger.ms": 0.5,  # many press at once: their records travel together, and nobody waits long for others
             "queue.buffering.max.messages": 50_000,  # above it an API answers 503 at once
         }
     )
 
 
-def issuing_consumer(settings: Settings) -> Consumer:
+def build_issuer_consumer(settings: Settings) -> Consumer:
     """The issuer's consumer: it starts where the database says, never where Kafka does."""
     return Consumer(
         {
@@ -48,7 +48,7 @@ def issuing_consumer(settings: Settings) -> Consumer:
     )
 
 
-def dead_letter_consumer(settings: Settings) -> Consumer:
+def build_dead_letter_consumer(settings: Settings) -> Consumer:
     """The dead-letter listener's consumer; what it does is idempotent, so Kafka's own offsets serve."""
     return Consumer(
         {
@@ -61,7 +61,7 @@ def dead_letter_consumer(settings: Settings) -> Consumer:
     )
 
 
-def reading_consumer(settings: Settings) -> Consumer:
+def build_reader(settings: Settings) -> Consumer:
     """A consumer that is assigned by hand, belongs to no group in earnest and commits nothing."""
     return Consumer(
         {
@@ -74,7 +74,7 @@ def reading_consumer(settings: Settings) -> Consumer:
     )
 
 
-def watching_consumer(settings: Settings) -> Consumer:
+def build_offset_watcher(settings: Settings) -> Consumer:
     """Asks where the log ends, and reads nothing: open transactions of others count, what follows them is undecided."""
     return Consumer({**_common(settings), "group.id": "coupon.reader", "isolation.level": "read_uncommitted"})
 

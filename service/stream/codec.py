@@ -13,19 +13,19 @@ from service.domain.request import Request
 from service.domain.request_id import RequestIds
 from service.stream.partitioner import partition_of
 
-REQUEST_ID = "request_id"
-FAULT = "fault"
+REQUEST_ID_HEADER = "request_id"
+FAULT_HEADER = "fault"
 #: stands for headers whose names are not UTF-8
-UNREADABLE = ("unreadable headers", None)
+UNREADABLE_HEADERS = ("unreadable headers", None)
 #: SQLSTATE and number of attempts that fail, for example `22012 1`
 FAULT_FORM = re.compile(r"(22[0-9A-Z]{3}) ([1-9])")
-VALUE_BYTES_MOST = 65_536
+MAX_VALUE_BYTES = 65_536
 #: the year 9999, the last that a timestamp of the database's driver can carry
-TIME_MOST_MS = 253_370_764_800_000
+MAX_TIMESTAMP_MS = 253_370_764_800_000
 
 
 _Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
-_Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_MOST_MS)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP_MS)]
 
 
 class Payload(msgspec.Struct, frozen=True, gc=False):
@@ -40,23 +40,23 @@ _decode = msgspec.json.Decoder(Payload).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def encode(coupon_id: int, user_id: int, requested_at_ms: int) -> bytes:
+def encode_value(coupon_id: int, user_id: int, requested_at_ms: int) -> bytes:
     """The value of a record."""
     return _encode(Payload(user_id, coupon_id, requested_at_ms))
 
 
-def key_of(coupon_id: int) -> bytes:
+def encode_key(coupon_id: int) -> bytes:
     """The key of a record: the coupon's id in decimal, so that a coupon is one ordered partition."""
     return b"%d" % coupon_id
 
 
-def parse_fault(text: str) -> InjectedFault | None:
+def parse_injected_fault(text: str) -> InjectedFault | None:
     """Reads a Fault header; None when it has another form or a class of error that is not a record's."""
     match = FAULT_FORM.fullmatch(text)
     return InjectedFault(match[1], int(match[2])) if match else None
 
 
-class Reader:
+class RecordReader:
     """Reads records; what cannot be read becomes poison, never an exception."""
 
     def __init__(self, ids: RequestIds, partitions: int, *, faults: bool) -> None:
@@ -64,7 +64,7 @@ class Reader:
         self._partitions = partitions
         self._faults = faults
 
-    def read(self, raw: RawRecord) -> Record:
+    def decode(self, raw: RawRecord) -> Record:
         """The record with its request, or with the failure that makes it poison."""
         try:
             return self._read(raw)
@@ -72,11 +72,11 @@ class Reader:
             return Record(raw, None, poison=classify(error)._replace(failure_class=FailureClass.POISON))
 
     def _read(self, raw: RawRecord) -> Record:
-        if UNREADABLE in raw.headers:
+        if UNREADABLE_HEADERS in raw.headers:
             raise PoisonRecord("the headers' names are not UTF-8")
         payload = _payload(raw.value)
         self._check_place(raw, payload.coupon_id)
-        request_id, accepted = self._identity(dict(raw.headers).get(REQUEST_ID), raw, payload)
+        request_id, accepted = self._identity(dict(raw.headers).get(REQUEST_ID_HEADER), raw, payload)
         request = Request(
             raw.log_position,
             payload.coupon_id,
@@ -86,14 +86,14 @@ class Reader:
             raw.appended_at_ms,
             accepted,
         )
-        return Record(raw, request, None, self.fault(raw))
+        return Record(raw, request, None, self.injected_fault(raw))
 
-    def fault(self, raw: RawRecord) -> InjectedFault | None:
+    def injected_fault(self, raw: RawRecord) -> InjectedFault | None:
         """The failure that the record asks for, where that is obeyed."""
         if not self._faults:
             return None
-        header = dict(raw.headers).get(FAULT)
-        return parse_fault(header.decode("ascii", "replace")) if header else None
+        header = dict(raw.headers).get(FAULT_HEADER)
+        return parse_injected_fault(header.decode("ascii", "replace")) if header else None
 
     def _check_place(self, raw: RawRecord, coupon_id: int) -> None:
         key, partition = _home(coupon_id, self._partitions)
@@ -111,12 +111,12 @@ class Reader:
 def _payload(value: bytes | None) -> Payload:
     if value is None:
         raise PoisonRecord("the record has no value")
-    if len(value) > VALUE_BYTES_MOST:
-        raise PoisonRecord(f"the value has {len(value)} bytes, {VALUE_BYTES_MOST} are the most")
+    if len(value) > MAX_VALUE_BYTES:
+        raise PoisonRecord(f"the value has {len(value)} bytes, {MAX_VALUE_BYTES} are the most")
     return _decode(value)
 
 
 @lru_cache(maxsize=65_536)
 def _home(coupon_id: int, partitions: int) -> tuple[bytes, int]:
     """The key and the partition of a coupon's records."""
-    return key_of(coupon_id), partition_of(coupon_id, partitions)
+    return encode_key(coupon_id), partition_of(coupon_id, partitions)

@@ -11,7 +11,7 @@ from service.domain.errors import Unavailable
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition
 from service.stream import clients
-from service.stream.codec import UNREADABLE
+from service.stream.codec import UNREADABLE_HEADERS
 from service.stream.topics import Topic
 
 _TIMEOUT_SECONDS = 5.0
@@ -21,7 +21,7 @@ _AWAY_MOST = 3
 _AT_ONCE = 2000
 
 
-def bounds(
+def offset_range(
     consumer: Consumer, topic: Topic, partition: int, timeout_seconds: float = _TIMEOUT_SECONDS
 ) -> tuple[int, int]:
     """First offset of the partition and the one after its last, as the broker has them now; raises Unavailable."""
@@ -32,41 +32,41 @@ def bounds(
     return low, high
 
 
-class Bounds(NamedTuple):
+class PartitionRanges(NamedTuple):
     """First offset and the one after the last, by partition, and which leaders did not answer, and why."""
 
-    known: dict[int, tuple[int, int]]
-    away: dict[int, str]
+    ranges: dict[int, tuple[int, int]]
+    errors: dict[int, str]
 
 
-def look(consumer: Consumer, topic: Topic, partitions: Iterable[int]) -> Bounds:
+def offset_ranges(consumer: Consumer, topic: Topic, partitions: Iterable[int]) -> PartitionRanges:
     """The bounds of those partitions whose leader answers; in any order, so that none is left out time after time."""
-    found = Bounds({}, {})
+    found = PartitionRanges({}, {})
     asked = list(partitions)
     for partition in random.sample(asked, len(asked)):
         try:
-            found.known[partition] = bounds(consumer, topic, partition, _LOOK_SECONDS)
+            found.ranges[partition] = offset_range(consumer, topic, partition, _LOOK_SECONDS)
         except Unavailable as error:
-            found.away[partition] = str(error)
-        if len(found.away) == _AWAY_MOST:
+            found.errors[partition] = str(error)
+        if len(found.errors) == _AWAY_MOST:
             break
     return found
 
 
-def beginning(settings: Settings, topic: Topic, partition: int) -> int:
+def first_offset(settings: Settings, topic: Topic, partition: int) -> int:
     """The partition's first offset; what was before it has been taken away. Raises Unavailable."""
-    consumer = clients.reading_consumer(settings)
+    consumer = clients.build_reader(settings)
     try:
-        return bounds(consumer, topic, partition)[0]
+        return offset_range(consumer, topic, partition)[0]
     finally:
         consumer.close()
 
 
-def read(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[RawRecord]:
+def read_records(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[RawRecord]:
     """The records from `first` (None: the beginning) up to the partition's end as of now."""
-    consumer = clients.reading_consumer(settings)
+    consumer = clients.build_reader(settings)
     try:
-        low, stop = bounds(consumer, topic, partition)
+        low, stop = offset_range(consumer, topic, partition)
         start = max(low, first or 0)
         if start < stop:
             consumer.assign([TopicPartition(topic, partition, start)])
@@ -83,7 +83,7 @@ def _records(consumer: Consumer, stop: int) -> Iterator[RawRecord]:
         for message in messages:
             if _ended(message, stop):
                 return
-            yield raw(message)
+            yield raw_record(message)
             if (message.offset() or 0) + 1 >= stop:
                 return
 
@@ -98,7 +98,7 @@ def _ended(message: Message, stop: int) -> bool:
     raise Unavailable("Kafka", error.str())
 
 
-def take(consumer: Consumer, most: int, wait_seconds: float) -> list[Message]:
+def poll_batch(consumer: Consumer, most: int, wait_seconds: float) -> list[Message]:
     """All that is there, at most `most`, or what comes first within a moment: a lone record is not kept waiting."""
     first = consumer.poll(wait_seconds)
     if first is None:
@@ -106,7 +106,7 @@ def take(consumer: Consumer, most: int, wait_seconds: float) -> list[Message]:
     return [first, *consumer.consume(most - 1, timeout=0)] if most > 1 else [first]
 
 
-def raw(message: Message) -> RawRecord:
+def raw_record(message: Message) -> RawRecord:
     """The bytes and place of a message that carries no error.
 
     The client fails on header names that are not UTF-8; such headers are lost, the record is poison.
@@ -114,6 +114,6 @@ def raw(message: Message) -> RawRecord:
     try:
         headers: Any = message.headers() or ()
     except (SystemError, UnicodeDecodeError):
-        headers = (UNREADABLE,)
+        headers = (UNREADABLE_HEADERS,)
     place = LogPosition(message.partition() or 0, message.offset() or 0)
     return RawRecord(place, message.key(), message.value(), tuple(headers), message.timestamp()[1])

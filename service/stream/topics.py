@@ -26,7 +26,7 @@ class Topic(StrEnum):
 
 
 #: a dead letter is its record and the headers that say why
-RECORD_BYTES_MOST = {Topic.ISSUE_COUPON: 1_048_588, Topic.DEAD_LETTERS: 2_097_152}
+MAX_RECORD_BYTES = {Topic.ISSUE_COUPON: 1_048_588, Topic.DEAD_LETTERS: 2_097_152}
 
 
 class Group(StrEnum):
@@ -36,7 +36,7 @@ class Group(StrEnum):
     DEAD_LETTERS = "coupon.dlt"
 
 
-def ensure(settings: Settings) -> None:
+def ensure_topics(settings: Settings) -> None:
     """Makes the topics that are absent; raises Misconfigured naming each that has another shape than asked for."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
     with _answering():
@@ -84,7 +84,7 @@ def _config(topic: Topic, settings: Settings) -> dict[str, str]:
         "retention.ms": "-1",  # the log is the evidence that the proof reads
         "retention.bytes": "-1",
         "cleanup.policy": "delete",
-        "max.message.bytes": str(RECORD_BYTES_MOST[topic]),
+        "max.message.bytes": str(MAX_RECORD_BYTES[topic]),
     }
 
 

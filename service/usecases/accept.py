@@ -10,8 +10,8 @@ from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import ReasonCode, records_ahead
 from service.domain.request_id import RequestIds
-from service.gate.admission import Gate, Judged, Seat
-from service.gate.names import Verdict
+from service.gate.async_gate import Admission, AsyncGate, SeatRequest
+from service.gate.keys import Verdict
 from service.metrics import ANSWERS
 from service.usecases.appends import Appends
 from service.usecases.truth import TruthGate
@@ -43,7 +43,7 @@ class Acceptor:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: AsyncGate,
         truth: TruthGate,
         warmer: Warmer,
         appends: Appends,
@@ -76,10 +76,10 @@ class Acceptor:
 
     async def _accept(self, coupon_id: int, user_id: int, fault: str | None) -> Receipt:
         now_ms = self._now_ms()
-        seat = Seat(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
+        seat = SeatRequest(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
         judged = await self._judge(seat)
         first = judged.verdict is Verdict.ADMITTED
-        if judged.verdict is Verdict.UNSETTLED:
+        if judged.verdict is Verdict.UNACKNOWLEDGED:
             seat = seat._replace(request_id=judged.detail)
             await self._settle(seat)
         elif not first:
@@ -90,7 +90,7 @@ class Acceptor:
         position = records_ahead(place.offset, judged.progress.get(place.partition))
         return Receipt(seat.request_id, coupon_id, user_id, position)
 
-    async def _judge(self, seat: Seat) -> Judged:
+    async def _judge(self, seat: SeatRequest) -> Admission:
         """The gate's word; a cold gate is filled first, and without Redis the database answers."""
         try:
             judged = await self._gate.admit(seat)
@@ -115,7 +115,7 @@ class Acceptor:
             under_way.add_done_callback(lambda _: self._warming.pop(coupon_id, None))
         await asyncio.shield(under_way)
 
-    async def _settle(self, seat: Seat) -> None:
+    async def _settle(self, seat: SeatRequest) -> None:
         """Raises Refused(duplicate) when the first request is known to be in the log; otherwise it may be repeated."""
         under_way = self._appends.under_way(seat.request_id)
         if under_way is not None:
@@ -128,7 +128,7 @@ class Acceptor:
             raise Refused(ReasonCode.DUPLICATE, first_request_id=seat.request_id)
 
 
-def _refused(judged: Judged) -> Refused:
+def _refused(judged: Admission) -> Refused:
     if judged.verdict is Verdict.DUPLICATE:
         return Refused(ReasonCode.DUPLICATE, first_request_id=judged.detail)
     opens_at_ms = int(judged.detail) if judged.verdict is Verdict.NOT_OPEN else None

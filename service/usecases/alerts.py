@@ -18,7 +18,7 @@ class Alert(StrEnum):
 
 def dying(tx: Connection) -> int:
     """How many requests and records died in the last minute."""
-    return dead_letters.recent(tx, _MINUTE_SECONDS)
+    return dead_letters.count_recent(tx, _MINUTE_SECONDS)
 
 
 def raised(settings: Settings, died: int) -> dict[Alert, str]:

@@ -4,8 +4,8 @@ import asyncio
 
 from service.domain.errors import CouponsError
 from service.domain.request import LogPosition
-from service.gate.admission import Seat
-from service.stream.log_writer import Outcome
+from service.gate.async_gate import SeatRequest
+from service.stream.producer import ProduceOutcome
 
 
 class Append:
@@ -13,11 +13,11 @@ class Append:
 
     __slots__ = ("_outcome", "_waiting", "first", "seat")
 
-    def __init__(self, seat: Seat, *, first: bool) -> None:
+    def __init__(self, seat: SeatRequest, *, first: bool) -> None:
         self.seat = seat
         #: nobody has tried to append this request before
         self.first = first
-        self._outcome: Outcome | None = None
+        self._outcome: ProduceOutcome | None = None
         self._waiting: list[asyncio.Future[LogPosition]] = []
 
     def word(self) -> "asyncio.Future[LogPosition]":
@@ -29,7 +29,7 @@ class Append:
             _say(word, self._outcome)
         return word
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: ProduceOutcome) -> None:
         """Tells all who wait."""
         self._outcome = outcome
         for word in self._waiting:
@@ -38,7 +38,7 @@ class Append:
         self._waiting.clear()
 
 
-def _say(word: "asyncio.Future[LogPosition]", outcome: Outcome) -> None:
+def _say(word: "asyncio.Future[LogPosition]", outcome: ProduceOutcome) -> None:
     if isinstance(outcome, CouponsError):
         word.set_exception(outcome)
     else:

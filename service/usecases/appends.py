@@ -7,10 +7,10 @@ from functools import partial
 
 from service.domain.errors import Unavailable
 from service.domain.request import LogPosition
-from service.gate.admission import Gate, Seat
-from service.stream.codec import FAULT, REQUEST_ID, encode, key_of
-from service.stream.log_writer import Headers, LogWriter, NotSent, Outcome
+from service.gate.async_gate import AsyncGate, SeatRequest
+from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.partitioner import partition_of
+from service.stream.producer import Headers, NotProduced, ProduceOutcome, RequestProducer
 from service.usecases.append import Append
 
 #: notes for the gate in one call, and waiting; above it the sweep settles them
@@ -30,7 +30,7 @@ class Appends:
     request id, and the issuer takes the second record as a redelivery.
     """
 
-    def __init__(self, gate: Gate, writer: LogWriter, partitions: int) -> None:
+    def __init__(self, gate: AsyncGate, writer: RequestProducer, partitions: int) -> None:
         """`partitions` is what the issuer goes by: a broker that has more of them by now moves no coupon."""
         self._gate = gate
         self._partitions = partitions
@@ -41,23 +41,23 @@ class Appends:
         self._noting: asyncio.Task[None] | None = None
         self._releases: set[asyncio.Task[None]] = set()
 
-    def begin(self, seat: Seat, fault: str | None, *, first: bool) -> Append:
+    def begin(self, seat: SeatRequest, fault: str | None, *, first: bool) -> Append:
         """Sends the request to the log."""
         append = Append(seat, first=first)
         self._under_way[seat.request_id] = append
-        headers: Headers = [(REQUEST_ID, seat.request_id.encode())]
+        headers: Headers = [(REQUEST_ID_HEADER, seat.request_id.encode())]
         if fault:
-            headers.append((FAULT, fault.encode()))
-        value = encode(seat.coupon_id, seat.user_id, seat.now_ms)
+            headers.append((FAULT_HEADER, fault.encode()))
+        value = encode_value(seat.coupon_id, seat.user_id, seat.requested_at_ms)
         partition = partition_of(seat.coupon_id, self._partitions)
-        self._writer.append(partition, key_of(seat.coupon_id), value, headers, partial(self._heard, append))
+        self._writer.produce(partition, encode_key(seat.coupon_id), value, headers, partial(self._heard, append))
         return append
 
     def under_way(self, request_id: str) -> Append | None:
         """This process's append of the request of which the gate may not have known when it was asked."""
         return self._under_way.get(request_id)
 
-    def _heard(self, append: Append, outcome: Outcome) -> None:
+    def _heard(self, append: Append, outcome: ProduceOutcome) -> None:
         """Tells those who wait what became of an append, and the gate, also when its caller has gone.
 
         Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
@@ -65,7 +65,7 @@ class Appends:
         append.end(outcome)
         if isinstance(outcome, LogPosition):
             self._note(append, outcome.offset)
-        elif isinstance(outcome, NotSent) and append.first:
+        elif isinstance(outcome, NotProduced) and append.first:
             release = asyncio.get_running_loop().create_task(self._release(append))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
@@ -92,7 +92,7 @@ class Appends:
 
     async def _note_some(self, acknowledged: Sequence[tuple[Append, int]]) -> None:
         try:
-            await self._gate.note([(append.seat, offset) for append, offset in acknowledged])
+            await self._gate.record_offsets([(append.seat, offset) for append, offset in acknowledged])
         except Unavailable as error:
             _untold(error)
         finally:

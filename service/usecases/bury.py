@@ -11,9 +11,9 @@ from service.crash import Point
 from service.domain.record import RawRecord
 from service.domain.request import ReasonCode
 from service.store import dead_letters
-from service.store.dead_letters import NewDeadLetter, Seen
-from service.stream import dead_letters as letters
-from service.stream.codec import Reader
+from service.store.dead_letters import NewDeadLetter, ReceivedDeadLetter
+from service.stream import dead_letter_records as letters
+from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 
 _log = logging.getLogger(__name__)
@@ -29,16 +29,18 @@ def forward(engine: Engine, producer: Producer, lease_seconds: float, timeout_se
     with engine.begin() as tx:
         claimed = dead_letters.claim(tx, lease_seconds, _AT_ONCE)
     crash.reach(Point.LETTERS_CLAIMED)
-    taken = set(letters.forward(producer, [letter[:4] for letter in claimed], timeout_seconds) if claimed else [])
+    taken = set(
+        letters.produce_dead_letters(producer, [letter[:4] for letter in claimed], timeout_seconds) if claimed else []
+    )
     acknowledged = [letter for letter in claimed if letter.id in taken]
     crash.reach(Point.LETTERS_ACKNOWLEDGED)
     if acknowledged:
         with engine.begin() as tx:
-            dead_letters.forwarded(tx, acknowledged)
+            dead_letters.mark_forwarded(tx, acknowledged)
     return len(acknowledged)
 
 
-def take_in(engine: Engine, reader: Reader, raws: Sequence[RawRecord]) -> None:
+def take_in(engine: Engine, reader: RecordReader, raws: Sequence[RawRecord]) -> None:
     """Confirms dead letters of ours by their origin, and stores those that someone else wrote; logs each."""
     ours = {raw.log_position: seen for raw in raws if (seen := _seen(raw))}
     with engine.begin() as tx:
@@ -51,27 +53,27 @@ def take_in(engine: Engine, reader: Reader, raws: Sequence[RawRecord]) -> None:
         _tell(raw)
 
 
-def _seen(raw: RawRecord) -> Seen | None:
+def _seen(raw: RawRecord) -> ReceivedDeadLetter | None:
     """A dead letter that says it is ours."""
-    origin = letters.origin(raw.headers)
+    origin = letters.parse_origin(raw.headers)
     if origin is None or origin.topic != Topic.ISSUE_COUPON:
         return None
-    return Seen(origin.place, origin.appended_at_ms, raw.log_position)
+    return ReceivedDeadLetter(origin.log_position, origin.appended_at_ms, raw.log_position)
 
 
-def _foreign(reader: Reader, raw: RawRecord) -> NewDeadLetter:
-    failure = letters.failure(raw.headers)
-    return NewDeadLetter(raw, reader.read(raw).request, ReasonCode.POISON, 0, str(failure), failure)
+def _foreign(reader: RecordReader, raw: RawRecord) -> NewDeadLetter:
+    failure = letters.parse_failure(raw.headers)
+    return NewDeadLetter(raw, reader.decode(raw).request, ReasonCode.POISON, 0, str(failure), failure)
 
 
 def _tell(raw: RawRecord) -> None:
-    origin = letters.origin(raw.headers)
+    origin = letters.parse_origin(raw.headers)
     _log.error(
         "dead letter",
         extra={
-            "origin": origin and tuple(origin.place),
+            "origin": origin and tuple(origin.log_position),
             "value": _shown(raw.value),
-            "reason": str(letters.failure(raw.headers)),
+            "reason": str(letters.parse_failure(raw.headers)),
         },
     )
 

@@ -13,9 +13,9 @@ from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import LogPosition, ReasonCode
-from service.gate.upkeep import Upkeep
-from service.store import coupons, offsets
-from service.store.engine import answering
+from service.gate.gate_admin import GateAdmin
+from service.store import checkpoints, coupons
+from service.store.engine import in_transaction
 from service.stream.partitioner import partition_of
 from service.usecases.recover import Recoverer
 from service.usecases.tend import tell_changes
@@ -24,7 +24,7 @@ from service.usecases.tend import tell_changes
 class Changer:
     """Changes coupons."""
 
-    def __init__(self, settings: Settings, engine: Engine, log: int, upkeep: Upkeep, recoverer: Recoverer) -> None:
+    def __init__(self, settings: Settings, engine: Engine, log: int, upkeep: GateAdmin, recoverer: Recoverer) -> None:
         self._settings = settings
         self._engine = engine
         self._log = log
@@ -37,7 +37,7 @@ class Changer:
         Raises Refused when there is no such coupon, Conflict when the values do not fit, Unavailable. What the issuer
         has not decided yet is decided by the new values; seats that a raise frees go to those on standby first.
         """
-        with answering(self._engine) as tx:
+        with in_transaction(self._engine) as tx:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
                 raise Refused(ReasonCode.UNKNOWN_COUPON)
@@ -50,12 +50,12 @@ class Changer:
             self._recoverer.settle(coupon_id)
             crash.reach(Point.CHANGE_SETTLED)
             tell_changes(self._engine, self._upkeep)
-        with answering(self._engine) as tx:
-            return coupons.some(tx, [coupon_id])[coupon_id]
+        with in_transaction(self._engine) as tx:
+            return coupons.get_many(tx, [coupon_id])[coupon_id]
 
     def _store(self, tx: Connection, coupon: Coupon) -> None:
         """Under the lock no issuer is deciding about the coupon: the stored offset is where the new values begin."""
         partition = partition_of(coupon.id, self._settings.topic_partitions)
-        position = offsets.known(tx, self._log).get(partition)
+        position = checkpoints.current_checkpoints(tx, self._log).get(partition)
         since = LogPosition(partition, position.next_offset if position else 0)
-        coupons.change(tx, CouponChange(coupon, self._log, since))
+        coupons.update(tx, CouponChange(coupon, self._log, since))

@@ -12,7 +12,17 @@ from service.domain.errors import Fenced
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Record
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import coupons, dead_letters, engine, faults, handoffs, offsets, requests, retries, trials
+from service.store import (
+    checkpoints,
+    coupons,
+    dead_letters,
+    engine,
+    fault_injection,
+    outbox,
+    requests,
+    retries,
+    write_probe,
+)
 from service.usecases.plan import Issued, Plan, moves_of, ranges_of
 from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, Failing, in_segments
 
@@ -39,7 +49,9 @@ class Issuer:
         """
         partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
-            if fenced := offsets.lock(tx, self._log, {partition: positions[partition] for partition in partitions}):
+            if fenced := checkpoints.lock_expected(
+                tx, self._log, {partition: positions[partition] for partition in partitions}
+            ):
                 raise Fenced(fenced)
             crash.reach(Point.ISSUER_LOCKED)
             poll = _Poll(tx, self._log, records, writing, notices=self._notices)
@@ -52,8 +64,8 @@ class Issuer:
                 seconds_most=FAILURES_SECONDS,
             )
             moves = moves_of(records[:decided], positions)
-            offsets.advance(tx, self._log, moves)
-            handoffs.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
+            checkpoints.advance(tx, self._log, moves)
+            outbox.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
             crash.reach(Point.ISSUER_WRITTEN)
         crash.reach(Point.ISSUER_COMMITTED)
         poll.issued.records = decided
@@ -72,7 +84,7 @@ class _Poll:
         self._writing = writing
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
-        self.decided_at = engine.now(tx)
+        self.decided_at = engine.database_now(tx)
         self.issued = Issued()
 
     def write(self, records: Sequence[Record], failing: Failing) -> None:
@@ -80,12 +92,12 @@ class _Poll:
 
         Requests that fail by themselves hold the seats that they are due.
         """
-        with engine.undoable(self._tx):
+        with engine.savepoint(self._tx):
             self._store(self._plan(records, failing))
 
     def failing(self, records: Sequence[Record]) -> Failing:
         """Which of the requests cannot be issued though they are due a seat."""
-        return trials.failing(self._tx, self._plan(records, {}).trials(self._log), self.decided_at)
+        return write_probe.find_failing(self._tx, self._plan(records, {}).trials(self._log), self.decided_at)
 
     def give_way(self, record: Record, failure: Failure) -> None:
         """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
@@ -96,13 +108,13 @@ class _Poll:
 
     def _plan(self, records: Sequence[Record], failing: Failing) -> Plan:
         if self.issued.counts:  # an earlier segment of this poll has moved the counters
-            self._coupons = coupons.some(self._tx, self._coupons)
+            self._coupons = coupons.get_many(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
-        known = requests.known(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+        known = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
         return Plan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
 
     def _store(self, plan: Plan) -> None:
-        new = requests.columns(plan.outcomes)
+        new = requests.insert_columns(plan.outcomes)
         self._writing()
         requests.insert(self._tx, self._log, new, self.decided_at)
         retries.insert(
@@ -110,5 +122,5 @@ class _Poll:
         )
         retries.insert_standby(self._tx, self._log, plan.standby())
         dead_letters.insert(self._tx, self._log, plan.dead)
-        faults.raise_first(self._tx, plan.faults())
+        fault_injection.raise_injected(self._tx, plan.faults())
         plan.tell(self.issued, notices=self._notices)

@@ -10,11 +10,11 @@ from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIdClaims, RequestIds
-from service.gate.upkeep import Upkeep
-from service.store import offsets, requests
-from service.store.engine import answering
-from service.store.offsets import Position
-from service.store.requests import Answer
+from service.gate.gate_admin import GateAdmin
+from service.store import checkpoints, requests
+from service.store.checkpoints import Checkpoint
+from service.store.engine import in_transaction
+from service.store.requests import StoredRequest
 from service.stream.partitioner import partition_of
 from service.usecases.warm import Warmer
 
@@ -40,7 +40,7 @@ class Lookup:
     """Answers from the id itself and the database; Redis may be empty."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: Upkeep
+        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: GateAdmin
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -54,8 +54,10 @@ class Lookup:
         claim = self._ids.decode(request_id)
         if claim is None:
             return None
-        with answering(self._engine) as tx:
-            positions = offsets.known(tx, self._log)  # before the row: what is passed by then has its row by now
+        with in_transaction(self._engine) as tx:
+            positions = checkpoints.current_checkpoints(
+                tx, self._log
+            )  # before the row: what is passed by then has its row by now
             answer = requests.find(tx, claim.coupon_id, claim.user_id, request_id)
         if answer:
             return _decided(request_id, answer)
@@ -63,7 +65,7 @@ class Lookup:
             return None
         return _queued(request_id, claim)
 
-    def _is_lost(self, request_id: str, claim: RequestIdClaims, positions: Mapping[int, Position]) -> bool:
+    def _is_lost(self, request_id: str, claim: RequestIdClaims, positions: Mapping[int, Checkpoint]) -> bool:
         """Whether the issuer has passed every moment at which the request could be in the log, and it is not there.
 
         A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
@@ -71,19 +73,19 @@ class Lookup:
         if not has_passed(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
             return False
         with suppress(Unavailable):
-            if self._upkeep.seat(claim.coupon_id, claim.user_id) == request_id:
+            if self._upkeep.seat_holder(claim.coupon_id, claim.user_id) == request_id:
                 return False
         return not self._warmer.is_in_tail(claim.coupon_id, request_id)
 
 
-def has_passed(tried_at_ms: int, coupon_id: int, positions: Mapping[int, Position], settings: Settings) -> bool:
+def has_passed(tried_at_ms: int, coupon_id: int, positions: Mapping[int, Checkpoint], settings: Settings) -> bool:
     """Whether all that an append tried at that moment can have put into the log has been decided."""
     position = positions.get(partition_of(coupon_id, settings.topic_partitions))
     last_ms = tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
-    return position is not None and position.passed_at_ms > last_ms
+    return position is not None and position.watermark_ms > last_ms
 
 
-def _decided(request_id: str, answer: Answer) -> Standing:
+def _decided(request_id: str, answer: StoredRequest) -> Standing:
     request = answer.request
     return Standing(
         request_id,

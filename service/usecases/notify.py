@@ -9,39 +9,41 @@ from service.clock import jitter
 from service.crash import Point
 from service.domain.request import Decision
 from service.domain.retry import backoff_seconds
-from service.notice.webhook import Sender
-from service.store import handoffs, requests
-from service.store.handoffs import Claim, Kind
+from service.store import outbox, requests
+from service.store.outbox import OutboxBatch, OutboxKind
+from service.webhooks.sender import WebhookSender
 
 
-def notify(engine: Engine, sender: Sender, lease_seconds: float) -> int:
+def notify(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
     """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none is to be done now.
 
     Raises Unavailable when the receiver did not take them: they are due again later, under the same ids. Killed
     after a POST and before its row is gone, the same POST is made again; the receiver knows it by its webhook-id.
     """
-    if sender.rest.seconds:
+    if sender.circuit_breaker.open_seconds:
         return 0
     with engine.begin() as tx:
-        claim = handoffs.claim(tx, Kind.NOTIFY, lease_seconds)
+        claim = outbox.claim_batch(tx, OutboxKind.NOTIFY, lease_seconds)
         decided = decisions(tx, claim) if claim else []
     if claim is None:
         return 0
     crash.reach(Point.NOTICES_CLAIMED)
     try:
         if decided:
-            sender.send(str(claim.delivery), decided)
+            sender.send(str(claim.delivery_id), decided)
     except Exception:
         with engine.begin() as tx:
-            handoffs.postpone(tx, claim, backoff_seconds(claim.handoffs[0].attempts, jitter=jitter()))
+            outbox.postpone_batch(tx, claim, backoff_seconds(claim.entries[0].attempts, jitter=jitter()))
         raise
     crash.reach(Point.NOTICES_POSTED)
     with engine.begin() as tx:
-        handoffs.done(tx, claim)
-    return len(claim.handoffs)
+        outbox.delete_batch(tx, claim)
+    return len(claim.entries)
 
 
-def decisions(tx: Connection, claim: Claim) -> list[Decision]:
+def decisions(tx: Connection, claim: OutboxBatch) -> list[Decision]:
     """The decisions that a claim's hand-offs speak of, in their order."""
-    found = (requests.decided(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.handoffs)
+    found = (
+        requests.decisions_in_range(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.entries
+    )
     return list(chain.from_iterable(found))

@@ -9,11 +9,11 @@ from service.domain.decide import Outcome
 from service.domain.failures import Failure
 from service.domain.record import RawRecord, Record
 from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, RequestState
-from service.store import faults
+from service.store import fault_injection
+from service.store.checkpoints import CheckpointAdvance
 from service.store.dead_letters import NewDeadLetter
-from service.store.handoffs import Kind, Range
-from service.store.offsets import Move
-from service.store.trials import Trial
+from service.store.outbox import OffsetRange, OutboxKind
+from service.store.write_probe import ProbedWrite
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Issued:
     #: requests that are held, to be retried
     held: list[LogPosition] = field(default_factory=list)
     #: hand-offs that wait for Celery
-    kinds: set[Kind] = field(default_factory=set)
+    kinds: set[OutboxKind] = field(default_factory=set)
     #: a dead letter waits to be forwarded
     dead: bool = False
     #: number of requests by state and code
@@ -66,11 +66,11 @@ class Plan:
             self.outcomes = [Outcome(outcome.request, RequestState.DEAD, ReasonCode.POISON)]
             self.dead = [dead_letter(record, failure, ReasonCode.POISON)]
 
-    def trials(self, log: int) -> list[Trial]:
+    def trials(self, log: int) -> list[ProbedWrite]:
         """The requests that are to be issued, to be tried one by one."""
         fault = {record.raw.log_position: _fault(record) for record in self.records}
         issued = (outcome for outcome in self.outcomes if outcome.state is RequestState.ISSUED)
-        return [Trial(log, outcome, is_new=True, fault=fault[outcome.request.log_position]) for outcome in issued]
+        return [ProbedWrite(log, outcome, is_new=True, fault=fault[outcome.request.log_position]) for outcome in issued]
 
     def faults(self) -> Iterable[str | None]:
         """The faults on demand of the requests that are to be issued."""
@@ -94,14 +94,14 @@ class Plan:
         done.counts.update((outcome.state, outcome.code) for outcome in self.outcomes)
 
 
-def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[Kind]:
+def hand_off_kinds(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[OutboxKind]:
     """Notices for what is final; the gate hears of seats that come back and of coupons that are gone."""
     verdicts = {(outcome.state, outcome.code) for outcome in outcomes}
     kinds = set()
     if notices and any(state in FINAL_STATES for state, _ in verdicts):
-        kinds.add(Kind.NOTIFY)
+        kinds.add(OutboxKind.NOTIFY)
     if any(frees_seat(state, code) for state, code in verdicts) or _last_issued(outcomes, coupons):
-        kinds.add(Kind.GATE)
+        kinds.add(OutboxKind.GATE)
     return kinds
 
 
@@ -118,7 +118,7 @@ def frees_seat(state: RequestState, code: ReasonCode | None) -> bool:
 
 def _fault(record: Record) -> str | None:
     """The fault on demand of a first attempt."""
-    return faults.statement(record.fault, 1)
+    return fault_injection.raise_statement(record.fault, 1)
 
 
 def dead_letter(record: Record, failure: Failure, code: ReasonCode) -> NewDeadLetter:
@@ -126,16 +126,16 @@ def dead_letter(record: Record, failure: Failure, code: ReasonCode) -> NewDeadLe
     return NewDeadLetter(record.raw, record.request, code, 1, str(failure), failure)
 
 
-def moves_of(records: Sequence[Record], positions: Mapping[int, int]) -> list[Move]:
+def moves_of(records: Sequence[Record], positions: Mapping[int, int]) -> list[CheckpointAdvance]:
     """Each partition's step past the last of its records."""
     last = {record.raw.log_position.partition: record.raw for record in records}
     return [
         # records of the very millisecond of the last one may still follow it
-        Move(partition, positions[partition], raw.log_position.offset + 1, raw.appended_at_ms - 1)
+        CheckpointAdvance(partition, positions[partition], raw.log_position.offset + 1, raw.appended_at_ms - 1)
         for partition, raw in sorted(last.items())
     ]
 
 
-def ranges_of(moves: Sequence[Move]) -> list[Range]:
+def ranges_of(moves: Sequence[CheckpointAdvance]) -> list[OffsetRange]:
     """The offsets of a poll, by partition."""
-    return [Range(move.partition, move.expected, move.next_offset - 1) for move in moves]
+    return [OffsetRange(move.partition, move.expected_offset, move.next_offset - 1) for move in moves]

@@ -13,13 +13,13 @@ from service.domain.decide import Outcome, StandbyAction, issue_seated, next_sta
 from service.domain.failures import Failure
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import coupons, dead_letters, faults, retries, trials
+from service.store import coupons, dead_letters, fault_injection, retries, write_probe
 from service.store.dead_letters import NewDeadLetter
-from service.store.engine import answering, undoable
-from service.store.handoffs import Kind
-from service.store.retries import Held
-from service.store.trials import Trial
-from service.stream.codec import Reader
+from service.store.engine import in_transaction, savepoint
+from service.store.outbox import OutboxKind
+from service.store.retries import HeldRequest
+from service.store.write_probe import ProbedWrite
+from service.stream.codec import RecordReader
 from service.usecases.rows import Rows
 from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
 
@@ -35,7 +35,7 @@ class Recovered:
 
     #: requests that failed once more and are due again, by log and number of attempts made
     again: dict[tuple[int, int], list[LogPosition]] = field(default_factory=dict)
-    kinds: set[Kind] = field(default_factory=set)
+    kinds: set[OutboxKind] = field(default_factory=set)
     dead: bool = False
     #: coupons with more on standby to be decided than one transaction takes
     unsettled: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Recovered:
 class Recoverer:
     """Decides held and standby requests under the same locks as the issuer."""
 
-    def __init__(self, engine: Engine, reader: Reader, *, notices: bool) -> None:
+    def __init__(self, engine: Engine, reader: RecordReader, *, notices: bool) -> None:
         self._engine = engine
         self._reader = reader
         self._notices = notices
@@ -57,7 +57,7 @@ class Recoverer:
         everything as it was.
         """
         with self._engine.begin() as tx:
-            taken = retries.take(tx, log, sorted(places), attempts_made)
+            taken = retries.lock_for_attempt(tx, log, sorted(places), attempts_made)
             crash.reach(Point.RETRY_TAKEN)
             coupon_ids = coupons.lock(tx, {held.request.coupon_id for held in taken}).keys()
             attempt = Attempt(tx, self._reader, notices=self._notices)
@@ -73,7 +73,7 @@ class Recoverer:
 
         Raises Unavailable when the database is away or busy; then nothing has happened.
         """
-        with answering(self._engine) as tx:
+        with in_transaction(self._engine) as tx:
             locked = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is noted
             attempt = Attempt(tx, self._reader, notices=self._notices)
             attempt.settle(locked)
@@ -86,7 +86,7 @@ class Recoverer:
 class Attempt:
     """A transaction that tries requests which have a seat; it holds the lock of every coupon it touches."""
 
-    def __init__(self, tx: Connection, reader: Reader, *, notices: bool) -> None:
+    def __init__(self, tx: Connection, reader: RecordReader, *, notices: bool) -> None:
         self._tx = tx
         self._reader = reader
         self._rows = Rows(tx, notices=notices)
@@ -94,11 +94,11 @@ class Attempt:
         self._decided = 0
         self._failed = 0
 
-    def again(self, log: int, held: Sequence[Held]) -> None:
+    def again(self, log: int, held: Sequence[HeldRequest]) -> None:
         """Issues requests of one log that have failed before, in order; one that fails again is due again or dead."""
         self._make(asked_first, log, held)
 
-    def _make(self, segments: Callable[..., object], log: int, seated: Sequence[Held]) -> None:
+    def _make(self, segments: Callable[..., object], log: int, seated: Sequence[HeldRequest]) -> None:
         write = partial(self._write, log)
         segments(
             seated,
@@ -124,11 +124,11 @@ class Attempt:
         self._done.kinds = self._rows.hand_off()
         return self._done
 
-    def _write(self, log: int, seated: Sequence[Held], failing: Failing) -> None:
+    def _write(self, log: int, seated: Sequence[HeldRequest], failing: Failing) -> None:
         """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
         failed = [(held, failing[held.request.request_id]) for held in seated if held.request.request_id in failing]
         again, dead = _sorted(failed)
-        with undoable(self._tx):
+        with savepoint(self._tx):
             outcomes = self._issue(log, [held for held in seated if held.request.request_id not in failing])
             self._postpone(log, again)
             outcomes += self._bury(log, dead)
@@ -138,35 +138,35 @@ class Attempt:
         for held, *_ in again:
             self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.log_position)
 
-    def _issue(self, log: int, seated: Sequence[Held]) -> list[Outcome]:
+    def _issue(self, log: int, seated: Sequence[HeldRequest]) -> list[Outcome]:
         outcomes = self._seat(seated)
         self._rows.update(log, outcomes, spent=1)
         retries.remove(self._tx, log, [held.request.log_position for held in seated])
-        faults.raise_first(self._tx, map(self._fault, seated))
+        fault_injection.raise_injected(self._tx, map(self._fault, seated))
         return outcomes
 
-    def _seat(self, seated: Sequence[Held]) -> list[Outcome]:
+    def _seat(self, seated: Sequence[HeldRequest]) -> list[Outcome]:
         asked = [held.request for held in seated]
-        return issue_seated(asked, coupons.some(self._tx, {request.coupon_id for request in asked}))
+        return issue_seated(asked, coupons.get_many(self._tx, {request.coupon_id for request in asked}))
 
-    def _failing(self, log: int, seated: Sequence[Held]) -> Failing:
+    def _failing(self, log: int, seated: Sequence[HeldRequest]) -> Failing:
         """Which of them cannot be issued."""
         tried = [
-            Trial(log, outcome, is_new=False, fault=self._fault(held))
+            ProbedWrite(log, outcome, is_new=False, fault=self._fault(held))
             for held, outcome in zip(seated, self._seat(seated), strict=True)
         ]
-        return trials.failing(self._tx, tried, self._rows.decided_at)
+        return write_probe.find_failing(self._tx, tried, self._rows.decided_at)
 
-    def _fault(self, held: Held) -> str | None:
-        return faults.statement(self._reader.fault(held.raw), held.attempts_ever + 1)
+    def _fault(self, held: HeldRequest) -> str | None:
+        return fault_injection.raise_statement(self._reader.injected_fault(held.raw), held.total_attempts + 1)
 
-    def _postpone(self, log: int, failed: Sequence[tuple[Held, Failure, float]]) -> None:
+    def _postpone(self, log: int, failed: Sequence[tuple[HeldRequest, Failure, float]]) -> None:
         retries.postpone(
             self._tx, log, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
         )
         self._rows.update(log, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], spent=1)
 
-    def _bury(self, log: int, failed: Sequence[tuple[Held, Failure]]) -> list[Outcome]:
+    def _bury(self, log: int, failed: Sequence[tuple[HeldRequest, Failure]]) -> list[Outcome]:
         """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
         outcomes = [Outcome(held.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for held, _ in failed]
         self._rows.update(log, outcomes, spent=1)
@@ -181,7 +181,7 @@ class Attempt:
         if now is StandbyAction.WAIT:
             return 0
         most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is StandbyAction.PROMOTE else STANDBY_AT_ONCE
-        log, first = retries.standby(self._tx, coupon_id, most)
+        log, first = retries.first_standby(self._tx, coupon_id, most)
         if now is StandbyAction.PROMOTE:
             self._make(in_segments, log, first)
         else:
@@ -190,9 +190,9 @@ class Attempt:
 
     def _coupon(self, coupon_id: int) -> Coupon:
         """The locked coupon as this transaction has left it."""
-        return coupons.some(self._tx, [coupon_id])[coupon_id]
+        return coupons.get_many(self._tx, [coupon_id])[coupon_id]
 
-    def _refuse(self, log: int, standby: Sequence[Held]) -> None:
+    def _refuse(self, log: int, standby: Sequence[HeldRequest]) -> None:
         outcomes = [Outcome(held.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for held in standby]
         self._rows.update(log, outcomes, spent=1)
         self._rows.stand(log, outcomes)
@@ -200,8 +200,8 @@ class Attempt:
 
 
 def _sorted(
-    failed: Iterable[tuple[Held, Failure]],
-) -> tuple[list[tuple[Held, Failure, float]], list[tuple[Held, Failure]]]:
+    failed: Iterable[tuple[HeldRequest, Failure]],
+) -> tuple[list[tuple[HeldRequest, Failure, float]], list[tuple[HeldRequest, Failure]]]:
     """Those that are due again, after so many seconds, and those that have had their attempts."""
     again, dead = [], []
     for held, failure in failed:
@@ -213,6 +213,6 @@ def _sorted(
     return again, dead
 
 
-def _letter(held: Held, failure: Failure) -> NewDeadLetter:
+def _letter(held: HeldRequest, failure: Failure) -> NewDeadLetter:
     first = held.first_error or str(failure)
-    return NewDeadLetter(held.raw, held.request, ReasonCode.EXHAUSTED, held.attempts_ever + 1, first, failure)
+    return NewDeadLetter(held.raw, held.request, ReasonCode.EXHAUSTED, held.total_attempts + 1, first, failure)

@@ -15,10 +15,10 @@ from service.domain.errors import Conflict, NotFound
 from service.domain.failures import Failure
 from service.domain.request import ReasonCode, Request, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import coupons, faults, letters, requests, retries, trials
-from service.store.engine import answering, undoable
-from service.store.trials import Trial
-from service.stream.codec import Reader
+from service.store import coupons, dead_letter_actions, fault_injection, requests, retries, write_probe
+from service.store.engine import in_transaction, savepoint
+from service.store.write_probe import ProbedWrite
+from service.stream.codec import RecordReader
 from service.usecases.rows import Rows
 from service.usecases.segments import Failing, in_segments
 
@@ -51,7 +51,7 @@ _Decided = tuple[_Ready, Outcome]
 class Desk:
     """Where dead letters are dealt with; `via` is the door it stands behind: api or cli."""
 
-    def __init__(self, engine: Engine, reader: Reader, *, notices: bool, via: str) -> None:
+    def __init__(self, engine: Engine, reader: RecordReader, *, notices: bool, via: str) -> None:
         self._engine = engine
         self._reader = reader
         self._notices = notices
@@ -73,16 +73,18 @@ class Desk:
 
         Killed in between, what is done is done, and the next call goes on behind it.
         """
-        with answering(self._engine) as tx:
-            ids = letters.ranked(tx, filters, limit)
+        with in_transaction(self._engine) as tx:
+            ids = dead_letter_actions.new_ids_in_order(tx, filters, limit)
         chunks = [ids] if dry_run else [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
         return [one for chunk in chunks if chunk for one in self._replay(chunk, dry_run=dry_run)]
 
     def discard(self, letter_id: int) -> None:
         """Puts one away for good; a second call changes nothing. Raises Conflict when it was replayed, Missing."""
-        with answering(self._engine) as tx:
-            locked = letters.lock(tx, [letter_id])
-            letters.act(tx, DeadLetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked])
+        with in_transaction(self._engine) as tx:
+            locked = dead_letter_actions.lock(tx, [letter_id])
+            dead_letter_actions.record_actions(
+                tx, DeadLetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked]
+            )
             crash.reach(Point.DISCARD_WRITTEN)
         crash.reach(Point.DISCARD_COMMITTED)
         if not locked:
@@ -90,9 +92,9 @@ class Desk:
 
     def _before(self, letter_id: int, wanted: DeadLetterState) -> Replayed:
         """What came of an action that was done before; raises Conflict when it was another one."""
-        with answering(self._engine) as tx:
-            letter = letters.get(tx, letter_id)
-            done = letters.actions(tx, letter_id)
+        with in_transaction(self._engine) as tx:
+            letter = dead_letter_actions.get(tx, letter_id)
+            done = dead_letter_actions.actions(tx, letter_id)
         if letter is None:
             raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
         if letter.state is DeadLetterState.NEW:
@@ -102,9 +104,9 @@ class Desk:
         return Replayed(letter.id, letter.request_id, done[-1].state, done[-1].code)
 
     def _replay(self, ids: Sequence[int], *, dry_run: bool) -> list[Replayed]:
-        with answering(self._engine) as tx:
+        with in_transaction(self._engine) as tx:
             replaying = _Replaying(tx, self._reader, self._via, notices=self._notices)
-            replaying.run(letters.lock(tx, ids))
+            replaying.run(dead_letter_actions.lock(tx, ids))
             if dry_run:
                 tx.rollback()
             crash.reach(Point.REPLAY_WRITTEN)
@@ -115,7 +117,7 @@ class Desk:
 class _Replaying:
     """A replay under way: its transaction, under the locks of the letters first and of their coupons then."""
 
-    def __init__(self, tx: Connection, reader: Reader, via: str, *, notices: bool) -> None:
+    def __init__(self, tx: Connection, reader: RecordReader, via: str, *, notices: bool) -> None:
         self._tx = tx
         self._reader = reader
         self._via = via
@@ -147,7 +149,7 @@ class _Replaying:
             return None
         if letter.request:
             return _Ready(letter, letter.log_id, letter.request)
-        record = self._reader.read(letter.raw)
+        record = self._reader.decode(letter.raw)
         if record.request is None:
             self._skip(letter, f"it still cannot be read: {record.poison}")
             return None
@@ -163,30 +165,30 @@ class _Replaying:
         self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
 
     def _decide(self, some: Sequence[_Ready], failing: Failing) -> None:
-        with undoable(self._tx):
+        with savepoint(self._tx):
             decided = self._decided(some, failing)
             self._write(decided, failing)
             issued = (one.letter for one, outcome in decided if outcome.state is RequestState.ISSUED)
-            faults.raise_first(self._tx, map(self._fault, issued))
+            fault_injection.raise_injected(self._tx, map(self._fault, issued))
         self._stand(decided)
 
     def _fault(self, letter: DeadLetter) -> str | None:
-        return faults.statement(self._reader.fault(letter.raw), letter.attempts + 1)
+        return fault_injection.raise_statement(self._reader.injected_fault(letter.raw), letter.attempts + 1)
 
     def _decided(self, some: Sequence[_Ready], failing: Failing) -> list[_Decided]:
         asked = [one.request for one in some]
-        locked = coupons.some(self._tx, {request.coupon_id for request in asked})
-        live = requests.live(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+        locked = coupons.get_many(self._tx, {request.coupon_id for request in asked})
+        live = requests.live_request_ids(self._tx, {(request.coupon_id, request.user_id) for request in asked})
         return list(zip(some, decide_replayed(asked, locked, live, failing), strict=True))
 
     def _failing(self, some: Sequence[_Ready]) -> Failing:
         """Which of them cannot be issued though they are due a seat."""
         tried = [
-            Trial(one.log, outcome, one.letter.request is None, self._fault(one.letter))
+            ProbedWrite(one.log, outcome, one.letter.request is None, self._fault(one.letter))
             for one, outcome in self._decided(some, {})
             if outcome.state is RequestState.ISSUED
         ]
-        return trials.failing(self._tx, tried, self._rows.decided_at)
+        return write_probe.find_failing(self._tx, tried, self._rows.decided_at)
 
     def _hold(self, one: _Ready, failure: Failure) -> None:
         """A replay that fails by itself is a first failed attempt: its seat is held and the policy begins anew.
@@ -209,15 +211,15 @@ class _Replaying:
             if has_row:
                 self._rows.update(log, outcomes, spent=0 if waits else 1)
             else:
-                requests.insert(self._tx, log, requests.columns(outcomes), self._rows.decided_at)
-                letters.identify(self._tx, {one.letter.id: one.request for one, _ in stretch})
+                requests.insert(self._tx, log, requests.insert_columns(outcomes), self._rows.decided_at)
+                dead_letter_actions.set_requests(self._tx, {one.letter.id: one.request for one, _ in stretch})
             if waits:
                 retries.insert_standby(self._tx, log, [one.letter.raw for one, _ in stretch])
             held = [one for one, outcome in stretch if outcome.state is RequestState.RETRYING]
             due_at = self._rows.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
             retries.insert(self._tx, log, [(one.letter.raw, failing[one.request.request_id]) for one in held], due_at)
         came = [(one.letter.id, outcome.state, outcome.code) for one, outcome in decided]
-        letters.act(self._tx, DeadLetterState.REPLAYED, self._via, came)
+        dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self._via, came)
 
     def _stand(self, decided: Sequence[_Decided]) -> None:
         for one, outcome in decided:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Connection
 
 from service.domain.decide import Outcome
-from service.store import coupons, engine, handoffs, requests
-from service.store.handoffs import Kind, Range
+from service.store import coupons, engine, outbox, requests
+from service.store.outbox import OffsetRange, OutboxKind
 from service.usecases.plan import hand_off_kinds
 
 
@@ -17,40 +17,40 @@ class Rows:
         self._tx = tx
         self._notices = notices
         self._written: dict[int, list[Outcome]] = {}
-        self.decided_at = engine.now(tx)
+        self.decided_at = engine.database_now(tx)
 
     def update(self, log: int, outcomes: Sequence[Outcome], *, spent: int) -> None:
         """Writes outcomes of one log; `spent` attempts are added to each request."""
-        requests.update(self._tx, log, outcomes, self.decided_at, spent=spent)
+        requests.update(self._tx, log, outcomes, self.decided_at, attempts_added=spent)
 
     def stand(self, log: int, outcomes: Sequence[Outcome]) -> None:
         """Says that these outcomes are written for good: no savepoint takes them back any more."""
         self._written.setdefault(log, []).extend(outcomes)
 
-    def hand_off(self) -> set[Kind]:
+    def hand_off(self) -> set[OutboxKind]:
         """Leaves the work for Celery that follows from all that stands; which kinds of it there are."""
         found = set()
         for log, outcomes in self._written.items():
-            touched = coupons.some(self._tx, {outcome.request.coupon_id for outcome in outcomes})
+            touched = coupons.get_many(self._tx, {outcome.request.coupon_id for outcome in outcomes})
             kinds = hand_off_kinds(outcomes, touched, notices=self._notices)
-            handoffs.insert(self._tx, log, kinds, _ranges(outcomes), self.decided_at)
+            outbox.insert(self._tx, log, kinds, _ranges(outcomes), self.decided_at)
             found |= kinds
         return found
 
 
-def _ranges(outcomes: Sequence[Outcome]) -> list[Range]:
+def _ranges(outcomes: Sequence[Outcome]) -> list[OffsetRange]:
     offsets: dict[int, list[int]] = {}
     for outcome in outcomes:
         offsets.setdefault(outcome.request.log_position.partition, []).append(outcome.request.log_position.offset)
     return [found for partition, at in sorted(offsets.items()) for found in _close(partition, sorted(at))]
 
 
-def _close(partition: int, offsets: Sequence[int]) -> Iterator[Range]:
+def _close(partition: int, offsets: Sequence[int]) -> Iterator[OffsetRange]:
     """Ranges that cover the offsets and not the long stretches between them."""
     first = last = offsets[0]
     for offset in offsets:
-        if offset - last > handoffs.OFFSETS_AT_ONCE:
-            yield Range(partition, first, last)
+        if offset - last > outbox.MAX_OFFSETS_PER_ENTRY:
+            yield OffsetRange(partition, first, last)
             first = offset
         last = offset
-    yield Range(partition, first, last)
+    yield OffsetRange(partition, first, last)

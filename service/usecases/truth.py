@@ -7,11 +7,11 @@ from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon, CouponState
 from service.domain.decide import PriorRequests
-from service.gate.admission import Judged, Seat
-from service.gate.gather import Gatherer
-from service.gate.names import Verdict
+from service.gate.async_gate import Admission, SeatRequest
+from service.gate.batcher import Batcher
+from service.gate.keys import Verdict
 from service.store import coupons, requests
-from service.store.engine import answering
+from service.store.engine import in_transaction
 
 #: above this many waiting requests the API answers 503 at once
 WAITING_MOST = 1_000
@@ -28,43 +28,47 @@ class TruthGate:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._admissions: Gatherer[Seat, Judged] = Gatherer("PostgreSQL", self._admit_many, waiting_most=WAITING_MOST)
-        self._decisions: Gatherer[Seat, bool] = Gatherer("PostgreSQL", self._decided_many, waiting_most=WAITING_MOST)
+        self._admissions: Batcher[SeatRequest, Admission] = Batcher(
+            "PostgreSQL", self._admit_many, max_waiting=WAITING_MOST
+        )
+        self._decisions: Batcher[SeatRequest, bool] = Batcher(
+            "PostgreSQL", self._decided_many, max_waiting=WAITING_MOST
+        )
 
-    async def admit(self, seat: Seat) -> Judged:
+    async def admit(self, seat: SeatRequest) -> Admission:
         """The database's word; raises Unavailable when it is away or asked too much."""
-        return await self._admissions.ask(seat)
+        return await self._admissions.submit(seat)
 
-    async def has_decided(self, seat: Seat) -> bool:
+    async def has_decided(self, seat: SeatRequest) -> bool:
         """Whether the request has a row; asked like admissions, many in one query."""
-        return await self._decisions.ask(seat)
+        return await self._decisions.submit(seat)
 
-    async def _decided_many(self, seats: Sequence[Seat]) -> list[bool]:
+    async def _decided_many(self, seats: Sequence[SeatRequest]) -> list[bool]:
         return await asyncio.to_thread(self._decided, seats)
 
-    def _decided(self, seats: Sequence[Seat]) -> list[bool]:
-        with answering(self._engine) as tx:
-            known = requests.known(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
+    def _decided(self, seats: Sequence[SeatRequest]) -> list[bool]:
+        with in_transaction(self._engine) as tx:
+            known = requests.prior_requests(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
         nothing = PriorRequests()
         return [seat.request_id in known.get((seat.coupon_id, seat.user_id), nothing).request_ids for seat in seats]
 
-    async def _admit_many(self, seats: Sequence[Seat]) -> list[Judged]:
+    async def _admit_many(self, seats: Sequence[SeatRequest]) -> list[Admission]:
         return await asyncio.to_thread(self._read, seats)
 
-    def _read(self, seats: Sequence[Seat]) -> list[Judged]:
-        with answering(self._engine) as tx:
-            found = coupons.some(tx, {seat.coupon_id for seat in seats})
-            live = requests.live(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
+    def _read(self, seats: Sequence[SeatRequest]) -> list[Admission]:
+        with in_transaction(self._engine) as tx:
+            found = coupons.get_many(tx, {seat.coupon_id for seat in seats})
+            live = requests.live_request_ids(tx, {(seat.coupon_id, seat.user_id) for seat in seats})
         return [judge(seat, found.get(seat.coupon_id), live.get((seat.coupon_id, seat.user_id))) for seat in seats]
 
 
-def judge(seat: Seat, coupon: Coupon | None, first: str | None) -> Judged:
+def judge(seat: SeatRequest, coupon: Coupon | None, first: str | None) -> Admission:
     """The same questions in the same order as the gate's script."""
     if coupon is None:
-        return Judged(Verdict.UNKNOWN_COUPON, "", {})
-    state = coupon.state(seat.now_ms)
+        return Admission(Verdict.UNKNOWN_COUPON, "", {})
+    state = coupon.state(seat.requested_at_ms)
     if state in (CouponState.OPEN, CouponState.SOLD_OUT) and first:
-        return Judged(Verdict.DUPLICATE, first, {})
+        return Admission(Verdict.DUPLICATE, first, {})
     if state is CouponState.OPEN:
-        return Judged(Verdict.ADMITTED, seat.request_id, {})
-    return Judged(_STATES[state], str(coupon.opens_at_ms or ""), {})
+        return Admission(Verdict.ADMITTED, seat.request_id, {})
+    return Admission(_STATES[state], str(coupon.opens_at_ms or ""), {})

@@ -11,9 +11,9 @@ from service.config import Settings
 from service.domain.order import DecidedRequest, OrderChecker
 from service.domain.request import FINAL_STATES, ReasonCode
 from service.domain.request_id import RequestIds
-from service.store import engine, evidence, offsets
-from service.store.evidence import Heard, Ruled
-from service.stream.codec import Reader
+from service.store import checkpoints, engine, evidence
+from service.store.evidence import AnsweredRequest, CouponRequest
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.history import Told
 from service.usecases.walk import Walk
@@ -58,7 +58,7 @@ class Check(NamedTuple):
 class Verifier:
     """Reads everything again and changes nothing; what it has to remember of many requests the database keeps."""
 
-    def __init__(self, settings: Settings, store: Engine, log: int, ids: RequestIds, reader: Reader) -> None:
+    def __init__(self, settings: Settings, store: Engine, log: int, ids: RequestIds, reader: RecordReader) -> None:
         self._settings = settings
         self._store = store
         self._log = log
@@ -67,11 +67,11 @@ class Verifier:
 
     def verify(self, history: Iterable[Told] | None = None, coupon_id: int | None = None) -> list[Check]:
         """Every check, for all coupons or one; the history's where there is one. Raises Unavailable."""
-        with engine.answering(self._store) as tx:
+        with engine.in_transaction(self._store) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log meanwhile
-            evidence.collect(tx)
+            evidence.create_temporary_tables(tx)
             walked = self._walk(tx, coupon_id)
             checks = self._from_rows(tx, coupon_id, walked.pop("window_ignored"))
             checks.append(Check("P4", "nothing lost in the log", walked, ("lost", "phantom", "contradicted")))
@@ -81,13 +81,13 @@ class Verifier:
         return sorted(checks, key=lambda check: check.promise)
 
     def _from_rows(self, tx: Connection, coupon_id: int | None, window_ignored: int) -> list[Check]:
-        ruled = self._judge(tx, coupon_id) | {"coupons_with_gaps": evidence.gaps(tx, coupon_id)}
+        ruled = self._judge(tx, coupon_id) | {"coupons_with_gaps": evidence.coupons_with_sequence_gaps(tx, coupon_id)}
         ruled["window_ignored"] = window_ignored
         recanted = {name: ruled.pop(name) for name in _RECANTED}
-        kept = evidence.in_flight(tx, coupon_id)
+        kept = evidence.state_counts(tx, coupon_id)
         return [
             Check("P1", "never over-issued", evidence.over_issued(tx, coupon_id), ("over_issued", "miscounted")),
-            Check("P2", "one per user", evidence.twice(tx, coupon_id), _TWICE),
+            Check("P2", "one per user", evidence.duplicate_counts(tx, coupon_id), _TWICE),
             Check("P3", "in order", ruled, _DISORDER),
             Check("P4", "what has not ended is kept", kept, ("dead_without_letter", "held_without_retry")),
             Check("P5", "nothing accepted was judged again", recanted, _RECANTED),
@@ -97,13 +97,13 @@ class Verifier:
         """Rules on each coupon's requests, one coupon after the other."""
         found: Counter[str] = Counter(dict.fromkeys((*_DISORDER, *_RECANTED), 0))
         found.update(refused_sold_out=0, coupons_with_retries=0)
-        for number, ruled in groupby(evidence.lines(tx, coupon_id), key=lambda one: one.coupon_id):
-            judge = OrderChecker(evidence.versions(tx, number)).check(self._counted(ruled, found))
+        for number, ruled in groupby(evidence.decided_requests(tx, coupon_id), key=lambda one: one.coupon_id):
+            judge = OrderChecker(evidence.coupon_versions(tx, number)).check(self._counted(ruled, found))
             found.update(judge.violations)
             found.update(out_of_order=judge.out_of_order, coupons_with_retries=int(judge.had_retries))
         return dict(found)
 
-    def _counted(self, ruled: Iterable[Ruled], found: Counter[str]) -> Iterator[DecidedRequest]:
+    def _counted(self, ruled: Iterable[CouponRequest], found: Counter[str]) -> Iterator[DecidedRequest]:
         for _, request_id, line in ruled:
             claim = self._ids.decode(request_id)
             found["refused_sold_out"] += line.code is ReasonCode.SOLD_OUT
@@ -112,7 +112,7 @@ class Verifier:
     def _walk(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
         """Walks the log and the rows side by side: each record that was passed has its row, and no row lacks one."""
         found: Counter[str] = Counter(dict.fromkeys(_WALKED, 0))
-        positions = offsets.known(tx, self._log)
+        positions = checkpoints.current_checkpoints(tx, self._log)
         count = self._settings.topic_partitions
         walk = Walk(self._settings, tx, self._log, self._ids, self._reader, coupon_id)
         for partition in range(count) if coupon_id is None else [partition_of(coupon_id, count)]:
@@ -123,19 +123,21 @@ class Verifier:
     def _answers(self, tx: Connection, history: Iterable[Told], coupon_id: int | None) -> dict[str, int]:
         """Each receipt is in the log, each `duplicate` names the user's own first request, and no row came unasked."""
         meant = (told for told in history if coupon_id in (None, told.coupon_id))
-        evidence.keep_told(tx, ((told.coupon_id, told.user_id, told.outcome, told.request_id) for told in meant))
+        evidence.insert_client_answers(
+            tx, ((told.coupon_id, told.user_id, told.outcome, told.request_id) for told in meant)
+        )
         found: Counter[str] = Counter(
             accepted=0, issued=0, refused=0, dead=0, in_flight=0, unknown=0, lost=0, contradicted=0, phantom=0
         )
-        for heard in evidence.heard(tx):
+        for heard in evidence.answered_requests(tx):
             found[heard.outcome] += heard.outcome != "refused"
             if heard.request_id and (verdict := self._verdict(heard, heard.request_id)):
                 found[verdict] += 1
-        claims = (self._ids.decode(request_id) for request_id in evidence.unasked(tx, self._log, coupon_id))
+        claims = (self._ids.decode(request_id) for request_id in evidence.unrequested_ids(tx, self._log, coupon_id))
         found["phantom"] = sum(1 for claim in claims if claim and not claim.foreign)
         return dict(found)
 
-    def _verdict(self, heard: Heard, request_id: str) -> str | None:
+    def _verdict(self, heard: AnsweredRequest, request_id: str) -> str | None:
         claim = self._ids.decode(request_id)
         if claim is None or claim[:2] != (heard.coupon_id, heard.user_id):
             return "contradicted"

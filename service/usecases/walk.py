@@ -11,9 +11,9 @@ from service.domain.record import RawRecord
 from service.domain.request import ReasonCode, Request
 from service.domain.request_id import RequestIds
 from service.store import evidence, requests
-from service.store.evidence import Row
+from service.store.evidence import AuditRow
 from service.stream import log_reader
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 
 _UNDECIDED_AT_ONCE = 5_000
@@ -25,7 +25,7 @@ class Walk:
     """Compares what is in the log with what the database has; of one coupon, or of all."""
 
     def __init__(
-        self, settings: Settings, tx: Connection, log: int, ids: RequestIds, reader: Reader, coupon_id: int | None
+        self, settings: Settings, tx: Connection, log: int, ids: RequestIds, reader: RecordReader, coupon_id: int | None
     ) -> None:
         self._settings = settings
         self._tx = tx
@@ -34,12 +34,12 @@ class Walk:
         self._reader = reader
         self._coupon_id = coupon_id
         self._undecided: list[str] = []
-        self._versions = lru_cache(_COUPONS_KNOWN)(partial(evidence.versions, tx))
+        self._versions = lru_cache(_COUPONS_KNOWN)(partial(evidence.coupon_versions, tx))
 
     def partition(self, partition: int, passed: int) -> Iterator[str]:
         """Yields `records` for each record and the name of each finding; records from `passed` on are undecided."""
-        rows = evidence.rows(self._tx, self._log, partition, self._coupon_id)
-        beginning = log_reader.beginning(self._settings, Topic.ISSUE_COUPON, partition)
+        rows = evidence.audit_rows(self._tx, self._log, partition, self._coupon_id)
+        beginning = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
         row = next(rows, None)
         while row is not None and row.offset < beginning:
             yield "archived"
@@ -57,12 +57,12 @@ class Walk:
         self._keep()
 
     def _records(self, partition: int) -> Iterator[tuple[RawRecord, Request | None]]:
-        for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, None):
-            request = self._reader.read(raw).request
+        for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None):
+            request = self._reader.decode(raw).request
             if self._coupon_id is None or (request and request.coupon_id == self._coupon_id):
                 yield raw, request
 
-    def _verdict(self, raw: RawRecord, request: Request | None, row: Row | None, passed: int) -> str | None:
+    def _verdict(self, raw: RawRecord, request: Request | None, row: AuditRow | None, passed: int) -> str | None:
         if raw.log_position.offset >= passed:
             self._note(request)
             return "contradicted" if row else "undecided"
@@ -75,7 +75,7 @@ class Walk:
             return "contradicted"
         return None if self._is_in_time(raw, request, row) else "window_ignored"
 
-    def _is_in_time(self, raw: RawRecord, request: Request | None, row: Row) -> bool:
+    def _is_in_time(self, raw: RawRecord, request: Request | None, row: AuditRow) -> bool:
         """Whether a record that was not judged at the gate heard what its coupon's window said at its append time."""
         if request is None or request.accepted or row.replayed or row.state == "dead":
             return True
@@ -86,7 +86,7 @@ class Walk:
         said = versions[number].window_refusal(raw.appended_at_ms)
         return row.code == said if said else row.code not in _OF_WINDOWS
 
-    def _agrees(self, row: Row, request: Request | None) -> bool:
+    def _agrees(self, row: AuditRow, request: Request | None) -> bool:
         """A record without a request has no request's row; one with a request has that of the same id and user.
 
         An id that was derived before a key's rotation is another text for the same claim.
@@ -105,5 +105,5 @@ class Walk:
             self._keep()
 
     def _keep(self) -> None:
-        evidence.keep_undecided(self._tx, self._undecided)
+        evidence.insert_undecided(self._tx, self._undecided)
         self._undecided.clear()

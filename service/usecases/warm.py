@@ -9,12 +9,12 @@ from sqlalchemy import Engine, text
 from service import crash
 from service.config import Settings
 from service.crash import Point
-from service.gate.names import ALWAYS
-from service.gate.upkeep import Upkeep
-from service.store import coupons, offsets, requests
-from service.store.engine import answering
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import ANY_TIME_MS
+from service.store import checkpoints, coupons, requests
+from service.store.engine import in_transaction
 from service.stream import log_reader
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 
@@ -26,7 +26,7 @@ _RELEASED_AT_ONCE = 2_000
 class Warmer:
     """Fills the gate coupon by coupon, on demand."""
 
-    def __init__(self, settings: Settings, engine: Engine, log: int, reader: Reader, upkeep: Upkeep) -> None:
+    def __init__(self, settings: Settings, engine: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> None:
         self._settings = settings
         self._engine = engine
         self._log = log
@@ -40,20 +40,20 @@ class Warmer:
         """
         deadline = time.monotonic() + _WAIT_SECONDS
         while self._upkeep.is_cold(coupon_id) and time.monotonic() < deadline:
-            with self._upkeep.filling(coupon_id) as mine:
+            with self._upkeep.fill_lock(coupon_id) as mine:
                 if mine:
                     self._fill(coupon_id)
                     return
             time.sleep(0.05)
 
     def _fill(self, coupon_id: int) -> None:
-        with answering(self._engine) as tx:
+        with in_transaction(self._engine) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))  # seats and offset of one moment
             coupon = coupons.get(tx, coupon_id)
-            seats = requests.seats(tx, coupon_id) if coupon else []
-            positions = offsets.known(tx, self._log)
+            seats = requests.live_seats(tx, coupon_id) if coupon else []
+            positions = checkpoints.current_checkpoints(tx, self._log)
         if coupon is None:
-            self._upkeep.unknown(coupon_id)
+            self._upkeep.mark_unknown(coupon_id)
             return
         position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
         tail = dict(self._tail(coupon_id, position.next_offset if position else 0))
@@ -65,23 +65,25 @@ class Warmer:
 
     def _release_freed(self, coupon_id: int) -> None:
         """Seats that came back while the gate was being filled came back to a cold gate: once more, as it is open."""
-        with answering(self._engine) as tx:
-            freed = [(coupon_id, user_id, request_id) for user_id, request_id in requests.freed(tx, coupon_id)]
+        with in_transaction(self._engine) as tx:
+            freed = [(coupon_id, user_id, request_id) for user_id, request_id in requests.released_seats(tx, coupon_id)]
         for first in range(0, len(freed), _RELEASED_AT_ONCE):
-            self._upkeep.release(freed[first : first + _RELEASED_AT_ONCE], ALWAYS)
+            self._upkeep.release(freed[first : first + _RELEASED_AT_ONCE], ANY_TIME_MS)
 
     def is_in_tail(self, coupon_id: int, request_id: str) -> bool:
         """Whether the request lies in the log beyond what has been decided. Raises Unavailable."""
-        with answering(self._engine) as tx:
-            position = offsets.known(tx, self._log).get(partition_of(coupon_id, self._settings.topic_partitions))
+        with in_transaction(self._engine) as tx:
+            position = checkpoints.current_checkpoints(tx, self._log).get(
+                partition_of(coupon_id, self._settings.topic_partitions)
+            )
         return any(found == request_id for _, found in self._tail(coupon_id, position.next_offset if position else 0))
 
     def _tail(self, coupon_id: int, next_offset: int) -> Iterator[tuple[int, str]]:
         """User and request id of the accepted requests that are in the log and not decided; the first one counts."""
         partition = partition_of(coupon_id, self._settings.topic_partitions)
         seen: set[int] = set()
-        for raw in log_reader.read(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
-            request = self._reader.read(raw).request
+        for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
+            request = self._reader.decode(raw).request
             if request and request.accepted and request.coupon_id == coupon_id and request.user_id not in seen:
                 seen.add(request.user_id)
                 yield request.user_id, request.request_id

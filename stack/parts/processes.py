@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 
 from service.domain.errors import Unavailable
-from service.gate.upkeep import Upkeep
+from service.gate.gate_admin import GateAdmin
 from stack import logs
 from stack.health import answers_200
 from stack.part import Part, healthy_at_once
@@ -77,7 +77,7 @@ def _process(
 def _has_swept(environment: Mapping[str, str]) -> bool:
     try:
         with Redis.from_url(environment["REDIS_URL"]) as redis:
-            since = Upkeep(redis).seconds_since_sweep()
+            since = GateAdmin(redis).seconds_since_sweep()
     except Unavailable:
         return False
     return since is not None and since < SWEPT_WITHIN_SECONDS

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from sqlalchemy import text
 
 from service.domain.request import LogPosition
-from service.stream.topics import RECORD_BYTES_MOST, Topic
+from service.stream.topics import MAX_RECORD_BYTES, Topic
 from tests.acceptance.test_bad_http import assert_problem
 from tests.acceptance.test_changes import accepted, change, refused
 from tests.system import System
@@ -301,7 +301,7 @@ def unwritable(system: System) -> Iterator[None]:
     try:
         yield
     finally:
-        allow_bytes(system, RECORD_BYTES_MOST[Topic.DEAD_LETTERS])
+        allow_bytes(system, MAX_RECORD_BYTES[Topic.DEAD_LETTERS])
 
 
 def allow_bytes(system: System, most: int) -> None:

@@ -4,7 +4,7 @@ import httpx
 from confluent_kafka import Consumer
 
 from service.domain.request import LogPosition
-from service.stream.dead_letters import origin
+from service.stream.dead_letter_records import parse_origin
 from service.stream.topics import Topic
 from tests.system import System
 
@@ -111,9 +111,9 @@ def dead_letter(system: System, wanted: LogPosition) -> tuple[LogPosition, bytes
     consumer.subscribe([Topic.DEAD_LETTERS])
     try:
         while (message := consumer.poll(5)) is not None:
-            found = origin(tuple(message.headers() or ()))  # type: ignore[arg-type]
-            if found and found.place == wanted:
-                return found.place, message.value(), message.partition() or 0
+            found = parse_origin(tuple(message.headers() or ()))  # type: ignore[arg-type]
+            if found and found.log_position == wanted:
+                return found.log_position, message.value(), message.partition() or 0
     finally:
         consumer.close()
     return None

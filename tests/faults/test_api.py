@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from service.crash import Point
-from service.gate.names import seats_key
+from service.gate.keys import seats_key
 from tests.faults.hands import Hands
 from tests.faults.rows import row
 from tests.faults.scene import Scene

@@ -85,7 +85,7 @@ def test_fenced_by_its_namesake(scene: Scene, hands: Hands) -> None:
     """Its consumer has failed for good: it is replaced, with the process running on."""
     settings = scene.system.settings.model_copy(update={"issuer_instance": "issuer-0"})
     with scene.users():
-        with closing(clients.issuing_consumer(settings)) as namesake:
+        with closing(clients.build_issuer_consumer(settings)) as namesake:
             namesake.subscribe([Topic.ISSUE_COUPON])
             namesake.poll(5)
             scene.turns_red("issuer")

@@ -54,7 +54,7 @@ def test_dead_letters_topic_is_absent(scene: Scene, hands: Hands) -> None:
         scene.system.eventually(lambda: scene.system.count(_NOT_FORWARDED))
         hands.bitten(scene.system.count(_NOT_FORWARDED), "a dead letter waits")
         scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "the partition goes on")
-        topics.ensure(scene.system.settings)
+        topics.ensure_topics(scene.system.settings)
     scene.system.eventually(lambda: not scene.system.count(_NOT_FORWARDED))
 
 

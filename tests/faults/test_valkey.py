@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service.gate.names import seats_key
+from service.gate.keys import seats_key
 from tests.faults.crowd import Crowd
 from tests.faults.hands import Hands
 from tests.faults.rows import row

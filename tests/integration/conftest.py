@@ -14,9 +14,9 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.gate.upkeep import Upkeep
-from service.store import engine, offsets
-from service.stream.codec import Reader
+from service.gate.gate_admin import GateAdmin
+from service.store import checkpoints, engine
+from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
@@ -52,7 +52,7 @@ def positions(store: Engine, log: int) -> dict[int, int]:
     """Every partition stands at its first offset."""
     beginnings = dict.fromkeys(range(PARTITIONS), 0)
     with store.begin() as tx:
-        offsets.positions(tx, log, beginnings)
+        checkpoints.ensure_checkpoints(tx, log, beginnings)
     return beginnings
 
 
@@ -86,7 +86,7 @@ Attempt = Callable[[int], None]
 
 @pytest.fixture
 def sell(
-    issuer: Issuer, positions: dict[int, int], make_coupon: Callable[..., Coupon], reader: Reader, ids: RequestIds
+    issuer: Issuer, positions: dict[int, int], make_coupon: Callable[..., Coupon], reader: RecordReader, ids: RequestIds
 ) -> Sell:
     """A coupon's first requests, with some that fail as asked for: `sell(3, range(1, 6), {2: "22012 1"})`."""
 
@@ -125,13 +125,13 @@ def exhaust(attempt: Attempt) -> Callable[[], None]:
 
 
 @pytest.fixture
-def common(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Common:
+def common(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Common:
     """What every process has, with the parts of the tests."""
     return Common(settings, store, log, reader, upkeep)
 
 
 @pytest.fixture
-def warmer(settings: Settings, store: Engine, log: int, reader: Reader, upkeep: Upkeep) -> Warmer:
+def warmer(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Warmer:
     """Fills cold gates."""
     return Warmer(settings, store, log, reader, upkeep)
 
@@ -144,11 +144,11 @@ def door(settings: Settings, redis: Redis) -> Door:
 
 
 @pytest.fixture
-def real_log(settings: Settings, store: Engine, log: int, ids: RequestIds, reader: Reader, issuer: Issuer) -> Log:
+def real_log(settings: Settings, store: Engine, log: int, ids: RequestIds, reader: RecordReader, issuer: Issuer) -> Log:
     """The topic itself, emptied; the database stands at its end."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     ends = [TopicPartition(Topic.ISSUE_COUPON, partition, -1) for partition in range(PARTITIONS)]
     beginnings = {at.partition: future.result(10).low_watermark for at, future in admin.delete_records(ends).items()}
     with store.begin() as tx:
-        offsets.positions(tx, log, beginnings)
+        checkpoints.ensure_checkpoints(tx, log, beginnings)
     return Log(settings, ids, reader, issuer, beginnings)

@@ -12,12 +12,12 @@ from redis.asyncio import Redis as AsyncRedis
 
 from service.config import Settings
 from service.domain.request import LogPosition
-from service.gate.admission import Gate, Judged, Seat
-from service.gate.names import Verdict
-from service.gate.upkeep import Upkeep
+from service.gate.async_gate import Admission, AsyncGate, SeatRequest
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import Verdict
 from service.stream import clients
-from service.stream.log_writer import LogWriter, NotSent, Unknown
 from service.stream.partitioner import partition_of
+from service.stream.producer import NotProduced, ProduceUnconfirmed, RequestProducer
 from service.usecases.appends import Appends
 from tests.builders import PARTITIONS, coupon
 from tests.door import seat
@@ -29,10 +29,10 @@ TOO_LARGE = "x" * 2_000_000
 class Desk(NamedTuple):
     """What a test has in its hands."""
 
-    gate: Gate
+    gate: AsyncGate
     appends: Appends
 
-    async def admit(self, claim: Seat) -> Judged:
+    async def admit(self, claim: SeatRequest) -> Admission:
         """The gate's word."""
         return await self.gate.admit(claim)
 
@@ -41,7 +41,7 @@ Doing = Callable[[Desk], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
-def at_desk(settings: Settings, upkeep: Upkeep, redis: Redis) -> Callable[..., Any]:
+def at_desk(settings: Settings, upkeep: GateAdmin, redis: Redis) -> Callable[..., Any]:
     """Runs a coroutine at a desk whose gate has ten seats: `at_desk(doing)`."""
     redis.script_flush()
     upkeep.fill(coupon(), [])
@@ -59,8 +59,8 @@ def at_desk(settings: Settings, upkeep: Upkeep, redis: Redis) -> Callable[..., A
 @asynccontextmanager
 async def _desk(settings: Settings) -> AsyncIterator[Desk]:
     async with AsyncRedis.from_url(settings.redis_url) as redis:
-        writer = LogWriter(clients.producer(settings))
-        gate = Gate(redis)
+        writer = RequestProducer(clients.build_producer(settings))
+        gate = AsyncGate(redis)
         yield Desk(gate, Appends(gate, writer, settings.topic_partitions))
         writer.close(1)
 
@@ -87,7 +87,7 @@ def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
 def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
     """Step 3: the first press is cancelled while its record is on the way; the repeat hears, and the gate is told."""
 
-    async def press(desk: Desk) -> tuple[LogPosition, Judged]:
+    async def press(desk: Desk) -> tuple[LogPosition, Admission]:
         claim = seat(1, "first")
         await desk.admit(claim)
         append = desk.appends.begin(claim, None, first=True)
@@ -110,7 +110,7 @@ def test_who_was_judged_before_the_gate_was_told_is_told_here(at_desk: Callable[
         claim = seat(1, "first")
         await desk.admit(claim)
         place = await desk.appends.begin(claim, None, first=True).word()
-        while (await desk.admit(seat(1, "second"))).verdict is Verdict.UNSETTLED:
+        while (await desk.admit(seat(1, "second"))).verdict is Verdict.UNACKNOWLEDGED:
             pass
         append = desk.appends.under_way("first")
         assert append is not None
@@ -121,17 +121,17 @@ def test_who_was_judged_before_the_gate_was_told_is_told_here(at_desk: Callable[
     assert repeated == place
 
 
-@pytest.mark.parametrize(("first", "verdict"), [(True, Verdict.ADMITTED), (False, Verdict.UNSETTLED)])
+@pytest.mark.parametrize(("first", "verdict"), [(True, Verdict.ADMITTED), (False, Verdict.UNACKNOWLEDGED)])
 def test_only_a_first_try_that_was_not_sent_gives_its_seat_back(
     first: bool, verdict: Verdict, at_desk: Callable[..., Any]
 ) -> None:
     """Step 3: what was refused locally is not in the log; but of a repeat's first try nobody knows that."""
 
-    async def press(desk: Desk) -> Judged:
+    async def press(desk: Desk) -> Admission:
         claim = seat(1, "first")
         await desk.admit(claim)
         append = desk.appends.begin(claim, TOO_LARGE, first=first)
-        with pytest.raises(NotSent):
+        with pytest.raises(NotProduced):
             await append.word()
         await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
@@ -142,17 +142,17 @@ def test_only_a_first_try_that_was_not_sent_gives_its_seat_back(
 def test_an_unknown_outcome_keeps_the_seat(at_desk: Callable[..., Any]) -> None:
     """Step 3: nobody said whether the record is in the log, so the repeat is the same request."""
 
-    async def press(desk: Desk) -> Judged:
+    async def press(desk: Desk) -> Admission:
         claim = seat(1, "first")
         await desk.admit(claim)
-        with pytest.raises(Unknown):
+        with pytest.raises(ProduceUnconfirmed):
             await desk.appends.begin(claim, None, first=True).word()
         await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
 
     repeated = at_desk(press, kafka_bootstrap_servers="127.0.0.1:9", produce_timeout_ms=200)
 
-    assert (repeated.verdict, repeated.detail) == (Verdict.UNSETTLED, "first")
+    assert (repeated.verdict, repeated.detail) == (Verdict.UNACKNOWLEDGED, "first")
 
 
 def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:

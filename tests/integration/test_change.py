@@ -11,10 +11,10 @@ from service.domain.coupon import Coupon, Override
 from service.domain.errors import Conflict
 from service.domain.refusal import Refused
 from service.domain.request_id import RequestIds
-from service.gate.names import Verdict
-from service.gate.upkeep import Upkeep
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import Verdict
 from service.store import coupons
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.usecases.change import Changer
 from service.usecases.issue import Issuer
 from service.usecases.tend import tell_changes
@@ -99,7 +99,7 @@ def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     changer: Changer,
     store: Engine,
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     changer: Changer,
     ask: Ask,
@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
 
 
 def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
-    make_coupon: MakeCoupon, changer: Changer, upkeep: Upkeep, store: Engine, door: Door, redis: Redis, ask: Ask
+    make_coupon: MakeCoupon, changer: Changer, upkeep: GateAdmin, store: Engine, door: Door, redis: Redis, ask: Ask
 ) -> None:
     """Section 4: a pause refuses the next request; news that comes late or twice changes nothing."""
     coupon = make_coupon(quantity=5)
@@ -156,7 +156,7 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     paused = changer.change(coupon.id, {"override": Override.PAUSED})
     assert door.admit(seat(1))[0].verdict is Verdict.PAUSED
     opened = changer.change(coupon.id, {"override": Override.NONE})
-    upkeep.tell([paused])
+    upkeep.update_coupons([paused])
 
     assert door.admit(seat(1))[0].verdict is Verdict.ADMITTED
     assert ask("SELECT count(*) FROM coupon_changes WHERE told_at IS NULL") == [(0,)]
@@ -167,7 +167,7 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     assert opened.version == 2
 
 
-def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, changer: Changer, upkeep: Upkeep) -> None:
+def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, changer: Changer, upkeep: GateAdmin) -> None:
     """P6: who read the coupon before it was paused must not let people in afterwards."""
     before = make_coupon(quantity=5)
     after = changer.change(before.id, {"override": Override.PAUSED})
@@ -180,7 +180,7 @@ def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, change
 
 
 def test_after_a_raise_the_refused_may_ask_again(
-    real_log: Log, make_coupon: MakeCoupon, changer: Changer, warmer: Warmer, upkeep: Upkeep, door: Door
+    real_log: Log, make_coupon: MakeCoupon, changer: Changer, warmer: Warmer, upkeep: GateAdmin, door: Door
 ) -> None:
     """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
     coupon = make_coupon(quantity=1, waitlist=1)

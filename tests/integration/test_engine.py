@@ -12,7 +12,7 @@ from tests.waiting import eventually
 
 
 def _answer(built: Engine, query: str = "SELECT 1") -> object:
-    with engine.answering(built) as tx:
+    with engine.in_transaction(built) as tx:
         return tx.execute(text(query)).scalar()
 
 
@@ -69,7 +69,7 @@ def test_a_fault_of_the_query_is_not_the_databases_absence(store: Engine) -> Non
 def test_a_part_that_failed_leaves_neither_rows_nor_a_savepoint(store: Engine) -> None:
     """Step 5: however many records fail in a poll, the next one is no slower for them."""
     with store.begin() as tx:
-        with suppress(DBAPIError), engine.undoable(tx):
+        with suppress(DBAPIError), engine.savepoint(tx):
             tx.execute(text("INSERT INTO logs (topic, topic_id) VALUES ('gone', 'gone')"))
             tx.execute(text("SELECT 1/0"))
         assert tx.execute(text("SELECT count(*) FROM logs WHERE topic = 'gone'")).scalar() == 0

@@ -4,18 +4,18 @@ import pytest
 from redis import Redis
 
 from service.domain.coupon import Coupon, Override
-from service.gate.admission import Judged
-from service.gate.names import Verdict
-from service.gate.upkeep import Upkeep
+from service.gate.async_gate import Admission
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import Verdict
 from tests.builders import AT_MS, coupon
 from tests.door import Door, seat
 
 
-def _verdicts(judged: list[Judged]) -> list[Verdict]:
+def _verdicts(judged: list[Admission]) -> list[Verdict]:
     return [one.verdict for one in judged]
 
 
-def test_as_many_as_there_are_seats_get_in(door: Door, upkeep: Upkeep) -> None:
+def test_as_many_as_there_are_seats_get_in(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: quantity + waitlist users are admitted in the order they came, the next hears sold_out."""
     upkeep.fill(coupon(quantity=2, waitlist=1), [])
 
@@ -25,7 +25,7 @@ def test_as_many_as_there_are_seats_get_in(door: Door, upkeep: Upkeep) -> None:
     assert [one.detail for one in judged[:3]] == ["request-of-1", "request-of-2", "request-of-3"]
 
 
-def test_a_repeat_gets_the_first_ones_id(door: Door, upkeep: Upkeep) -> None:
+def test_a_repeat_gets_the_first_ones_id(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: while the first is unheard of the repeat is unsettled, after the broker's ack it is a duplicate."""
     upkeep.fill(coupon(), [])
     door.admit(seat(7, "first"))
@@ -34,11 +34,11 @@ def test_a_repeat_gets_the_first_ones_id(door: Door, upkeep: Upkeep) -> None:
     door.note(seat(7, "first"), 3)
     (after,) = door.admit(seat(7, "third"))
 
-    assert (before.verdict, before.detail) == (Verdict.UNSETTLED, "first")
+    assert (before.verdict, before.detail) == (Verdict.UNACKNOWLEDGED, "first")
     assert (after.verdict, after.detail) == (Verdict.DUPLICATE, "first")
 
 
-def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(door: Door, upkeep: Upkeep) -> None:
+def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: sold_out is for those who have nothing; the others are led to what they have."""
     upkeep.fill(coupon(quantity=1, issued=1), [(7, "first")])
 
@@ -58,7 +58,9 @@ def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(door: Door, upkee
         (coupon(coupon_id=2), Verdict.COLD, ""),
     ],
 )
-def test_each_refusal_has_its_word(filled: Coupon, verdict: Verdict, detail: str, door: Door, upkeep: Upkeep) -> None:
+def test_each_refusal_has_its_word(
+    filled: Coupon, verdict: Verdict, detail: str, door: Door, upkeep: GateAdmin
+) -> None:
     """Step 2: window, pause, close and stock are judged at the gate, by the API's clock; a cold gate says so."""
     upkeep.fill(filled, [])
 
@@ -67,15 +69,15 @@ def test_each_refusal_has_its_word(filled: Coupon, verdict: Verdict, detail: str
     assert (judged.verdict, judged.detail) == (verdict, detail)
 
 
-def test_a_coupon_that_does_not_exist_is_refused_for_a_few_seconds(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+def test_a_coupon_that_does_not_exist_is_refused_for_a_few_seconds(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
     """Step 2: nonsense costs the database one look, and the note of it ends by itself."""
-    upkeep.unknown(1)
+    upkeep.mark_unknown(1)
 
     assert _verdicts(door.admit(seat(1))) == [Verdict.UNKNOWN_COUPON]
     assert 0 < int(redis.ttl("gate:1")) <= 5
 
 
-def test_many_at_once_are_one_call(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+def test_many_at_once_are_one_call(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
     """Step 2: concurrent requests are gathered, 500 to a round trip, and each gets its own answer."""
     upkeep.fill(coupon(quantity=900), [])
     redis.config_resetstat()
@@ -87,7 +89,7 @@ def test_many_at_once_are_one_call(door: Door, upkeep: Upkeep, redis: Redis) -> 
     assert calls["cmdstat_evalsha"]["calls"] - calls["cmdstat_evalsha"]["failed_calls"] == 2
 
 
-def test_one_call_judges_each_coupon_and_each_repeat_by_itself(door: Door, upkeep: Upkeep) -> None:
+def test_one_call_judges_each_coupon_and_each_repeat_by_itself(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: requests that travel together are judged as if they had come one after another, whatever they mix."""
     upkeep.fill(coupon(quantity=2), [])
     upkeep.fill(coupon(coupon_id=2, quantity=1), [(9, "long ago")])
@@ -99,15 +101,15 @@ def test_one_call_judges_each_coupon_and_each_repeat_by_itself(door: Door, upkee
     assert [(one.verdict, one.detail) for one in judged] == [
         (Verdict.ADMITTED, "a"),
         (Verdict.DUPLICATE, "long ago"),
-        (Verdict.UNSETTLED, "a"),
+        (Verdict.UNACKNOWLEDGED, "a"),
         (Verdict.ADMITTED, "d"),
         (Verdict.SOLD_OUT, ""),
         (Verdict.SOLD_OUT, ""),
-        (Verdict.UNSETTLED, "a"),
+        (Verdict.UNACKNOWLEDGED, "a"),
     ]
 
 
-def test_ids_of_any_length_are_told_apart(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+def test_ids_of_any_length_are_told_apart(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
     """Step 2: an id beyond what a script's numbers can hold is kept to its last digit, and so is an offset."""
     largest = 2**63 - 1
     upkeep.fill(coupon(coupon_id=largest), [])
@@ -119,7 +121,7 @@ def test_ids_of_any_length_are_told_apart(door: Door, upkeep: Upkeep, redis: Red
     assert redis.hgetall(f"gate:{largest}:offsets") == {b"%d" % largest: b"%d" % largest}
 
 
-def test_a_gate_that_forgot_its_scripts_is_told_them_again(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+def test_a_gate_that_forgot_its_scripts_is_told_them_again(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
     """P6: Redis restarted or emptied of scripts costs a round trip and nothing else."""
     upkeep.fill(coupon(quantity=2), [])
     door.admit(seat(1))
@@ -128,10 +130,10 @@ def test_a_gate_that_forgot_its_scripts_is_told_them_again(door: Door, upkeep: U
     assert _verdicts(door.admit(seat(2))) == [Verdict.ADMITTED]
 
 
-def test_the_answer_tells_how_far_the_issuer_is(door: Door, upkeep: Upkeep) -> None:
+def test_the_answer_tells_how_far_the_issuer_is(door: Door, upkeep: GateAdmin) -> None:
     """Section 4: the position in the 202 costs no second round trip."""
     upkeep.fill(coupon(), [])
-    upkeep.progress({0: 12, 5: 7})
+    upkeep.publish_progress({0: 12, 5: 7})
 
     (judged,) = door.admit(seat(1))
 

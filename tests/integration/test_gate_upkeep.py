@@ -14,16 +14,16 @@ from service import bootstrap
 from service.config import Settings
 from service.domain.coupon import Coupon, Override
 from service.domain.errors import Unavailable
-from service.gate.admission import Gate
-from service.gate.names import LIFE, UNSETTLED, Verdict
-from service.gate.upkeep import Upkeep
+from service.gate.async_gate import AsyncGate
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import RUN_ID_KEY, UNACKNOWLEDGED_KEY, Verdict
 from tests.builders import AT_MS, coupon
 from tests.door import Door, seat
 
 LATER = AT_MS + 1
 
 
-def test_a_seat_goes_back_only_from_its_owner(door: Door, upkeep: Upkeep) -> None:
+def test_a_seat_goes_back_only_from_its_owner(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: a late word about an old request does not take the seat from the user's new one."""
     upkeep.fill(coupon(quantity=1), [])
     door.admit(seat(7, "mine"))
@@ -36,7 +36,7 @@ def test_a_seat_goes_back_only_from_its_owner(door: Door, upkeep: Upkeep) -> Non
     assert door.admit(seat(9))[0].verdict is Verdict.ADMITTED
 
 
-def test_a_seat_tried_again_since_stays(door: Door, upkeep: Upkeep) -> None:
+def test_a_seat_tried_again_since_stays(door: Door, upkeep: GateAdmin) -> None:
     """Step 3: a repeat that is on its way to the log keeps its seat from the sweep that saw only the first try."""
     upkeep.fill(coupon(), [])
     door.admit(seat(7, "mine", now_ms=AT_MS))
@@ -45,41 +45,41 @@ def test_a_seat_tried_again_since_stays(door: Door, upkeep: Upkeep) -> None:
     swept = upkeep.release([(1, 7, "mine")], tried_until_ms=AT_MS)
 
     assert swept == 0
-    assert upkeep.seat(1, 7) == "mine"
-    assert upkeep.unsettled(AT_MS + 500, 10) == {"mine": AT_MS + 500}
+    assert upkeep.seat_holder(1, 7) == "mine"
+    assert upkeep.unacknowledged(AT_MS + 500, 10) == {"mine": AT_MS + 500}
     assert upkeep.release([(1, 7, "mine")], tried_until_ms=AT_MS + 500) == 1
-    assert upkeep.unsettled(AT_MS + 500, 10) == {}
+    assert upkeep.unacknowledged(AT_MS + 500, 10) == {}
 
 
-def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, upkeep: Upkeep) -> None:
+def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, upkeep: GateAdmin) -> None:
     """Step 3: a definite failure to produce frees the seat at once."""
     upkeep.fill(coupon(), [])
     door.admit(seat(7, "mine"))
 
     async def release() -> None:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
-            await Gate(redis).release(seat(7, "mine"))
+            await AsyncGate(redis).release(seat(7, "mine"))
 
     asyncio.run(release())
 
-    assert upkeep.seat(1, 7) is None
-    assert upkeep.unsettled(LATER, 10) == {}
+    assert upkeep.seat_holder(1, 7) is None
+    assert upkeep.unacknowledged(LATER, 10) == {}
 
 
-def test_filling_does_not_overwrite_an_open_gate(door: Door, upkeep: Upkeep, redis: Redis) -> None:
+def test_filling_does_not_overwrite_an_open_gate(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
     """P6: two that fill at once leave one gate; seats taken meanwhile are not lost, and nothing half-built stays."""
     upkeep.fill(coupon(quantity=2), [(1, "one")])
     door.admit(seat(2, "two"))
 
     upkeep.fill(coupon(quantity=2), [(1, "one"), (3, "stale")])
 
-    assert [upkeep.seat(1, user) for user in (1, 2, 3)] == ["one", "two", None]
+    assert [upkeep.seat_holder(1, user) for user in (1, 2, 3)] == ["one", "two", None]
     assert door.admit(seat(4))[0].verdict is Verdict.SOLD_OUT
     left = {bytes(key) for key in redis.scan_iter("gate:1*") if redis.ttl(key) == -1}
     assert left == {b"gate:1", b"gate:1:seats"}
 
 
-def test_many_seats_are_filled_in_whole(upkeep: Upkeep, redis: Redis) -> None:
+def test_many_seats_are_filled_in_whole(upkeep: GateAdmin, redis: Redis) -> None:
     """P6: a gate opens with every seat in it, however many, and none of them runs out."""
     upkeep.fill(coupon(quantity=20_000), ((user, f"r{user}") for user in range(12_000)))
 
@@ -87,16 +87,16 @@ def test_many_seats_are_filled_in_whole(upkeep: Upkeep, redis: Redis) -> None:
     assert redis.ttl("gate:1:seats") == -1
 
 
-def test_one_fills_at_a_time(upkeep: Upkeep) -> None:
+def test_one_fills_at_a_time(upkeep: GateAdmin) -> None:
     """Step 2: a thousand requests at a cold gate read the database once."""
-    with upkeep.filling(1) as mine, upkeep.filling(1) as second, upkeep.filling(2) as elsewhere:
+    with upkeep.fill_lock(1) as mine, upkeep.fill_lock(1) as second, upkeep.fill_lock(2) as elsewhere:
         assert (mine, second, elsewhere) == (True, False, True)
 
-    with upkeep.filling(1) as again:
+    with upkeep.fill_lock(1) as again:
         assert again
 
 
-def test_two_fillers_at_once_leave_one_whole_gate(upkeep: Upkeep, redis: Redis) -> None:
+def test_two_fillers_at_once_leave_one_whole_gate(upkeep: GateAdmin, redis: Redis) -> None:
     """P6: of two gates built at the same moment one stands, whole."""
     lines = [[(user, name) for user in range(5_000)] for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
@@ -107,11 +107,11 @@ def test_two_fillers_at_once_leave_one_whole_gate(upkeep: Upkeep, redis: Redis) 
     assert len(set(redis.hvals("gate:1:seats"))) == 1
 
 
-def test_sold_out_is_told_and_not_of_strangers(door: Door, upkeep: Upkeep) -> None:
+def test_sold_out_is_told_and_not_of_strangers(door: Door, upkeep: GateAdmin) -> None:
     """Step 2: once issued = quantity the gate refuses without counting; a coupon it does not know stays cold."""
     upkeep.fill(coupon(quantity=9), [])
 
-    upkeep.tell([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
+    upkeep.update_coupons([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
 
     assert door.admit(seat(1))[0].verdict is Verdict.SOLD_OUT
     assert upkeep.is_cold(2)
@@ -127,43 +127,43 @@ def away(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-_CALLS: list[Callable[[Upkeep], Any]] = [
+_CALLS: list[Callable[[GateAdmin], Any]] = [
     lambda gate: gate.is_cold(1),
     lambda gate: gate.fill(coupon(), [(1, "a")]),
     lambda gate: gate.release([(1, 1, "a")], 0),
-    lambda gate: gate.tell([coupon()]),
-    lambda gate: gate.filling(1).__enter__(),
+    lambda gate: gate.update_coupons([coupon()]),
+    lambda gate: gate.fill_lock(1).__enter__(),
 ]
 
 
 @pytest.mark.parametrize("call", _CALLS, ids=["is_cold", "fill", "release", "tell", "filling"])
-def test_upkeep_says_that_redis_is_away(call: Callable[[Upkeep], Any], away: str) -> None:
+def test_upkeep_says_that_redis_is_away(call: Callable[[GateAdmin], Any], away: str) -> None:
     """P6: a closed port and a black hole are both Unavailable, with the limits that bootstrap sets."""
     redis = Redis.from_url(away, **bootstrap._redis_options())
 
     with pytest.raises(Unavailable, match="Redis is unavailable"):
-        call(Upkeep(redis))
+        call(GateAdmin(redis))
 
     redis.close()
 
 
-_ASKS: list[Callable[[Gate], Awaitable[Any]]] = [
+_ASKS: list[Callable[[AsyncGate], Awaitable[Any]]] = [
     lambda gate: gate.admit(seat(1)),
-    lambda gate: gate.note([(seat(1), 3)]),
+    lambda gate: gate.record_offsets([(seat(1), 3)]),
     lambda gate: gate.release(seat(1)),
-    lambda gate: gate.ahead(1, 1, 0),
+    lambda gate: gate.read_offsets(1, 1, 0),
     lambda gate: gate.ping(),
 ]
 
 
 @pytest.mark.parametrize("ask", _ASKS, ids=["admit", "note", "release", "ahead", "ping"])
-def test_the_gate_says_that_redis_is_away(ask: Callable[[Gate], Awaitable[Any]], away: str) -> None:
+def test_the_gate_says_that_redis_is_away(ask: Callable[[AsyncGate], Awaitable[Any]], away: str) -> None:
     """P6: a request is not left waiting for a Redis that does not answer; the database is asked instead."""
 
     async def asked() -> None:
         async with AsyncRedis.from_url(away, **bootstrap._redis_options()) as redis:
             with pytest.raises(Unavailable, match="Redis is unavailable"):
-                await ask(Gate(redis))
+                await ask(AsyncGate(redis))
 
     asyncio.run(asked())
 
@@ -184,28 +184,28 @@ _BEFORE = coupon(quantity=1, waitlist=2)
     ids=["more coupons, fewer seats", "more seats", "a version was left out", "no news", "fewer seats", "paused"],
 )
 def test_who_has_a_seat_and_no_coupon_gives_it_up_when_there_is_room(
-    upkeep: Upkeep, now: Coupon, emptied: bool
+    upkeep: GateAdmin, now: Coupon, emptied: bool
 ) -> None:
     """P6: those who were refused as sold out keep the gate full, until a coupon may be there for someone else."""
     upkeep.fill(_BEFORE, [(1, "issued"), (2, "sold out")])
 
-    upkeep.tell([now])
+    upkeep.update_coupons([now])
 
     assert upkeep.is_cold(1) is emptied
 
 
-def test_a_gate_is_forgotten_when_its_server_was_started_anew(upkeep: Upkeep, redis: Redis) -> None:
+def test_a_gate_is_forgotten_when_its_server_was_started_anew(upkeep: GateAdmin, redis: Redis) -> None:
     """P6: the last second of what it was told may be lost, and nobody tells it again; unsettled appends stay."""
-    upkeep.forget_if_restarted()
+    upkeep.reset_if_state_lost()
     upkeep.fill(coupon(), [(1, "one")])
-    redis.zadd(UNSETTLED, {"one": AT_MS})
-    assert not upkeep.forget_if_restarted()
-    assert upkeep.seat(1, 1) == "one"
+    redis.zadd(UNACKNOWLEDGED_KEY, {"one": AT_MS})
+    assert not upkeep.reset_if_state_lost()
+    assert upkeep.seat_holder(1, 1) == "one"
 
-    redis.set(LIFE, "another life")
+    redis.set(RUN_ID_KEY, "another life")
 
-    assert upkeep.forget_if_restarted()
+    assert upkeep.reset_if_state_lost()
     assert upkeep.is_cold(1)
-    assert upkeep.seat(1, 1) is None
-    assert upkeep.unsettled(LATER, 10) == {"one": AT_MS}
-    assert not upkeep.forget_if_restarted()
+    assert upkeep.seat_holder(1, 1) is None
+    assert upkeep.unacknowledged(LATER, 10) == {"one": AT_MS}
+    assert not upkeep.reset_if_state_lost()

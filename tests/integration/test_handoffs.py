@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine
 
-from service.store import handoffs
-from service.store.handoffs import Claim, Kind, Range
+from service.store import outbox
+from service.store.outbox import OffsetRange, OutboxBatch, OutboxKind
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
 
@@ -20,28 +20,30 @@ LONG, AT_ONCE, TINY = 60.0, 0.0, 0.05
 def put(store: Engine) -> Callable[..., None]:
     """Writes hand-offs of ten offsets each: `put(3)`, `put(2, Kind.GATE)`."""
 
-    def insert(count: int, kind: Kind = Kind.NOTIFY) -> None:
+    def insert(count: int, kind: OutboxKind = OutboxKind.NOTIFY) -> None:
         with store.begin() as tx:
-            handoffs.insert(tx, 1, [kind], [Range(0, 10 * at, 10 * at + 9) for at in range(count)], AT)
+            outbox.insert(tx, 1, [kind], [OffsetRange(0, 10 * at, 10 * at + 9) for at in range(count)], AT)
 
     return insert
 
 
-def _claim(store: Engine, lease: float = LONG, offsets: int = 30, kind: Kind = Kind.NOTIFY) -> Claim | None:
+def _claim(
+    store: Engine, lease: float = LONG, offsets: int = 30, kind: OutboxKind = OutboxKind.NOTIFY
+) -> OutboxBatch | None:
     with store.begin() as tx:
-        return handoffs.claim(tx, kind, lease, offsets)
+        return outbox.claim_batch(tx, kind, lease, offsets)
 
 
-def _ids(claim: Claim | None) -> list[int]:
+def _ids(claim: OutboxBatch | None) -> list[int]:
     assert claim
-    return [handoff.id for handoff in claim.handoffs]
+    return [handoff.id for handoff in claim.entries]
 
 
 def test_two_claimers_never_share_a_delivery(store: Engine, put: Callable[..., None]) -> None:
     """P4, step 6: many at once take all the work, each row once, each delivery by one."""
     put(40)
 
-    def take() -> list[Claim]:
+    def take() -> list[OutboxBatch]:
         claims = []
         while claim := _claim(store):
             claims.append(claim)
@@ -51,26 +53,26 @@ def test_two_claimers_never_share_a_delivery(store: Engine, put: Callable[..., N
         taken = [claim for done in [pool.submit(take) for _ in range(4)] for claim in done.result()]
 
     assert sorted(one for claim in taken for one in _ids(claim)) == list(range(1, 41))
-    assert len({claim.delivery for claim in taken}) == len(taken) == 14
+    assert len({claim.delivery_id for claim in taken}) == len(taken) == 14
 
 
 def test_a_claim_takes_what_it_asked_for_in_order(store: Engine, put: Callable[..., None]) -> None:
     """Step 8: as many records as fit one POST and no more, the oldest first, of one kind."""
-    put(2, Kind.GATE)
+    put(2, OutboxKind.GATE)
     put(5)
 
     claim = _claim(store, offsets=35)
 
     assert claim
-    assert [(one.range, one.log_id, one.decided_at, one.attempts) for one in claim.handoffs] == [
-        (Range(0, first, first + 9), 1, AT, 1) for first in (0, 10, 20)
+    assert [(one.range, one.log_id, one.decided_at, one.attempts) for one in claim.entries] == [
+        (OffsetRange(0, first, first + 9), 1, AT, 1) for first in (0, 10, 20)
     ]
 
 
 def test_one_row_larger_than_a_claim_is_taken_all_the_same(store: Engine) -> None:
     """P4: a poll of more records than a claim wants is not left for ever."""
     with store.begin() as tx:
-        handoffs.insert(tx, 1, [Kind.NOTIFY], [Range(0, 0, 9_999)], AT)
+        outbox.insert(tx, 1, [OutboxKind.NOTIFY], [OffsetRange(0, 0, 9_999)], AT)
 
     assert len(_ids(_claim(store, offsets=1))) == 1
 
@@ -83,13 +85,13 @@ def test_a_failed_delivery_keeps_its_rows_and_its_id(store: Engine, put: Callabl
     put(3)
 
     with store.begin() as tx:
-        handoffs.postpone(tx, first, AT_ONCE)
+        outbox.postpone_batch(tx, first, AT_ONCE)
     second = _claim(store, offsets=1000)
 
     assert second
-    assert second.delivery == first.delivery
+    assert second.delivery_id == first.delivery_id
     assert _ids(second) == _ids(first)
-    assert [one.attempts for one in second.handoffs] == [2, 2, 2]
+    assert [one.attempts for one in second.entries] == [2, 2, 2]
 
 
 def test_a_postponed_delivery_waits_and_does_not_stop_the_others(store: Engine, put: Callable[..., None]) -> None:
@@ -98,7 +100,7 @@ def test_a_postponed_delivery_waits_and_does_not_stop_the_others(store: Engine, 
     first = _claim(store)
     assert first
     with store.begin() as tx:
-        handoffs.postpone(tx, first, LONG)
+        outbox.postpone_batch(tx, first, LONG)
     put(1)
 
     assert _ids(_claim(store)) == [2]
@@ -114,7 +116,7 @@ def test_a_lease_that_ran_out_lets_another_claim(store: Engine, put: Callable[..
     second = eventually(lambda: _claim(store))
 
     assert second
-    assert (second.delivery, _ids(second)) == (first.delivery, _ids(first))
+    assert (second.delivery_id, _ids(second)) == (first.delivery_id, _ids(first))
 
 
 def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Callable[..., None], ask: Ask) -> None:
@@ -125,7 +127,7 @@ def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Cal
     assert _claim(store) is None
 
     with store.begin() as tx:
-        handoffs.done(tx, claim)
+        outbox.delete_batch(tx, claim)
 
     assert ask("SELECT count(*) FROM handoffs") == [(0,)]
 
@@ -133,10 +135,10 @@ def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Cal
 def test_the_sweep_finds_kinds_that_wait_and_not_those_under_way(store: Engine, put: Callable[..., None]) -> None:
     """P6: work whose message was lost is found by its row, once it has waited for so long."""
     put(1)
-    put(1, Kind.GATE)
-    _claim(store, kind=Kind.GATE)
+    put(1, OutboxKind.GATE)
+    _claim(store, kind=OutboxKind.GATE)
 
     with store.begin() as tx:
-        assert handoffs.waiting(tx, grace_seconds=60) == []
+        assert outbox.overdue_kinds(tx, grace_seconds=60) == []
     with store.begin() as tx:
-        assert handoffs.waiting(tx, grace_seconds=0) == [Kind.NOTIFY]
+        assert outbox.overdue_kinds(tx, grace_seconds=0) == [OutboxKind.NOTIFY]

@@ -13,10 +13,10 @@ from service.bootstrap import Common
 from service.clock import Shift, now_ms
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.store import engine, offsets
+from service.store import checkpoints, engine
 from service.stream import log_reader
-from service.stream.codec import key_of
-from service.stream.log_reader import Bounds
+from service.stream.codec import encode_key
+from service.stream.log_reader import PartitionRanges
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from tests.builders import PARTITIONS
@@ -58,7 +58,7 @@ def test_what_lies_behind_an_open_transaction_has_not_passed(
     other = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "tests"})
     other.init_transactions(10)
     other.begin_transaction()
-    other.produce(Topic.ISSUE_COUPON, key=key_of(coupon.id), value=b"{}", partition=partition)
+    other.produce(Topic.ISSUE_COUPON, key=encode_key(coupon.id), value=b"{}", partition=partition)
     other.flush(10)
     real_log.ask(coupon.id, 1)
     before = now_ms()
@@ -76,7 +76,7 @@ def test_only_what_was_appended_before_the_question_has_passed(
     """P6: between the question and its answer another record could have been appended."""
     before = now_ms()
     asked_at: list[int] = []
-    monkeypatch.setattr(log_reader, "look", partial(_look_slowly, log_reader.look, asked_at))
+    monkeypatch.setattr(log_reader, "look", partial(_look_slowly, log_reader.offset_ranges, asked_at))
 
     with closing(IdleClock(common, Health())) as clock:
         passed = eventually(lambda: _passed_since(before, clock, assignment, common))
@@ -85,7 +85,7 @@ def test_only_what_was_appended_before_the_question_has_passed(
     assert not _since(asked_at[0] + 1, common)
 
 
-def _look_slowly(look: Callable[..., Bounds], asked_at: list[int], *asked: Any) -> Bounds:
+def _look_slowly(look: Callable[..., PartitionRanges], asked_at: list[int], *asked: Any) -> PartitionRanges:
     """The broker's answer takes a while to come back."""
     asked_at.append(now_ms())
     found = look(*asked)
@@ -142,5 +142,5 @@ def _passed_since(at_ms: int, clock: IdleClock, assignment: Assignment, common: 
 
 def _since(at_ms: int, common: Common) -> set[int]:
     with common.engine.begin() as tx:
-        known = offsets.known(tx, common.log)
-    return {partition for partition, position in known.items() if position.passed_at_ms >= at_ms}
+        known = checkpoints.current_checkpoints(tx, common.log)
+    return {partition for partition, position in known.items() if position.watermark_ms >= at_ms}

@@ -10,8 +10,8 @@ from service.domain.errors import Fenced
 from service.domain.record import Record
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.store.handoffs import Kind
-from service.stream.codec import Reader
+from service.store.outbox import OutboxKind
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from tests.builders import PARTITIONS, raw, records
@@ -23,7 +23,7 @@ _TABLES = "requests", "handoffs", "retries", "dead_letters"
 
 
 @pytest.fixture
-def line(reader: Reader, ids: RequestIds) -> Callable[..., list[Record]]:
+def line(reader: RecordReader, ids: RequestIds) -> Callable[..., list[Record]]:
     """Records of users, one after another: `line(coupon, range(1, 5), first=7, faults={2: "22012 1"})`."""
     return lambda coupon, users, **more: records(reader, ids, coupon.id, users, **more)
 
@@ -57,7 +57,7 @@ def test_a_poll_is_issued_in_offset_order(
     ]
     assert ask("SELECT DISTINCT decided_at FROM handoffs") == ask("SELECT DISTINCT decided_at FROM requests")
     assert issued.positions == {partition: 5}
-    assert issued.kinds == {Kind.NOTIFY, Kind.GATE}
+    assert issued.kinds == {OutboxKind.NOTIFY, OutboxKind.GATE}
     assert issued.counts == {(RequestState.ISSUED, None): 3, (RequestState.REFUSED, ReasonCode.SOLD_OUT): 2}
 
 
@@ -82,7 +82,7 @@ def test_a_redelivery_changes_nothing(
     make_coupon: MakeCoupon,
     line: Callable[..., list[Record]],
     ids: RequestIds,
-    reader: Reader,
+    reader: RecordReader,
     ask: Ask,
 ) -> None:
     """P2: a second record under a request id that was decided moves the offset and nothing else."""
@@ -91,7 +91,7 @@ def test_a_redelivery_changes_nothing(
     moved = issuer.issue(first, positions).positions
     before = ask(_ROWS, id=coupon.id), ask("SELECT issued, held FROM coupons")
     again = [
-        reader.read(raw(ids, coupon.id, number + 1, number + 4, request_id=record.request.request_id))
+        reader.decode(raw(ids, coupon.id, number + 1, number + 4, request_id=record.request.request_id))
         for number, record in enumerate(first)
         if record.request
     ]
@@ -120,7 +120,7 @@ def test_who_was_overtaken_writes_nothing(
 
 
 def test_an_unknown_coupon_is_refused(
-    issuer: Issuer, positions: dict[int, int], reader: Reader, ids: RequestIds, ask: Ask
+    issuer: Issuer, positions: dict[int, int], reader: RecordReader, ids: RequestIds, ask: Ask
 ) -> None:
     """Step 5: a business answer, in the row and final, beside nothing else."""
     issuer.issue(records(reader, ids, 999, range(1, 2)), positions)
@@ -148,13 +148,13 @@ def test_requests_of_many_coupons_share_a_poll(
 
 
 def test_a_record_that_was_read_as_foreign_is_judged_by_its_append_time(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, reader: Reader, ids: RequestIds, ask: Ask
+    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, reader: RecordReader, ids: RequestIds, ask: Ask
 ) -> None:
     """Step 2: a stranger's record before the opening is refused in the row, ours at the same moment is issued."""
     coupon = make_coupon(opens_at_ms=2**42)
     ours = raw(ids, coupon.id, 1, 0)
     theirs = raw(ids, coupon.id, 2, 1)._replace(headers=())
 
-    issuer.issue([reader.read(ours), reader.read(theirs)], positions)
+    issuer.issue([reader.decode(ours), reader.decode(theirs)], positions)
 
     assert ask("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]

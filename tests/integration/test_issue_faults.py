@@ -9,7 +9,7 @@ from service.domain.coupon import Coupon
 from service.domain.record import Record
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from service.usecases.segments import FAILURES_AT_ONCE
@@ -24,7 +24,7 @@ _ROWS = 'SELECT user_id, state, sequence FROM requests WHERE coupon_id = :id ORD
 
 
 @pytest.fixture
-def line(reader: Reader, ids: RequestIds) -> Line:
+def line(reader: RecordReader, ids: RequestIds) -> Line:
     """Records of users, one after another."""
     return lambda coupon, users, **more: records(reader, ids, coupon.id, users, **more)
 
@@ -146,7 +146,7 @@ def test_poison_beside_good_records_is_kept_as_it_came(
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     line: Line,
-    reader: Reader,
+    reader: RecordReader,
     ask: Ask,
 ) -> None:
     """Step 5: what cannot be read goes to the dead letters, raw bytes and all, and the partition goes on."""
@@ -155,7 +155,7 @@ def test_poison_beside_good_records_is_kept_as_it_came(
     headers = (("request_id", b"\xff\x00"), ("nothing", None), ("twice", b"1"), ("a\x00\\é", b"2"))
     bad = good[1].raw._replace(key=b"\x00\xff", value=b'{"userId":NaN\x00\xff', headers=headers)
 
-    issued = issuer.issue([good[0], reader.read(bad), good[2]], positions)
+    issued = issuer.issue([good[0], reader.decode(bad), good[2]], positions)
 
     assert ask(_ROWS, id=coupon.id) == [(1, "issued", 1), (3, "issued", 2)]
     assert issued.dead

@@ -16,7 +16,7 @@ from service.domain.record import Record
 from service.domain.request import RequestState
 from service.domain.request_id import RequestIds
 from service.store import coupons, requests
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.usecases.issue import Issuer
 from tests.builders import insert_request, records, request
 from tests.integration.conftest import Ask
@@ -28,7 +28,7 @@ _ROWS = 'SELECT user_id, state, sequence FROM requests WHERE coupon_id = :id ORD
 
 
 @pytest.fixture
-def line(reader: Reader, ids: RequestIds) -> Line:
+def line(reader: RecordReader, ids: RequestIds) -> Line:
     """Records of users, one after another."""
     return lambda coupon, users, **more: records(reader, ids, coupon.id, users, **more)
 
@@ -117,7 +117,7 @@ def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
         with spoilt_store.begin() as tx:
             coupons.lock(tx, [coupon.id])
             issued = Outcome(request(0, coupon_id=coupon.id), RequestState.ISSUED, None, 1)
-            requests.insert(tx, log, requests.columns([issued]), datetime.now(UTC))
+            requests.insert(tx, log, requests.insert_columns([issued]), datetime.now(UTC))
             frozen.set()
             thawed.wait()
 

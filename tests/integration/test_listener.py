@@ -13,7 +13,7 @@ from service.bootstrap import Common
 from service.config import Settings
 from service.domain.record import RawRecord
 from service.stream import clients
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.usecases import bury
 from tests.integration.conftest import Ask
@@ -33,7 +33,7 @@ class Stubborn:
         #: how many letters each batch had
         self.batches: list[int] = []
 
-    def __call__(self, engine: Engine, reader: Reader, raws: Sequence[RawRecord]) -> None:
+    def __call__(self, engine: Engine, reader: RecordReader, raws: Sequence[RawRecord]) -> None:
         self.batches.append(len(raws))
         if not self.may.is_set() and any(raw.value == b"bad" for raw in raws):
             raise ValueError("this one cannot be stored")
@@ -44,7 +44,7 @@ class Stubborn:
 def listening(common: Common, settings: Settings) -> Iterator[Health]:
     """The listener runs in a thread of this process; its health."""
     health = Health()
-    listener = Listener(common, partial(clients.dead_letter_consumer, settings), health)
+    listener = Listener(common, partial(clients.build_dead_letter_consumer, settings), health)
     listener.start()
     try:
         yield health

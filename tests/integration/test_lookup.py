@@ -10,7 +10,7 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.gate.upkeep import Upkeep
+from service.gate.gate_admin import GateAdmin
 from service.usecases.lookup import CLOCKS_DIFFER_MS, Lookup
 from service.usecases.warm import Warmer
 from tests.builders import AT_MS
@@ -21,7 +21,7 @@ MakeCoupon = Callable[..., Coupon]
 
 
 @pytest.fixture
-def lookup(settings: Settings, store: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: Upkeep) -> Lookup:
+def lookup(settings: Settings, store: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: GateAdmin) -> Lookup:
     """Reads standings."""
     return Lookup(settings, store, log, ids, warmer, upkeep)
 

@@ -12,7 +12,7 @@ from service.domain.request import RequestState
 from service.domain.request_id import RequestIds
 from service.store import retries, schema
 from service.store.tables import NAMES
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.usecases.recover import Recoverer
 from tests.builders import AT_MS, insert_request
 
@@ -70,11 +70,11 @@ def test_every_revision_can_be_taken_back_and_applied_again(connection: Connecti
     assert left == set()
     assert connection.execute(text("SELECT count(*) FROM pg_proc WHERE proname LIKE '%requests'")).scalar() == 0
     command.upgrade(config, "head")
-    schema.check(connection)
+    schema.require_current(connection)
 
 
 def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
-    fresh_database: Engine, ids: RequestIds, reader: Reader
+    fresh_database: Engine, ids: RequestIds, reader: RecordReader
 ) -> None:
     """P4: without a record of its own at 0002, he is promoted like any other, also after there and back again."""
     with fresh_database.begin() as tx:
@@ -85,9 +85,9 @@ def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
         tx.execute(text("UPDATE requests SET request_id = :id, partition = 3"), {"id": ids.mint(1, 7, AT_MS)})
         for revision in ("head", "0002", "head"):
             getattr(command, "downgrade" if revision == "0002" else "upgrade")(config, revision)
-        _, (held,) = retries.standby(tx, 1, 10)
+        _, (held,) = retries.first_standby(tx, 1, 10)
 
-    assert reader.read(held.raw).request == held.request._replace(appended_at_ms=held.raw.appended_at_ms)
+    assert reader.decode(held.raw).request == held.request._replace(appended_at_ms=held.raw.appended_at_ms)
     assert Recoverer(fresh_database, reader, notices=True).settle(1).unsettled == []
     with fresh_database.begin() as tx:
         assert tx.execute(text("SELECT state, sequence FROM requests")).all() == [("issued", 1)]
@@ -126,7 +126,7 @@ def test_several_may_migrate_at_once(fresh_database: Engine) -> None:
             done.result()
 
     with fresh_database.begin() as tx:
-        schema.check(tx)
+        schema.require_current(tx)
 
 
 def test_a_schema_of_another_age_is_told(connection: Connection) -> None:
@@ -134,4 +134,4 @@ def test_a_schema_of_another_age_is_told(connection: Connection) -> None:
     command.upgrade(schema._config(connection), "0001")
 
     with pytest.raises(Misconfigured, match=r"is at 0001, .* is needed: run `coupons migrate`"):
-        schema.check(connection)
+        schema.require_current(connection)

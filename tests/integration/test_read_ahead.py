@@ -61,7 +61,7 @@ class Faltering(Issuer):
 @pytest.fixture
 def consumer(settings: Settings) -> Consumer:
     """The issuer's consumer, which the loop closes."""
-    return clients.issuing_consumer(settings)
+    return clients.build_issuer_consumer(settings)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from service.domain.coupon import Coupon
 from service.domain.failures import FailureClass, classify
 from service.store import coupons
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.usecases.recover import Recoverer
 from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import insert_request
@@ -147,7 +147,7 @@ def test_two_tasks_for_the_same_attempt_make_one(
 
 
 def test_the_systems_failure_spends_no_attempt(
-    sell: Sell, spoilt_store: Engine, log: int, reader: Reader, store: Engine, ask: Ask
+    sell: Sell, spoilt_store: Engine, log: int, reader: RecordReader, store: Engine, ask: Ask
 ) -> None:
     """Step 5: a retry that finds the database in trouble raises, and everything is as it was."""
     held = sell(quantity=1, users=range(1, 3), faults={1: "22012 1"}).held

@@ -11,8 +11,8 @@ from service.domain.dead_letter import DeadLetterFilter, DeadLetterState
 from service.domain.errors import Conflict, NotFound
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.store import dead_letters, letters
-from service.stream.codec import Reader
+from service.store import dead_letter_actions, dead_letters
+from service.stream.codec import RecordReader
 from service.usecases.bury import take_in
 from service.usecases.change import Changer
 from service.usecases.issue import Issuer
@@ -72,7 +72,14 @@ def _refused(code: str) -> tuple[RequestState, ReasonCode, None]:
 
 
 def test_a_replay_stands_by_under_its_old_rank(
-    die: Die, issuer: Issuer, recoverer: Recoverer, desk: Desk, log: int, reader: Reader, ids: RequestIds, ask: Ask
+    die: Die,
+    issuer: Issuer,
+    recoverer: Recoverer,
+    desk: Desk,
+    log: int,
+    reader: RecordReader,
+    ids: RequestIds,
+    ask: Ask,
 ) -> None:
     """Step 7: it lies before another who waits, so the seat that comes back is its own."""
     coupon = die(quantity=1, users=range(1, 2), faults={1: "22012 3"})
@@ -170,8 +177,8 @@ def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
     coupon = make_coupon()
     real_log.append_raw(b"1", b"not json", [])
     name = real_log.ask(coupon.id, 7)
-    strict = Reader(ids, settings.topic_partitions + 1, faults=False)
-    Issuer(store, 1, notices=False).issue([strict.read(one.raw) for one in real_log.undecided()], real_log.positions)
+    strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
+    Issuer(store, 1, notices=False).issue([strict.decode(one.raw) for one in real_log.undecided()], real_log.positions)
     assert ask("SELECT code, request_id FROM dead_letters") == [("poison", None)] * 2
 
     with pytest.raises(Conflict, match="still cannot be read") as caught:
@@ -192,7 +199,7 @@ def _readable_by_now(verifier: Verifier) -> int:
 
 
 def test_another_producers_letter_has_no_rank(
-    store: Engine, reader: Reader, ids: RequestIds, desk: Desk, ask: Ask
+    store: Engine, reader: RecordReader, ids: RequestIds, desk: Desk, ask: Ask
 ) -> None:
     """Step 7: it is stored, listed and can be discarded; it cannot be replayed."""
     (record,) = records(reader, ids, 1, range(1, 2))
@@ -213,7 +220,7 @@ def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, sto
 
     def found(filters: DeadLetterFilter, before_id: int | None = None, limit: int = 10) -> list[int]:
         with store.begin() as tx:
-            return [letter.id for letter in letters.page(tx, filters, before_id, limit)]
+            return [letter.id for letter in dead_letter_actions.page(tx, filters, before_id, limit)]
 
     assert found(DeadLetterFilter()) == [3, 2, 1]
     assert found(DeadLetterFilter(coupon_id=first.id, state=DeadLetterState.NEW)) == [3, 1]
@@ -222,7 +229,7 @@ def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, sto
     assert found(DeadLetterFilter(code=ReasonCode.POISON)) == []
     assert found(DeadLetterFilter(coupon_id=999)) == []
     with store.begin() as tx:
-        letter = letters.get(tx, 1)
+        letter = dead_letter_actions.get(tx, 1)
     assert letter is not None
     assert letter.last_error.startswith("psycopg.errors.DivisionByZero: ")
     assert (letter.attempts, letter.user_id, letter.raw.key) == (3, 1, b"%d" % first.id)
@@ -267,7 +274,7 @@ def test_how_many_died_lately_is_counted(die: Die, store: Engine, ask: Ask) -> N
     ask("UPDATE dead_letters SET dead_at = now() - interval '2 minutes' WHERE id = 1 RETURNING 1")
 
     with store.begin() as tx:
-        assert dead_letters.recent(tx, 60) == 2
+        assert dead_letters.count_recent(tx, 60) == 2
 
 
 def test_what_cannot_be_read_is_in_nobodys_way(

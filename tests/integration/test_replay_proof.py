@@ -11,7 +11,7 @@ from service.domain.dead_letter import DeadLetterFilter
 from service.domain.errors import Conflict
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from service.usecases.change import Changer
 from service.usecases.issue import Issuer
 from service.usecases.replay import Desk
@@ -26,10 +26,10 @@ _STATES = 'SELECT state, code FROM requests ORDER BY "offset"'
 @pytest.fixture
 def misread(settings: Settings, store: Engine, real_log: Log, log: int, ids: RequestIds) -> Callable[[], None]:
     """The issuer, in a version that cannot read what has been appended, decides it."""
-    strict = Reader(ids, settings.topic_partitions + 1, faults=False)
+    strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
 
     def issue() -> None:
-        records = [strict.read(one.raw) for one in real_log.undecided()]
+        records = [strict.decode(one.raw) for one in real_log.undecided()]
         assert all(record.poison for record in records)
         real_log.positions |= Issuer(store, log, notices=False).issue(records, real_log.positions).positions
 

@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
-from service.gate.upkeep import Upkeep
-from service.store import offsets
-from service.store.offsets import Move
-from service.stream.codec import Reader
+from service.gate.gate_admin import GateAdmin
+from service.store import checkpoints
+from service.store.checkpoints import CheckpointAdvance
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from service.usecases.lookup import CLOCKS_DIFFER_MS
@@ -40,7 +40,7 @@ def appends(
     store: Engine,
     log: int,
     ids: RequestIds,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
 ) -> Appends:
@@ -52,13 +52,13 @@ def appends(
     def pass_until(at_ms: int) -> None:
         at = positions[partition]
         with store.begin() as tx:
-            offsets.advance(tx, log, [Move(partition, at, at, at_ms)])
+            checkpoints.advance(tx, log, [CheckpointAdvance(partition, at, at, at_ms)])
 
     return Appends(
         coupon,
         lambda now_ms: settle_appends(settings, store, log, ids, upkeep, now_ms),
         pass_until,
-        lambda: set(upkeep.unsettled(2**52, 100)),
+        lambda: set(upkeep.unacknowledged(2**52, 100)),
     )
 
 
@@ -67,7 +67,7 @@ def _last_chance(settings: Settings, tried_at_ms: int) -> int:
 
 
 def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
+    appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
     coupon = appends.coupon.id
@@ -75,16 +75,16 @@ def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
     door.admit(seat(7, name, coupon))
 
     appends.pass_until(_last_chance(settings, AT_MS))
-    early = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
+    early = appends.settle(AT_MS + 10**6), upkeep.seat_holder(coupon, 7)
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    freed = appends.settle(AT_MS + 10**6), upkeep.seat(coupon, 7)
+    freed = appends.settle(AT_MS + 10**6), upkeep.seat_holder(coupon, 7)
 
     assert early == (0, name)
     assert freed == (1, None)
     assert appends.unsettled() == set()
 
 
-def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep) -> None:
+def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin) -> None:
     """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
@@ -92,11 +92,11 @@ def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids:
     appends.pass_until(2**42)
 
     assert appends.settle(AT_MS + 4_999) == 0
-    assert upkeep.seat(coupon, 7) == name
+    assert upkeep.seat_holder(coupon, 7) == name
 
 
 def test_a_repeat_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: Upkeep, settings: Settings
+    appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
     coupon = appends.coupon.id
@@ -106,10 +106,10 @@ def test_a_repeat_keeps_the_seat(
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
 
     assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
+    assert upkeep.seat_holder(coupon, 7) == name
 
 
-class Interrupted(Upkeep):
+class Interrupted(GateAdmin):
     """The gate's upkeep, with a user who presses again in the middle of the sweep."""
 
     def __init__(self, redis: Redis, press: Callable[[], object]) -> None:
@@ -118,7 +118,7 @@ class Interrupted(Upkeep):
 
     def settle(self, request_ids: Sequence[str]) -> None:
         self._press()
-        super().settle(request_ids)
+        super().resolve_unacknowledged(request_ids)
 
 
 def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
@@ -132,26 +132,26 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
     upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
 
     assert settle_appends(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
+    assert upkeep.seat_holder(coupon, 7) == name
 
 
 def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     appends: Appends,
     door: Door,
     ids: RequestIds,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
     issuer: Issuer,
     positions: dict[int, int],
-    reader: Reader,
+    reader: RecordReader,
 ) -> None:
     """P5: an ack that was lost on its way does not cost the user what the issuer has given."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
     door.admit(seat(7, name, coupon))
-    issuer.issue([reader.read(raw(ids, coupon, 7, 0, request_id=name))], positions)
+    issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=name))], positions)
 
     assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat(coupon, 7) == name
+    assert upkeep.seat_holder(coupon, 7) == name
     assert appends.unsettled() == set()
 
 

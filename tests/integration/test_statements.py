@@ -16,10 +16,10 @@ from service.domain.failures import Failure, classify
 from service.domain.record import Record
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.store import engine, handoffs, requests, retries, trials
-from service.store.handoffs import Kind, Range
-from service.store.trials import Trial
-from service.stream.codec import Reader
+from service.store import engine, outbox, requests, retries, write_probe
+from service.store.outbox import OffsetRange, OutboxKind
+from service.store.write_probe import ProbedWrite
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from service.usecases.replay import Desk
@@ -71,7 +71,7 @@ def cost(spoilt_store: Engine, log: int, positions: dict[int, int]) -> Callable[
 
 
 def test_many_that_fail_by_themselves_cost_what_one_does(
-    cost: Callable[[list[Record]], list[str]], make_coupon: Callable[..., Coupon], reader: Reader, ids: RequestIds
+    cost: Callable[[list[Record]], list[str]], make_coupon: Callable[..., Coupon], reader: RecordReader, ids: RequestIds
 ) -> None:
     """Step 5: all of them are told at once, and stored at once."""
     coupon = make_coupon(quantity=2000)
@@ -86,7 +86,7 @@ def test_many_that_fail_by_themselves_cost_what_one_does(
 def test_a_poll_costs_the_same_whatever_it_holds(
     cost: Callable[[list[Record]], list[str]],
     make_coupon: Callable[..., Coupon],
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
 ) -> None:
     """Step 4: as many statements for 1,500 requests as for one, for 20 coupons as for one; few, one INSERT."""
@@ -110,7 +110,7 @@ def test_a_poll_costs_the_same_whatever_it_holds(
 
 
 def test_a_replay_in_bulk_costs_no_statement_a_letter(
-    sell: Sell, attempt: Attempt, spoilt_store: Engine, reader: Reader
+    sell: Sell, attempt: Attempt, spoilt_store: Engine, reader: RecordReader
 ) -> None:
     """Step 7: the coupon is locked for a few statements, however many come back."""
     sell(quantity=400, users=range(1, 61), faults=dict.fromkeys(range(1, 61), "22012 3"))
@@ -135,7 +135,7 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
     spoilt_store: Engine,
     log: int,
     positions: dict[int, int],
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
 ) -> None:
     """Step 4: a plan kept from when there were few rows would read every row for each request."""
@@ -145,14 +145,14 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
         tx.execute(text("ANALYZE requests"))
     for _ in range(12):  # the driver prepares after five, and PostgreSQL keeps a plan after five of those
         with spoilt_store.begin() as tx:
-            requests.known(tx, asked)
+            requests.prior_requests(tx, asked)
 
     at = positions | {partition_of(coupon_id, PARTITIONS): 20}
     Issuer(spoilt_store, log, notices=False).issue(records(reader, ids, coupon_id, range(21, 2_021), first=20), at)
 
     with spoilt_store.begin() as tx:
         before = _rows_read(tx)
-        requests.known(tx, asked)
+        requests.prior_requests(tx, asked)
         assert _rows_read(tx) == before
 
 
@@ -162,9 +162,13 @@ def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store:
     with spoilt_store.begin() as tx:
         tx.execute(_AS_ON_THE_FIRST_DAY)
         before = _rows_read(tx)
-        taken = retries.take(tx, log, sold.held, 1)
+        taken = retries.lock_for_attempt(tx, log, sold.held, 1)
         requests.update(
-            tx, log, [Outcome(one.request, RequestState.RETRYING) for one in taken], engine.now(tx), spent=1
+            tx,
+            log,
+            [Outcome(one.request, RequestState.RETRYING) for one in taken],
+            engine.database_now(tx),
+            attempts_added=1,
         )
         retries.postpone(tx, log, [(one.request.log_position, classify(ValueError()), 1.0) for one in taken])
         retries.remove(tx, log, sold.held)
@@ -178,7 +182,7 @@ def test_promoting_reads_those_promoted_and_not_all_who_wait(sell: Sell, spoilt_
     with spoilt_store.begin() as tx:
         tx.execute(_AS_ON_THE_FIRST_DAY)
         before = _rows_read(tx)
-        _, first = retries.standby(tx, coupon_id, 50)
+        _, first = retries.first_standby(tx, coupon_id, 50)
         assert [one.request.user_id for one in first] == list(range(2, 52))
         assert _rows_read(tx) - before < 150
 
@@ -187,13 +191,13 @@ def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_s
     """P1: the trigger looks each changed row up; compared with all others they would hold the coupon's lock."""
     coupon_id = sell(quantity=1, users=range(1, 502), faults={1: "22012 9"}).coupon.id
     with spoilt_store.begin() as tx:
-        _, waiting = retries.standby(tx, coupon_id, 500)
+        _, waiting = retries.first_standby(tx, coupon_id, 500)
         refused = [Outcome(one.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for one in waiting]
-        at = engine.now(tx)
+        at = engine.database_now(tx)
         for one in refused[:12]:
-            requests.update(tx, log, [one], at, spent=0)
+            requests.update(tx, log, [one], at, attempts_added=0)
         with _plans_of(tx) as plans:
-            requests.update(tx, log, refused[12:], at, spent=0)
+            requests.update(tx, log, refused[12:], at, attempts_added=0)
         assert any("delta" in plan for plan in plans)
         assert sum(map(_compared, map(json.loads, plans))) == 0
 
@@ -207,7 +211,7 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
     spoilt_store: Engine,
     log: int,
     positions: dict[int, int],
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
 ) -> None:
     """Step 6: made while the table was a page, and kept for its hundreds of statements."""
@@ -218,11 +222,11 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
     with spoilt_store.connect() as connection:
 
         def failing(held: list[LogPosition], sequence: int) -> dict[str, Failure]:
-            (one,) = retries.take(connection, log, held, 1)
+            (one,) = retries.lock_for_attempt(connection, log, held, 1)
             issued = Outcome(one.request, RequestState.ISSUED, None, sequence)
-            trial = Trial(log, issued, is_new=False, fault=None)
+            trial = ProbedWrite(log, issued, is_new=False, fault=None)
             tries = [trial] * 12 + [trial._replace(fault=_FAULT)]
-            return trials.failing(connection, tries, engine.now(connection))
+            return write_probe.find_failing(connection, tries, engine.database_now(connection))
 
         (failure,) = failing(sold.held, 2).values()
         assert failure.error_type == "psycopg.errors.DivisionByZero"
@@ -241,20 +245,22 @@ def test_claiming_reads_what_it_takes_and_not_all_that_waits(
 ) -> None:
     """Step 8: a worker that was away finds many rows; before any statistics a claim of new ones reads them once."""
     with spoilt_store.begin() as tx:
-        handoffs.insert(tx, log, [Kind.NOTIFY], [Range(0, at, at) for at in range(10_000)], engine.now(tx))
+        outbox.insert(
+            tx, log, [OutboxKind.NOTIFY], [OffsetRange(0, at, at) for at in range(10_000)], engine.database_now(tx)
+        )
     with spoilt_store.begin() as tx:
         tx.execute(text("ANALYZE handoffs") if analysed else _AS_ON_THE_FIRST_DAY)
     with spoilt_store.begin() as tx:
-        first = handoffs.claim(tx, Kind.NOTIFY, 10, offsets=50)
+        first = outbox.claim_batch(tx, OutboxKind.NOTIFY, 10, offsets=50)
         assert first
-        handoffs.postpone(tx, first, -1)
+        outbox.postpone_batch(tx, first, -1)
     with spoilt_store.begin() as tx:
         before = _rows_read(tx)
-        again, fresh = (handoffs.claim(tx, Kind.NOTIFY, 10, offsets=50) for _ in range(2))
+        again, fresh = (outbox.claim_batch(tx, OutboxKind.NOTIFY, 10, offsets=50) for _ in range(2))
         assert again
         assert fresh
-        assert again == (first.delivery, [one._replace(attempts=2) for one in first.handoffs])
-        assert [one.range.first for one in fresh.handoffs] == list(range(50, 100))
+        assert again == (first.delivery_id, [one._replace(attempts=2) for one in first.entries])
+        assert [one.range.first for one in fresh.entries] == list(range(50, 100))
         assert _rows_read(tx) - before < most
 
 
@@ -262,7 +268,7 @@ def test_claiming_reads_what_it_takes_and_not_all_that_waits(
 def _plans_of(tx: Connection) -> Iterator[list[str]]:
     """What auto_explain tells of the statements within, those of triggers included, as JSON."""
     plans: list[str] = []
-    driver = engine.driver(tx)
+    driver = engine.driver_connection(tx)
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
         _, told, plan = str(notice.message_primary).partition("plan:\n")

@@ -11,8 +11,8 @@ from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.record import Record
 from service.domain.request_id import RequestIds
-from service.gate.upkeep import Upkeep
-from service.stream.codec import Reader
+from service.gate.gate_admin import GateAdmin
+from service.stream.codec import RecordReader
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from service.usecases.tend import tell_gate
@@ -32,10 +32,10 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
     redis: Redis,
     ask: Ask,
 ) -> None:
@@ -47,7 +47,7 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
 
     assert tell_gate(store, upkeep, LEASE) == 1
 
-    assert {user: upkeep.seat(coupon.id, user) for user in (1, 2, 3)} == _names(line)
+    assert {user: upkeep.seat_holder(coupon.id, user) for user in (1, 2, 3)} == _names(line)
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
     assert ask("SELECT count(*) FROM handoffs WHERE kind = 'gate'") == [(0,)]
     assert tell_gate(store, upkeep, LEASE) == 0
@@ -59,10 +59,10 @@ def test_the_dead_give_their_seat_back(
     log: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
 ) -> None:
     """Step 2: who got nothing through no fault of his own may ask again."""
     coupon = make_coupon(quantity=5)
@@ -75,22 +75,22 @@ def test_the_dead_give_their_seat_back(
     while tell_gate(store, upkeep, LEASE):
         pass
 
-    assert upkeep.seat(coupon.id, 1) is None
-    assert upkeep.seat(coupon.id, 2) == _names(line)[2]
+    assert upkeep.seat_holder(coupon.id, 1) is None
+    assert upkeep.seat_holder(coupon.id, 2) == _names(line)[2]
 
 
 def test_a_duplicate_gives_back_its_own_seat_only(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
 ) -> None:
     """Step 2: a second request that slipped in while Redis was empty is refused; the first one's seat stays."""
     coupon = make_coupon()
-    first, second = (reader.read(raw(ids, coupon.id, 7, offset)) for offset in (0, 1))
+    first, second = (reader.decode(raw(ids, coupon.id, 7, offset)) for offset in (0, 1))
     assert first.request
     upkeep.fill(coupon, [(7, first.request.request_id)])
     issuer.issue([first, second], positions)
@@ -98,17 +98,17 @@ def test_a_duplicate_gives_back_its_own_seat_only(
     while tell_gate(store, upkeep, LEASE):
         pass
 
-    assert upkeep.seat(coupon.id, 7) == first.request.request_id
+    assert upkeep.seat_holder(coupon.id, 7) == first.request.request_id
 
 
 def test_without_redis_the_word_waits(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    reader: Reader,
+    reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: Upkeep,
+    upkeep: GateAdmin,
     redis: Redis,
 ) -> None:
     """P6: a word that could not be told stays in its row and is told after the lease."""
@@ -119,7 +119,7 @@ def test_without_redis_the_word_waits(
     away = Redis.from_url("redis://127.0.0.1:9/0", **bootstrap._redis_options())
 
     with pytest.raises(Unavailable):
-        tell_gate(store, Upkeep(away), lease_seconds=0.05)
+        tell_gate(store, GateAdmin(away), lease_seconds=0.05)
 
     assert eventually(lambda: tell_gate(store, upkeep, LEASE)) == 1
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"

@@ -20,8 +20,8 @@ from tests.waiting import eventually
 
 def test_both_topics_have_the_asked_shape(settings: Settings) -> None:
     """Step 3: made once, found as wanted ever after, by as many processes as start."""
-    topics.ensure(settings)
-    topics.ensure(settings)
+    topics.ensure_topics(settings)
+    topics.ensure_topics(settings)
 
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for topic in Topic:
@@ -53,7 +53,7 @@ def _config(admin: AdminClient, topic: Topic) -> dict[str, str]:
 def test_a_topic_of_another_shape_is_refused(change: dict[str, int], faults: list[str], settings: Settings) -> None:
     """P3: with another partition count coupons would change partitions; every difference of both topics is named."""
     with pytest.raises(Misconfigured) as caught:
-        topics.ensure(settings.model_copy(update=change))
+        topics.ensure_topics(settings.model_copy(update=change))
 
     assert caught.value.faults == tuple(f"topic {topic}: {fault}" for topic in Topic for fault in faults)
 
@@ -78,7 +78,7 @@ def create_time(settings: Settings) -> Iterator[None]:
 def test_a_producers_clock_is_refused(settings: Settings) -> None:
     """Step 2: windows of foreign records are judged by the broker's clock, so the topic must carry it."""
     with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, LogAppendTime is needed"):
-        topics.ensure(settings)
+        topics.ensure_topics(settings)
 
 
 def test_a_topic_has_an_id_of_its_own(settings: Settings) -> None:
@@ -95,6 +95,6 @@ def test_kafka_away_is_unavailable_not_misconfigured(settings: Settings, monkeyp
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
 
     with pytest.raises(Unavailable):
-        topics.ensure(away)
+        topics.ensure_topics(away)
     with pytest.raises(Unavailable):
         topics.topic_id(away, Topic.ISSUE_COUPON)

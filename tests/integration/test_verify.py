@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
-from service.store import offsets
-from service.stream.codec import Reader
+from service.store import checkpoints
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from service.usecases.history import Told
@@ -106,7 +106,7 @@ def test_a_rotated_key_breaks_no_proof(
     real_log.append(coupon.id, 2, request_id=None)
     real_log.issue()
     rotated = RequestIds([b"a key that came later", *settings.mac_keys])
-    reader = Reader(rotated, settings.topic_partitions, faults=False)
+    reader = RecordReader(rotated, settings.topic_partitions, faults=False)
 
     checks = Verifier(settings, store, log, rotated, reader).verify()
 
@@ -157,7 +157,7 @@ def test_the_proof_changes_nothing(
 def old_life(store: Engine) -> int:
     """The number of a topic of the same name that was deleted."""
     with store.begin() as tx:
-        return offsets.log_id(tx, Topic.ISSUE_COUPON, "the id of a life before this one")
+        return checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, "the id of a life before this one")
 
 
 @pytest.mark.usefixtures("old_life")

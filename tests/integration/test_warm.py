@@ -9,8 +9,8 @@ from redis import Redis
 from service.domain.coupon import Coupon, Override
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.gate.names import Verdict
-from service.gate.upkeep import Upkeep
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import Verdict
 from service.usecases import warm
 from service.usecases.change import Changer
 from service.usecases.warm import Warmer
@@ -22,7 +22,7 @@ MakeCoupon = Callable[..., Coupon]
 
 
 def test_who_was_decided_and_who_waits_has_a_seat(
-    warmer: Warmer, upkeep: Upkeep, door: Door, real_log: Log, make_coupon: MakeCoupon
+    warmer: Warmer, upkeep: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: an emptied gate knows again whom it has admitted, decided or not, and admits no more than are left."""
     coupon = make_coupon(quantity=4)
@@ -32,7 +32,7 @@ def test_who_was_decided_and_who_waits_has_a_seat(
 
     warmer.warm(coupon.id)
 
-    assert {user: upkeep.seat(coupon.id, user) for user in (1, 2, 3)} == decided | waiting
+    assert {user: upkeep.seat_holder(coupon.id, user) for user in (1, 2, 3)} == decided | waiting
     judged = door.admit(*(seat(user, coupon_id=coupon.id) for user in (1, 3, 4, 5)))
     assert [one.verdict for one in judged] == [
         Verdict.DUPLICATE,
@@ -43,7 +43,7 @@ def test_who_was_decided_and_who_waits_has_a_seat(
 
 
 def test_only_the_live_have_a_seat(
-    warmer: Warmer, upkeep: Upkeep, real_log: Log, make_coupon: MakeCoupon, ids: RequestIds
+    warmer: Warmer, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon, ids: RequestIds
 ) -> None:
     """Step 2: the refused have none, strangers' undecided records take none, and other coupons' are not counted."""
     coupon, other = make_coupon(quantity=1), make_coupon()
@@ -57,13 +57,13 @@ def test_only_the_live_have_a_seat(
     warmer.warm(coupon.id)
     warmer.warm(other.id)
 
-    assert upkeep.seat(coupon.id, 1)
-    assert upkeep.seat(coupon.id, 2) is None
-    assert [upkeep.seat(other.id, user) for user in (1, 2, 3)] == [held, None, None]
+    assert upkeep.seat_holder(coupon.id, 1)
+    assert upkeep.seat_holder(coupon.id, 2) is None
+    assert [upkeep.seat_holder(other.id, user) for user in (1, 2, 3)] == [held, None, None]
 
 
 def test_of_two_undecided_requests_of_a_user_the_first_has_the_seat(
-    warmer: Warmer, upkeep: Upkeep, real_log: Log, make_coupon: MakeCoupon
+    warmer: Warmer, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P5: the repeat is told the id of the request that will be issued, not of the one that will be a duplicate."""
     coupon = make_coupon()
@@ -72,11 +72,11 @@ def test_of_two_undecided_requests_of_a_user_the_first_has_the_seat(
 
     warmer.warm(coupon.id)
 
-    assert upkeep.seat(coupon.id, 7) == first
+    assert upkeep.seat_holder(coupon.id, 7) == first
 
 
 def test_a_repeat_that_waits_does_not_take_the_seat_of_the_one_decided(
-    warmer: Warmer, upkeep: Upkeep, real_log: Log, make_coupon: MakeCoupon
+    warmer: Warmer, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P5: what the database has comes before what the log's tail says."""
     coupon = make_coupon()
@@ -86,11 +86,11 @@ def test_a_repeat_that_waits_does_not_take_the_seat_of_the_one_decided(
 
     warmer.warm(coupon.id)
 
-    assert upkeep.seat(coupon.id, 7) == first
+    assert upkeep.seat_holder(coupon.id, 7) == first
 
 
 def test_a_warm_gate_is_left_as_it_is(
-    warmer: Warmer, upkeep: Upkeep, door: Door, real_log: Log, make_coupon: MakeCoupon
+    warmer: Warmer, upkeep: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: filling is for cold gates; the seats of one that is open are newer than any reading."""
     coupon = make_coupon()
@@ -100,7 +100,7 @@ def test_a_warm_gate_is_left_as_it_is(
 
     warmer.warm(coupon.id)
 
-    assert [upkeep.seat(coupon.id, user) for user in (1, 2)] == ["taken", None]
+    assert [upkeep.seat_holder(coupon.id, user) for user in (1, 2)] == ["taken", None]
 
 
 def test_many_at_a_cold_gate_fill_it_once(warmer: Warmer, redis: Redis, real_log: Log, make_coupon: MakeCoupon) -> None:
@@ -118,13 +118,13 @@ def test_many_at_a_cold_gate_fill_it_once(warmer: Warmer, redis: Redis, real_log
 
 @pytest.mark.usefixtures("real_log")
 def test_who_finds_a_filler_at_work_leaves_it_to_him(
-    warmer: Warmer, upkeep: Upkeep, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
+    warmer: Warmer, upkeep: GateAdmin, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 2: the database and the log are read by one; the others wait, and not for ever."""
     monkeypatch.setattr(warm, "_WAIT_SECONDS", 0.2)
     coupon = make_coupon()
 
-    with upkeep.filling(coupon.id):
+    with upkeep.fill_lock(coupon.id):
         warmer.warm(coupon.id)
         meanwhile = upkeep.is_cold(coupon.id)
     warmer.warm(coupon.id)
@@ -169,7 +169,7 @@ def test_a_gate_that_was_emptied_between_two_words_is_filled_again(
 
 
 def test_a_seat_that_comes_back_while_the_gate_is_filled_is_free(
-    warmer: Warmer, upkeep: Upkeep, changer: Changer, real_log: Log, make_coupon: MakeCoupon
+    warmer: Warmer, upkeep: GateAdmin, changer: Changer, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: the filling read a request as undecided that is refused before it ends; its user may ask again."""
     coupon = make_coupon()
@@ -186,4 +186,4 @@ def test_a_seat_that_comes_back_while_the_gate_is_filled_is_free(
     warmer.warm(coupon.id)
 
     assert not upkeep.is_cold(coupon.id)
-    assert upkeep.seat(coupon.id, 7) is None
+    assert upkeep.seat_holder(coupon.id, 7) is None

@@ -10,7 +10,7 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.domain.request import Decision, ReasonCode, RequestState
-from service.notice.webhook import Sender
+from service.webhooks.sender import WebhookSender
 from tests.fixtures.parts import WEBHOOK_SECRET
 from tests.receiver import Receiver
 
@@ -89,14 +89,14 @@ def _answer(text: bytes) -> Callable[[socket.socket], None]:
 )
 def test_a_bad_receiver_costs_no_more_than_was_said(serve: Serve, treat: Callable[[socket.socket], None]) -> None:
     """Step 8: within its time, whatever the receiver does; no redirect is followed."""
-    sender = Sender(serve(treat), WEBHOOK_SECRET, _WITHIN_SECONDS)
+    sender = WebhookSender(serve(treat), WEBHOOK_SECRET, _WITHIN_SECONDS)
     began = time.monotonic()
 
     with pytest.raises(Unavailable):
         sender.send("id", [])
 
     assert time.monotonic() - began < _WITHIN_SECONDS + 1
-    assert sender.rest.seconds > 0
+    assert sender.circuit_breaker.open_seconds > 0
     sender.close()
 
 
@@ -116,7 +116,7 @@ class Hearing(Receiver):
 def test_a_notice_is_told_in_the_words_of_its_contract() -> None:
     """Step 8: names, order and form of what a receiver reads."""
     receiver = Hearing(WEBHOOK_SECRET)
-    sender = Sender(receiver.url, WEBHOOK_SECRET, _WITHIN_SECONDS)
+    sender = WebhookSender(receiver.url, WEBHOOK_SECRET, _WITHIN_SECONDS)
     at = datetime(2026, 11, 27, 12, 0, 0, 123_000, tzinfo=UTC)
 
     sender.send("id", [Decision("r", 7, 42, RequestState.REFUSED, ReasonCode.SOLD_OUT, None, at)])
@@ -131,21 +131,21 @@ def test_a_notice_is_told_in_the_words_of_its_contract() -> None:
 
 def test_a_receiver_that_asks_for_time_gets_it(serve: Serve) -> None:
     """Step 8: 429 with Retry-After."""
-    sender = Sender(serve(_answer(b"429 Slowly\r\nretry-after: 30\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
+    sender = WebhookSender(serve(_answer(b"429 Slowly\r\nretry-after: 30\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
 
     with pytest.raises(Unavailable):
         sender.send("id", [])
 
-    assert 29 < sender.rest.seconds <= 30
+    assert 29 < sender.circuit_breaker.open_seconds <= 30
     sender.close()
 
 
 def test_a_good_receiver_is_posted_to_again_at_once(serve: Serve) -> None:
     """Step 8: 2xx is all that counts."""
-    sender = Sender(serve(_answer(b"204 Thanks\r\nconnection: close\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
+    sender = WebhookSender(serve(_answer(b"204 Thanks\r\nconnection: close\r\n")), WEBHOOK_SECRET, _WITHIN_SECONDS)
 
     sender.send("id", [])
     sender.send("another", [])
 
-    assert sender.rest.seconds == 0
+    assert sender.circuit_breaker.open_seconds == 0
     sender.close()

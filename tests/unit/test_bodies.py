@@ -8,7 +8,7 @@ import pytest
 from service.api.bodies.coupons import NewCoupon
 from service.api.bodies.form import decode
 from service.api.bodies.issuances import NewIssuance
-from service.store.engine import milliseconds, moment
+from service.store.engine import to_datetime, to_milliseconds
 
 #: what service.api.reading turns into a 422
 REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
@@ -132,4 +132,4 @@ def test_a_window_that_is_taken_can_be_stored(window: tuple[str, str]) -> None:
 
     assert read.opens_at is not None
     assert read.closes_at is not None
-    assert moment(milliseconds(read.opens_at)) < moment(milliseconds(read.closes_at))
+    assert to_datetime(to_milliseconds(read.opens_at)) < to_datetime(to_milliseconds(read.closes_at))

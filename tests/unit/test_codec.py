@@ -7,12 +7,12 @@ import pytest
 from service.domain.record import Headers, InjectedFault, RawRecord
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.stream.codec import FAULT, REQUEST_ID, Reader, encode, parse_fault
+from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_value, parse_injected_fault
 from service.stream.partitioner import partition_of
 from tests.builders import AT_MS, PARTITIONS
 
 IDS = RequestIds([b"a-key-for-tests-"])
-READER = Reader(IDS, PARTITIONS, faults=True)
+READER = RecordReader(IDS, PARTITIONS, faults=True)
 SPRINGS = b'{"userId":7,"couponId":42,"requestTimeMillis":1767225600000}'
 PLACE = LogPosition(partition_of(42, PARTITIONS), 5)
 
@@ -25,25 +25,25 @@ def test_the_reports_message_is_read() -> None:
     """Section 1: what the report's Spring producer writes asks for a coupon here, with an id from its place."""
     raw = _raw(headers=(("__TypeId__", b"com.example.IssueCouponMessage"),))
 
-    record = READER.read(raw)
+    record = READER.decode(raw)
 
     assert record.poison is None
     assert record.request is not None
     expected = (PLACE, 42, 7, IDS.derive(PLACE, 42, 7, AT_MS + 9), 1767225600000, AT_MS + 9, False)
     assert record.request == expected
-    assert READER.read(raw) == record
+    assert READER.decode(raw) == record
 
 
 def test_we_write_what_the_report_reads() -> None:
     """Section 1: our value is the report's JSON, field by field."""
-    assert json.loads(encode(42, 7, 1767225600000)) == json.loads(SPRINGS)
+    assert json.loads(encode_value(42, 7, 1767225600000)) == json.loads(SPRINGS)
 
 
 def test_our_id_is_believed() -> None:
     """Step 3: a record with an id of ours for this coupon and user was accepted at the gate."""
     name = IDS.mint(42, 7, AT_MS)
 
-    request = READER.read(_raw(headers=((REQUEST_ID, name.encode()),))).request
+    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, name.encode()),))).request
 
     assert request is not None
     assert (request.request_id, request.accepted) == (name, True)
@@ -65,7 +65,7 @@ def test_our_id_is_believed() -> None:
 )
 def test_an_id_that_is_not_this_requests_makes_the_record_foreign(header: bytes | None) -> None:
     """Step 3: a forged or borrowed id buys no way around the window; the record is read, as a stranger's."""
-    request = READER.read(_raw(headers=((REQUEST_ID, header),))).request
+    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, header),))).request
 
     assert request is not None
     assert (request.request_id, request.accepted) == (IDS.derive(PLACE, 42, 7, AT_MS + 9), False)
@@ -77,7 +77,7 @@ def test_an_id_that_is_not_this_requests_makes_the_record_foreign(header: bytes 
 )
 def test_unknown_fields_are_ignored(more: bytes) -> None:
     """Step 5: a producer that has learnt a new field is understood."""
-    assert READER.read(_raw(SPRINGS[:-1] + b"," + more + b"}")).request == READER.read(_raw()).request
+    assert READER.decode(_raw(SPRINGS[:-1] + b"," + more + b"}")).request == READER.decode(_raw()).request
 
 
 def test_the_largest_values_are_read() -> None:
@@ -87,7 +87,7 @@ def test_the_largest_values_are_read() -> None:
     value = value.replace(b"%s", b"x" * (65_536 - len(value) + 2))
     raw = RawRecord(LogPosition(partition_of(most, PARTITIONS), 0), b"%d" % most, value, (), AT_MS)
 
-    request = READER.read(raw).request
+    request = READER.decode(raw).request
 
     assert len(value) == 65_536
     assert request is not None
@@ -96,10 +96,10 @@ def test_the_largest_values_are_read() -> None:
 
 def test_a_fault_is_obeyed_only_when_asked_for() -> None:
     """Faults on demand are for demos and tests: elsewhere the header is nothing but a header."""
-    raw = _raw(headers=((FAULT, b"22012 2"),))
+    raw = _raw(headers=((FAULT_HEADER, b"22012 2"),))
 
-    assert READER.read(raw).fault == InjectedFault("22012", 2)
-    assert Reader(IDS, PARTITIONS, faults=False).read(raw).fault is None
+    assert READER.decode(raw).fault == InjectedFault("22012", 2)
+    assert RecordReader(IDS, PARTITIONS, faults=False).decode(raw).fault is None
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_a_fault_is_obeyed_only_when_asked_for() -> None:
 )
 def test_a_fault_of_another_form_is_none(text: str) -> None:
     """Only a record's own class of failure can be asked for, and nothing that could leave its SQL string."""
-    assert parse_fault(text) is None
+    assert parse_injected_fault(text) is None

@@ -5,7 +5,7 @@ import pytest
 from service.domain.failures import FailureClass
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
-from service.stream.dead_letters import Origin, failure, headers, origin
+from service.stream.dead_letter_records import Origin, parse_failure, parse_origin, spring_headers
 
 RAW = RawRecord(
     LogPosition(258, 72623859790382856), b"42", b"{}", (("request_id", b"abc"), ("null", None)), 1767225600000
@@ -24,17 +24,17 @@ SPRINGS: list[tuple[str, bytes | None]] = [
 
 def test_spring_reads_a_dead_letter_of_ours_as_its_own() -> None:
     """Step 7: names, order and encodings of Spring's headers, after the record's own."""
-    written = headers(RAW, "psycopg.errors.DivisionByZero", "null 할")
+    written = spring_headers(RAW, "psycopg.errors.DivisionByZero", "null 할")
 
     assert [(str(name), value) for name, value in written] == [("request_id", b"abc"), ("null", None), *SPRINGS]
 
 
 def test_a_dead_letter_of_ours_says_where_it_comes_from() -> None:
     """Step 7: the listener confirms a dead letter by the topic, place and time in its headers."""
-    written = headers(RAW, "a.Kind", "why")
+    written = spring_headers(RAW, "a.Kind", "why")
 
-    assert origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.log_position, RAW.appended_at_ms)
-    assert failure(tuple(written)) == (FailureClass.POISON, "a.Kind", "why")
+    assert parse_origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.log_position, RAW.appended_at_ms)
+    assert parse_failure(tuple(written)) == (FailureClass.POISON, "a.Kind", "why")
 
 
 def _without(name: str) -> Headers:
@@ -61,11 +61,11 @@ def _without(name: str) -> Headers:
 )
 def test_headers_of_another_form_name_no_origin(found: Headers) -> None:
     """Step 7: a foreign or broken dead letter is stored as a stranger's, never mistaken, never an exception."""
-    assert origin(found) is None
+    assert parse_origin(found) is None
 
 
 def test_a_strangers_reason_is_kept_as_far_as_it_can_be_stored() -> None:
     """Step 7: bytes that are no UTF-8, or that PostgreSQL cannot store, do not stop the listener."""
     found: Headers = (("kafka_dlt-exception-fqcn", None), ("kafka_dlt-exception-message", b"a\x00b\xff"))
 
-    assert failure(found) == (FailureClass.POISON, "", "a\ufffdb\ufffd")
+    assert parse_failure(found) == (FailureClass.POISON, "", "a\ufffdb\ufffd")

@@ -6,13 +6,13 @@ from service.domain.failures import FailureClass
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.stream.codec import UNREADABLE, Reader, encode
+from service.stream.codec import UNREADABLE_HEADERS, RecordReader, encode_value
 from service.stream.partitioner import partition_of
 from tests.builders import AT_MS, PARTITIONS
 
-READER = Reader(RequestIds([b"a-key-for-tests-"]), PARTITIONS, faults=False)
+READER = RecordReader(RequestIds([b"a-key-for-tests-"]), PARTITIONS, faults=False)
 HOME = partition_of(42, PARTITIONS)
-GOOD = encode(42, 7, AT_MS)
+GOOD = encode_value(42, 7, AT_MS)
 
 
 def _value(user: str = "7", coupon: str = "42", at: str = "1") -> bytes:
@@ -51,7 +51,7 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
     """Step 5: what cannot be read goes to the dead letters with its reason; its raw bytes are kept."""
     raw = RawRecord(LogPosition(HOME, 0), b"42", value, (), AT_MS)
 
-    record = READER.read(raw)
+    record = READER.decode(raw)
 
     assert record.request is None
     assert record.poison is not None
@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
 @pytest.mark.parametrize("key", [None, b"", b"43", b"042", b"+42", b"42 ", b"42\n", b'"42"', b"\x00" * 8, b"\xff"])
 def test_a_key_that_is_not_the_coupons_is_poison(key: bytes | None) -> None:
     """Step 5: another key may be on another partition, where the coupon has no order; the message shows it."""
-    record = READER.read(RawRecord(LogPosition(HOME, 0), key, GOOD, (), AT_MS))
+    record = READER.decode(RawRecord(LogPosition(HOME, 0), key, GOOD, (), AT_MS))
 
     assert record.poison is not None
     assert repr(key) in record.poison.message
@@ -72,19 +72,19 @@ def test_a_key_that_is_not_the_coupons_is_poison(key: bytes | None) -> None:
 @pytest.mark.parametrize("partition", [at for at in range(PARTITIONS) if at != HOME])
 def test_a_record_on_a_foreign_partition_is_poison(partition: int) -> None:
     """Step 5: a producer with another partitioner cannot give a coupon two orders."""
-    assert READER.read(RawRecord(LogPosition(partition, 0), b"42", GOOD, (), AT_MS)).poison is not None
+    assert READER.decode(RawRecord(LogPosition(partition, 0), b"42", GOOD, (), AT_MS)).poison is not None
 
 
 def test_the_same_record_at_home_is_read() -> None:
     """The cases above fail by what they change, not by what they share."""
-    assert READER.read(RawRecord(LogPosition(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
+    assert READER.decode(RawRecord(LogPosition(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
 
 
 def test_headers_that_cannot_be_read_are_poison() -> None:
     """Step 5: a header name that is not UTF-8 makes one dead letter; it stops nobody."""
-    unreadable = RawRecord(LogPosition(HOME, 0), b"42", GOOD, (UNREADABLE,), AT_MS)
+    unreadable = RawRecord(LogPosition(HOME, 0), b"42", GOOD, (UNREADABLE_HEADERS,), AT_MS)
 
-    record = READER.read(unreadable)
+    record = READER.decode(unreadable)
 
     assert record.request is None
     assert record.poison

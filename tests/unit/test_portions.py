@@ -4,7 +4,7 @@ import pytest
 
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition
-from service.store.raw import portions
+from service.store.raw_records import split_by_bytes
 
 _MEGABYTE = 1_000_000
 
@@ -12,7 +12,7 @@ _MEGABYTE = 1_000_000
 def _portions(*sizes: int) -> list[list[int]]:
     """Offsets by portion, of records whose values have these sizes."""
     raws = [RawRecord(LogPosition(0, at), b"1", b"x" * size, (("name", None),), 0) for at, size in enumerate(sizes)]
-    return [[one.log_position.offset for one in some] for some in portions(raws, lambda raw: raw)]
+    return [[one.log_position.offset for one in some] for some in split_by_bytes(raws, lambda raw: raw)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A receiver that fails is left alone for longer and longer, within bounds."""
 
-from service.notice.rest import Rest
+from service.webhooks.circuit_breaker import CircuitBreaker
 
 
 class _Clock:
@@ -12,34 +12,34 @@ class _Clock:
 
 def test_pauses_grow_up_to_a_ceiling_and_end_with_a_success() -> None:
     """Step 8: each failure in a row doubles the pause; at most half of it is taken away by chance."""
-    rest = Rest(_Clock())
+    rest = CircuitBreaker(_Clock())
     pauses = []
     for _ in range(6):
-        rest.failed()
-        pauses.append(rest.seconds)
+        rest.record_failure()
+        pauses.append(rest.open_seconds)
 
     assert all(most / 2 <= pause <= most for pause, most in zip(pauses, (1, 2, 4, 8, 10, 10), strict=True))
-    rest.succeeded()
-    assert rest.seconds == 0
-    rest.failed()
-    assert rest.seconds <= 1
+    rest.record_success()
+    assert rest.open_seconds == 0
+    rest.record_failure()
+    assert rest.open_seconds <= 1
 
 
 def test_a_pause_passes() -> None:
     """Step 8: then the receiver is tried again."""
     clock = _Clock()
-    rest = Rest(clock)
-    rest.failed()
+    rest = CircuitBreaker(clock)
+    rest.record_failure()
 
     clock.now = 1.0
 
-    assert rest.seconds == 0
+    assert rest.open_seconds == 0
 
 
 def test_what_the_receiver_asks_for_counts_within_reason() -> None:
     """Step 8: Retry-After is obeyed, for five minutes at most."""
-    rest = Rest(_Clock())
-    rest.failed(asked_seconds=60)
-    assert rest.seconds == 60
-    rest.failed(asked_seconds=1e9)
-    assert rest.seconds == 300
+    rest = CircuitBreaker(_Clock())
+    rest.record_failure(asked_seconds=60)
+    assert rest.open_seconds == 60
+    rest.record_failure(asked_seconds=1e9)
+    assert rest.open_seconds == 300

@@ -38,10 +38,10 @@ def main() -> None:
         opened.callback(teller.close, _TELL_SECONDS)
         watch = Watch(common, celery, state)
         opened.callback(watch.close)
-        listener = Listener(common, partial(clients.dead_letter_consumer, settings), state)
+        listener = Listener(common, partial(clients.build_dead_letter_consumer, settings), state)
         opened.callback(listener.close)
         issuer = Issuer(common.engine, common.log, notices=bool(settings.webhook_url))
-        loop = Loop(common, partial(clients.issuing_consumer, settings), issuer, teller, state)
+        loop = Loop(common, partial(clients.build_issuer_consumer, settings), issuer, teller, state)
         opened.callback(loop.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())

@@ -62,8 +62,8 @@ class Listener:
             self._health.green(_SUBJECT)
 
     def _listen(self) -> None:
-        messages = log_reader.take(self._consumer, _AT_ONCE, _WAIT_SECONDS)
-        found = [log_reader.raw(message) for message in messages if _is_record(message)]
+        messages = log_reader.poll_batch(self._consumer, _AT_ONCE, _WAIT_SECONDS)
+        found = [log_reader.raw_record(message) for message in messages if _is_record(message)]
         if found and self._take_in(found):
             self._commit()
 

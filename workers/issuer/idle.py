@@ -9,10 +9,10 @@ from confluent_kafka import KafkaException
 
 from service.bootstrap import Common
 from service.domain.failures import classify
-from service.store import engine, offsets
-from service.store.offsets import Move
+from service.store import checkpoints, engine
+from service.store.checkpoints import CheckpointAdvance
 from service.stream import clients, log_reader
-from service.stream.log_reader import Bounds
+from service.stream.log_reader import PartitionRanges
 from service.stream.topics import Topic
 from workers.issuer.assignment import Assignment
 from workers.issuer.health import Health
@@ -31,9 +31,9 @@ class IdleClock:
     def __init__(self, common: Common, health: Health) -> None:
         self._common = common
         self._health = health
-        self._consumer = clients.watching_consumer(common.settings)
+        self._consumer = clients.build_offset_watcher(common.settings)
         self._asking = ThreadPoolExecutor(1, "idle clock")
-        self._asked: Future[tuple[int | None, Bounds]] | None = None
+        self._asked: Future[tuple[int | None, PartitionRanges]] | None = None
         self._next = 0.0
 
     def close(self) -> None:
@@ -46,18 +46,18 @@ class IdleClock:
         if self._asked and self._asked.done():
             (asked_at_ms, found), self._asked = self._asked.result(), None
             if assignment.positions:
-                self._tell(found.away)
-                self._asking.submit(self._note, dict(assignment.positions), found.known, asked_at_ms)
+                self._tell(found.errors)
+                self._asking.submit(self._note, dict(assignment.positions), found.ranges, asked_at_ms)
         elif not self._asked and assignment.positions and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY_SECONDS
             self._asked = self._asking.submit(self._ask, sorted(assignment.positions))
 
-    def _ask(self, partitions: list[int]) -> tuple[int | None, Bounds]:
+    def _ask(self, partitions: list[int]) -> tuple[int | None, PartitionRanges]:
         """Where the log ends, and a moment before it was asked, which is unknown while the database is away."""
         self._consumer.poll(0)  # lets the client say what it has to say
         asked_at_ms = self._now_ms()
-        found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, partitions)
-        if found.away:
+        found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, partitions)
+        if found.errors:
             self._learn()
         return asked_at_ms, found
 
@@ -65,7 +65,9 @@ class IdleClock:
         """By the database's clock: what this process takes for the time may be an hour ahead."""
         try:
             with self._common.engine.begin() as tx:
-                return engine.milliseconds(engine.now(tx)) - 1  # others may be appended in the very millisecond
+                return (
+                    engine.to_milliseconds(engine.database_now(tx)) - 1
+                )  # others may be appended in the very millisecond
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
             _still(error)
             return None
@@ -90,10 +92,10 @@ class IdleClock:
         read = [at for at, (_, end) in sorted(bounds.items()) if positions.get(at, -1) >= end]
         if not read or asked_at_ms is None:
             return
-        moves = [Move(at, positions[at], positions[at], asked_at_ms) for at in read]
+        moves = [CheckpointAdvance(at, positions[at], positions[at], asked_at_ms) for at in read]
         try:
             with self._common.engine.begin() as tx:
-                offsets.advance(tx, self._common.log, moves)
+                checkpoints.advance(tx, self._common.log, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
             _still(error)
 

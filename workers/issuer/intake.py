@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from service.domain.record import Record
 from service.stream import log_reader
-from service.stream.codec import Reader
+from service.stream.codec import RecordReader
 from workers.issuer.assignment import Assignment
 
 _log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 class Intake:
     """Reads in order, and keeps what was read until it is decided or somebody else's to decide."""
 
-    def __init__(self, consumer: Consumer, assignment: Assignment, reader: Reader) -> None:
+    def __init__(self, consumer: Consumer, assignment: Assignment, reader: RecordReader) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._reader = reader
@@ -49,8 +49,12 @@ class Intake:
         self._read = self._assignment.flowing(self._read)
 
     def _take(self, most: int, wait_seconds: float) -> list[Record]:
-        messages = log_reader.take(self._consumer, most, wait_seconds)
-        return [self._reader.read(log_reader.raw(one)) for one in messages if one.error() is None or self._heard(one)]
+        messages = log_reader.poll_batch(self._consumer, most, wait_seconds)
+        return [
+            self._reader.decode(log_reader.raw_record(one))
+            for one in messages
+            if one.error() is None or self._heard(one)
+        ]
 
     def _heard(self, message: Message) -> bool:
         """Deals with a message that carries an error and no record."""

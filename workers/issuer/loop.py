@@ -17,7 +17,7 @@ from service.domain.failures import classify
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
 from service.metrics import DECISIONS, POLL_RECORDS, POLL_SECONDS
-from service.store import offsets
+from service.store import checkpoints
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
@@ -202,16 +202,16 @@ class Loop:
     def _stored_offsets(self) -> dict[int, int]:
         """Where waiting partitions go on; one that was never decided begins where its log begins."""
         with self._common.engine.begin() as tx:
-            stored = offsets.known(tx, self._common.log)
+            stored = checkpoints.current_checkpoints(tx, self._common.log)
         unknown = self._assignment.waiting - stored.keys()
-        found = log_reader.look(self._consumer, Topic.ISSUE_COUPON, unknown)
-        for partition, why in found.away.items():
+        found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, unknown)
+        for partition, why in found.errors.items():
             self._health.red(f"partition {partition}", why)
-        if found.away:
+        if found.errors:
             self._not_before = time.monotonic() + _LOOK_AGAIN_SECONDS  # a look at a leader that is away takes its time
-        beginnings = {partition: first for partition, (first, _) in found.known.items()}
+        beginnings = {partition: first for partition, (first, _) in found.ranges.items()}
         with self._common.engine.begin() as tx:
-            stored |= offsets.positions(tx, self._common.log, beginnings) if beginnings else {}
+            stored |= checkpoints.ensure_checkpoints(tx, self._common.log, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
 
     def _commit(self, positions: dict[int, int]) -> None:

@@ -61,7 +61,7 @@ class Teller:
 
     def _tell(self, issued: Issued) -> None:
         try:
-            self._upkeep.progress(issued.positions)
+            self._upkeep.publish_progress(issued.positions)
         except Unavailable as error:
             _log.info("the gate was not told of the progress: %s", error)
         hints.retry(self._celery, self._log_id, issued.held, attempts_made=1)

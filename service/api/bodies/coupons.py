@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.api.bodies.form import storable, time_of
 from service.domain.coupon import MAX_QUANTITY, Coupon, Override
-from service.store.engine import milliseconds
+from service.store.engine import to_milliseconds
 
 
 class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +51,7 @@ def changes_of(body: CouponPatch) -> dict[str, Any]:
     for name in ("opens_at", "closes_at"):
         if name in named:
             at = named.pop(name)
-            named[f"{name}_ms"] = None if at is None else milliseconds(at)
+            named[f"{name}_ms"] = None if at is None else to_milliseconds(at)
     if "state" in named:
         named["override"] = _OVERRIDES[named.pop("state")]
     return named

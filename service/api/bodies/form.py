@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.domain.coupon import MAX_ID
-from service.store.engine import milliseconds
-from service.stream.codec import TIME_MOST_MS
+from service.store.engine import to_milliseconds
+from service.stream.codec import MAX_TIMESTAMP_MS
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1")]
 Body = TypeVar("Body", bound=Struct)
@@ -30,8 +30,8 @@ def schema_of(*kinds: type[Struct]) -> dict[str, Any]:
 
 def storable(name: str, at: datetime) -> int:
     """Milliseconds since 1970; raises ValueError where the database could not keep the moment."""
-    at_ms = milliseconds(at)
-    if not 0 <= at_ms <= TIME_MOST_MS:
+    at_ms = to_milliseconds(at)
+    if not 0 <= at_ms <= MAX_TIMESTAMP_MS:
         raise ValueError(f"{name} must lie between the years 1970 and 9998")
     return at_ms
 

@@ -11,7 +11,7 @@ from service.domain.dead_letter import DeadLetterState
 from service.domain.decide import Outcome, PriorRequests
 from service.domain.order import CouponVersion, DecidedRequest
 from service.domain.request import FINAL_STATES, LIVE_STATES, LogPosition, ReasonCode, Request, RequestState
-from service.store.offsets import Move
+from service.store.checkpoints import CheckpointAdvance
 
 LOG = 1
 #: coupon and user
@@ -123,9 +123,11 @@ class Database:
         """The partitions that are not where expected."""
         return {partition for partition, at in expected.items() if self.offsets[partition] != at}
 
-    def advance(self, moves: Iterable[Move]) -> None:
+    def advance(self, moves: Iterable[CheckpointAdvance]) -> None:
         """Moves each partition that still is where expected."""
-        self.offsets |= {to.partition: to.next_offset for to in moves if self.offsets[to.partition] == to.expected}
+        self.offsets |= {
+            to.partition: to.next_offset for to in moves if self.offsets[to.partition] == to.expected_offset
+        }
 
     def write(self, outcomes: Iterable[Outcome], *, spent: int = 0) -> None:
         """New rows, or what became of rows that are there; `spent` attempts are added to these."""

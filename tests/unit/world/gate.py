@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from service.domain.coupon import Coupon, Override
-from service.gate.names import Verdict, fields
+from service.gate.keys import Verdict, coupon_fields
 from service.usecases.plan import frees_seat
 from tests.unit.world.database import Database, Pair
 
@@ -25,8 +25,8 @@ class Gate:
         self.seats = {pair: name for pair, name in self.seats.items() if pair[0] != coupon_id}
 
     def fill(self, coupon: Coupon, seats: Mapping[Pair, str]) -> None:
-        """service/gate/open.lua."""
-        self.told[coupon.id] = fields(coupon)
+        """service/gate/lua/fill.lua."""
+        self.told[coupon.id] = coupon_fields(coupon)
         self.seats |= seats
 
     def room(self, coupon_id: int) -> int:
@@ -35,11 +35,11 @@ class Gate:
         return 0 if "sold_out" in told else int(told["capacity"]) - sum(one == coupon_id for one, _ in self.seats)
 
     def admit(self, pair: Pair, request_id: str, now_ms: int) -> Verdict:
-        """service/gate/admit.lua, for a coupon that it knows."""
+        """service/gate/lua/admit.lua, for a coupon that it knows."""
         if verdict := _shut(self.told[pair[0]], now_ms):
             return verdict
         if first := self.seats.get(pair):
-            return Verdict.UNSETTLED if first in self.unsettled else Verdict.DUPLICATE
+            return Verdict.UNACKNOWLEDGED if first in self.unsettled else Verdict.DUPLICATE
         if self.room(pair[0]) <= 0:
             return Verdict.SOLD_OUT
         self.seats[pair] = request_id
@@ -47,14 +47,14 @@ class Gate:
         return Verdict.ADMITTED
 
     def release(self, pair: Pair, request_id: str) -> None:
-        """service/gate/release.lua."""
+        """service/gate/lua/release.lua."""
         self.unsettled.discard(request_id)
         if self.seats.get(pair) == request_id:
             del self.seats[pair]
 
     def tell(self, coupon: Coupon) -> None:
-        """service/gate/tell_coupon.lua."""
-        told, news = self.told.get(coupon.id), fields(coupon)
+        """service/gate/lua/update_coupon.lua."""
+        told, news = self.told.get(coupon.id), coupon_fields(coupon)
         gap = coupon.version - int(told["version"]) if told else -1
         if told is None or gap < 0:
             return

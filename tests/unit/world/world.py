@@ -8,8 +8,8 @@ from service.domain.coupon import Coupon
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import RawRecord, Record
 from service.domain.request import LogPosition, Request
-from service.gate.admission import Seat
-from service.gate.names import Verdict
+from service.gate.async_gate import SeatRequest
+from service.gate.keys import Verdict
 from service.usecases.truth import judge
 from tests.unit.world.database import Database, Pair, is_ours, pair_of
 from tests.unit.world.gate import Gate
@@ -76,7 +76,7 @@ class World:
         if pair[0] not in self.gate.told:
             self.fill(pair[0])
         verdict = self.gate.admit(pair, name, self.now_ms)
-        if verdict is Verdict.UNSETTLED and not self.has_row(self.gate.seats[pair]):
+        if verdict is Verdict.UNACKNOWLEDGED and not self.has_row(self.gate.seats[pair]):
             self._send(pair, self.gate.seats[pair], end, first=False)
         elif verdict is Verdict.ADMITTED:
             self._send(pair, name, end, first=True)
@@ -84,7 +84,7 @@ class World:
     def ask_database(self, pair: Pair) -> None:
         """The same without Redis: the database does not see what is under way, and admits too many."""
         self.now_ms += 1
-        seat = Seat(*pair, f"ours-{self.now_ms}", self.now_ms)
+        seat = SeatRequest(*pair, f"ours-{self.now_ms}", self.now_ms)
         live = [row.request.request_id for row in self.db.of(pair[0]) if row.is_live and pair_of(row.request) == pair]
         if judge(seat, self.db.coupon(pair[0]), live[0] if live else None).verdict is Verdict.ADMITTED:
             self.append(pair, seat.request_id)

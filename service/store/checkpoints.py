@@ -5,26 +5,26 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.store.engine import milliseconds, moment
+from service.store.engine import to_datetime, to_milliseconds
 
 
-class Position(NamedTuple):
+class Checkpoint(NamedTuple):
     """The next offset to decide, and the moment before which all that was appended has been decided."""
 
     next_offset: int
-    passed_at_ms: int
+    watermark_ms: int
 
 
-class Move(NamedTuple):
+class CheckpointAdvance(NamedTuple):
     """A partition's step from one offset to another."""
 
     partition: int
-    expected: int
+    expected_offset: int
     next_offset: int
-    passed_at_ms: int
+    watermark_ms: int
 
 
-def log_id(tx: Connection, topic: str, topic_id: str) -> int:
+def ensure_log(tx: Connection, topic: str, topic_id: str) -> int:
     """The number under which this life of the topic is known, given at first sight."""
     tx.execute(
         text("INSERT INTO logs (topic, topic_id) VALUES (:topic, :topic_id) ON CONFLICT (topic_id) DO NOTHING"),
@@ -33,7 +33,7 @@ def log_id(tx: Connection, topic: str, topic_id: str) -> int:
     return int(tx.execute(text("SELECT id FROM logs WHERE topic_id = :id"), {"id": topic_id}).scalar_one())
 
 
-def positions(tx: Connection, log: int, beginnings: Mapping[int, int]) -> dict[int, Position]:
+def ensure_checkpoints(tx: Connection, log: int, beginnings: Mapping[int, int]) -> dict[int, Checkpoint]:
     """Where to go on, by partition; one that was never decided starts at its beginning, which is stored."""
     tx.execute(
         text(
@@ -43,13 +43,13 @@ def positions(tx: Connection, log: int, beginnings: Mapping[int, int]) -> dict[i
         ),
         {"log": log, "partitions": list(beginnings), "offsets": list(beginnings.values())},
     )
-    return {partition: at for partition, at in known(tx, log).items() if partition in beginnings}
+    return {partition: at for partition, at in current_checkpoints(tx, log).items() if partition in beginnings}
 
 
-def known(tx: Connection, log: int) -> dict[int, Position]:
+def current_checkpoints(tx: Connection, log: int) -> dict[int, Checkpoint]:
     """Every stored position of the log, by partition."""
     rows = tx.execute(text("SELECT partition, next_offset, passed_at FROM offsets WHERE log_id = :log"), {"log": log})
-    return {row.partition: Position(row.next_offset, milliseconds(row.passed_at)) for row in rows}
+    return {row.partition: Checkpoint(row.next_offset, to_milliseconds(row.passed_at)) for row in rows}
 
 
 _LOCK = text(
@@ -59,7 +59,7 @@ _LOCK = text(
 )
 
 
-def lock(tx: Connection, log: int, expected: Mapping[int, int]) -> set[int]:
+def lock_expected(tx: Connection, log: int, expected: Mapping[int, int]) -> set[int]:
     """Locks each partition that still is where expected; the others, which someone else has moved, are returned."""
     locked = tx.execute(_LOCK, {"log": log, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
     return expected.keys() - set(locked)
@@ -73,7 +73,7 @@ _ADVANCE = text(
 )
 
 
-def advance(tx: Connection, log: int, moves: Iterable[Move]) -> None:
+def advance(tx: Connection, log: int, moves: Iterable[CheckpointAdvance]) -> None:
     """Moves each partition that still is where expected."""
     moves = list(moves)
     tx.execute(
@@ -81,8 +81,8 @@ def advance(tx: Connection, log: int, moves: Iterable[Move]) -> None:
         {
             "log": log,
             "partitions": [move.partition for move in moves],
-            "expected": [move.expected for move in moves],
+            "expected": [move.expected_offset for move in moves],
             "next": [move.next_offset for move in moves],
-            "passed": [moment(move.passed_at_ms) for move in moves],
+            "passed": [to_datetime(move.watermark_ms) for move in moves],
         },
     )

@@ -11,7 +11,7 @@ _CEILING_SECONDS = 10.0
 _ASKED_MOST_SECONDS = 300.0
 
 
-class Rest:
+class CircuitBreaker:
     """Grows with each failure in a row, up to ten seconds, and ends with the first success."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -20,17 +20,17 @@ class Rest:
         self._until = 0.0
 
     @property
-    def seconds(self) -> float:
+    def open_seconds(self) -> float:
         """How long it still is to be left alone; 0: it may be tried."""
         return max(0.0, self._until - self._clock())
 
-    def failed(self, asked_seconds: float = 0.0) -> None:
+    def record_failure(self, asked_seconds: float = 0.0) -> None:
         """It did not take a notice; `asked_seconds` is what it asked to be given (Retry-After)."""
         self._failures += 1
         pause = backoff_seconds(self._failures, max_seconds=_CEILING_SECONDS, jitter=jitter())
         self._until = self._clock() + max(pause, min(asked_seconds, _ASKED_MOST_SECONDS))
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """It took one."""
         self._failures = 0
         self._until = 0.0

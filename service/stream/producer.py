@@ -13,7 +13,7 @@ from service.domain.request import LogPosition
 from service.stream.topics import Topic
 
 #: what became of an append: the record's place once every in-sync replica has it, NotSent or Unknown
-Outcome = LogPosition | CouponsError
+ProduceOutcome = LogPosition | CouponsError
 Headers = list[tuple[str, str | bytes | None]]
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
@@ -22,15 +22,15 @@ _SECONDS_IDLE = 0.1
 _log = logging.getLogger(__name__)
 
 
-class NotSent(Unavailable):
+class NotProduced(Unavailable):
     """The record certainly is not in the log, and will not be."""
 
 
-class Unknown(Unavailable):
+class ProduceUnconfirmed(Unavailable):
     """The record may be in the log or not: nobody said."""
 
 
-class LogWriter:
+class RequestProducer:
     """A producer that the event loop itself asks for delivery reports, all that are there at a time.
 
     A thread that waits for them would fight with the loop for the interpreter, report by report.
@@ -44,8 +44,8 @@ class LogWriter:
         self._next_look = self._loop.call_later(_SECONDS_IDLE, self._look)
         self._idle = True
 
-    def append(
-        self, partition: int, key: bytes, value: bytes, headers: Headers, heard: Callable[[Outcome], None]
+    def produce(
+        self, partition: int, key: bytes, value: bytes, headers: Headers, on_delivery: Callable[[ProduceOutcome], None]
     ) -> None:
         """Sends a record to a partition (-1: where the producer's partitioner says).
 
@@ -53,18 +53,18 @@ class LogWriter:
         """
         try:
             self._producer.produce(
-                Topic.ISSUE_COUPON, value, key, partition, partial(self._report, heard), headers=headers
+                Topic.ISSUE_COUPON, value, key, partition, partial(self._report, on_delivery), headers=headers
             )
         except BufferError:
-            heard(NotSent("Kafka", "the producer's queue is full"))
+            on_delivery(NotProduced("Kafka", "the producer's queue is full"))
         except KafkaException as error:
-            heard(_failure(error.args[0]))
+            on_delivery(_failure(error.args[0]))
         else:
             self._under_way += 1
             if self._idle:
                 self._look_in(_SECONDS_UNDER_WAY)
 
-    def reach(self, timeout_seconds: float) -> None:
+    def require_reachable(self, timeout_seconds: float) -> None:
         """Raises Unavailable when no broker answers in time, or the producer cannot go on."""
         if self._fatal is not None:
             raise Unavailable("Kafka", self._fatal)
@@ -99,11 +99,11 @@ class LogWriter:
             _log.critical("the producer cannot go on: %s", self._fatal)
             signal.raise_signal(signal.SIGTERM)
 
-    def _report(self, heard: Callable[[Outcome], None], error: KafkaError | None, message: Message) -> None:
+    def _report(self, heard: Callable[[ProduceOutcome], None], error: KafkaError | None, message: Message) -> None:
         self._under_way -= 1
         heard(_failure(error) if error else LogPosition(message.partition() or 0, message.offset() or 0))
 
 
 def _failure(error: KafkaError) -> CouponsError:
-    kind = NotSent if error.code() in _NEVER_SENT else Unknown
+    kind = NotProduced if error.code() in _NEVER_SENT else ProduceUnconfirmed
     return kind("Kafka", error.str())

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from service.domain.errors import Unavailable
 from service.domain.request import Decision
-from service.notice.rest import Rest
+from service.webhooks.circuit_breaker import CircuitBreaker
 
 _PART = "the webhook's receiver"
 _TYPE = "issuance.decided"
@@ -18,16 +18,16 @@ _TYPE = "issuance.decided"
 _BODY_BYTES_MOST = 65_536
 
 
-class Sender:
+class WebhookSender:
     """Posts notices to one receiver, never follows it elsewhere, and leaves it alone for a while after a failure."""
 
-    def __init__(self, url: str, secret: str, within_seconds: float) -> None:
+    def __init__(self, url: str, secret: str, timeout_seconds: float) -> None:
         self._url = url
         self._signer = Webhook(secret)
-        self._within_seconds = within_seconds
+        self._within_seconds = timeout_seconds
         self._runner = asyncio.Runner()
-        self._client = httpx.AsyncClient(timeout=within_seconds, follow_redirects=False)
-        self.rest = Rest()
+        self._client = httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False)
+        self.circuit_breaker = CircuitBreaker()
 
     def send(self, notice_id: str, decisions: Sequence[Decision]) -> None:
         """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx.
@@ -45,12 +45,12 @@ class Sender:
         try:
             answer = self._runner.run(self._post(body, headers))
         except (httpx.HTTPError, TimeoutError) as error:
-            self.rest.failed()
+            self.circuit_breaker.record_failure()
             raise Unavailable(_PART, f"{type(error).__name__}: {error}") from error
         if not answer.is_success:
-            self.rest.failed(_asked_seconds(answer))
+            self.circuit_breaker.record_failure(_asked_seconds(answer))
             raise Unavailable(_PART, f"it answered {answer.status_code}")
-        self.rest.succeeded()
+        self.circuit_breaker.record_success()
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         async with (

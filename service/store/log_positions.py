@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from service.domain.request import LogPosition
 
 #: what places_of gives, for unnest; its first three columns are to be named l, p and o
-PLACES = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
-AT_PLACE = 'log_id = l AND partition = p AND "offset" = o'
+POSITION_ARRAYS = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
+AT_POSITION = 'log_id = l AND partition = p AND "offset" = o'
 
 
-def places_of(log: int, places: Sequence[LogPosition]) -> dict[str, list[int]]:
+def position_arrays(log: int, places: Sequence[LogPosition]) -> dict[str, list[int]]:
     """The parameters of PLACES."""
     return {
         "logs": [log] * len(places),

@@ -15,14 +15,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
-from service.stream.codec import TIME_MOST_MS
+from service.stream.codec import MAX_TIMESTAMP_MS
 from service.stream.topics import Group, Topic
 
 _log = logging.getLogger(__name__)
 _INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
 
 
-class Header(StrEnum):
+class SpringHeader(StrEnum):
     """Spring Kafka's names."""
 
     TOPIC = "kafka_dlt-original-topic"
@@ -39,46 +39,50 @@ class Origin(NamedTuple):
     """Where a dead letter says it comes from."""
 
     topic: str
-    place: LogPosition
+    log_position: LogPosition
     appended_at_ms: int
 
 
-def headers(raw: RawRecord, kind: str, message: str) -> list[tuple[str, bytes | None]]:
+def spring_headers(raw: RawRecord, kind: str, message: str) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then where it came from and why it is dead."""
     return [
         *raw.headers,
-        (Header.TOPIC, Topic.ISSUE_COUPON.encode()),
-        (Header.PARTITION, _INT.pack(raw.log_position.partition)),
-        (Header.OFFSET, _LONG.pack(raw.log_position.offset)),
-        (Header.TIMESTAMP, _LONG.pack(raw.appended_at_ms)),
-        (Header.TIMESTAMP_TYPE, b"LogAppendTime"),
-        (Header.GROUP, Group.ISSUER.encode()),
-        (Header.EXCEPTION, kind.encode()),
-        (Header.MESSAGE, message.encode()),
+        (SpringHeader.TOPIC, Topic.ISSUE_COUPON.encode()),
+        (SpringHeader.PARTITION, _INT.pack(raw.log_position.partition)),
+        (SpringHeader.OFFSET, _LONG.pack(raw.log_position.offset)),
+        (SpringHeader.TIMESTAMP, _LONG.pack(raw.appended_at_ms)),
+        (SpringHeader.TIMESTAMP_TYPE, b"LogAppendTime"),
+        (SpringHeader.GROUP, Group.ISSUER.encode()),
+        (SpringHeader.EXCEPTION, kind.encode()),
+        (SpringHeader.MESSAGE, message.encode()),
     ]
 
 
-def origin(found: Headers) -> Origin | None:
+def parse_origin(found: Headers) -> Origin | None:
     """Where the dead letter comes from, or None when its headers do not say so in Spring's form."""
     values = dict(found)
     try:
         said = Origin(
-            (values[Header.TOPIC] or b"").decode(),
-            LogPosition(*_INT.unpack(values[Header.PARTITION] or b""), *_LONG.unpack(values[Header.OFFSET] or b"")),
-            *_LONG.unpack(values[Header.TIMESTAMP] or b""),
+            (values[SpringHeader.TOPIC] or b"").decode(),
+            LogPosition(
+                *_INT.unpack(values[SpringHeader.PARTITION] or b""), *_LONG.unpack(values[SpringHeader.OFFSET] or b"")
+            ),
+            *_LONG.unpack(values[SpringHeader.TIMESTAMP] or b""),
         )
     except (KeyError, struct.error, UnicodeDecodeError):
         return None
-    return said if 0 <= said.appended_at_ms <= TIME_MOST_MS else None
+    return said if 0 <= said.appended_at_ms <= MAX_TIMESTAMP_MS else None
 
 
-def failure(found: Headers) -> Failure:
+def parse_failure(found: Headers) -> Failure:
     """Why another producer's dead letter is dead, as far as its headers tell."""
     values = dict(found)
-    return Failure(FailureClass.POISON, _text(values.get(Header.EXCEPTION)), _text(values.get(Header.MESSAGE)))
+    return Failure(
+        FailureClass.POISON, _text(values.get(SpringHeader.EXCEPTION)), _text(values.get(SpringHeader.MESSAGE))
+    )
 
 
-def forward(
+def produce_dead_letters(
     producer: Producer, letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float
 ) -> list[int]:
     """Produces dead letters (id, raw, kind, message) to the partition they came from; the ids acknowledged."""
@@ -102,7 +106,7 @@ def forward(
                 partition=raw.log_position.partition,
                 key=raw.key,
                 value=raw.value,
-                headers=headers(raw, kind, message),  # type: ignore[arg-type]
+                headers=spring_headers(raw, kind, message),  # type: ignore[arg-type]
                 on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
             )
         except (BufferError, KafkaException) as error:  # this one waits, those behind it do not

@@ -10,15 +10,15 @@ from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome
 from service.domain.failures import Failure, FailureClass, classify
-from service.store.engine import moment, undoable
+from service.store.engine import savepoint, to_datetime
 
 _FAILING = text("SELECT * FROM failing_requests(CAST(:tries AS jsonb))")
 
 
-class Trial(NamedTuple):
+class ProbedWrite(NamedTuple):
     """A request that is to be issued."""
 
-    log: int
+    log_id: int
     outcome: Outcome
     #: it has no row yet
     is_new: bool
@@ -26,13 +26,13 @@ class Trial(NamedTuple):
     fault: str | None
 
 
-def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> dict[str, Failure]:
+def find_failing(tx: Connection, trials: Sequence[ProbedWrite], decided_at: datetime) -> dict[str, Failure]:
     """Which of them fail by themselves, by request id; nothing of the trial stays."""
     tries = [
         {"row": row, "is_new": trial.is_new, "also": trial.fault}
         for row, trial in zip(_rows(trials, decided_at), trials, strict=True)
     ]
-    with undoable(tx):
+    with savepoint(tx):
         found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
     failures = {trials[row.number].outcome.request.request_id: classify(_error(row)) for row in found}
     return {
@@ -40,7 +40,7 @@ def failing(tx: Connection, trials: Sequence[Trial], decided_at: datetime) -> di
     }
 
 
-def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, object]]:
+def _rows(trials: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[str, object]]:
     """Each as the first of its coupon, whose sequence is the next: the others are not there while it is tried."""
     first: dict[int, int | None] = {}
     for log, (request, state, _, sequence), *_ in trials:
@@ -54,7 +54,7 @@ def _rows(trials: Sequence[Trial], decided_at: datetime) -> Iterator[dict[str, o
             "state": state,
             "sequence": first.setdefault(request.coupon_id, sequence),
             "attempts": 1,
-            "requested_at": moment(request.requested_at_ms).isoformat(),
+            "requested_at": to_datetime(request.requested_at_ms).isoformat(),
             "decided_at": decided_at.isoformat(),
         }
 

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, text
 
 from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
 from service.domain.request import ReasonCode, Request, RequestState
-from service.store.engine import milliseconds
-from service.store.raw import raw_of_row
+from service.store.engine import to_milliseconds
+from service.store.raw_records import raw_of_row
 
 _MEANT = (
     "(CAST(:coupon_id AS bigint) IS NULL OR coupon_id = :coupon_id) AND (CAST(:code AS text) IS NULL OR code = :code)"
@@ -34,7 +34,7 @@ def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit
     return [_letter(row) for row in rows]
 
 
-def ranked(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[int]:
+def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[int]:
     """Ids of dead letters with a place in the log that nobody acted on, in the order of their places.
 
     Those that nobody could read come last: they cannot stand in the way of the others for ever.
@@ -59,10 +59,10 @@ def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
 
 
 #: what became of a dead letter's request: the letter's id, the request's state and code after a replay
-Came = tuple[int, RequestState | None, ReasonCode | None]
+ActionResult = tuple[int, RequestState | None, ReasonCode | None]
 
 
-def act(tx: Connection, action: DeadLetterState, via: str, came: Sequence[Came]) -> None:
+def record_actions(tx: Connection, action: DeadLetterState, via: str, came: Sequence[ActionResult]) -> None:
     """Marks locked dead letters and writes down who did what, and what came of each."""
     ids = [letter_id for letter_id, _, _ in came]
     tx.execute(
@@ -85,7 +85,7 @@ def act(tx: Connection, action: DeadLetterState, via: str, came: Sequence[Came])
     )
 
 
-def identify(tx: Connection, found: Mapping[int, Request]) -> None:
+def set_requests(tx: Connection, found: Mapping[int, Request]) -> None:
     """Notes whose records these are, by the letter's id, once they could be read after all."""
     for letter_id, request in found.items():
         tx.execute(
@@ -105,7 +105,7 @@ def actions(tx: Connection, letter_id: int) -> list[DeadLetterAction]:
             row.via,
             row.state and RequestState(row.state),
             row.code and ReasonCode(row.code),
-            milliseconds(row.acted_at),
+            to_milliseconds(row.acted_at),
         )
         for row in rows
     ]
@@ -124,6 +124,6 @@ def _letter(row: Any) -> DeadLetter:
         row.first_error,
         f"{row.error_kind}: {row.error_message}",
         DeadLetterState(row.state),
-        milliseconds(row.dead_at),
-        row.forwarded_at and milliseconds(row.forwarded_at),
+        to_milliseconds(row.dead_at),
+        row.forwarded_at and to_milliseconds(row.forwarded_at),
     )

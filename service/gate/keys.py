@@ -6,25 +6,25 @@ from importlib.resources import files
 from service.domain.coupon import Coupon
 
 ADMIT = files(__package__).joinpath("admit.lua").read_text()
-NOTE = files(__package__).joinpath("note.lua").read_text()
-NOTE_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
-OPEN = files(__package__).joinpath("open.lua").read_text()
-TELL_COUPON = files(__package__).joinpath("tell_coupon.lua").read_text()
-TELL_PROGRESS = files(__package__).joinpath("tell_progress.lua").read_text()
+RECORD_OFFSETS = files(__package__).joinpath("note.lua").read_text()
+MARK_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
+FILL = files(__package__).joinpath("open.lua").read_text()
+UPDATE_COUPON = files(__package__).joinpath("tell_coupon.lua").read_text()
+UPDATE_PROGRESS = files(__package__).joinpath("tell_progress.lua").read_text()
 RELEASE = files(__package__).joinpath("release.lua").read_text()
 
 #: partition to next offset to decide, told by the issuer after each commit
-PROGRESS = "gate:progress"
+PROGRESS_KEY = "gate:progress"
 #: request ids by minting time that the broker has not been heard of yet
-UNSETTLED = "gate:unsettled"
+UNACKNOWLEDGED_KEY = "gate:unsettled"
 #: the life of the server (`run_id`) in which the gate was told all that it knows
-LIFE = "gate:life"
+RUN_ID_KEY = "gate:life"
 #: every key that belongs to a coupon
-COUPON_KEYS = "gate:[0-9]*"
+COUPON_KEY_PATTERN = "gate:[0-9]*"
 #: when beat's sweep last ran
-SWEPT_AT = "gate:swept_at"
+LAST_SWEEP_KEY = "gate:swept_at"
 #: later than every try of an append
-ALWAYS = 2**53
+ANY_TIME_MS = 2**53
 UNKNOWN = "unknown"
 UNKNOWN_SECONDS = 5
 
@@ -36,7 +36,7 @@ class Verdict(StrEnum):
     #: the user has a seat, and the broker has acknowledged its request
     DUPLICATE = "duplicate"
     #: the user has a seat, and nobody knows yet whether its request reached the log
-    UNSETTLED = "unsettled"
+    UNACKNOWLEDGED = "unsettled"
     SOLD_OUT = "sold_out"
     NOT_OPEN = "not_open"
     CLOSED = "closed"
@@ -61,7 +61,7 @@ def offsets_key(coupon_id: int) -> str:
     return f"gate:{coupon_id}:offsets"
 
 
-def fields(coupon: Coupon) -> dict[str, str]:
+def coupon_fields(coupon: Coupon) -> dict[str, str]:
     """A coupon as the gate's hash."""
     told = {
         "capacity": str(coupon.quantity + coupon.waitlist),

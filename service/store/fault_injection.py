@@ -7,14 +7,14 @@ from sqlalchemy import Connection, text
 from service.domain.record import InjectedFault
 
 
-def statement(fault: InjectedFault | None, attempt: int) -> str | None:
+def raise_statement(fault: InjectedFault | None, attempt: int) -> str | None:
     """What raises the fault as a part of the write, if it still applies to this attempt."""
     if not fault or attempt > fault.times:
         return None
     return f"DO $$ BEGIN RAISE EXCEPTION 'a fault on demand' USING ERRCODE = '{fault.sqlstate}'; END $$"
 
 
-def raise_first(tx: Connection, statements: Iterable[str | None]) -> None:
+def raise_injected(tx: Connection, statements: Iterable[str | None]) -> None:
     """Raises the first of the faults, if there is one."""
     for raising in filter(None, statements):
         tx.execute(text(raising))

@@ -9,7 +9,7 @@ from service.domain.errors import Unavailable
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def mapped_errors() -> Iterator[None]:
     """Turns Redis's errors into Unavailable."""
     try:
         yield

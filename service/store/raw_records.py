@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
-from service.store.engine import milliseconds, moment
+from service.store.engine import to_datetime, to_milliseconds
 
 #: the columns of a raw record, its place first, and as arrays of a query what raw_arrays gives for them
 PLACE_COLUMNS, BYTES_COLUMNS = 'partition, "offset"', "key, value, headers, appended_at"
@@ -21,7 +21,7 @@ _BYTES_AT_ONCE = 4_000_000
 _Item = TypeVar("_Item")
 
 
-def portions(items: Sequence[_Item], raw: Callable[[_Item], RawRecord]) -> Iterator[Sequence[_Item]]:
+def split_by_bytes(items: Sequence[_Item], raw: Callable[[_Item], RawRecord]) -> Iterator[Sequence[_Item]]:
     """The items in order, cut where their records are too large for one statement."""
     first, size = 0, 0
     for at, item in enumerate(items):
@@ -47,7 +47,7 @@ def raw_arrays(raws: Sequence[RawRecord]) -> dict[str, list[Any]]:
         "keys": [raw.key for raw in raws],
         "values": [raw.value for raw in raws],
         "headers": [json.dumps([_written(*header) for header in raw.headers]) for raw in raws],
-        "appended": [moment(raw.appended_at_ms) for raw in raws],
+        "appended": [to_datetime(raw.appended_at_ms) for raw in raws],
     }
 
 
@@ -58,7 +58,7 @@ def raw_of_row(row: Any) -> RawRecord:
     )
     columns = row._mapping  # noqa: SLF001  # public, by SQLAlchemy's naming
     place = LogPosition(columns["partition"], columns["offset"])
-    return RawRecord(place, row.key, row.value, headers, milliseconds(row.appended_at))
+    return RawRecord(place, row.key, row.value, headers, to_milliseconds(row.appended_at))
 
 
 def _written(name: str, value: bytes | None) -> list[str | None]:

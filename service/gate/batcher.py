@@ -10,7 +10,7 @@ Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 
-class Gatherer(Generic[Ask, Answer]):
+class Batcher(Generic[Ask, Answer]):
     """While one call is under way, further callers queue up and travel together in the next.
 
     Calls begin at least `apart_seconds` after each other: so load makes them larger, and a lone caller never waits.
@@ -21,20 +21,20 @@ class Gatherer(Generic[Ask, Answer]):
         part: str,
         call: Callable[[Sequence[Ask]], Awaitable[Sequence[Answer]]],
         *,
-        at_once: int = 500,
-        waiting_most: int = 20_000,
-        apart_seconds: float = 0,
+        max_batch_size: int = 500,
+        max_waiting: int = 20_000,
+        min_interval_seconds: float = 0,
     ) -> None:
         self._part = part
         self._call = call
-        self._at_once = at_once
-        self._waiting_most = waiting_most
-        self._apart_seconds = apart_seconds
+        self._at_once = max_batch_size
+        self._waiting_most = max_waiting
+        self._apart_seconds = min_interval_seconds
         self._next_at = 0.0
         self._waiting: list[tuple[Ask, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self, ask: Ask) -> "asyncio.Future[Answer]":
+    def submit(self, ask: Ask) -> "asyncio.Future[Answer]":
         """The answer to one question, or what the call raised; raises Unavailable at once when too many wait."""
         if len(self._waiting) >= self._waiting_most:
             raise Unavailable(self._part, "too many requests wait for it")

@@ -11,17 +11,17 @@ from sqlalchemy import Connection, text
 from service.store.arrays import bigints
 
 #: the most offsets of one row, and what a claim takes together: the decisions of one POST
-OFFSETS_AT_ONCE = 500
+MAX_OFFSETS_PER_ENTRY = 500
 
 
-class Kind(StrEnum):
+class OutboxKind(StrEnum):
     """What is to be done about the decisions of a range."""
 
     NOTIFY = "notify"
     GATE = "gate"
 
 
-class Range(NamedTuple):
+class OffsetRange(NamedTuple):
     """Offsets of one partition, first and last included."""
 
     partition: int
@@ -29,12 +29,12 @@ class Range(NamedTuple):
     last: int
 
 
-class Handoff(NamedTuple):
+class OutboxEntry(NamedTuple):
     """Claimed work: the requests of a range that were decided at a moment."""
 
     id: int
     log_id: int
-    range: Range
+    range: OffsetRange
     decided_at: datetime
     attempts: int
 
@@ -48,7 +48,9 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Range], decided_at: datetime) -> None:
+def insert(
+    tx: Connection, log: int, kinds: Iterable[OutboxKind], ranges: Sequence[OffsetRange], decided_at: datetime
+) -> None:
     """One row for each kind and partition, or a few where a range is longer than what travels at once."""
     names = [kind.value for kind in kinds]
     if not names:
@@ -67,9 +69,9 @@ def insert(tx: Connection, log: int, kinds: Iterable[Kind], ranges: Sequence[Ran
     )
 
 
-def _pieces(whole: Range) -> Iterator[Range]:
-    for first in range(whole.first, whole.last + 1, OFFSETS_AT_ONCE):
-        yield Range(whole.partition, first, min(first + OFFSETS_AT_ONCE - 1, whole.last))
+def _pieces(whole: OffsetRange) -> Iterator[OffsetRange]:
+    for first in range(whole.first, whole.last + 1, MAX_OFFSETS_PER_ENTRY):
+        yield OffsetRange(whole.partition, first, min(first + MAX_OFFSETS_PER_ENTRY - 1, whole.last))
 
 
 #: without a known delivery a planner makes `delivery IS NULL` of it
@@ -86,14 +88,16 @@ _CLAIM = text(
 _ROWS_AT_ONCE = 500
 
 
-class Claim(NamedTuple):
+class OutboxBatch(NamedTuple):
     """Rows that travel together, under an id that stays theirs."""
 
-    delivery: UUID
-    handoffs: list[Handoff]
+    delivery_id: UUID
+    entries: list[OutboxEntry]
 
 
-def claim(tx: Connection, kind: Kind, lease_seconds: float, offsets: int = OFFSETS_AT_ONCE) -> Claim | None:
+def claim_batch(
+    tx: Connection, kind: OutboxKind, lease_seconds: float, offsets: int = MAX_OFFSETS_PER_ENTRY
+) -> OutboxBatch | None:
     """Leases due work of a kind, up to `offsets` records; what was claimed before goes first, as it was.
 
     Claims of a kind wait for each other, so that rows which travel together are never split between two.
@@ -119,31 +123,35 @@ def claim(tx: Connection, kind: Kind, lease_seconds: float, offsets: int = OFFSE
         },
     ).all()
     handoffs = sorted(
-        Handoff(
-            row.id, row.log_id, Range(row.partition, row.first_offset, row.last_offset), row.decided_at, row.attempts
+        OutboxEntry(
+            row.id,
+            row.log_id,
+            OffsetRange(row.partition, row.first_offset, row.last_offset),
+            row.decided_at,
+            row.attempts,
         )
         for row in rows
     )
-    return Claim(delivery, handoffs) if handoffs else None
+    return OutboxBatch(delivery, handoffs) if handoffs else None
 
 
-def done(tx: Connection, claim: Claim) -> None:
+def delete_batch(tx: Connection, claim: OutboxBatch) -> None:
     """Forgets finished work."""
-    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": claim.delivery})
+    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": claim.delivery_id})
 
 
-def postpone(tx: Connection, claim: Claim, seconds: float) -> None:
+def postpone_batch(tx: Connection, claim: OutboxBatch, seconds: float) -> None:
     """Gives the work back, to be tried again after `seconds`."""
     tx.execute(
         text(
             "UPDATE handoffs SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
             " WHERE delivery = :delivery"
         ),
-        {"delivery": claim.delivery, "seconds": seconds},
+        {"delivery": claim.delivery_id, "seconds": seconds},
     )
 
 
-def waiting(tx: Connection, grace_seconds: float) -> list[Kind]:
+def overdue_kinds(tx: Connection, grace_seconds: float) -> list[OutboxKind]:
     """The kinds of which work has been due for so long, that its hint must have been lost."""
     rows = tx.execute(
         text(
@@ -152,4 +160,4 @@ def waiting(tx: Connection, grace_seconds: float) -> list[Kind]:
         ),
         {"grace": grace_seconds},
     )
-    return [Kind(row.kind) for row in rows]
+    return [OutboxKind(row.kind) for row in rows]
