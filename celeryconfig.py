@@ -5,12 +5,12 @@ Rows in PostgreSQL are the truth and beat's sweep finds what was lost: no settin
 
 from kombu import Exchange, Queue
 
-from service import config, start
+from service import config, startup
 from workers.kafka_transport import raise_if_undelivered
-from workers.names import Beat, Task
-from workers.names import Queue as Name
+from workers.queues import BeatEntry, Task
+from workers.queues import Queue as Name
 
-with start.or_say_why():
+with startup.exit_on_error():
     _settings = config.load()
 
 broker_url = _settings.celery_broker_url
@@ -66,7 +66,7 @@ task_publish_retry_policy = {"max_retries": 3, "interval_start": 0.1, "interval_
 
 task_serializer = "json"
 accept_content = ["json"]  # a pickle is refused
-imports = ["workers.retry", "workers.dead_letter", "workers.notify", "workers.maintenance"]
+imports = ["workers.tasks.retry", "workers.tasks.dead_letters", "workers.tasks.notify", "workers.tasks.maintenance"]
 
 worker_send_task_events = task_send_sent_event = not _settings.celery_over_kafka  # Flower lives on them; see 0010
 task_track_started = True
@@ -81,5 +81,5 @@ beat_schedule = {
         "schedule": beat.every_seconds,
         "options": {"expires": beat.every_seconds * 5},
     }
-    for beat in Beat
+    for beat in BeatEntry
 }

@@ -2,10 +2,10 @@
 
 import os
 
-from service import config, start
+from service import config, startup
 from service.domain.errors import Misconfigured
 
-with start.or_say_why():
+with startup.exit_on_error():
     if config.load().celery_over_kafka:
         raise Misconfigured(
             ["CELERY_BROKER_URL: Flower sees nothing over Kafka, which carries no events; let Redis be the broker"]

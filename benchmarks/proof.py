@@ -14,7 +14,7 @@ import msgspec
 from benchmarks import decided
 from benchmarks.ground import prepared
 from benchmarks.records import Asked, append, minted
-from service.usecases.history import Told
+from service.verification.history import ClientAnswer
 
 _DIRECTORY = Path(".stack/proof")
 
@@ -38,7 +38,7 @@ def main() -> None:
 def _noted(asked: Iterable[Asked], coupon_id: int, lines: BinaryIO) -> Iterator[Asked]:
     """Writes down what each user would be told, in passing."""
     for one in asked:
-        told = Told(one.user_id, coupon_id, "accepted", request_id=one.request_id)
+        told = ClientAnswer(one.user_id, coupon_id, "accepted", request_id=one.request_id)
         lines.write(msgspec.json.encode(told) + b"\n")
         yield one
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from service import bootstrap, start
+from service import resources, startup
 from service.commands import dead_letters, gate
-from service.commands.room import CouponId, known, opened, printed
+from service.commands.console import CouponId, open_for_command, print_result, require_coupon
 from service.store import engine, schema
 from service.stream import topics
-from service.usecases.history import read
-from service.usecases.verify import Check
+from service.verification.history import read_history
+from service.verification.verify import Check
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dead_letters.app, name="dead-letters")
@@ -22,8 +22,8 @@ _HISTORY = "what clients were told, one JSON object a line"
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest revision and make the topics."""
-    with start.or_say_why():
-        settings = start.configured()
+    with startup.exit_on_error():
+        settings = startup.configure_process()
         schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
         topics.ensure_topics(settings)
 
@@ -36,13 +36,13 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Prove the promises from the log, the database and, if given, what clients were told; exit status 1 if not."""
-    with opened("verify") as common:
+    with open_for_command("verify") as common:
         if coupon is not None:
-            known(common, coupon)
-        checks = bootstrap.verifier(common).verify(read(history) if history else None, coupon)
+            require_coupon(common, coupon)
+        checks = resources.verifier(common).verify(read_history(history) if history else None, coupon)
     told = [{"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers} for c in checks]
     ok = all(check.ok for check in checks)
-    printed({"ok": ok, "checks": told}, map(_line, checks), as_json=as_json)
+    print_result({"ok": ok, "checks": told}, map(_line, checks), as_json=as_json)
     raise typer.Exit(0 if ok else 1)
 
 

@@ -19,9 +19,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.domain.errors import Misconfigured
 
-SECRET_BYTES_LEAST = 16
-SECRET_FORM = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
-OVER_KAFKA = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
+MIN_SECRET_BYTES = 16
+WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
+KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
 
 class Settings(BaseSettings):
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     @field_validator("celery_broker_url")
     @classmethod
     def _is_a_broker(cls, url: str, others: ValidationInfo) -> str:
-        if OVER_KAFKA.fullmatch(url):
+        if KAFKA_BROKER_PATTERN.fullmatch(url):
             return url
         if not url.startswith(("redis://", "rediss://")):
             raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     @field_validator("request_id_keys")
     @classmethod
     def _are_long_enough(cls, keys: SecretStr) -> SecretStr:
-        if any(len(key) < SECRET_BYTES_LEAST for key in _split(keys)):
-            raise ValueError(f"a key has less than {SECRET_BYTES_LEAST} bytes")
+        if any(len(key) < MIN_SECRET_BYTES for key in _split(keys)):
+            raise ValueError(f"a key has less than {MIN_SECRET_BYTES} bytes")
         return keys
 
     @field_validator("topic_min_insync_replicas")
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _signs(cls, secret: SecretStr, others: ValidationInfo) -> SecretStr:
-        if others.data.get("webhook_url") and not SECRET_FORM.fullmatch(secret.get_secret_value()):
+        if others.data.get("webhook_url") and not WEBHOOK_SECRET_PATTERN.fullmatch(secret.get_secret_value()):
             raise ValueError("WEBHOOK_URL needs it to sign notices: whsec_ and at least 24 random bytes in base64")
         return secret
 
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     @property
     def celery_over_kafka(self) -> bool:
         """Whether Kafka is Celery's broker, and not Redis."""
-        return bool(OVER_KAFKA.fullmatch(self.celery_broker_url))
+        return bool(KAFKA_BROKER_PATTERN.fullmatch(self.celery_broker_url))
 
     @property
     def mac_keys(self) -> tuple[bytes, ...]:

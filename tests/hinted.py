@@ -4,10 +4,10 @@ import re
 from collections import Counter
 
 from tests.system import System
-from workers.names import Hint, Task
+from workers.queues import MessageSource, Task
 
 _RUNS = re.compile(r"task runs .* hint=(\w+) task=([\w.]+)")
-_HINTED = (Task.RETRY, Task.DEAD_LETTER, Task.NOTIFY, Task.TELL_GATE)
+_HINTED = (Task.RETRY, Task.FORWARD_DEAD_LETTERS, Task.NOTIFY, Task.SYNC_GATE)
 
 
 def tasks(system: System) -> Counter[tuple[str, str]]:
@@ -18,5 +18,6 @@ def tasks(system: System) -> Counter[tuple[str, str]]:
 def told(ran: Counter[tuple[str, str]]) -> str:
     """The tasks that follow hints, for eyes."""
     return ", ".join(
-        f"{task} {ran[Hint.BROKER, task]} by the broker {ran[Hint.SWEEP, task]} by the sweep" for task in _HINTED
+        f"{task} {ran[MessageSource.BROKER, task]} by the broker {ran[MessageSource.SWEEP, task]} by the sweep"
+        for task in _HINTED
     )

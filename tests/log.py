@@ -53,7 +53,7 @@ class Log:
     def issue(self) -> list[LogPosition]:
         """The issuer decides all that has been appended; the places of those that are held."""
         issued = self._issuer.issue(self.undecided(), self.positions)
-        self.positions = issued.positions
+        self.positions = issued.next_offsets
         return issued.held
 
     def undecided(self) -> list[Record]:

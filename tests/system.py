@@ -9,15 +9,15 @@ from confluent_kafka import Producer
 from redis import Redis
 from sqlalchemy import text
 
-from service import bootstrap
+from service import resources
 from service.config import Settings
 from service.domain.request import LogPosition
 from service.store import engine
 from service.stream import clients, log_reader
 from service.stream.codec import encode_key
 from service.stream.topics import Topic
-from service.usecases.history import Told
-from service.usecases.verify import Check, Verifier
+from service.verification.history import ClientAnswer
+from service.verification.verify import Check, Verifier
 from stack.local import LocalStack
 from tests.receiver import Receiver
 from tests.waiting import Value, eventually
@@ -32,7 +32,7 @@ class System:
     def __init__(self, stack: LocalStack, receiver: Receiver) -> None:
         self.stack = stack
         self.receiver = receiver
-        self.history: list[Told] = []
+        self.history: list[ClientAnswer] = []
         self.settings = Settings(
             kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
             database_url=stack.database_url,
@@ -72,7 +72,7 @@ class System:
         try:
             answer = self.http.post(f"/coupons/{coupon_id}/issuances", json={"user_id": user_id}, headers=headers)
         except httpx.HTTPError:
-            self.history.append(Told(user_id, coupon_id, "unknown"))
+            self.history.append(ClientAnswer(user_id, coupon_id, "unknown"))
             return None
         self.history.append(told(user_id, coupon_id, answer))
         return answer
@@ -151,10 +151,10 @@ class System:
 
     def proof(self) -> list[Check]:
         """The checks of P1 to P5, by the log, the database and everything the clients were told."""
-        common = bootstrap.build_common(self.settings, "proof")
+        common = resources.open_resources(self.settings, "proof")
         try:
-            ids = bootstrap.request_ids(self.settings)
-            return Verifier(self.settings, common.engine, common.log, ids, common.reader).verify(self.history)
+            ids = resources.request_ids(self.settings)
+            return Verifier(self.settings, common.engine, common.log_id, ids, common.reader).verify(self.history)
         finally:
             common.close()
 
@@ -166,11 +166,13 @@ class System:
         assert checks[-1].numbers["in_flight"] == 0, checks[-1]
 
 
-def told(user_id: int, coupon_id: int, answer: httpx.Response) -> Told:
+def told(user_id: int, coupon_id: int, answer: httpx.Response) -> ClientAnswer:
     """What an answer told its client."""
     if answer.status_code == 202:
-        return Told(user_id, coupon_id, "accepted", request_id=answer.json()["request_id"])
+        return ClientAnswer(user_id, coupon_id, "accepted", request_id=answer.json()["request_id"])
     if answer.status_code >= 500:
-        return Told(user_id, coupon_id, "unknown")
+        return ClientAnswer(user_id, coupon_id, "unknown")
     location = answer.headers.get("location")
-    return Told(user_id, coupon_id, "refused", answer.json()["code"], location and location.removeprefix("/issuances/"))
+    return ClientAnswer(
+        user_id, coupon_id, "refused", answer.json()["code"], location and location.removeprefix("/issuances/")
+    )

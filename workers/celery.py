@@ -7,8 +7,8 @@ import billiard.pool
 from celery import Celery
 from celery.signals import setup_logging, task_prerun, worker_process_shutdown
 
-from service import start
-from workers import hints, rooms
+from service import startup
+from workers import messages, resources
 
 _log = logging.getLogger(__name__)
 app = Celery("workers")
@@ -20,15 +20,15 @@ billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 30
 
 @setup_logging.connect
 def _configure_logging(**_: Any) -> None:
-    start.configured()
+    startup.configure_process()
 
 
 @task_prerun.connect
 def _say_whose_hint(task: Any, **_: Any) -> None:
     """Counted by whoever reads the log: numbers of their own would need a file each, as children come and go."""
-    _log.info("task runs", extra={"task": task.name, "hint": hints.followed(task.request).value})
+    _log.info("task runs", extra={"task": task.name, "hint": messages.source_of(task.request).value})
 
 
 @worker_process_shutdown.connect
 def _close(**_: Any) -> None:
-    rooms.close()
+    resources.close()

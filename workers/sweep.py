@@ -4,11 +4,11 @@ from contextlib import suppress
 
 from celery import Celery
 
-from service.bootstrap import Common
 from service.domain.errors import Unavailable
+from service.resources import Resources
 from service.store import coupon_changes, coupons, dead_letters, outbox, retries
-from workers import hints
-from workers.names import Hint
+from workers import messages
+from workers.queues import MessageSource
 
 #: a hint that was sent again is given this long
 _AGAIN_SECONDS = 5.0
@@ -16,7 +16,7 @@ _RETRIES_AT_ONCE = 2_000
 _COUPONS_AT_ONCE = 100
 
 
-def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
+def sweep(app: Celery, common: Resources, grace_seconds: float) -> None:
     """Sends the hints again of rows that nobody took up within the grace, and has a gate begin anew that must."""
     with common.engine.begin() as tx:
         overdue = retries.claim_overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
@@ -25,10 +25,10 @@ def sweep(app: Celery, common: Common, grace_seconds: float) -> None:
         changes = coupon_changes.has_overdue(tx, grace_seconds)
         dead = dead_letters.has_overdue(tx, grace_seconds)
     for due in overdue:
-        hints.retry(app, due.log_id, due.log_positions, due.attempts, hint=Hint.SWEEP)
-    hints.settle(app, unsettled, hint=Hint.SWEEP)
-    hints.work_waits(app, kinds, dead=dead, hint=Hint.SWEEP)
+        messages.send_retry(app, due.log_id, due.log_positions, due.attempts, source=MessageSource.SWEEP)
+    messages.send_decide_standby(app, unsettled, source=MessageSource.SWEEP)
+    messages.send_outbox_tasks(app, kinds, dead=dead, source=MessageSource.SWEEP)
     if changes:
-        hints.changed(app, hint=Hint.SWEEP)
+        messages.send_sync_changes(app, source=MessageSource.SWEEP)
     with suppress(Unavailable):  # Celery's broker may be another
-        common.upkeep.reset_if_state_lost()
+        common.gate_admin.reset_if_state_lost()

@@ -6,9 +6,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Response
 
-from service.api.bodies.form import encode
-from service.api.bodies.issuances import receipt_view
-from service.api.serving import spare_the_collector
+from service.api.schemas.base import encode
+from service.api.schemas.issuances import receipt_view
+from service.api.server import tune_garbage_collector
 from service.domain.request_id import RequestIds
 from service.usecases.accept import Receipt
 
@@ -33,7 +33,7 @@ async def constant() -> Response:
 
 def serve(application: Any) -> None:
     """Runs an ASGI application as `service.api` runs its own."""
-    spare_the_collector()
+    tune_garbage_collector()
     port = int(os.environ["API_PORT"])
     uvicorn.run(application, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False)
 

@@ -1,17 +1,17 @@
 """Runs the API: `python -m service.api`."""
 
-from service import start
-from service.api import serving
+from service import startup
+from service.api import server
 
 
 def main() -> None:
     """Checks the settings, then serves until told to stop."""
-    with start.or_say_why():
-        settings = start.configured()
+    with startup.exit_on_error():
+        settings = startup.configure_process()
         if settings.api_processes == 1:
-            serving.alone(settings)
+            server.run_single(settings)
         else:
-            serving.together(settings)
+            server.run_workers(settings)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import msgspec
 from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
-from service import bootstrap
-from service.api import coupons, dead_letters, health, issuances, problems
-from service.api.bodies import coupons as coupon_bodies
-from service.api.bodies import dead_letters as letter_bodies
-from service.api.bodies import form
-from service.api.bodies import issuances as issuance_bodies
-from service.api.bodies import verification as verification_bodies
+from service import resources
+from service.api import errors
+from service.api.routes import coupons, dead_letters, health, issuances
+from service.api.schemas import base
+from service.api.schemas import coupons as coupon_bodies
+from service.api.schemas import dead_letters as letter_bodies
+from service.api.schemas import issuances as issuance_bodies
+from service.api.schemas import verification as verification_bodies
 from service.domain.coupon import MAX_ID
 
 
@@ -32,15 +33,15 @@ class Problem(msgspec.Struct, frozen=True):
 class State(TypedDict):
     """What handlers find in request.state."""
 
-    api: bootstrap.Api
+    api: resources.ApiResources
 
 
-def create(common: bootstrap.Common) -> FastAPI:
+def create_app(common: resources.Resources) -> FastAPI:
     """The application; its own clients live as long as its lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with bootstrap.build_api(common) as api:
+        async with resources.open_api_resources(common) as api:
             yield {"api": api}
 
     app = FastAPI(
@@ -53,7 +54,7 @@ def create(common: bootstrap.Common) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     patch_fastapi(app)  # the page's own files come from here, so it loads where nothing else does
-    problems.install(app)
+    errors.install_error_handlers(app)
     for room in (coupons, issuances, dead_letters, health):
         app.include_router(room.router)
     _describe(app)
@@ -71,7 +72,7 @@ _BODIES: dict[tuple[str, str], tuple[type[msgspec.Struct] | None, type[msgspec.S
     ("/issuances/{request_id}", "get"): (None, issuance_bodies.IssuanceView),
     ("/dead-letters", "get"): (None, letter_bodies.DeadLetterPage),
     ("/dead-letters/{letter_id}", "get"): (None, letter_bodies.DeadLetterView),
-    ("/dead-letters/replay", "post"): (letter_bodies.Replay, letter_bodies.ReplayView),
+    ("/dead-letters/replay", "post"): (letter_bodies.ReplayRequest, letter_bodies.ReplayView),
     ("/dead-letters/{letter_id}/replay", "post"): (None, letter_bodies.ReplayedView),
     ("/dead-letters/{letter_id}/discard", "post"): (None, letter_bodies.DeadLetterView),
 }
@@ -82,7 +83,7 @@ def _describe(app: FastAPI) -> None:
     document: dict[str, Any] = app.openapi()
     kinds = [kind for pair in _BODIES.values() for kind in pair if kind]
     # FastAPI's own schemas would describe errors that are never given
-    document["components"]["schemas"] = form.schema_of(*kinds, Problem)
+    document["components"]["schemas"] = base.schema_of(*kinds, Problem)
     for (path, method), (taken, given) in _BODIES.items():
         operation = document["paths"][path][method]
         for parameter in operation.get("parameters", []):

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from service import bootstrap
-from service.commands.room import CouponId, opened, printed
+from service import resources
+from service.commands.console import CouponId, open_for_command, print_result
 from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
 from service.domain.errors import NotFound
 from service.domain.request import ReasonCode
 from service.store import dead_letter_actions
 from service.store.engine import in_transaction
-from service.usecases.replay import Replayed
+from service.usecases.replay import ReplayResult
 
 app = typer.Typer(help="What died: find it, bring it back, put it away.", no_args_is_help=True)
 _DOOR = "cli"
@@ -31,22 +31,22 @@ def page(
     as_json: _AsJson = False,
 ) -> None:
     """List dead letters, the newest first."""
-    with opened("dead-letters") as common, in_transaction(common.engine) as tx:
+    with open_for_command("dead-letters") as common, in_transaction(common.engine) as tx:
         found = dead_letter_actions.page(tx, DeadLetterFilter(coupon, code, state), before, limit)
-    printed(found, map(_line, found), as_json=as_json)
+    print_result(found, map(_line, found), as_json=as_json)
 
 
 @app.command()
 def show(letter_id: _Id, *, as_json: _AsJson = False) -> None:
     """Show one with its raw record and what was done with it."""
-    with opened("dead-letters") as common:
+    with open_for_command("dead-letters") as common:
         with in_transaction(common.engine) as tx:
             letter, actions = dead_letter_actions.get(tx, letter_id), dead_letter_actions.actions(tx, letter_id)
         if letter is None:
             raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
     done = [f"{one.action} by {one.via}: {one.state or ''} {one.code or ''}".rstrip(": ") for one in actions]
     record = [f"first error: {letter.first_error}", f"key: {letter.raw.key!r}", f"value: {letter.raw.value!r}"]
-    printed({"letter": letter, "actions": actions}, [_line(letter), *record, *done], as_json=as_json)
+    print_result({"letter": letter, "actions": actions}, [_line(letter), *record, *done], as_json=as_json)
 
 
 @app.command()
@@ -62,21 +62,21 @@ def replay(
     """Bring back one, or the new ones in the order of their places; whether each may have a coupon is decided anew."""
     if letter_id is not None and (dry_run or coupon or code):
         raise typer.BadParameter("give an id, or options that choose among all")
-    with opened("dead-letters") as common:
-        desk = bootstrap.desk(common, _DOOR)
+    with open_for_command("dead-letters") as common:
+        desk = resources.dead_letter_service(common, _DOOR)
         if letter_id is not None:
             done = [desk.replay(letter_id)]
         else:
             done = desk.replay_many(DeadLetterFilter(coupon, code), limit, dry_run=dry_run)
-    printed({"dry_run": dry_run, "replayed": done}, map(_outcome, done), as_json=as_json)
+    print_result({"dry_run": dry_run, "replayed": done}, map(_outcome, done), as_json=as_json)
 
 
 @app.command()
 def discard(letter_id: _Id) -> None:
     """Put one away for good; its request stays dead."""
-    with opened("dead-letters") as common:
-        bootstrap.desk(common, _DOOR).discard(letter_id)
-    printed(None, [f"{letter_id} discarded"], as_json=False)
+    with open_for_command("dead-letters") as common:
+        resources.dead_letter_service(common, _DOOR).discard(letter_id)
+    print_result(None, [f"{letter_id} discarded"], as_json=False)
 
 
 def _line(letter: DeadLetter) -> str:
@@ -90,5 +90,5 @@ def _line(letter: DeadLetter) -> str:
     return f"{letter.id}\t{letter.state}\t{letter.code}\t{place}\t{whose}\t{error[:80]}"
 
 
-def _outcome(done: Replayed) -> str:
-    return f"{done.letter_id}\t{done.state or 'not replayed'}\t{done.why or done.code or ''}".rstrip()
+def _outcome(done: ReplayResult) -> str:
+    return f"{done.dead_letter_id}\t{done.state or 'not replayed'}\t{done.why or done.code or ''}".rstrip()

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import typer
 from sqlalchemy import Engine
 
-from service import bootstrap
-from service.commands.room import CouponId, known, opened, printed
+from service import resources
+from service.commands.console import CouponId, open_for_command, print_result, require_coupon
 from service.domain.errors import Unavailable
 from service.store import coupons
 from service.store.engine import in_transaction
@@ -23,14 +23,14 @@ def _group() -> None:
 @app.command()
 def repair(coupon: CouponId = None) -> None:
     """Fill the gate anew from the database and the log; needed only where someone wrote to Redis behind its back."""
-    with opened("gate") as common:
-        warmer = bootstrap.warmer(common)
-        for number in [known(common, coupon)] if coupon is not None else _all(common.engine):
-            common.upkeep.evict(number)
-            warmer.warm(number)
-            if common.upkeep.is_cold(number):
+    with open_for_command("gate") as common:
+        warmer = resources.gate_filler(common)
+        for number in [require_coupon(common, coupon)] if coupon is not None else _all(common.engine):
+            common.gate_admin.evict(number)
+            warmer.fill(number)
+            if common.gate_admin.is_cold(number):
                 raise Unavailable("Redis", f"another process has not filled coupon {number} yet; run it again")
-            printed(None, [f"coupon {number}: filled"], as_json=False)
+            print_result(None, [f"coupon {number}: filled"], as_json=False)
 
 
 def _all(engine: Engine) -> Iterator[int]:

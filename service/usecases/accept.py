@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from service import crash
-from service.crash import Point
+from service import crash_points
+from service.crash_points import CrashPoint
 from service.domain.errors import Unavailable
 from service.domain.refusal import Refused
 from service.domain.request import ReasonCode, records_ahead
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import Admission, AsyncGate, SeatRequest
 from service.gate.keys import Verdict
-from service.metrics import ANSWERS
-from service.usecases.appends import Appends
-from service.usecases.truth import TruthGate
-from service.usecases.warm import Warmer
+from service.metrics import ISSUE_RESPONSES
+from service.usecases.append_tracker import AppendTracker
+from service.usecases.gate_fallback import DatabaseGate
+from service.usecases.gate_fill import GateFiller
 
 _REFUSALS = {
     Verdict.SOLD_OUT: ReasonCode.SOLD_OUT,
@@ -24,8 +24,8 @@ _REFUSALS = {
     Verdict.PAUSED: ReasonCode.PAUSED,
     Verdict.UNKNOWN_COUPON: ReasonCode.UNKNOWN_COUPON,
 }
-_ACCEPTED, _UNAVAILABLE = ANSWERS.labels("accepted"), ANSWERS.labels("unavailable")
-_ANSWERED = {code: ANSWERS.labels(code) for code in (ReasonCode.DUPLICATE, *_REFUSALS.values())}
+_ACCEPTED, _UNAVAILABLE = ISSUE_RESPONSES.labels("accepted"), ISSUE_RESPONSES.labels("unavailable")
+_ANSWERED = {code: ISSUE_RESPONSES.labels(code) for code in (ReasonCode.DUPLICATE, *_REFUSALS.values())}
 
 
 class Receipt(NamedTuple):
@@ -38,15 +38,15 @@ class Receipt(NamedTuple):
     position: int | None
 
 
-class Acceptor:
+class IssuanceAcceptor:
     """Accepts requests, many at a time."""
 
     def __init__(
         self,
         gate: AsyncGate,
-        truth: TruthGate,
-        warmer: Warmer,
-        appends: Appends,
+        truth: DatabaseGate,
+        warmer: GateFiller,
+        appends: AppendTracker,
         ids: RequestIds,
         now_ms: Callable[[], int],
     ) -> None:
@@ -84,9 +84,9 @@ class Acceptor:
             await self._settle(seat)
         elif not first:
             raise _refused(judged)
-        crash.reach(Point.API_ADMITTED)
-        place = await self._appends.begin(seat, fault, first=first).word()
-        crash.reach(Point.API_ACKNOWLEDGED)
+        crash_points.reach(CrashPoint.API_ADMITTED)
+        place = await self._appends.start(seat, fault, is_first_attempt=first).wait()
+        crash_points.reach(CrashPoint.API_ACKNOWLEDGED)
         position = records_ahead(place.offset, judged.progress.get(place.partition))
         return Receipt(seat.request_id, coupon_id, user_id, position)
 
@@ -110,17 +110,17 @@ class Acceptor:
         """One filling for all who wait for it."""
         under_way = self._warming.get(coupon_id)
         if under_way is None:
-            under_way = asyncio.ensure_future(asyncio.to_thread(self._warmer.warm, coupon_id))
+            under_way = asyncio.ensure_future(asyncio.to_thread(self._warmer.fill, coupon_id))
             self._warming[coupon_id] = under_way
             under_way.add_done_callback(lambda _: self._warming.pop(coupon_id, None))
         await asyncio.shield(under_way)
 
     async def _settle(self, seat: SeatRequest) -> None:
         """Raises Refused(duplicate) when the first request is known to be in the log; otherwise it may be repeated."""
-        under_way = self._appends.under_way(seat.request_id)
+        under_way = self._appends.find(seat.request_id)
         if under_way is not None:
             try:
-                await under_way.word()
+                await under_way.wait()
             except Unavailable:
                 return
             raise Refused(ReasonCode.DUPLICATE, first_request_id=seat.request_id)

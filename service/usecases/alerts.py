@@ -16,12 +16,12 @@ class Alert(StrEnum):
     DEAD_LETTERS = "dead_letters"
 
 
-def dying(tx: Connection) -> int:
+def count_recent_deaths(tx: Connection) -> int:
     """How many requests and records died in the last minute."""
     return dead_letters.count_recent(tx, _MINUTE_SECONDS)
 
 
-def raised(settings: Settings, died: int) -> dict[Alert, str]:
+def active_alerts(settings: Settings, died: int) -> dict[Alert, str]:
     """The alerts for this many deaths in the last minute, each with its reason."""
     if died <= settings.dead_letters_per_minute:
         return {}

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
-from service import crash
-from service.crash import Point
+from service import crash_points
+from service.crash_points import CrashPoint
 from service.domain.decide import decide
 from service.domain.errors import Fenced
 from service.domain.failures import Failure, FailureClass
@@ -23,8 +23,8 @@ from service.store import (
     retries,
     write_probe,
 )
-from service.usecases.plan import Issued, Plan, moves_of, ranges_of
-from service.usecases.segments import FAILURES_AT_ONCE, FAILURES_SECONDS, Failing, in_segments
+from service.usecases.batch_bisect import MAX_FAILURE_SECONDS, MAX_FAILURES_PER_TRANSACTION, Failures, write_bisecting
+from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advances, offset_ranges
 
 
 class Issuer:
@@ -36,8 +36,12 @@ class Issuer:
         self._notices = notices
 
     def issue(
-        self, records: Sequence[Record], positions: Mapping[int, int], *, writing: Callable[[], None] = lambda: None
-    ) -> Issued:
+        self,
+        records: Sequence[Record],
+        next_offsets: Mapping[int, int],
+        *,
+        on_writing: Callable[[], None] = lambda: None,
+    ) -> IssueResult:
         """Decides the records of a poll, which stand in offset order within each partition.
 
         `positions` is the next offset that the database is believed to have, by partition. Records that fail by
@@ -50,26 +54,26 @@ class Issuer:
         partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
             if fenced := checkpoints.lock_expected(
-                tx, self._log, {partition: positions[partition] for partition in partitions}
+                tx, self._log, {partition: next_offsets[partition] for partition in partitions}
             ):
                 raise Fenced(fenced)
-            crash.reach(Point.ISSUER_LOCKED)
-            poll = _Poll(tx, self._log, records, writing, notices=self._notices)
-            decided = in_segments(
+            crash_points.reach(CrashPoint.ISSUER_LOCKED)
+            poll = _Poll(tx, self._log, records, on_writing, notices=self._notices)
+            decided = write_bisecting(
                 records,
                 poll.write,
                 poll.give_way,
                 poll.failing,
-                failures_most=FAILURES_AT_ONCE,
-                seconds_most=FAILURES_SECONDS,
+                failures_most=MAX_FAILURES_PER_TRANSACTION,
+                seconds_most=MAX_FAILURE_SECONDS,
             )
-            moves = moves_of(records[:decided], positions)
+            moves = checkpoint_advances(records[:decided], next_offsets)
             checkpoints.advance(tx, self._log, moves)
-            outbox.insert(tx, self._log, poll.issued.kinds, ranges_of(moves), poll.decided_at)
-            crash.reach(Point.ISSUER_WRITTEN)
-        crash.reach(Point.ISSUER_COMMITTED)
-        poll.issued.records = decided
-        poll.issued.positions = {move.partition: move.next_offset for move in moves}
+            outbox.insert(tx, self._log, poll.issued.outbox_kinds, offset_ranges(moves), poll.decided_at)
+            crash_points.reach(CrashPoint.ISSUER_WRITTEN)
+        crash_points.reach(CrashPoint.ISSUER_COMMITTED)
+        poll.issued.record_count = decided
+        poll.issued.next_offsets = {move.partition: move.next_offset for move in moves}
         return poll.issued
 
 
@@ -85,9 +89,9 @@ class _Poll:
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
         self.decided_at = engine.database_now(tx)
-        self.issued = Issued()
+        self.issued = IssueResult()
 
-    def write(self, records: Sequence[Record], failing: Failing) -> None:
+    def write(self, records: Sequence[Record], failing: Failures) -> None:
         """Decides and writes records as one; raises what the database says, and then nothing of it stays.
 
         Requests that fail by themselves hold the seats that they are due.
@@ -95,7 +99,7 @@ class _Poll:
         with engine.savepoint(self._tx):
             self._store(self._plan(records, failing))
 
-    def failing(self, records: Sequence[Record]) -> Failing:
+    def failing(self, records: Sequence[Record]) -> Failures:
         """Which of the requests cannot be issued though they are due a seat."""
         return write_probe.find_failing(self._tx, self._plan(records, {}).trials(self._log), self.decided_at)
 
@@ -106,14 +110,14 @@ class _Poll:
         plan.fail(failure)
         self._store(plan)
 
-    def _plan(self, records: Sequence[Record], failing: Failing) -> Plan:
+    def _plan(self, records: Sequence[Record], failing: Failures) -> WritePlan:
         if self.issued.counts:  # an earlier segment of this poll has moved the counters
             self._coupons = coupons.get_many(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
         known = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return Plan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
+        return WritePlan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
 
-    def _store(self, plan: Plan) -> None:
+    def _store(self, plan: WritePlan) -> None:
         new = requests.insert_columns(plan.outcomes)
         self._writing()
         requests.insert(self._tx, self._log, new, self.decided_at)

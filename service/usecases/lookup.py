@@ -16,13 +16,13 @@ from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
 from service.store.requests import StoredRequest
 from service.stream.partitioner import partition_of
-from service.usecases.warm import Warmer
+from service.usecases.gate_fill import GateFiller
 
 #: allowance for clocks that differ between the API, the broker and the database
-CLOCKS_DIFFER_MS = 30_000
+CLOCK_SKEW_ALLOWANCE_MS = 30_000
 
 
-class Standing(NamedTuple):
+class RequestStatus(NamedTuple):
     """What a request's own page tells; times are milliseconds since 1970 UTC."""
 
     request_id: str
@@ -40,7 +40,7 @@ class Lookup:
     """Answers from the id itself and the database; Redis may be empty."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: GateAdmin
+        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: GateFiller, upkeep: GateAdmin
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -49,7 +49,7 @@ class Lookup:
         self._warmer = warmer
         self._upkeep = upkeep
 
-    def find(self, request_id: str) -> Standing | None:
+    def find(self, request_id: str) -> RequestStatus | None:
         """The request's standing, or None: not an id of ours, or certainly never in the log. Raises Unavailable."""
         claim = self._ids.decode(request_id)
         if claim is None:
@@ -70,24 +70,26 @@ class Lookup:
 
         A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
         """
-        if not has_passed(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
+        if not is_past_watermark(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
             return False
         with suppress(Unavailable):
             if self._upkeep.seat_holder(claim.coupon_id, claim.user_id) == request_id:
                 return False
-        return not self._warmer.is_in_tail(claim.coupon_id, request_id)
+        return not self._warmer.is_undecided(claim.coupon_id, request_id)
 
 
-def has_passed(tried_at_ms: int, coupon_id: int, positions: Mapping[int, Checkpoint], settings: Settings) -> bool:
+def is_past_watermark(
+    tried_at_ms: int, coupon_id: int, positions: Mapping[int, Checkpoint], settings: Settings
+) -> bool:
     """Whether all that an append tried at that moment can have put into the log has been decided."""
     position = positions.get(partition_of(coupon_id, settings.topic_partitions))
-    last_ms = tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
+    last_ms = tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS
     return position is not None and position.watermark_ms > last_ms
 
 
-def _decided(request_id: str, answer: StoredRequest) -> Standing:
+def _decided(request_id: str, answer: StoredRequest) -> RequestStatus:
     request = answer.request
-    return Standing(
+    return RequestStatus(
         request_id,
         request.coupon_id,
         request.user_id,
@@ -100,7 +102,7 @@ def _decided(request_id: str, answer: StoredRequest) -> Standing:
     )
 
 
-def _queued(request_id: str, claim: RequestIdClaims) -> Standing:
-    return Standing(
+def _queued(request_id: str, claim: RequestIdClaims) -> RequestStatus:
+    return RequestStatus(
         request_id, claim.coupon_id, claim.user_id, RequestState.QUEUED, None, None, 0, claim.minted_at_ms, None
     )

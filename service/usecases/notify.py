@@ -4,9 +4,9 @@ from itertools import chain
 
 from sqlalchemy import Connection, Engine
 
-from service import crash
+from service import crash_points
 from service.clock import jitter
-from service.crash import Point
+from service.crash_points import CrashPoint
 from service.domain.request import Decision
 from service.domain.retry import backoff_seconds
 from service.store import outbox, requests
@@ -14,7 +14,7 @@ from service.store.outbox import OutboxBatch, OutboxKind
 from service.webhooks.sender import WebhookSender
 
 
-def notify(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
+def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
     """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none is to be done now.
 
     Raises Unavailable when the receiver did not take them: they are due again later, under the same ids. Killed
@@ -24,10 +24,10 @@ def notify(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
         return 0
     with engine.begin() as tx:
         claim = outbox.claim_batch(tx, OutboxKind.NOTIFY, lease_seconds)
-        decided = decisions(tx, claim) if claim else []
+        decided = decisions_of(tx, claim) if claim else []
     if claim is None:
         return 0
-    crash.reach(Point.NOTICES_CLAIMED)
+    crash_points.reach(CrashPoint.NOTICES_CLAIMED)
     try:
         if decided:
             sender.send(str(claim.delivery_id), decided)
@@ -35,13 +35,13 @@ def notify(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
         with engine.begin() as tx:
             outbox.postpone_batch(tx, claim, backoff_seconds(claim.entries[0].attempts, jitter=jitter()))
         raise
-    crash.reach(Point.NOTICES_POSTED)
+    crash_points.reach(CrashPoint.NOTICES_POSTED)
     with engine.begin() as tx:
         outbox.delete_batch(tx, claim)
     return len(claim.entries)
 
 
-def decisions(tx: Connection, claim: OutboxBatch) -> list[Decision]:
+def decisions_of(tx: Connection, claim: OutboxBatch) -> list[Decision]:
     """The decisions that a claim's hand-offs speak of, in their order."""
     found = (
         requests.decisions_in_range(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.entries

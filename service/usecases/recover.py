@@ -6,8 +6,8 @@ from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from service import crash
-from service.crash import Point
+from service import crash_points
+from service.crash_points import CrashPoint
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome, StandbyAction, issue_seated, next_standby_action
 from service.domain.failures import Failure
@@ -20,25 +20,25 @@ from service.store.outbox import OutboxKind
 from service.store.retries import HeldRequest
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
-from service.usecases.rows import Rows
-from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION, Failures, probe_then_write, write_bisecting
+from service.usecases.decision_writer import DecisionWriter
 
 #: the most that are promoted or refused in one transaction
-STANDBY_AT_ONCE = 1_000
+STANDBY_BATCH_SIZE = 1_000
 #: so few at a time are promoted, so that the failures of one step are bounded too
 _PROMOTED_AT_ONCE = 50
 
 
 @dataclass(slots=True)
-class Recovered:
+class FollowUp:
     """What an attempt led to, for those who are told after the commit."""
 
     #: requests that failed once more and are due again, by log and number of attempts made
-    again: dict[tuple[int, int], list[LogPosition]] = field(default_factory=dict)
-    kinds: set[OutboxKind] = field(default_factory=set)
-    dead: bool = False
+    retries: dict[tuple[int, int], list[LogPosition]] = field(default_factory=dict)
+    outbox_kinds: set[OutboxKind] = field(default_factory=set)
+    has_dead_letters: bool = False
     #: coupons with more on standby to be decided than one transaction takes
-    unsettled: list[int] = field(default_factory=list)
+    coupons_with_standby: list[int] = field(default_factory=list)
 
 
 class Recoverer:
@@ -49,7 +49,7 @@ class Recoverer:
         self._reader = reader
         self._notices = notices
 
-    def retry(self, log: int, places: Sequence[LogPosition], attempts_made: int) -> Recovered:
+    def retry(self, log: int, places: Sequence[LogPosition], attempts_made: int) -> FollowUp:
         """Makes one more attempt for those that have had exactly `attempts_made`; others are left as they are.
 
         Requests that succeed are issued; one that fails by itself is due again, or dead after its last attempt, and
@@ -58,45 +58,45 @@ class Recoverer:
         """
         with self._engine.begin() as tx:
             taken = retries.lock_for_attempt(tx, log, sorted(places), attempts_made)
-            crash.reach(Point.RETRY_TAKEN)
+            crash_points.reach(CrashPoint.RETRY_TAKEN)
             coupon_ids = coupons.lock(tx, {held.request.coupon_id for held in taken}).keys()
-            attempt = Attempt(tx, self._reader, notices=self._notices)
+            attempt = RetryTransaction(tx, self._reader, notices=self._notices)
             attempt.again(log, taken)
             attempt.settle(coupon_ids)
             recovered = attempt.end()
-            crash.reach(Point.RETRY_WRITTEN)
-        crash.reach(Point.RETRY_COMMITTED)
+            crash_points.reach(CrashPoint.RETRY_WRITTEN)
+        crash_points.reach(CrashPoint.RETRY_COMMITTED)
         return recovered
 
-    def settle(self, coupon_id: int) -> Recovered:
+    def decide_standby(self, coupon_id: int) -> FollowUp:
         """Promotes or refuses those on standby for a coupon, as far as can be decided now, in one short transaction.
 
         Raises Unavailable when the database is away or busy; then nothing has happened.
         """
         with in_transaction(self._engine) as tx:
             locked = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is noted
-            attempt = Attempt(tx, self._reader, notices=self._notices)
+            attempt = RetryTransaction(tx, self._reader, notices=self._notices)
             attempt.settle(locked)
             recovered = attempt.end()
-            crash.reach(Point.STANDBY_SETTLED)
-        crash.reach(Point.STANDBY_COMMITTED)
+            crash_points.reach(CrashPoint.STANDBY_WRITTEN)
+        crash_points.reach(CrashPoint.STANDBY_COMMITTED)
         return recovered
 
 
-class Attempt:
+class RetryTransaction:
     """A transaction that tries requests which have a seat; it holds the lock of every coupon it touches."""
 
     def __init__(self, tx: Connection, reader: RecordReader, *, notices: bool) -> None:
         self._tx = tx
         self._reader = reader
-        self._rows = Rows(tx, notices=notices)
-        self._done = Recovered()
+        self._rows = DecisionWriter(tx, notices=notices)
+        self._done = FollowUp()
         self._decided = 0
         self._failed = 0
 
     def again(self, log: int, held: Sequence[HeldRequest]) -> None:
         """Issues requests of one log that have failed before, in order; one that fails again is due again or dead."""
-        self._make(asked_first, log, held)
+        self._make(probe_then_write, log, held)
 
     def _make(self, segments: Callable[..., object], log: int, seated: Sequence[HeldRequest]) -> None:
         write = partial(self._write, log)
@@ -113,18 +113,18 @@ class Attempt:
             while not self._has_enough and (decided := self._take_turn(coupon_id)):
                 self._decided += decided
             if self._has_enough and next_standby_action(self._coupon(coupon_id)) is not StandbyAction.WAIT:
-                self._done.unsettled.append(coupon_id)
+                self._done.coupons_with_standby.append(coupon_id)
 
     @property
     def _has_enough(self) -> bool:
-        return self._decided >= STANDBY_AT_ONCE or self._failed >= FAILURES_AT_ONCE
+        return self._decided >= STANDBY_BATCH_SIZE or self._failed >= MAX_FAILURES_PER_TRANSACTION
 
-    def end(self) -> Recovered:
+    def end(self) -> FollowUp:
         """Leaves the hand-offs; what came of it all."""
-        self._done.kinds = self._rows.hand_off()
+        self._done.outbox_kinds = self._rows.write_outbox()
         return self._done
 
-    def _write(self, log: int, seated: Sequence[HeldRequest], failing: Failing) -> None:
+    def _write(self, log: int, seated: Sequence[HeldRequest], failing: Failures) -> None:
         """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
         failed = [(held, failing[held.request.request_id]) for held in seated if held.request.request_id in failing]
         again, dead = _sorted(failed)
@@ -132,15 +132,15 @@ class Attempt:
             outcomes = self._issue(log, [held for held in seated if held.request.request_id not in failing])
             self._postpone(log, again)
             outcomes += self._bury(log, dead)
-        self._rows.stand(log, outcomes)
+        self._rows.mark_final(log, outcomes)
         self._failed += len(failing)
-        self._done.dead = self._done.dead or bool(dead)
+        self._done.has_dead_letters = self._done.has_dead_letters or bool(dead)
         for held, *_ in again:
-            self._done.again.setdefault((log, held.attempts + 1), []).append(held.request.log_position)
+            self._done.retries.setdefault((log, held.attempts + 1), []).append(held.request.log_position)
 
     def _issue(self, log: int, seated: Sequence[HeldRequest]) -> list[Outcome]:
         outcomes = self._seat(seated)
-        self._rows.update(log, outcomes, spent=1)
+        self._rows.update(log, outcomes, attempts_added=1)
         retries.remove(self._tx, log, [held.request.log_position for held in seated])
         fault_injection.raise_injected(self._tx, map(self._fault, seated))
         return outcomes
@@ -149,7 +149,7 @@ class Attempt:
         asked = [held.request for held in seated]
         return issue_seated(asked, coupons.get_many(self._tx, {request.coupon_id for request in asked}))
 
-    def _failing(self, log: int, seated: Sequence[HeldRequest]) -> Failing:
+    def _failing(self, log: int, seated: Sequence[HeldRequest]) -> Failures:
         """Which of them cannot be issued."""
         tried = [
             ProbedWrite(log, outcome, is_new=False, fault=self._fault(held))
@@ -164,12 +164,12 @@ class Attempt:
         retries.postpone(
             self._tx, log, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
         )
-        self._rows.update(log, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], spent=1)
+        self._rows.update(log, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], attempts_added=1)
 
     def _bury(self, log: int, failed: Sequence[tuple[HeldRequest, Failure]]) -> list[Outcome]:
         """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
         outcomes = [Outcome(held.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for held, _ in failed]
-        self._rows.update(log, outcomes, spent=1)
+        self._rows.update(log, outcomes, attempts_added=1)
         dead_letters.insert(self._tx, log, [_letter(held, failure) for held, failure in failed])
         retries.remove(self._tx, log, [held.request.log_position for held, _ in failed])
         return outcomes
@@ -180,10 +180,10 @@ class Attempt:
         now = next_standby_action(coupon)
         if now is StandbyAction.WAIT:
             return 0
-        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is StandbyAction.PROMOTE else STANDBY_AT_ONCE
+        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is StandbyAction.PROMOTE else STANDBY_BATCH_SIZE
         log, first = retries.first_standby(self._tx, coupon_id, most)
         if now is StandbyAction.PROMOTE:
-            self._make(in_segments, log, first)
+            self._make(write_bisecting, log, first)
         else:
             self._refuse(log, first)
         return len(first)
@@ -194,8 +194,8 @@ class Attempt:
 
     def _refuse(self, log: int, standby: Sequence[HeldRequest]) -> None:
         outcomes = [Outcome(held.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for held in standby]
-        self._rows.update(log, outcomes, spent=1)
-        self._rows.stand(log, outcomes)
+        self._rows.update(log, outcomes, attempts_added=1)
+        self._rows.mark_final(log, outcomes)
         retries.remove(self._tx, log, [held.request.log_position for held in standby])
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from service import crash
-from service.crash import Point
+from service import crash_points
+from service.crash_points import CrashPoint
 from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
 from service.domain.decide import Outcome, decide_replayed
 from service.domain.errors import Conflict, NotFound
@@ -19,17 +19,17 @@ from service.store import coupons, dead_letter_actions, fault_injection, request
 from service.store.engine import in_transaction, savepoint
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
-from service.usecases.rows import Rows
-from service.usecases.segments import Failing, in_segments
+from service.usecases.batch_bisect import Failures, write_bisecting
+from service.usecases.decision_writer import DecisionWriter
 
 _AT_ONCE = 200
 _DECIDED_ELSEWHERE = "its request has been decided as another record"
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a replay made of a dead letter, or would."""
 
-    letter_id: int
+    dead_letter_id: int
     request_id: str | None
     #: None: it cannot be replayed, `why` says so
     state: RequestState | None
@@ -48,7 +48,7 @@ class _Ready(NamedTuple):
 _Decided = tuple[_Ready, Outcome]
 
 
-class Desk:
+class DeadLetterService:
     """Where dead letters are dealt with; `via` is the door it stands behind: api or cli."""
 
     def __init__(self, engine: Engine, reader: RecordReader, *, notices: bool, via: str) -> None:
@@ -57,7 +57,7 @@ class Desk:
         self._notices = notices
         self._via = via
 
-    def replay(self, letter_id: int) -> Replayed:
+    def replay(self, letter_id: int) -> ReplayResult:
         """Brings one back: its rank is kept, whether it may have a seat is decided anew, and that is final again.
 
         A second call answers what came of the first. Raises Conflict when it was discarded or cannot be read, Missing,
@@ -68,7 +68,7 @@ class Desk:
             raise Conflict("not_replayable", found[0].why)
         return found[0]
 
-    def replay_many(self, filters: DeadLetterFilter, limit: int, *, dry_run: bool) -> list[Replayed]:
+    def replay_many(self, filters: DeadLetterFilter, limit: int, *, dry_run: bool) -> list[ReplayResult]:
         """Brings back up to `limit` new ones in the order of their places; a dry run only says what would come of it.
 
         Killed in between, what is done is done, and the next call goes on behind it.
@@ -85,12 +85,12 @@ class Desk:
             dead_letter_actions.record_actions(
                 tx, DeadLetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked]
             )
-            crash.reach(Point.DISCARD_WRITTEN)
-        crash.reach(Point.DISCARD_COMMITTED)
+            crash_points.reach(CrashPoint.DISCARD_WRITTEN)
+        crash_points.reach(CrashPoint.DISCARD_COMMITTED)
         if not locked:
             self._before(letter_id, DeadLetterState.DISCARDED)
 
-    def _before(self, letter_id: int, wanted: DeadLetterState) -> Replayed:
+    def _before(self, letter_id: int, wanted: DeadLetterState) -> ReplayResult:
         """What came of an action that was done before; raises Conflict when it was another one."""
         with in_transaction(self._engine) as tx:
             letter = dead_letter_actions.get(tx, letter_id)
@@ -101,16 +101,16 @@ class Desk:
             raise Conflict("changed", "it has died once more meanwhile: look at it, then ask again")
         if letter.state is not wanted:
             raise Conflict(letter.state, f"the dead letter has been {letter.state}")
-        return Replayed(letter.id, letter.request_id, done[-1].state, done[-1].code)
+        return ReplayResult(letter.id, letter.request_id, done[-1].state, done[-1].code)
 
-    def _replay(self, ids: Sequence[int], *, dry_run: bool) -> list[Replayed]:
+    def _replay(self, ids: Sequence[int], *, dry_run: bool) -> list[ReplayResult]:
         with in_transaction(self._engine) as tx:
             replaying = _Replaying(tx, self._reader, self._via, notices=self._notices)
             replaying.run(dead_letter_actions.lock(tx, ids))
             if dry_run:
                 tx.rollback()
-            crash.reach(Point.REPLAY_WRITTEN)
-        crash.reach(Point.REPLAY_COMMITTED)
+            crash_points.reach(CrashPoint.REPLAY_WRITTEN)
+        crash_points.reach(CrashPoint.REPLAY_COMMITTED)
         return replaying.done
 
 
@@ -122,15 +122,15 @@ class _Replaying:
         self._reader = reader
         self._via = via
         self._notices = notices
-        self.done: list[Replayed] = []
+        self.done: list[ReplayResult] = []
 
     def run(self, locked: Sequence[DeadLetter]) -> None:
         """Decides all of them, in the order given."""
         ready = list(self._ready(locked))
         coupons.lock(self._tx, {one.request.coupon_id for one in ready})
-        self._rows = Rows(self._tx, notices=self._notices)  # the moment of decision lies behind the lock
-        in_segments(ready, self._decide, self._hold, self._failing)
-        self._rows.hand_off()
+        self._rows = DecisionWriter(self._tx, notices=self._notices)  # the moment of decision lies behind the lock
+        write_bisecting(ready, self._decide, self._hold, self._failing)
+        self._rows.write_outbox()
 
     def _ready(self, locked: Sequence[DeadLetter]) -> Iterator[_Ready]:
         """Those that have a rank here and can be read; of two records of one request the first."""
@@ -162,9 +162,9 @@ class _Replaying:
         return requests.find(self._tx, request.coupon_id, request.user_id, request.request_id) is not None
 
     def _skip(self, letter: DeadLetter, why: str) -> None:
-        self.done.append(Replayed(letter.id, letter.request_id, None, None, why))
+        self.done.append(ReplayResult(letter.id, letter.request_id, None, None, why))
 
-    def _decide(self, some: Sequence[_Ready], failing: Failing) -> None:
+    def _decide(self, some: Sequence[_Ready], failing: Failures) -> None:
         with savepoint(self._tx):
             decided = self._decided(some, failing)
             self._write(decided, failing)
@@ -175,13 +175,13 @@ class _Replaying:
     def _fault(self, letter: DeadLetter) -> str | None:
         return fault_injection.raise_statement(self._reader.injected_fault(letter.raw), letter.attempts + 1)
 
-    def _decided(self, some: Sequence[_Ready], failing: Failing) -> list[_Decided]:
+    def _decided(self, some: Sequence[_Ready], failing: Failures) -> list[_Decided]:
         asked = [one.request for one in some]
         locked = coupons.get_many(self._tx, {request.coupon_id for request in asked})
         live = requests.live_request_ids(self._tx, {(request.coupon_id, request.user_id) for request in asked})
         return list(zip(some, decide_replayed(asked, locked, live, failing), strict=True))
 
-    def _failing(self, some: Sequence[_Ready]) -> Failing:
+    def _failing(self, some: Sequence[_Ready]) -> Failures:
         """Which of them cannot be issued though they are due a seat."""
         tried = [
             ProbedWrite(one.log, outcome, one.letter.request is None, self._fault(one.letter))
@@ -203,13 +203,13 @@ class _Replaying:
         else:
             self._skip(one.letter, f"what was decided could not be written: {failure}")
 
-    def _write(self, decided: Sequence[_Decided], failing: Failing) -> None:
+    def _write(self, decided: Sequence[_Decided], failing: Failures) -> None:
         """A statement for each stretch of requests that are written alike, so that sequences follow each other."""
         for (log, has_row, waits), alike in groupby(decided, _kind):
             stretch = list(alike)
             outcomes = [outcome for _, outcome in stretch]
             if has_row:
-                self._rows.update(log, outcomes, spent=0 if waits else 1)
+                self._rows.update(log, outcomes, attempts_added=0 if waits else 1)
             else:
                 requests.insert(self._tx, log, requests.insert_columns(outcomes), self._rows.decided_at)
                 dead_letter_actions.set_requests(self._tx, {one.letter.id: one.request for one, _ in stretch})
@@ -223,8 +223,8 @@ class _Replaying:
 
     def _stand(self, decided: Sequence[_Decided]) -> None:
         for one, outcome in decided:
-            self._rows.stand(one.log, [outcome])
-            self.done.append(Replayed(one.letter.id, outcome.request.request_id, outcome.state, outcome.code))
+            self._rows.mark_final(one.log, [outcome])
+            self.done.append(ReplayResult(one.letter.id, outcome.request.request_id, outcome.state, outcome.code))
 
 
 def _kind(decided: _Decided) -> tuple[int, bool, bool]:

@@ -6,7 +6,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.hinted import tasks
 from tests.system import System
-from workers.names import Hint, Task
+from workers.queues import MessageSource, Task
 
 _RETRY_TOPIC = "coupon.celery.retry"
 
@@ -26,7 +26,7 @@ def test_a_failing_request_is_retried_after_celerys_topics_were_emptied(system_o
     assert failing is not None
     assert system.final(failing.json()["request_id"])["attempts"] == 2
     ran = tasks(system) - before
-    assert (ran[Hint.BROKER, Task.RETRY], ran[Hint.SWEEP, Task.RETRY]) == (0, 1)
+    assert (ran[MessageSource.BROKER, Task.RETRY], ran[MessageSource.SWEEP, Task.RETRY]) == (0, 1)
 
 
 def test_a_worker_whose_children_were_killed_works_on(system_over_kafka: System) -> None:
@@ -56,7 +56,7 @@ def test_everything_goes_on_by_itself_after_kafka_was_away(system_over_kafka: Sy
         failing = system.ask(system.make_coupon(quantity=1), 1, fault="22012 1")
         assert failing is not None
         assert system.final(failing.json()["request_id"])["attempts"] == 2
-        return (tasks(system) - before)[Hint.BROKER, Task.RETRY] > 0
+        return (tasks(system) - before)[MessageSource.BROKER, Task.RETRY] > 0
 
     system.eventually(retried)
     assert [system.stack.pid(name) for name in ("worker", "beat", "issuer")] == processes

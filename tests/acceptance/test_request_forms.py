@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.usecases.history import Told
+from service.verification.history import ClientAnswer
 from tests.acceptance.test_bad_http import assert_problem
 from tests.system import System, told
 
@@ -30,7 +30,7 @@ def _ask(system: System, coupon: int, user: int, path: str = "", **request: Any)
 
 def _unheard(system: System, coupon: int, *users: int) -> None:
     """Writes down that these users may have heard anything."""
-    system.history.extend(Told(user, coupon, "unknown") for user in users)
+    system.history.extend(ClientAnswer(user, coupon, "unknown") for user in users)
 
 
 def _posted(coupon: int, user: int, *headers: str, version: str = "1.1") -> bytes:

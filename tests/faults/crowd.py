@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 import aiohttp
 
-from service.usecases.history import Told
+from service.verification.history import ClientAnswer
 
 #: fails in the first attempt, in the first two, in every one
 FAULTS = ("22012 1", "22012 2", "22012 9")
@@ -33,7 +33,9 @@ class Ask(NamedTuple):
 class Crowd:
     """`at_once` users at a time, at most `per_second` new ones, in an event loop of their own."""
 
-    def __init__(self, api_url: str, history: list[Told], asks: Iterator[Ask], per_second: float, at_once: int) -> None:
+    def __init__(
+        self, api_url: str, history: list[ClientAnswer], asks: Iterator[Ask], per_second: float, at_once: int
+    ) -> None:
         self.accepted = 0
         self.unanswered: list[Ask] = []
         self._api_url = api_url
@@ -84,22 +86,22 @@ class Crowd:
         self.accepted += told.outcome == "accepted"
 
 
-async def _ask(session: aiohttp.ClientSession, ask: Ask) -> Told:
+async def _ask(session: aiohttp.ClientSession, ask: Ask) -> ClientAnswer:
     headers = {"Fault": ask.fault} if ask.fault else {}
     url, body = f"/coupons/{ask.coupon_id}/issuances", {"user_id": ask.user_id}
     try:
         async with session.post(url, json=body, headers=headers) as answer:
             return _told(ask, answer.status, answer.headers.get("Location"), await answer.json())
     except (aiohttp.ClientError, TimeoutError, ValueError):
-        return Told(ask.user_id, ask.coupon_id, "unknown")
+        return ClientAnswer(ask.user_id, ask.coupon_id, "unknown")
 
 
-def _told(ask: Ask, status: int, location: str | None, body: Mapping[str, str]) -> Told:
+def _told(ask: Ask, status: int, location: str | None, body: Mapping[str, str]) -> ClientAnswer:
     if status >= 500:
-        return Told(ask.user_id, ask.coupon_id, "unknown")
+        return ClientAnswer(ask.user_id, ask.coupon_id, "unknown")
     request_id = location.removeprefix("/issuances/") if location else None
     outcome = "accepted" if status == 202 else "refused"
-    return Told(ask.user_id, ask.coupon_id, outcome, body.get("code"), request_id)  # type: ignore[arg-type]
+    return ClientAnswer(ask.user_id, ask.coupon_id, outcome, body.get("code"), request_id)  # type: ignore[arg-type]
 
 
 def asks(coupons: Sequence[int], weights: Sequence[int], random: Random, failing: float = FAILING) -> Iterator[Ask]:

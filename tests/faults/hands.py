@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from stack.errors import StackError
 from stack.local import LocalStack
 from tests.faults.ledger import Invariant, Ledger
@@ -16,8 +16,10 @@ from tests.waiting import eventually
 
 #: who reaches a crash point; a child of the worker ends alone
 _REACHED_BY = {
-    **dict.fromkeys(("api", "change", "standby", "replay", "discard", Point.GATE_FILLING, Point.GATE_FILLED), "api"),
-    **dict.fromkeys(("issuer", Point.LETTERS_STORED, Point.LETTERS_CONFIRMED), "issuer"),
+    **dict.fromkeys(
+        ("api", "change", "standby", "replay", "discard", CrashPoint.GATE_FILLING, CrashPoint.GATE_FILLED), "api"
+    ),
+    **dict.fromkeys(("issuer", CrashPoint.DEAD_LETTERS_STORED, CrashPoint.DEAD_LETTERS_CONFIRMED), "issuer"),
 }
 #: Celery's worker ends, to be started anew, when its broker dies or refuses a write while tasks are unacknowledged:
 #: kombu runs into an error of its own. Its rows bring the work back.
@@ -83,7 +85,7 @@ class Hands:
             with suppress(StackError):  # it may have been killed since
                 self._stack.thaw(name)
 
-    def arm(self, point: Point, how: str = "kill") -> Path:
+    def arm(self, point: CrashPoint, how: str = "kill") -> Path:
         """The next process that reaches the point kills or stops itself there; the file is gone when it did."""
         armed = self._points / f"{point}.{how}"
         armed.touch()
@@ -114,7 +116,7 @@ class Hands:
         if armed.suffix == ".kill" and (name := _REACHED_BY.get(point) or _REACHED_BY.get(point.partition(".")[0])):
             self.victims.add(name)
 
-    def crash_at(self, point: Point, how: str = "kill") -> None:
+    def crash_at(self, point: CrashPoint, how: str = "kill") -> None:
         """A process is killed, or stopped, at the point."""
         self.reached(self.arm(point, how))
 

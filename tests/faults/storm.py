@@ -6,7 +6,7 @@ from functools import partial
 from os import kill
 from signal import SIGKILL
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from stack.errors import StackError
 from tests.faults import manners
 from tests.faults.hands import Hands
@@ -43,7 +43,7 @@ def _away(name: str, _: Scene, hands: Hands) -> AbstractContextManager[None]:
 @contextmanager
 def _crashing(prefix: str, scene: Scene, hands: Hands) -> Iterator[Felt]:
     """Killed at one of its crash points, if it comes there."""
-    armed = hands.arm(scene.random.choice([point for point in Point if point.startswith(prefix)]))
+    armed = hands.arm(scene.random.choice([point for point in CrashPoint if point.startswith(prefix)]))
     yield lambda: not armed.exists()
     hands.disarm(armed)
 

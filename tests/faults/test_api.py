@@ -8,7 +8,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from service.gate.keys import seats_key
 from tests.faults.hands import Hands
 from tests.faults.rows import row
@@ -53,7 +53,7 @@ def test_killed_as_it_frees_a_seat(scene: Scene, hands: Hands) -> None:
     for user in (1, 2):
         seat_of_nothing(scene, hands, coupon, user)
     scene.demand(scene.system.press(coupon, 3).json()["code"] == "sold_out", "both seats are taken")
-    armed = [hands.arm(point) for point in (Point.SEATS_LAPSED, Point.SEATS_FREED)]
+    armed = [hands.arm(point) for point in (CrashPoint.SEATS_EXPIRED, CrashPoint.SEATS_RELEASED)]
     with scene.users():
         for one in armed:
             hands.reached(one, within_seconds=_LAPSED_SECONDS)
@@ -64,7 +64,7 @@ def test_killed_as_it_frees_a_seat(scene: Scene, hands: Hands) -> None:
 
 def seat_of_nothing(scene: Scene, hands: Hands, coupon: int, user: int) -> str:
     """The user has a seat with the coupon and the API died before it sent anything; the request's id."""
-    armed = hands.arm(Point.API_ADMITTED)
+    armed = hands.arm(CrashPoint.API_ADMITTED)
     # the client may find first that the API it was connected to is the one before
     unheard = scene.system.eventually(lambda: scene.system.ask(coupon, user) is None and not armed.exists())
     hands.bitten(unheard, "the user heard nothing")
@@ -81,7 +81,7 @@ def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
     coupon, offsets = scene.system.make_coupon(5), "SELECT coalesce(sum(next_offset), 0) FROM offsets"
     before = scene.system.count(offsets)
     with hands.frozen("issuer"):  # so that the first is not decided before the second is there
-        armed = hands.arm(Point.API_ACKNOWLEDGED)
+        armed = hands.arm(CrashPoint.API_ACKNOWLEDGED)
         hands.bitten(scene.system.ask(coupon, 1) is None, "the user heard nothing")
         hands.reached(armed)
         scene.stack.wait_up("api")
@@ -95,8 +95,8 @@ def test_killed_after_the_ack(scene: Scene, hands: Hands) -> None:
 
 
 @row(2, "API", "kill -9 in a change of a coupon", seconds=12)
-@pytest.mark.parametrize("point", [point for point in Point if point.startswith("change.")])
-def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [point for point in CrashPoint if point.startswith("change.")])
+def test_killed_in_a_change(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """It is there whole or not at all, the gate hears of it whoever dies, and asked for again it is the same."""
     coupon = scene.system.make_coupon(1)
     with scene.users():
@@ -107,7 +107,7 @@ def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
             scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2})
         hands.reached(armed)
         scene.recovers(since=time.monotonic())
-        if point is Point.CHANGE_WRITTEN:
+        if point is CrashPoint.CHANGE_WRITTEN:
             scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2}).raise_for_status()
         scene.system.eventually(lambda: scene.system.press(coupon, 3).status_code == 202)
         repeat = scene.system.http.patch(f"/coupons/{coupon}", json={"quantity": 2}).json()
@@ -117,8 +117,8 @@ def test_killed_in_a_change(scene: Scene, hands: Hands, point: Point) -> None:
 
 
 @row(2, "API", "kill -9 as a raised quantity lets those on standby in", seconds=15)
-@pytest.mark.parametrize("point", [Point.STANDBY_SETTLED, Point.STANDBY_COMMITTED])
-def test_killed_as_it_promotes(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.STANDBY_WRITTEN, CrashPoint.STANDBY_COMMITTED])
+def test_killed_as_it_promotes(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """The change stands, and whoever waited for a seat is issued in his turn, once."""
     coupon = scene.system.make_coupon(1, waitlist=2)
     with scene.users():
@@ -136,22 +136,22 @@ def test_killed_as_it_promotes(scene: Scene, hands: Hands, point: Point) -> None
 
 
 @row(2, "API", "kill -9 in a replay of a dead letter", seconds=20)
-@pytest.mark.parametrize("point", [Point.REPLAY_WRITTEN, Point.REPLAY_COMMITTED])
-def test_killed_in_a_replay(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.REPLAY_WRITTEN, CrashPoint.REPLAY_COMMITTED])
+def test_killed_in_a_replay(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """Asked for again it is done once, and stands once in the audit trail."""
     repeat = killed_in_an_action(scene, hands, "replay", point)
     scene.demand(repeat["state"] == "issued", repeat)
 
 
 @row(2, "API", "kill -9 in a discard of a dead letter", seconds=20)
-@pytest.mark.parametrize("point", [Point.DISCARD_WRITTEN, Point.DISCARD_COMMITTED])
-def test_killed_in_a_discard(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.DISCARD_WRITTEN, CrashPoint.DISCARD_COMMITTED])
+def test_killed_in_a_discard(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """Asked for again it is done once, and stands once in the audit trail."""
     repeat = killed_in_an_action(scene, hands, "discard", point)
     scene.demand(repeat["state"] == "discarded", repeat)
 
 
-def killed_in_an_action(scene: Scene, hands: Hands, action: str, point: Point) -> dict[str, Any]:
+def killed_in_an_action(scene: Scene, hands: Hands, action: str, point: CrashPoint) -> dict[str, Any]:
     """An operator's action on a dead letter ends in the middle; what its repeat answers."""
     coupon = scene.system.make_coupon(5)
     with scene.users():
@@ -170,8 +170,8 @@ def killed_in_an_action(scene: Scene, hands: Hands, action: str, point: Point) -
 
 
 @row(26, "API", "kill -9 while it fills a cold gate", seconds=20)
-@pytest.mark.parametrize("point", [Point.GATE_FILLING, Point.GATE_FILLED])
-def test_killed_while_it_fills_the_gate(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.GATE_FILLING, CrashPoint.GATE_FILLED])
+def test_killed_while_it_fills_the_gate(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """Another fills it: a filler that is gone is in nobody's way for long."""
     coupon = scene.system.make_coupon(5)
     with scene.users():

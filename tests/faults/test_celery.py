@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from stack import logs
 from stack.parts import processes
 from tests.faults.guests import guest
 from tests.faults.hands import Hands
 from tests.faults.rows import row
 from tests.faults.scene import Scene
-from workers.names import Task
+from workers.queues import Task
 
 #: promised: work that a killed worker held goes on by then
 _RESUMED_SECONDS = 10.0
@@ -26,8 +26,8 @@ _HINTS = """
 import sys
 from service.domain.request import Place
 from workers import hints
-from workers.names import Hint
-from workers.issuer.teller import celery_producer
+from workers.queues import Hint
+from workers.issuer.after_commit import celery_producer
 log, partition, offset = map(int, sys.argv[1:])
 for _ in range(30):
     hints.retry(celery_producer(), log, [Place(partition, offset)], 1, hint=Hint.SWEEP)
@@ -39,7 +39,9 @@ def test_a_child_is_killed(scene: Scene, hands: Hands) -> None:
     """Attempts are counted in the row: none is spent twice, none is forgotten."""
     coupon = scene.system.make_coupon(10)
     with scene.users():
-        for user, point in enumerate((Point.RETRY_TAKEN, Point.RETRY_WRITTEN, Point.RETRY_COMMITTED), start=1):
+        for user, point in enumerate(
+            (CrashPoint.RETRY_TAKEN, CrashPoint.RETRY_WRITTEN, CrashPoint.RETRY_COMMITTED), start=1
+        ):
             armed = hands.arm(point)
             receipt = scene.receipt(coupon, user, fault="22012 1")
             hands.reached(armed)
@@ -48,8 +50,8 @@ def test_a_child_is_killed(scene: Scene, hands: Hands) -> None:
 
 
 @row(31, "Celery", "kill -9 of the worker that holds a retry or notices, another running", seconds=30)
-@pytest.mark.parametrize("point", [Point.RETRY_TAKEN, Point.RETRY_COMMITTED, Point.NOTICES_CLAIMED])
-def test_the_worker_is_killed(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.RETRY_TAKEN, CrashPoint.RETRY_COMMITTED, CrashPoint.NOTICES_CLAIMED])
+def test_the_worker_is_killed(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """Work goes on within ten seconds."""
     coupon = scene.system.make_coupon(10)
     with another_worker(scene):
@@ -82,7 +84,7 @@ def frozen_after_a_retry(scene: Scene, hands: Hands, request_id: str) -> None:
     """A child is frozen once it has committed this request's first retry; a late hint of a row before is let go."""
     retried = "SELECT attempts - 1 FROM requests WHERE request_id = :id"
     while True:
-        hands.crash_at(Point.RETRY_COMMITTED, "stop")
+        hands.crash_at(CrashPoint.RETRY_COMMITTED, "stop")
         if scene.system.count(retried, id=request_id):
             return
         scene.stack.thaw("worker")
@@ -117,7 +119,7 @@ def test_beat_is_away(scene: Scene, hands: Hands) -> None:
     """The issuer's own watch finds rows whose hints were lost."""
     coupon = scene.system.make_coupon(10)
     with hands.away("beat"):
-        armed = hands.arm(Point.RETRY_TAKEN)
+        armed = hands.arm(CrashPoint.RETRY_TAKEN)
         receipt = scene.receipt(coupon, 1, fault="22012 1")
         hands.reached(armed)
         scene.system.redis.flushall()

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from service.stream import clients
 from service.stream.topics import Topic
 from tests.faults.hands import Hands
@@ -26,8 +26,8 @@ _DROPPED = ("issuing is paused", "dropped: ")
 
 
 @row(5, "issuer", "kill -9 before COMMIT", seconds=12)
-@pytest.mark.parametrize("point", [Point.ISSUER_LOCKED, Point.ISSUER_WRITTEN])
-def test_killed_before_commit(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.ISSUER_LOCKED, CrashPoint.ISSUER_WRITTEN])
+def test_killed_before_commit(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """Nothing of the poll has happened; its successor reads the same records."""
     with scene.users():
         hands.crash_at(point)
@@ -35,8 +35,8 @@ def test_killed_before_commit(scene: Scene, hands: Hands, point: Point) -> None:
 
 
 @row(6, "issuer", "kill -9 after COMMIT, before anyone is told", seconds=12)
-@pytest.mark.parametrize("point", [Point.ISSUER_COMMITTED, Point.ISSUER_TOLD])
-def test_killed_after_commit(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [CrashPoint.ISSUER_COMMITTED, CrashPoint.ISSUER_PUBLISHED])
+def test_killed_after_commit(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """The database's offset is past the poll: its successor decides nothing twice, and the sweep tells."""
     with scene.users():
         hands.crash_at(point)
@@ -57,7 +57,7 @@ def test_killed_at_any_moment(scene: Scene, hands: Hands) -> None:
 def test_frozen_in_mid_transaction(scene: Scene, hands: Hands) -> None:
     """The second issues what was the first's while that is still frozen; the first, woken, writes nothing."""
     with another_issuer(scene, "successor"), scene.users():
-        hands.crash_at(Point.ISSUER_WRITTEN, "stop")
+        hands.crash_at(CrashPoint.ISSUER_WRITTEN, "stop")
         since = time.monotonic()
         zombie = hands.who_is_frozen("issuer", "successor")
         scene.issues_everywhere(since, _TAKEN_OVER_SECONDS)

@@ -6,14 +6,14 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from service.crash import Point
+from service.crash_points import CrashPoint
 from tests.faults import manners
 from tests.faults.hands import Hands
 from tests.faults.ledger import Invariant
 from tests.faults.rows import row
 from tests.faults.scene import Scene
 from tests.faults.tasks import Tasks
-from workers.names import Task
+from workers.queues import Task
 
 #: promised: so long a receiver can keep a task, whatever it does
 _TASK_SECONDS = 3.0
@@ -50,16 +50,18 @@ def test_the_receiver_misbehaves(scene: Scene, hands: Hands, manner: Callable[[B
 
 
 @row(36, "notices", "kill -9 between any two lines of a delivery", seconds=25)
-@pytest.mark.parametrize("point", [Point.NOTICES_CLAIMED, Point.NOTICES_POSTED, Point.GATE_CLAIMED, Point.GATE_TOLD])
-def test_a_sender_is_killed(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize(
+    "point", [CrashPoint.NOTICES_CLAIMED, CrashPoint.NOTICES_POSTED, CrashPoint.GATE_CLAIMED, CrashPoint.GATE_SYNCED]
+)
+def test_a_sender_is_killed(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """What was claimed is claimed again after the lease; what was posted is posted again under its id."""
     with scene.users():
         hands.crash_at(point)
 
 
 @row(36, "dead letters", "kill -9 between any two lines of forwarding and listening", seconds=25)
-@pytest.mark.parametrize("point", [point for point in Point if point.startswith("letters.")])
-def test_a_forwarder_is_killed(scene: Scene, hands: Hands, point: Point) -> None:
+@pytest.mark.parametrize("point", [point for point in CrashPoint if point.startswith("letters.")])
+def test_a_forwarder_is_killed(scene: Scene, hands: Hands, point: CrashPoint) -> None:
     """A dead letter may lie on its topic twice, and is one row."""
     coupon = scene.system.make_coupon(1)
     armed = hands.arm(point)

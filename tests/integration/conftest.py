@@ -9,18 +9,18 @@ from confluent_kafka.admin import AdminClient
 from redis import Redis
 from sqlalchemy import Engine, Row, make_url, text
 
-from service.bootstrap import Common
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
+from service.resources import Resources
 from service.store import checkpoints, engine
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
+from service.usecases.gate_fill import GateFiller
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from service.usecases.warm import Warmer
 from tests.builders import PARTITIONS, records
 from tests.door import Door
 from tests.log import Log
@@ -95,7 +95,7 @@ def sell(
         line, at, sold = records(reader, ids, coupon.id, users, faults=faults), positions, Sold(coupon, [])
         while line:  # a poll ends early where many fail
             issued = issuer.issue(line, at)
-            line, at = line[issued.records :], issued.positions
+            line, at = line[issued.record_count :], issued.next_offsets
             sold.held.extend(issued.held)
         return sold
 
@@ -125,15 +125,15 @@ def exhaust(attempt: Attempt) -> Callable[[], None]:
 
 
 @pytest.fixture
-def common(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Common:
+def common(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Resources:
     """What every process has, with the parts of the tests."""
-    return Common(settings, store, log, reader, upkeep)
+    return Resources(settings, store, log, reader, upkeep)
 
 
 @pytest.fixture
-def warmer(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Warmer:
+def warmer(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> GateFiller:
     """Fills cold gates."""
-    return Warmer(settings, store, log, reader, upkeep)
+    return GateFiller(settings, store, log, reader, upkeep)
 
 
 @pytest.fixture

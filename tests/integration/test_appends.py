@@ -18,7 +18,7 @@ from service.gate.keys import Verdict
 from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.producer import NotProduced, ProduceUnconfirmed, RequestProducer
-from service.usecases.appends import Appends
+from service.usecases.append_tracker import AppendTracker
 from tests.builders import PARTITIONS, coupon
 from tests.door import seat
 
@@ -30,7 +30,7 @@ class Desk(NamedTuple):
     """What a test has in its hands."""
 
     gate: AsyncGate
-    appends: Appends
+    appends: AppendTracker
 
     async def admit(self, claim: SeatRequest) -> Admission:
         """The gate's word."""
@@ -61,13 +61,13 @@ async def _desk(settings: Settings) -> AsyncIterator[Desk]:
     async with AsyncRedis.from_url(settings.redis_url) as redis:
         writer = RequestProducer(clients.build_producer(settings))
         gate = AsyncGate(redis)
-        yield Desk(gate, Appends(gate, writer, settings.topic_partitions))
+        yield Desk(gate, AppendTracker(gate, writer, settings.topic_partitions))
         writer.close(1)
 
 
 async def _until_forgotten(desk: Desk, request_id: str) -> None:
     """Waits until the gate has been told of an append, or will not be, and everyone who asked before is answered."""
-    while desk.appends.under_way(request_id) is not None:  # noqa: ASYNC110  # nobody announces it
+    while desk.appends.find(request_id) is not None:  # noqa: ASYNC110  # nobody announces it
         await asyncio.sleep(0.01)
 
 
@@ -75,9 +75,9 @@ def test_all_who_wait_hear_the_same_place(at_desk: Callable[..., Any]) -> None:
     """Step 3: the first press and its repeats wait for one word, and one who comes after it hears it too."""
 
     async def press(desk: Desk) -> list[LogPosition]:
-        append = desk.appends.begin(seat(1), None, first=True)
-        early = [append.word(), append.word()]
-        return [await early[0], await early[1], await append.word()]
+        append = desk.appends.start(seat(1), None, is_first_attempt=True)
+        early = [append.wait(), append.wait()]
+        return [await early[0], await early[1], await append.wait()]
 
     first, second, late = at_desk(press)
 
@@ -90,8 +90,8 @@ def test_whoever_gives_up_disturbs_nobody(at_desk: Callable[..., Any]) -> None:
     async def press(desk: Desk) -> tuple[LogPosition, Admission]:
         claim = seat(1, "first")
         await desk.admit(claim)
-        append = desk.appends.begin(claim, None, first=True)
-        gone, waiting = append.word(), append.word()
+        append = desk.appends.start(claim, None, is_first_attempt=True)
+        gone, waiting = append.wait(), append.wait()
         gone.cancel()
         place = await waiting
         await _until_forgotten(desk, "first")
@@ -109,12 +109,12 @@ def test_who_was_judged_before_the_gate_was_told_is_told_here(at_desk: Callable[
     async def press(desk: Desk) -> tuple[LogPosition, LogPosition]:
         claim = seat(1, "first")
         await desk.admit(claim)
-        place = await desk.appends.begin(claim, None, first=True).word()
+        place = await desk.appends.start(claim, None, is_first_attempt=True).wait()
         while (await desk.admit(seat(1, "second"))).verdict is Verdict.UNACKNOWLEDGED:
             pass
-        append = desk.appends.under_way("first")
+        append = desk.appends.find("first")
         assert append is not None
-        return place, await append.word()
+        return place, await append.wait()
 
     place, repeated = at_desk(press)
 
@@ -130,9 +130,9 @@ def test_only_a_first_try_that_was_not_sent_gives_its_seat_back(
     async def press(desk: Desk) -> Admission:
         claim = seat(1, "first")
         await desk.admit(claim)
-        append = desk.appends.begin(claim, TOO_LARGE, first=first)
+        append = desk.appends.start(claim, TOO_LARGE, is_first_attempt=first)
         with pytest.raises(NotProduced):
-            await append.word()
+            await append.wait()
         await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
 
@@ -146,7 +146,7 @@ def test_an_unknown_outcome_keeps_the_seat(at_desk: Callable[..., Any]) -> None:
         claim = seat(1, "first")
         await desk.admit(claim)
         with pytest.raises(ProduceUnconfirmed):
-            await desk.appends.begin(claim, None, first=True).word()
+            await desk.appends.start(claim, None, is_first_attempt=True).wait()
         await _until_forgotten(desk, "first")
         return await desk.admit(seat(1, "second"))
 
@@ -160,8 +160,8 @@ def test_a_gate_that_cannot_be_told_harms_nobody(at_desk: Callable[..., Any], ca
     caplog.set_level(logging.INFO)
 
     async def press(desk: Desk) -> LogPosition:
-        append = desk.appends.begin(seat(1, "first"), None, first=True)
-        place = await append.word()
+        append = desk.appends.start(seat(1, "first"), None, is_first_attempt=True)
+        place = await append.wait()
         await _until_forgotten(desk, "first")
         return place
 
@@ -177,6 +177,6 @@ def test_a_coupon_stays_where_it_is_though_the_topic_has_more_partitions_by_now(
     assert partition_of(1, less) != partition_of(1, PARTITIONS)
 
     async def press(desk: Desk) -> LogPosition:
-        return await desk.appends.begin(seat(1), None, first=True).word()
+        return await desk.appends.start(seat(1), None, is_first_attempt=True).wait()
 
     assert at_desk(press, topic_partitions=less).partition == partition_of(1, less)

@@ -15,11 +15,11 @@ from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
 from service.store import coupons
 from service.stream.codec import RecordReader
-from service.usecases.change import Changer
+from service.usecases.coupons import CouponService
+from service.usecases.gate_fill import GateFiller
+from service.usecases.gate_sync import sync_coupon_changes
 from service.usecases.issue import Issuer
-from service.usecases.tend import tell_changes
-from service.usecases.verify import Verifier
-from service.usecases.warm import Warmer
+from service.verification.verify import Verifier
 from tests.builders import records
 from tests.door import Door, seat
 from tests.integration.conftest import Ask, Sell
@@ -32,7 +32,7 @@ _ROWS = 'SELECT user_id, state, code FROM requests ORDER BY "offset"'
 
 def test_a_raise_serves_those_on_standby_first(
     sell: Sell,
-    changer: Changer,
+    changer: CouponService,
     ask: Ask,
 ) -> None:
     """P5: of two who wait behind a held seat, the lower offset gets the new seat, before anyone from the log."""
@@ -46,7 +46,7 @@ def test_a_raise_serves_those_on_standby_first(
 
 def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
     sell: Sell,
-    changer: Changer,
+    changer: CouponService,
     store: Engine,
     ask: Ask,
 ) -> None:
@@ -62,7 +62,7 @@ def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
 
 
 def test_a_change_counts_from_where_the_log_is_decided(
-    real_log: Log, make_coupon: MakeCoupon, changer: Changer, verifier: Verifier, ask: Ask
+    real_log: Log, make_coupon: MakeCoupon, changer: CouponService, verifier: Verifier, ask: Ask
 ) -> None:
     """P3: closed refuses what lies behind it, a raise serves what does, and the proof knows which is which."""
     coupon = make_coupon(quantity=2)
@@ -101,7 +101,7 @@ def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
-    changer: Changer,
+    changer: CouponService,
     store: Engine,
     ask: Ask,
 ) -> None:
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
-    changer: Changer,
+    changer: CouponService,
     ask: Ask,
 ) -> None:
     """Section 4: not below what is issued or held; not a window that ends before it begins; not what is not there."""
@@ -147,7 +147,13 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
 
 
 def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
-    make_coupon: MakeCoupon, changer: Changer, upkeep: GateAdmin, store: Engine, door: Door, redis: Redis, ask: Ask
+    make_coupon: MakeCoupon,
+    changer: CouponService,
+    upkeep: GateAdmin,
+    store: Engine,
+    door: Door,
+    redis: Redis,
+    ask: Ask,
 ) -> None:
     """Section 4: a pause refuses the next request; news that comes late or twice changes nothing."""
     coupon = make_coupon(quantity=5)
@@ -162,12 +168,14 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     assert ask("SELECT count(*) FROM coupon_changes WHERE told_at IS NULL") == [(0,)]
     ask("UPDATE coupon_changes SET told_at = NULL WHERE version = 2 RETURNING 1")
     redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
-    assert tell_changes(store, upkeep) == 1
+    assert sync_coupon_changes(store, upkeep) == 1
     assert door.admit(seat(2))[0].verdict is Verdict.ADMITTED
     assert opened.version == 2
 
 
-def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, changer: Changer, upkeep: GateAdmin) -> None:
+def test_an_older_filling_does_not_open_the_gate(
+    make_coupon: MakeCoupon, changer: CouponService, upkeep: GateAdmin
+) -> None:
     """P6: who read the coupon before it was paused must not let people in afterwards."""
     before = make_coupon(quantity=5)
     after = changer.change(before.id, {"override": Override.PAUSED})
@@ -180,7 +188,7 @@ def test_an_older_filling_does_not_open_the_gate(make_coupon: MakeCoupon, change
 
 
 def test_after_a_raise_the_refused_may_ask_again(
-    real_log: Log, make_coupon: MakeCoupon, changer: Changer, warmer: Warmer, upkeep: GateAdmin, door: Door
+    real_log: Log, make_coupon: MakeCoupon, changer: CouponService, warmer: GateFiller, upkeep: GateAdmin, door: Door
 ) -> None:
     """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
     coupon = make_coupon(quantity=1, waitlist=1)
@@ -190,7 +198,7 @@ def test_after_a_raise_the_refused_may_ask_again(
     assert door.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
 
     changer.change(coupon.id, {"quantity": 2})
-    warmer.warm(coupon.id)
+    warmer.fill(coupon.id)
 
     assert [door.admit(seat(user))[0].verdict for user in (1, 2, 3, 4)] == [
         Verdict.DUPLICATE,

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from service import bootstrap
+from service import resources
 from service.config import Settings
 from service.domain.coupon import Coupon, Override
 from service.domain.errors import Unavailable
@@ -139,7 +139,7 @@ _CALLS: list[Callable[[GateAdmin], Any]] = [
 @pytest.mark.parametrize("call", _CALLS, ids=["is_cold", "fill", "release", "tell", "filling"])
 def test_upkeep_says_that_redis_is_away(call: Callable[[GateAdmin], Any], away: str) -> None:
     """P6: a closed port and a black hole are both Unavailable, with the limits that bootstrap sets."""
-    redis = Redis.from_url(away, **bootstrap._redis_options())
+    redis = Redis.from_url(away, **resources._redis_options())
 
     with pytest.raises(Unavailable, match="Redis is unavailable"):
         call(GateAdmin(redis))
@@ -161,7 +161,7 @@ def test_the_gate_says_that_redis_is_away(ask: Callable[[AsyncGate], Awaitable[A
     """P6: a request is not left waiting for a Redis that does not answer; the database is asked instead."""
 
     async def asked() -> None:
-        async with AsyncRedis.from_url(away, **bootstrap._redis_options()) as redis:
+        async with AsyncRedis.from_url(away, **resources._redis_options()) as redis:
             with pytest.raises(Unavailable, match="Redis is unavailable"):
                 await ask(AsyncGate(redis))
 

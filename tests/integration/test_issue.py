@@ -56,8 +56,8 @@ def test_a_poll_is_issued_in_offset_order(
         ("notify", partition, 0, 4),
     ]
     assert ask("SELECT DISTINCT decided_at FROM handoffs") == ask("SELECT DISTINCT decided_at FROM requests")
-    assert issued.positions == {partition: 5}
-    assert issued.kinds == {OutboxKind.NOTIFY, OutboxKind.GATE}
+    assert issued.next_offsets == {partition: 5}
+    assert issued.outbox_kinds == {OutboxKind.NOTIFY, OutboxKind.GATE}
     assert issued.counts == {(RequestState.ISSUED, None): 3, (RequestState.REFUSED, ReasonCode.SOLD_OUT): 2}
 
 
@@ -72,7 +72,7 @@ def test_without_a_webhook_there_is_no_notice_to_hand_off(
     """Step 8: no webhook URL, no work; and a gate that has nothing to learn is told nothing."""
     issued = Issuer(store, log, notices=False).issue(line(make_coupon(quantity=9), range(1, 4)), positions)
 
-    assert issued.kinds == set()
+    assert issued.outbox_kinds == set()
     assert _written(ask)["handoffs"] == 0
 
 
@@ -88,7 +88,7 @@ def test_a_redelivery_changes_nothing(
     """P2: a second record under a request id that was decided moves the offset and nothing else."""
     coupon = make_coupon(quantity=3)
     first = line(coupon, range(1, 5))
-    moved = issuer.issue(first, positions).positions
+    moved = issuer.issue(first, positions).next_offsets
     before = ask(_ROWS, id=coupon.id), ask("SELECT issued, held FROM coupons")
     again = [
         reader.decode(raw(ids, coupon.id, number + 1, number + 4, request_id=record.request.request_id))
@@ -99,7 +99,7 @@ def test_a_redelivery_changes_nothing(
     issued = issuer.issue(again, moved)
 
     assert issued.counts == {}
-    assert issued.positions[_partition(coupon)] == 8
+    assert issued.next_offsets[_partition(coupon)] == 8
     assert (ask(_ROWS, id=coupon.id), ask("SELECT issued, held FROM coupons")) == before
 
 
@@ -141,7 +141,7 @@ def test_requests_of_many_coupons_share_a_poll(
 
     issued = issuer.issue(poll, positions)
 
-    assert issued.positions == at
+    assert issued.next_offsets == at
     for coupon in coupons:
         sequences = [row.sequence for row in ask(_ROWS, id=coupon.id)]
         assert sequences == [*range(1, coupon.quantity + 1), *[None] * (8 - min(8, coupon.quantity))][:8]

@@ -11,8 +11,8 @@ from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
-from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import PARTITIONS, records
 from tests.integration.conftest import Ask
 
@@ -43,7 +43,7 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
     assert rows[299] == (300, "retrying", None)
     assert ask("SELECT issued, held FROM coupons") == [(499, 1)]
     assert issued.held == [LogPosition(partition, 299)]
-    assert issued.positions[partition] == 500
+    assert issued.next_offsets[partition] == 500
     (retry,) = ask('SELECT "offset" AS at, attempts, error_kind, next_attempt_at FROM retries')
     assert (retry.at, retry.attempts, retry.error_kind) == (299, 1, "psycopg.errors.DivisionByZero")
 
@@ -89,20 +89,20 @@ def test_a_poll_full_of_bad_records_is_cut_short(
     """Step 5: coupons are not locked until the last of thousands was split off; what it did not come to is not told."""
     coupon, other = _on_two_partitions(make_coupon)
     here, there = (partition_of(one.id, PARTITIONS) for one in (coupon, other))
-    users = range(1, 3 * FAILURES_AT_ONCE + 1)  # the first and the last are good
+    users = range(1, 3 * MAX_FAILURES_PER_TRANSACTION + 1)  # the first and the last are good
     poll = line(coupon, users, faults=dict.fromkeys(users[1:-1], f"{sqlstate} 1")) + line(other, range(1, 2))
 
     first = issuer.issue(poll, positions)
 
-    decided = 3 * FAILURES_AT_ONCE // 2  # two segments of a quarter each
-    assert (first.records, first.positions) == (decided, {here: decided})
+    decided = 3 * MAX_FAILURES_PER_TRANSACTION // 2  # two segments of a quarter each
+    assert (first.record_count, first.next_offsets) == (decided, {here: decided})
     assert ask("SELECT id, issued, held FROM coupons ORDER BY id")[:1] == [(coupon.id, 1, decided - 1)]
     assert ask(_STANDS, here=here, there=there) == [(here, decided), (there, 0)]
     assert ask(_HANDED_OFF) == [("notify", here, 0, decided - 1)]
 
-    second = issuer.issue(poll[decided:], positions | first.positions)
+    second = issuer.issue(poll[decided:], positions | first.next_offsets)
 
-    assert second.positions == {here: len(users), there: 1}
+    assert second.next_offsets == {here: len(users), there: 1}
     assert ask("SELECT issued, held FROM coupons WHERE id = :id", id=coupon.id) == [(2, len(users) - 2)]
 
 
@@ -158,8 +158,8 @@ def test_poison_beside_good_records_is_kept_as_it_came(
     issued = issuer.issue([good[0], reader.decode(bad), good[2]], positions)
 
     assert ask(_ROWS, id=coupon.id) == [(1, "issued", 1), (3, "issued", 2)]
-    assert issued.dead
-    assert issued.positions[bad.log_position.partition] == 3
+    assert issued.has_dead_letters
+    assert issued.next_offsets[bad.log_position.partition] == 3
     (letter,) = ask(
         'SELECT key, value, headers, code, attempts, partition, "offset" AS at, request_id FROM dead_letters'
     )

@@ -9,16 +9,16 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
-from service.bootstrap import Common
 from service.config import Settings
 from service.domain.record import RawRecord
+from service.resources import Resources
 from service.stream import clients
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
-from service.usecases import bury
+from service.usecases import dead_letter_topic
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
-from workers.issuer.dead_letters import Listener
+from workers.issuer.dead_letter_listener import DeadLetterListener
 from workers.issuer.health import Health
 
 _STORED = "SELECT value FROM dead_letters WHERE value IN ('first', 'bad', 'last') ORDER BY dlt_offset"
@@ -28,7 +28,7 @@ class Stubborn:
     """Stores letters as the use case does; none of a batch with the bad one in it, until it may."""
 
     def __init__(self) -> None:
-        self._take_in = bury.take_in
+        self._take_in = dead_letter_topic.store_received
         self.may = Event()
         #: how many letters each batch had
         self.batches: list[int] = []
@@ -41,10 +41,10 @@ class Stubborn:
 
 
 @contextmanager
-def listening(common: Common, settings: Settings) -> Iterator[Health]:
+def listening(common: Resources, settings: Settings) -> Iterator[Health]:
     """The listener runs in a thread of this process; its health."""
     health = Health()
-    listener = Listener(common, partial(clients.build_dead_letter_consumer, settings), health)
+    listener = DeadLetterListener(common, partial(clients.build_dead_letter_consumer, settings), health)
     listener.start()
     try:
         yield health
@@ -53,11 +53,11 @@ def listening(common: Common, settings: Settings) -> Iterator[Health]:
 
 
 def test_a_letter_that_cannot_be_stored_waits_alone(
-    common: Common, settings: Settings, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    common: Resources, settings: Settings, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 7: those of its batch before it are stored; it and those behind it are not passed over."""
     stubborn = Stubborn()
-    monkeypatch.setattr(bury, "take_in", stubborn)
+    monkeypatch.setattr(dead_letter_topic, "take_in", stubborn)
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for value in (b"first", b"bad", b"last"):
         producer.produce(Topic.DEAD_LETTERS, value, partition=0)

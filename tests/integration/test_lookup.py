@@ -11,8 +11,8 @@ from service.domain.coupon import Coupon
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
-from service.usecases.lookup import CLOCKS_DIFFER_MS, Lookup
-from service.usecases.warm import Warmer
+from service.usecases.gate_fill import GateFiller
+from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
 from tests.builders import AT_MS
 from tests.door import Door, seat
 from tests.log import Log
@@ -21,7 +21,9 @@ MakeCoupon = Callable[..., Coupon]
 
 
 @pytest.fixture
-def lookup(settings: Settings, store: Engine, log: int, ids: RequestIds, warmer: Warmer, upkeep: GateAdmin) -> Lookup:
+def lookup(
+    settings: Settings, store: Engine, log: int, ids: RequestIds, warmer: GateFiller, upkeep: GateAdmin
+) -> Lookup:
     """Reads standings."""
     return Lookup(settings, store, log, ids, warmer, upkeep)
 
@@ -31,7 +33,7 @@ def passed(store: Engine, settings: Settings) -> Callable[[int], None]:
     """Lets the issuer have decided all that was tried until a moment."""
 
     def pass_until(tried_at_ms: int) -> None:
-        last = (tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS + 1) / 1000
+        last = (tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS + 1) / 1000
         with store.begin() as tx:
             tx.execute(text("UPDATE offsets SET passed_at = to_timestamp(:last)"), {"last": last})
 
@@ -121,12 +123,12 @@ def test_what_has_a_seat_is_never_unknown(
     real_log: Log,
     passed: Callable[[int], None],
     door: Door,
-    warmer: Warmer,
+    warmer: GateFiller,
     redis: Redis,
 ) -> None:
     """P4: a repeat is appended under its first id long after the minting; while the seat is kept it is queued."""
     coupon = make_coupon()
-    warmer.warm(coupon.id)
+    warmer.fill(coupon.id)
     name = ids.mint(coupon.id, 7, AT_MS)
     door.admit(seat(7, name, coupon.id))
     passed(AT_MS + 10**6)

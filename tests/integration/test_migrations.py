@@ -88,7 +88,7 @@ def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
         _, (held,) = retries.first_standby(tx, 1, 10)
 
     assert reader.decode(held.raw).request == held.request._replace(appended_at_ms=held.raw.appended_at_ms)
-    assert Recoverer(fresh_database, reader, notices=True).settle(1).unsettled == []
+    assert Recoverer(fresh_database, reader, notices=True).decide_standby(1).coupons_with_standby == []
     with fresh_database.begin() as tx:
         assert tx.execute(text("SELECT state, sequence FROM requests")).all() == [("issued", 1)]
 

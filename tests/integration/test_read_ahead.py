@@ -10,27 +10,27 @@ from celery import Celery
 from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine
 
-from service.bootstrap import Common
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.record import Record
+from service.resources import Resources
 from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
-from service.usecases.plan import Issued
-from service.usecases.segments import FAILURES_AT_ONCE
+from service.usecases.write_plan import IssueResult
 from tests.builders import PARTITIONS
 from tests.integration.conftest import Ask
 from tests.log import Log
 from tests.waiting import eventually
+from workers.issuer.after_commit import AfterCommit
 from workers.issuer.health import Health
-from workers.issuer.loop import Loop
-from workers.issuer.teller import Teller
+from workers.issuer.loop import IssueLoop
 
 #: bad records, several times of what one poll decides of them
-_BAD = 4 * FAILURES_AT_ONCE
+_BAD = 4 * MAX_FAILURES_PER_TRANSACTION
 
 
 class Faltering(Issuer):
@@ -46,8 +46,8 @@ class Faltering(Issuer):
         self.next_offset = 0
 
     def issue(
-        self, records: Sequence[Record], positions: Mapping[int, int], *, writing: Callable[[], None] = lambda: None
-    ) -> Issued:
+        self, records: Sequence[Record], next_offsets: Mapping[int, int], *, on_writing: Callable[[], None] = lambda: None
+    ) -> IssueResult:
         """That poll fails."""
         self.polls.append(len(records))
         if len(self.polls) == self._fails:
@@ -55,7 +55,7 @@ class Faltering(Issuer):
             self.began.set()
             assert self.may_fail.wait(30)
             raise Unavailable("PostgreSQL", "it went away")
-        return super().issue(records, positions, writing=writing)
+        return super().issue(records, next_offsets, on_writing=on_writing)
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def consumer(settings: Settings) -> Consumer:
 
 
 @contextmanager
-def at_work(common: Common, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
+def at_work(common: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
     """The loop runs in a thread of this process."""
-    teller = Teller(Celery("tests", broker=common.settings.celery_broker_url, set_as_current=False), common)
+    teller = AfterCommit(Celery("tests", broker=common.settings.celery_broker_url, set_as_current=False), common)
     with ExitStack() as opened:
-        loop = Loop(common, lambda: consumer, issuer, teller, Health())
+        loop = IssueLoop(common, lambda: consumer, issuer, teller, Health())
         opened.callback(teller.close, 5)
         opened.callback(loop.close)
         running = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
@@ -79,9 +79,9 @@ def at_work(common: Common, consumer: Consumer, issuer: Issuer) -> Iterator[None
 
 
 @pytest.fixture
-def faltering(common: Common, consumer: Consumer) -> Iterator[Faltering]:
+def faltering(common: Resources, consumer: Consumer) -> Iterator[Faltering]:
     """An issuer at work whose first poll will fail."""
-    issuer = Faltering(common.engine, common.log, fails=1)
+    issuer = Faltering(common.engine, common.log_id, fails=1)
     with at_work(common, consumer, issuer):
         yield issuer
         issuer.may_fail.set()
@@ -106,20 +106,20 @@ def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
 
 @pytest.mark.parametrize("fails", [0, 2])
 def test_a_poll_that_was_cut_short_is_gone_on_with(
-    real_log: Log, make_coupon: Callable[..., Coupon], common: Common, consumer: Consumer, ask: Ask, fails: int
+    real_log: Log, make_coupon: Callable[..., Coupon], common: Resources, consumer: Consumer, ask: Ask, fails: int
 ) -> None:
     """P4: what it did not come to is next, in small polls; if one of these fails, all after it is read again."""
     coupon = make_coupon(quantity=_BAD + 9)
     for user in range(1, _BAD + 1):
         real_log.ask(coupon.id, user, fault="22012 1")
     real_log.ask(coupon.id, _BAD + 1)
-    issuer = Faltering(common.engine, common.log, fails)
+    issuer = Faltering(common.engine, common.log_id, fails)
     issuer.may_fail.set()
 
     with at_work(common, consumer, issuer):
         eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, _BAD)])
 
-    cut = next(at for at, count in enumerate(issuer.polls) if count > FAILURES_AT_ONCE)
-    assert all(count <= 2 * FAILURES_AT_ONCE for count in issuer.polls[cut + 1 :])
+    cut = next(at for at, count in enumerate(issuer.polls) if count > MAX_FAILURES_PER_TRANSACTION)
+    assert all(count <= 2 * MAX_FAILURES_PER_TRANSACTION for count in issuer.polls[cut + 1 :])
     (row,) = ask('SELECT max("offset") - min("offset") + 1 AS span, count(*) AS decided FROM requests')
     assert row.span == row.decided

@@ -11,8 +11,8 @@ from service.domain.coupon import Coupon
 from service.domain.failures import FailureClass, classify
 from service.store import coupons
 from service.stream.codec import RecordReader
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.recover import Recoverer
-from service.usecases.segments import FAILURES_AT_ONCE
 from tests.builders import insert_request
 from tests.integration.conftest import Ask, Sell
 from tests.waiting import eventually
@@ -34,7 +34,7 @@ def test_a_retry_that_succeeds_takes_its_held_seat(sell: Sell, recoverer: Recove
         (4, "refused", "sold_out", None, 1),
         (5, "refused", "sold_out", None, 1),
     ]
-    assert (recovered.again, recovered.dead) == ({}, False)
+    assert (recovered.retries, recovered.has_dead_letters) == ({}, False)
     assert ask("SELECT issued, held FROM coupons") == [(3, 0)]
     assert ask("SELECT count(*) FROM retries") == [(0,)]
 
@@ -50,7 +50,7 @@ def test_standby_waits_while_another_seat_is_held(sell: Sell, recoverer: Recover
         (2, "retrying", None, None, 2),
         (3, "standby", None, None, 0),
     ]
-    assert recovered.again == {(log, 2): [held[1]]}
+    assert recovered.retries == {(log, 2): [held[1]]}
 
 
 def test_the_third_failure_is_the_last(sell: Sell, recoverer: Recoverer, log: int, ask: Ask) -> None:
@@ -60,8 +60,8 @@ def test_the_third_failure_is_the_last(sell: Sell, recoverer: Recoverer, log: in
     second = recoverer.retry(log, held, attempts_made=1)
     third = recoverer.retry(log, held, attempts_made=2)
 
-    assert (second.again, second.dead) == ({(log, 2): held}, False)
-    assert (third.again, third.dead) == ({}, True)
+    assert (second.retries, second.has_dead_letters) == ({(log, 2): held}, False)
+    assert (third.retries, third.has_dead_letters) == ({}, True)
     assert ask(_ROWS) == [
         (1, "dead", "exhausted", None, 3),
         (2, "issued", None, 1, 1),
@@ -82,10 +82,10 @@ def test_of_many_that_failed_together_each_ends_by_itself(sell: Sell, recoverer:
     held = sell(quantity=9, users=range(1, 10), faults={user: f"22012 {1 + user % 3}" for user in range(1, 10)}).held
 
     second = recoverer.retry(log, held, attempts_made=1)
-    third = recoverer.retry(log, second.again[log, 2], attempts_made=2)
+    third = recoverer.retry(log, second.retries[log, 2], attempts_made=2)
 
-    assert second.again == {(log, 2): [held[user - 1] for user in (1, 2, 4, 5, 7, 8)]}
-    assert (third.again, third.dead) == ({}, True)
+    assert second.retries == {(log, 2): [held[user - 1] for user in (1, 2, 4, 5, 7, 8)]}
+    assert (third.retries, third.has_dead_letters) == ({}, True)
     assert ask(_ROWS) == [
         (1, "issued", None, 4, 3),
         (2, "dead", "exhausted", None, 3),
@@ -103,12 +103,12 @@ def test_of_many_that_failed_together_each_ends_by_itself(sell: Sell, recoverer:
 
 def test_many_failures_leave_nothing_to_settle_where_nobody_waits(sell: Sell, recoverer: Recoverer, log: int) -> None:
     """Step 6: a task that finds nobody would only wait for the coupon's lock."""
-    users = range(1, FAILURES_AT_ONCE + 1)
+    users = range(1, MAX_FAILURES_PER_TRANSACTION + 1)
     held = sell(quantity=len(users), users=users, faults=dict.fromkeys(users, "22012 9")).held
 
     recovered = recoverer.retry(log, held, attempts_made=1)
 
-    assert (len(recovered.again[log, 2]), recovered.unsettled) == (FAILURES_AT_ONCE, [])
+    assert (len(recovered.retries[log, 2]), recovered.coupons_with_standby) == (MAX_FAILURES_PER_TRANSACTION, [])
 
 
 def test_many_that_failed_together_are_issued_in_offset_order(
@@ -120,7 +120,7 @@ def test_many_that_failed_together_are_issued_in_offset_order(
 
     recovered = recoverer.retry(log, held[::-1], attempts_made=1)
 
-    assert recovered.again == {(log, 2): [held[16]]}
+    assert recovered.retries == {(log, 2): [held[16]]}
     assert [row.sequence for row in ask(_ROWS) if row.user_id != 17] == list(range(1, 40))
     assert ask("SELECT attempts, state FROM requests WHERE user_id = 17") == [(2, "retrying")]
 

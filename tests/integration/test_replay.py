@@ -13,12 +13,12 @@ from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.store import dead_letter_actions, dead_letters
 from service.stream.codec import RecordReader
-from service.usecases.bury import take_in
-from service.usecases.change import Changer
+from service.usecases.coupons import CouponService
+from service.usecases.dead_letter_topic import store_received
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from service.usecases.replay import Desk
-from service.usecases.verify import Verifier
+from service.usecases.replay import DeadLetterService
+from service.verification.verify import Verifier
 from tests.builders import records
 from tests.integration.conftest import Ask, Sell
 from tests.log import Log
@@ -41,7 +41,7 @@ def die(sell: Sell, exhaust: Callable[[], None]) -> Die:
     return issue
 
 
-def test_a_replay_is_final_again_and_told_again(die: Die, desk: Desk, ask: Ask) -> None:
+def test_a_replay_is_final_again_and_told_again(die: Die, desk: DeadLetterService, ask: Ask) -> None:
     """Step 7: a seat is left, so the dead one gets it; a second call answers what came of the first."""
     die(quantity=3, users=range(1, 3), faults={1: "22012 3"})
     before = ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'")[0][0]
@@ -56,7 +56,7 @@ def test_a_replay_is_final_again_and_told_again(die: Die, desk: Desk, ask: Ask) 
     assert ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'") == [(before + 1,)]
 
 
-def test_eligibility_is_checked_anew(die: Die, changer: Changer, desk: Desk, ask: Ask) -> None:
+def test_eligibility_is_checked_anew(die: Die, changer: CouponService, desk: DeadLetterService, ask: Ask) -> None:
     """Step 7: meanwhile the coupon is gone, the user has another, or the operator closed it."""
     coupon = die(quantity=1, users=range(1, 3), faults={1: "22012 3"})
     assert desk.replay(1) == (1, ask("SELECT request_id FROM requests WHERE user_id = 1")[0][0], *_refused("sold_out"))
@@ -75,7 +75,7 @@ def test_a_replay_stands_by_under_its_old_rank(
     die: Die,
     issuer: Issuer,
     recoverer: Recoverer,
-    desk: Desk,
+    desk: DeadLetterService,
     log: int,
     reader: RecordReader,
     ids: RequestIds,
@@ -100,7 +100,7 @@ def test_a_replay_stands_by_under_its_old_rank(
 
 
 def test_a_replay_that_fails_has_its_attempts_anew_and_may_die_again(
-    die: Die, desk: Desk, exhaust: Callable[[], None], ask: Ask
+    die: Die, desk: DeadLetterService, exhaust: Callable[[], None], ask: Ask
 ) -> None:
     """Step 7: its seat is held; dead again, the same letter is new again, with its first error and all attempts."""
     die(quantity=3, users=range(1, 2), faults={1: "22012 9"})
@@ -119,7 +119,7 @@ def test_a_replay_that_fails_has_its_attempts_anew_and_may_die_again(
 
 
 def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
-    die: Die, changer: Changer, desk: Desk, ask: Ask
+    die: Die, changer: CouponService, desk: DeadLetterService, ask: Ask
 ) -> None:
     """Step 7: three are dead, two seats are left; what the dry run says is what comes of it."""
     coupon = die(quantity=3, users=range(1, 5), faults=dict.fromkeys((1, 2, 3), "22012 3"))
@@ -132,7 +132,7 @@ def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
     limited = desk.replay_many(meant, 1, dry_run=False)
     rest = desk.replay_many(meant, 100, dry_run=False)
 
-    assert [(one.letter_id, one.state) for one in dry] == [
+    assert [(one.dead_letter_id, one.state) for one in dry] == [
         (1, RequestState.ISSUED),
         (2, RequestState.ISSUED),
         (3, RequestState.REFUSED),
@@ -142,7 +142,7 @@ def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
     assert desk.replay_many(DeadLetterFilter(coupon_id=999), 100, dry_run=False) == []
 
 
-def test_what_is_discarded_stays_dead(die: Die, desk: Desk, ask: Ask) -> None:
+def test_what_is_discarded_stays_dead(die: Die, desk: DeadLetterService, ask: Ask) -> None:
     """Step 7: put away once and for all; a replay says so, and so does a discard of what was replayed."""
     die(quantity=3, users=range(1, 3), faults=dict.fromkeys((1, 2), "22012 3"))
 
@@ -167,7 +167,7 @@ def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
     settings: Settings,
     real_log: Log,
     store: Engine,
-    desk: Desk,
+    desk: DeadLetterService,
     ids: RequestIds,
     make_coupon: MakeCoupon,
     verifier: Verifier,
@@ -199,11 +199,11 @@ def _readable_by_now(verifier: Verifier) -> int:
 
 
 def test_another_producers_letter_has_no_rank(
-    store: Engine, reader: RecordReader, ids: RequestIds, desk: Desk, ask: Ask
+    store: Engine, reader: RecordReader, ids: RequestIds, desk: DeadLetterService, ask: Ask
 ) -> None:
     """Step 7: it is stored, listed and can be discarded; it cannot be replayed."""
     (record,) = records(reader, ids, 1, range(1, 2))
-    take_in(store, reader, [record.raw])
+    store_received(store, reader, [record.raw])
 
     with pytest.raises(Conflict, match="another producer"):
         desk.replay(1)
@@ -213,7 +213,7 @@ def test_another_producers_letter_has_no_rank(
     assert ask("SELECT state FROM dead_letters") == [("discarded",)]
 
 
-def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, store: Engine) -> None:
+def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: DeadLetterService, store: Engine) -> None:
     """Section 4: the newest first, by coupon, code and state, keyset by keyset."""
     first = die(quantity=9, users=range(1, 4), faults=dict.fromkeys((1, 2, 3), "22012 9"))
     desk.discard(2)
@@ -238,8 +238,8 @@ def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: Desk, sto
 def test_the_proof_knows_replays(
     real_log: Log,
     make_coupon: MakeCoupon,
-    changer: Changer,
-    desk: Desk,
+    changer: CouponService,
+    desk: DeadLetterService,
     exhaust: Callable[[], None],
     verifier: Verifier,
     ask: Ask,
@@ -278,7 +278,7 @@ def test_how_many_died_lately_is_counted(die: Die, store: Engine, ask: Ask) -> N
 
 
 def test_what_cannot_be_read_is_in_nobodys_way(
-    real_log: Log, make_coupon: MakeCoupon, desk: Desk, exhaust: Callable[[], None]
+    real_log: Log, make_coupon: MakeCoupon, desk: DeadLetterService, exhaust: Callable[[], None]
 ) -> None:
     """Step 7: a replay of one brings back the first that can be brought back."""
     coupon = make_coupon(quantity=5)

@@ -12,10 +12,10 @@ from service.domain.errors import Conflict
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.stream.codec import RecordReader
-from service.usecases.change import Changer
+from service.usecases.coupons import CouponService
 from service.usecases.issue import Issuer
-from service.usecases.replay import Desk
-from service.usecases.verify import Check, Verifier
+from service.usecases.replay import DeadLetterService
+from service.verification.verify import Check, Verifier
 from tests.integration.conftest import Ask
 from tests.log import Log
 
@@ -31,7 +31,7 @@ def misread(settings: Settings, store: Engine, real_log: Log, log: int, ids: Req
     def issue() -> None:
         records = [strict.decode(one.raw) for one in real_log.undecided()]
         assert all(record.poison for record in records)
-        real_log.positions |= Issuer(store, log, notices=False).issue(records, real_log.positions).positions
+        real_log.positions |= Issuer(store, log, notices=False).issue(records, real_log.positions).next_offsets
 
     return issue
 
@@ -41,7 +41,12 @@ def _bad(verifier: Verifier) -> list[Check]:
 
 
 def test_one_that_could_not_be_read_is_issued_behind_its_followers(
-    real_log: Log, make_coupon: MakeCoupon, misread: Callable[[], None], desk: Desk, verifier: Verifier, ask: Ask
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    misread: Callable[[], None],
+    desk: DeadLetterService,
+    verifier: Verifier,
+    ask: Ask,
 ) -> None:
     """P3, P4: nothing is lost while it waits, and that its sequence is not its rank is no disorder."""
     coupon = make_coupon()
@@ -61,8 +66,8 @@ def test_one_that_is_replayed_after_a_close_may_die_again(
     real_log: Log,
     make_coupon: MakeCoupon,
     misread: Callable[[], None],
-    changer: Changer,
-    desk: Desk,
+    changer: CouponService,
+    desk: DeadLetterService,
     exhaust: Callable[[], None],
     verifier: Verifier,
     ask: Ask,
@@ -82,7 +87,12 @@ def test_one_that_is_replayed_after_a_close_may_die_again(
 
 
 def test_a_duplicate_of_one_who_came_back_a_duplicate(
-    real_log: Log, make_coupon: MakeCoupon, exhaust: Callable[[], None], desk: Desk, verifier: Verifier, ask: Ask
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    exhaust: Callable[[], None],
+    desk: DeadLetterService,
+    verifier: Verifier,
+    ask: Ask,
 ) -> None:
     """P2: the first was live when the second was refused, whatever became of it later."""
     coupon = make_coupon()
@@ -101,7 +111,12 @@ def test_a_duplicate_of_one_who_came_back_a_duplicate(
 
 
 def test_of_an_append_and_its_repeat_one_comes_back(
-    real_log: Log, make_coupon: MakeCoupon, misread: Callable[[], None], desk: Desk, verifier: Verifier, ask: Ask
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    misread: Callable[[], None],
+    desk: DeadLetterService,
+    verifier: Verifier,
+    ask: Ask,
 ) -> None:
     """P2: nobody could read either of the two records, which ask for the same under one request id."""
     coupon = make_coupon()
@@ -111,7 +126,7 @@ def test_of_an_append_and_its_repeat_one_comes_back(
 
     done = desk.replay_many(DeadLetterFilter(), 100, dry_run=False)
 
-    whys = {one.letter_id: (one.state, one.why) for one in done}
+    whys = {one.dead_letter_id: (one.state, one.why) for one in done}
     assert whys == {1: (RequestState.ISSUED, None), 2: (None, "its request has been decided as another record")}
     assert ask(_STATES) == [("issued", None)]
     assert _bad(verifier) == []
@@ -129,7 +144,12 @@ def no_refusals(store: Engine) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_refusals")
 def test_one_that_is_due_no_seat_holds_none(
-    real_log: Log, make_coupon: MakeCoupon, exhaust: Callable[[], None], desk: Desk, verifier: Verifier, ask: Ask
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    exhaust: Callable[[], None],
+    desk: DeadLetterService,
+    verifier: Verifier,
+    ask: Ask,
 ) -> None:
     """P1, P3: its refusal cannot be written; a seat is not what it gets instead."""
     coupon = make_coupon(quantity=2)

@@ -15,9 +15,9 @@ from service.store import checkpoints
 from service.store.checkpoints import CheckpointAdvance
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
+from service.usecases.gate_sync import release_expired_seats
 from service.usecases.issue import Issuer
-from service.usecases.lookup import CLOCKS_DIFFER_MS
-from service.usecases.tend import settle_appends
+from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS
 from tests.builders import AT_MS, PARTITIONS, raw
 from tests.door import Door, seat
 
@@ -56,14 +56,14 @@ def appends(
 
     return Appends(
         coupon,
-        lambda now_ms: settle_appends(settings, store, log, ids, upkeep, now_ms),
+        lambda now_ms: release_expired_seats(settings, store, log, ids, upkeep, now_ms),
         pass_until,
         lambda: set(upkeep.unacknowledged(2**52, 100)),
     )
 
 
 def _last_chance(settings: Settings, tried_at_ms: int) -> int:
-    return tried_at_ms + settings.produce_timeout_ms + CLOCKS_DIFFER_MS
+    return tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS
 
 
 def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
@@ -131,7 +131,7 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
     upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
 
-    assert settle_appends(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
+    assert release_expired_seats(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
     assert upkeep.seat_holder(coupon, 7) == name
 
 

@@ -7,7 +7,7 @@ import pytest
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition
 from service.usecases import recover
-from service.usecases.change import Changer
+from service.usecases.coupons import CouponService
 from service.usecases.recover import Recoverer
 from tests.integration.conftest import Ask, Attempt, Sell
 
@@ -59,13 +59,13 @@ def test_more_on_standby_than_fit_a_transaction_are_settled_in_several(
 
     attempt(1)
     assert ask(_COUNTERS) == [(1, 0, 5)]
-    assert recoverer.settle(coupon.id).unsettled == [coupon.id]
-    while recoverer.settle(coupon.id).unsettled:
+    assert recoverer.decide_standby(coupon.id).coupons_with_standby == [coupon.id]
+    while recoverer.decide_standby(coupon.id).coupons_with_standby:
         pass
 
     assert ask(_COUNTERS) == [(1, 0, 0)]
     assert [row.state for row in ask(_ROWS)] == ["issued", *["refused"] * 8]
-    assert recoverer.settle(coupon.id).kinds == set()
+    assert recoverer.decide_standby(coupon.id).outbox_kinds == set()
 
 
 def test_each_decision_is_handed_off_once(sell: Sell, attempt: Attempt, ask: Ask) -> None:
@@ -99,7 +99,7 @@ def test_what_was_held_in_an_earlier_life_of_the_topic_ends_too(sell: Sell, reco
 
 
 def test_promotions_that_fail_end_a_transaction_before_it_is_long(
-    sell: Sell, recoverer: Recoverer, changer: Changer, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    sell: Sell, recoverer: Recoverer, changer: CouponService, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 6: each failure is a split under the coupon's lock; what is left is settled by the next transaction."""
     monkeypatch.setattr(recover, "FAILURES_AT_ONCE", 3)
@@ -108,8 +108,8 @@ def test_promotions_that_fail_end_a_transaction_before_it_is_long(
 
     changer.change(coupon.id, {"quantity": 11})
     assert ask(_COUNTERS) == [(0, 5, 6)]
-    assert recoverer.settle(coupon.id).unsettled == [coupon.id]
-    while recoverer.settle(coupon.id).unsettled:
+    assert recoverer.decide_standby(coupon.id).coupons_with_standby == [coupon.id]
+    while recoverer.decide_standby(coupon.id).coupons_with_standby:
         pass
 
     assert ask(_COUNTERS) == [(0, 11, 0)]

@@ -22,7 +22,7 @@ from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
-from service.usecases.replay import Desk
+from service.usecases.replay import DeadLetterService
 from tests.builders import PARTITIONS, records
 from tests.integration.conftest import Attempt, Sell
 
@@ -64,7 +64,7 @@ def cost(spoilt_store: Engine, log: int, positions: dict[int, int]) -> Callable[
 
     def statements_of(poll: list[Record]) -> list[str]:
         statements.sent.clear()
-        at.update(issuer.issue(poll, at).positions)
+        at.update(issuer.issue(poll, at).next_offsets)
         return list(statements.sent)
 
     return statements_of
@@ -117,7 +117,7 @@ def test_a_replay_in_bulk_costs_no_statement_a_letter(
     for attempts_made in (1, 2):
         attempt(attempts_made)
     statements = Statements(spoilt_store)
-    desk = Desk(spoilt_store, reader, notices=True, via="api")
+    desk = DeadLetterService(spoilt_store, reader, notices=True, via="api")
 
     assert len(desk.replay_many(DeadLetterFilter(), 100, dry_run=True)) == 60
 

@@ -6,16 +6,16 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from service import bootstrap
+from service import resources
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.domain.record import Record
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.stream.codec import RecordReader
+from service.usecases.gate_sync import sync_decisions
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from service.usecases.tend import tell_gate
 from tests.builders import raw, records
 from tests.integration.conftest import Ask
 from tests.waiting import eventually
@@ -45,12 +45,12 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
     upkeep.fill(coupon, _names(line).items())
     issuer.issue(line, positions)
 
-    assert tell_gate(store, upkeep, LEASE) == 1
+    assert sync_decisions(store, upkeep, LEASE) == 1
 
     assert {user: upkeep.seat_holder(coupon.id, user) for user in (1, 2, 3)} == _names(line)
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
     assert ask("SELECT count(*) FROM handoffs WHERE kind = 'gate'") == [(0,)]
-    assert tell_gate(store, upkeep, LEASE) == 0
+    assert sync_decisions(store, upkeep, LEASE) == 0
 
 
 def test_the_dead_give_their_seat_back(
@@ -72,7 +72,7 @@ def test_the_dead_give_their_seat_back(
     for attempts_made in (1, 2):
         recoverer.retry(log, held, attempts_made)
 
-    while tell_gate(store, upkeep, LEASE):
+    while sync_decisions(store, upkeep, LEASE):
         pass
 
     assert upkeep.seat_holder(coupon.id, 1) is None
@@ -95,7 +95,7 @@ def test_a_duplicate_gives_back_its_own_seat_only(
     upkeep.fill(coupon, [(7, first.request.request_id)])
     issuer.issue([first, second], positions)
 
-    while tell_gate(store, upkeep, LEASE):
+    while sync_decisions(store, upkeep, LEASE):
         pass
 
     assert upkeep.seat_holder(coupon.id, 7) == first.request.request_id
@@ -116,10 +116,10 @@ def test_without_redis_the_word_waits(
     upkeep.fill(coupon, [])
     issuer.issue(records(reader, ids, coupon.id, range(1, 2)), positions)
 
-    away = Redis.from_url("redis://127.0.0.1:9/0", **bootstrap._redis_options())
+    away = Redis.from_url("redis://127.0.0.1:9/0", **resources._redis_options())
 
     with pytest.raises(Unavailable):
-        tell_gate(store, GateAdmin(away), lease_seconds=0.05)
+        sync_decisions(store, GateAdmin(away), lease_seconds=0.05)
 
-    assert eventually(lambda: tell_gate(store, upkeep, LEASE)) == 1
+    assert eventually(lambda: sync_decisions(store, upkeep, LEASE)) == 1
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"

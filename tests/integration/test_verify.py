@@ -14,10 +14,10 @@ from service.store import checkpoints
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
-from service.usecases.history import Told
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from service.usecases.verify import Check, Verifier
+from service.verification.history import ClientAnswer
+from service.verification.verify import Check, Verifier
 from tests.builders import PARTITIONS, insert_request
 from tests.integration.conftest import Ask
 from tests.log import Log
@@ -58,11 +58,11 @@ def test_whatever_may_happen_is_in_order(
         recoverer.retry(log, held, attempts_made)
     undecided = real_log.ask(coupon.id, 1)
     history = [
-        *(Told(user, coupon.id, "accepted", request_id=names[user - 1]) for user in range(1, 7)),
-        Told(2, coupon.id, "refused", "duplicate", names[1]),
-        Told(3, coupon.id, "refused", "sold_out"),
-        Told(1, coupon.id, "accepted", request_id=undecided),
-        Told(9, coupon.id, "unknown"),
+        *(ClientAnswer(user, coupon.id, "accepted", request_id=names[user - 1]) for user in range(1, 7)),
+        ClientAnswer(2, coupon.id, "refused", "duplicate", names[1]),
+        ClientAnswer(3, coupon.id, "refused", "sold_out"),
+        ClientAnswer(1, coupon.id, "accepted", request_id=undecided),
+        ClientAnswer(9, coupon.id, "unknown"),
     ]
 
     checks = verifier.verify(history)
@@ -91,7 +91,7 @@ def test_a_repeat_whose_first_was_never_decided_is_no_loss(
     real_log.append(coupon.id, 7, name)
     real_log.issue()
 
-    checks = verifier.verify([Told(7, coupon.id, "accepted", request_id=name)])
+    checks = verifier.verify([ClientAnswer(7, coupon.id, "accepted", request_id=name)])
 
     assert _broken(checks) == []
     assert _numbers(checks, "nothing lost in the log")["redelivered"] == 2
@@ -130,8 +130,8 @@ def test_the_proof_of_one_coupon_judges_its_own_answers(
     real_log.issue()
     undecided = real_log.ask(coupons[1].id, 3)
     history = [
-        Told(1, coupons[0].id, "accepted", request_id=mine),
-        Told(3, coupons[1].id, "accepted", request_id=undecided),
+        ClientAnswer(1, coupons[0].id, "accepted", request_id=mine),
+        ClientAnswer(3, coupons[1].id, "accepted", request_id=undecided),
     ]
 
     first, second = (_numbers(verifier.verify(history, one.id), "the answers hold") for one in coupons)

@@ -8,9 +8,9 @@ from sqlalchemy import Engine, text
 
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
-from service.usecases.history import Told
 from service.usecases.recover import Recoverer
-from service.usecases.verify import Verifier
+from service.verification.history import ClientAnswer
+from service.verification.verify import Verifier
 from tests.builders import AT_MS
 from tests.log import Log
 
@@ -24,8 +24,8 @@ class Sale(NamedTuple):
     names: dict[int, str]
 
     @property
-    def history(self) -> list[Told]:
-        return [Told(user, self.coupon.id, "accepted", request_id=name) for user, name in self.names.items()]
+    def history(self) -> list[ClientAnswer]:
+        return [ClientAnswer(user, self.coupon.id, "accepted", request_id=name) for user, name in self.names.items()]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def break_(store: Engine) -> Iterator[Callable[[str], None]]:
         tx.execute(text("ALTER TABLE requests ENABLE TRIGGER USER"))
 
 
-def _red(verifier: Verifier, history: list[Told] | None = None) -> set[str]:
+def _red(verifier: Verifier, history: list[ClientAnswer] | None = None) -> set[str]:
     """The numbers that should be zero and are not."""
     checks = verifier.verify(history)
     return {f"{check.promise} {name}" for check in checks for name in check.must_be_zero if check.numbers[name]}
@@ -157,13 +157,13 @@ def test_an_answer_that_does_not_hold_is_seen(sale: Sale, verifier: Verifier, id
     """P5: what clients were told is judged call by call."""
     coupon = sale.coupon.id
     nowhere = ids.mint(coupon, 8, AT_MS)
-    cases: dict[str, tuple[list[Told], str]] = {
-        "a receipt that is in no log": ([Told(8, coupon, "accepted", request_id=nowhere)], "P5 lost"),
-        "another user's receipt": ([Told(8, coupon, "accepted", request_id=sale.names[1])], "P5 contradicted"),
-        "another coupon's receipt": ([Told(1, 77, "accepted", request_id=sale.names[1])], "P5 contradicted"),
-        "a receipt that is none": ([Told(8, coupon, "accepted", request_id="x" * 60)], "P5 contradicted"),
-        "a duplicate of nothing": ([Told(8, coupon, "refused", "duplicate", nowhere)], "P5 contradicted"),
-        "another's duplicate": ([Told(8, coupon, "refused", "duplicate", sale.names[1])], "P5 contradicted"),
+    cases: dict[str, tuple[list[ClientAnswer], str]] = {
+        "a receipt that is in no log": ([ClientAnswer(8, coupon, "accepted", request_id=nowhere)], "P5 lost"),
+        "another user's receipt": ([ClientAnswer(8, coupon, "accepted", request_id=sale.names[1])], "P5 contradicted"),
+        "another coupon's receipt": ([ClientAnswer(1, 77, "accepted", request_id=sale.names[1])], "P5 contradicted"),
+        "a receipt that is none": ([ClientAnswer(8, coupon, "accepted", request_id="x" * 60)], "P5 contradicted"),
+        "a duplicate of nothing": ([ClientAnswer(8, coupon, "refused", "duplicate", nowhere)], "P5 contradicted"),
+        "another's duplicate": ([ClientAnswer(8, coupon, "refused", "duplicate", sale.names[1])], "P5 contradicted"),
     }
 
     assert _red(verifier, sale.history) == set()

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from service.api.bodies.coupons import NewCoupon
-from service.api.bodies.form import decode
-from service.api.bodies.issuances import NewIssuance
+from service.api.schemas.base import decode
+from service.api.schemas.coupons import NewCoupon
+from service.api.schemas.issuances import NewIssuance
 from service.store.engine import to_datetime, to_milliseconds
 
-#: what service.api.reading turns into a 422
+#: what service.api.request_parsing turns into a 422
 REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 

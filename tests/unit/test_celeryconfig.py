@@ -12,8 +12,8 @@ from service.store.engine import STATEMENT_SECONDS
 from tests.unit import facts
 from tests.unit.conftest import Facts
 from workers import celery
-from workers.names import Beat, Queue, Task
-from workers.rooms import LEASE_SECONDS, WEBHOOK_SECONDS
+from workers.queues import BeatEntry, Queue, Task
+from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 OVER_KAFKA = {"CELERY_BROKER_URL": "confluentkafka://127.0.0.1:9"}
@@ -64,7 +64,7 @@ def test_every_queue_is_declared_and_a_misspelt_one_is_an_error(conf: dict[str, 
 def test_a_task_ends_before_its_lease_and_the_lease_before_the_message_comes_again(conf: dict[str, Any]) -> None:
     """Step 6: a claim's lease is shorter than the visibility timeout, and no task outlives its claim."""
     visible = conf["broker_transport_options"]["visibility_timeout"]
-    limits = [WEBHOOK_SECONDS, STATEMENT_SECONDS, conf["task_time_limit"], LEASE_SECONDS, visible]
+    limits = [WEBHOOK_TIMEOUT_SECONDS, STATEMENT_SECONDS, conf["task_time_limit"], LEASE_SECONDS, visible]
 
     assert limits == sorted(set(limits))
 
@@ -85,7 +85,7 @@ def test_only_json_is_taken(conf: dict[str, Any]) -> None:
 def test_beat_starts_what_is_registered_and_forgets_what_is_late(conf: dict[str, Any]) -> None:
     """P6: the sweep runs on, and starts missed during an outage do not pile up."""
     assert {name: entry["task"] for name, entry in conf["beat_schedule"].items()} == {
-        beat.value: beat.task.value for beat in Beat
+        beat.value: beat.task.value for beat in BeatEntry
     }
     assert all(entry["schedule"] > 0 for entry in conf["beat_schedule"].values())
     assert all(entry["options"]["expires"] >= entry["schedule"] for entry in conf["beat_schedule"].values())

@@ -7,7 +7,7 @@ import pytest
 
 from demo.client import understood
 from demo.history import Answer, Call, History, Outcome
-from service.usecases import history as proof_side
+from service.verification import history as proof_side
 
 ACCEPTED = Answer(202, Outcome.ACCEPTED, None, "abc")
 
@@ -44,4 +44,4 @@ def test_a_call_is_counted_and_written_as_the_proof_reads_it(tmp_path: Path) -> 
         "code": None,
         "request_id": "abc",
     }
-    assert [told.outcome for told in proof_side.read(history.path)] == ["accepted", "unknown"]
+    assert [told.outcome for told in proof_side.read_history(history.path)] == ["accepted", "unknown"]

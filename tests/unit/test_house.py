@@ -35,7 +35,7 @@ def test_the_issuer_never_loads_celerys_app(told: Facts) -> None:
     loaded = set(told["workers.issuer"]["modules"])
 
     assert "workers.issuer.loop" in loaded
-    assert not loaded & {"workers.celery", "workers.retry", "workers.notify", "celeryconfig"}
+    assert not loaded & {"workers.celery", "workers.tasks.retry", "workers.tasks.notify", "celeryconfig"}
 
 
 def test_the_service_never_imports_celery_or_the_workers(told: Facts) -> None:

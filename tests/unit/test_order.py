@@ -3,8 +3,8 @@
 import pytest
 
 from service.domain.coupon import Override
-from service.domain.order import CouponVersion, DecidedRequest, OrderChecker
 from service.domain.request import ReasonCode, RequestState
+from service.verification.order import CouponVersion, DecidedRequest, OrderChecker
 
 _ONE_SEAT = CouponVersion(None, 1, Override.NONE, None, None, 0)
 

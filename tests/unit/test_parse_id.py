@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.api.problems import Invalid
-from service.api.reading import parse_id
+from service.api.errors import InvalidRequest
+from service.api.request_parsing import parse_id
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("10", 10), ("9223372036854775807", 2**63 - 1)])
@@ -40,5 +40,5 @@ def test_a_decimal_number_is_an_id(text: str, number: int) -> None:
 )
 def test_any_other_spelling_is_invalid(text: str) -> None:
     """A6: a second spelling of an id would be a way around whatever counts by id; 422, never an overflow."""
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidRequest):
         parse_id(text)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.api.patience import Patience
+from service.api.shared_timeout import SharedTimeout
 
 SECONDS = 0.05
 
@@ -15,7 +15,7 @@ async def _never() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _ended_after(patience: Patience) -> float:
+async def _ended_after(patience: SharedTimeout) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(TimeoutError):
@@ -30,7 +30,7 @@ def test_what_comes_in_time_is_handed_on() -> None:
         raise KeyError
 
     async def wait() -> str:
-        patience = Patience(SECONDS)
+        patience = SharedTimeout(SECONDS)
         with pytest.raises(KeyError):
             await patience.wait(fail())
         return await patience.wait(asyncio.sleep(SECONDS / 5, "there"))
@@ -42,7 +42,7 @@ def test_each_wait_has_its_own_end() -> None:
     """Two that begin one after the other end one after the other, none early; and so does one long after them."""
 
     async def wait() -> list[float]:
-        patience = Patience(SECONDS)
+        patience = SharedTimeout(SECONDS)
         first = asyncio.create_task(_ended_after(patience))
         await asyncio.sleep(SECONDS / 2)
         second = await _ended_after(patience)
@@ -55,7 +55,7 @@ def test_a_wait_that_someone_else_ends_is_cancelled() -> None:
     """A task that is told to stop stops; it does not hear that its patience is at an end."""
 
     async def wait() -> bool:
-        task = asyncio.create_task(Patience(SECONDS).wait(_never()))
+        task = asyncio.create_task(SharedTimeout(SECONDS).wait(_never()))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
@@ -69,7 +69,7 @@ def test_the_task_goes_on_unharmed(ended: Callable[[float], Awaitable[None]] | N
     """After a wait, whatever its end, the same task can wait for other things."""
 
     async def wait() -> int:
-        patience = Patience(SECONDS)
+        patience = SharedTimeout(SECONDS)
         with suppress(TimeoutError):
             await patience.wait(ended(0) if ended else _never())
         await asyncio.sleep(SECONDS * 2)

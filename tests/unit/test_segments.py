@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import Unavailable
 from service.domain.failures import Failure, FailureClass, classify
-from service.usecases.segments import FAILURES_AT_ONCE, Failing, asked_first, in_segments
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION, Failures, probe_then_write, write_bisecting
 
 TWICE = psycopg.errors.UniqueViolation("another writer decided first")
 
@@ -23,7 +23,7 @@ class Writes:
         self.log: list[int] = []
         self.failed: list[tuple[int, Failure]] = []
 
-    def write(self, some: Sequence[int], failing: Failing) -> None:
+    def write(self, some: Sequence[int], failing: Failures) -> None:
         self.calls += 1
         for number in some:
             if str(number) not in failing and (failure := self.failures.get(number)):
@@ -36,9 +36,9 @@ class Writes:
         self.failed.append((number, failure))
 
     def run(self, count: int) -> None:
-        in_segments(range(count), self.write, self.give_up)
+        write_bisecting(range(count), self.write, self.give_up)
 
-    def tell(self, some: Sequence[int]) -> Failing:
+    def tell(self, some: Sequence[int]) -> Failures:
         self.calls += 1
         return {str(number): classify(self.failures[number]()) for number in some if number in self.failures}
 
@@ -78,7 +78,7 @@ def test_where_it_can_be_asked_which_ones_are_bad_many_cost_what_one_does() -> N
     """Step 5: the bad ones of a small segment are told at once, and written as failed together with the good ones."""
     writes = Writes({number: lambda: ValueError("bad") for number in range(0, 90, 2)})
 
-    in_segments(range(90), writes.write, writes.give_up, writes.tell)
+    write_bisecting(range(90), writes.write, writes.give_up, writes.tell)
 
     assert writes.calls == 3
     assert writes.log == list(range(90))
@@ -87,10 +87,10 @@ def test_where_it_can_be_asked_which_ones_are_bad_many_cost_what_one_does() -> N
 
 def test_who_failed_before_is_asked_about_before_it_is_written() -> None:
     """Step 6: ten thousand that fail again cost no writes that are taken back."""
-    items = range(2 * FAILURES_AT_ONCE + 50)
+    items = range(2 * MAX_FAILURES_PER_TRANSACTION + 50)
     writes = Writes({number: lambda: ValueError("bad") for number in items})
 
-    asked_first(items, writes.write, writes.give_up, writes.tell)
+    probe_then_write(items, writes.write, writes.give_up, writes.tell)
 
     assert writes.calls == 2 * 3
     assert [number for number, _ in writes.failed] == list(items)
@@ -98,10 +98,10 @@ def test_who_failed_before_is_asked_about_before_it_is_written() -> None:
 
 def test_who_fails_in_writing_though_nothing_was_told_is_found_by_halving() -> None:
     """Step 6: what was told is not everything here either, and those asked about apart are not touched by it."""
-    items, bad = range(2 * FAILURES_AT_ONCE + 50), FAILURES_AT_ONCE + 30
+    items, bad = range(2 * MAX_FAILURES_PER_TRANSACTION + 50), MAX_FAILURES_PER_TRANSACTION + 30
     writes = Writes({bad: lambda: ValueError("bad")})
 
-    asked_first(items, writes.write, writes.give_up, lambda _: {})
+    probe_then_write(items, writes.write, writes.give_up, lambda _: {})
 
     assert writes.log == list(items)
     assert [number for number, _ in writes.failed] == [bad]
@@ -112,7 +112,7 @@ def test_who_fails_only_in_company_is_found_by_halving() -> None:
     writes = Writes({number: lambda: ValueError("bad") for number in (3, 7)})
     told = [{"3": classify(ValueError("bad"))}, {}, {}]
 
-    in_segments(range(8), writes.write, writes.give_up, lambda _: told.pop(0) if told else {})
+    write_bisecting(range(8), writes.write, writes.give_up, lambda _: told.pop(0) if told else {})
 
     assert writes.log == list(range(8))
     assert [number for number, _ in writes.failed] == [3, 7]
@@ -122,7 +122,7 @@ def test_after_many_failures_it_ends_early_and_tells_how_far_it_came() -> None:
     """Step 5: the coupons of a poll full of bad records are not locked until the last of them was split off."""
     writes = Writes({number: lambda: ValueError("bad") for number in (1, 2, 5, 6)})
 
-    done = in_segments(range(9), writes.write, writes.give_up, failures_most=3)
+    done = write_bisecting(range(9), writes.write, writes.give_up, failures_most=3)
 
     assert done == 6
     assert writes.log == [0, 1, 2, 3, 4, 5]
@@ -135,7 +135,7 @@ def test_few_failures_that_take_long_end_it_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     writes = Writes({1: lambda: ValueError("bad"), 7: lambda: ValueError("bad")})
 
-    done = in_segments(range(9), writes.write, writes.give_up, seconds_most=0.5)
+    done = write_bisecting(range(9), writes.write, writes.give_up, seconds_most=0.5)
 
     assert (done, writes.log) == (2, [0, 1])
 
@@ -156,12 +156,12 @@ def test_who_lost_a_race_reads_and_decides_again() -> None:
     errors = iter([TWICE, TWICE])
     done: list[Sequence[int]] = []
 
-    def write(some: Sequence[int], _: Failing) -> None:
+    def write(some: Sequence[int], _: Failures) -> None:
         if error := next(errors, None):
             raise error
         done.append(some)
 
-    in_segments(range(8), write, lambda number, _: pytest.fail(f"{number} was given up"))
+    write_bisecting(range(8), write, lambda number, _: pytest.fail(f"{number} was given up"))
 
     assert done == [range(8)]
 

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from workers import steps
+from workers import batching
 from workers.celery import app
-from workers.names import Task
+from workers.queues import Task
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_steps_are_taken_while_they_find_something(sent: list[str]) -> None:
     """A task that has found nothing more to do sends nothing."""
     found = [50, 50, 7, 0]
 
-    steps.take(Task.DEAD_LETTER, lambda: found.pop(0))
+    batching.run_batches(Task.FORWARD_DEAD_LETTERS, lambda: found.pop(0))
 
     assert (found, sent) == ([], [])
 
@@ -35,7 +35,7 @@ def test_a_step_that_computed_rests_before_the_next(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "sleep", pauses.append)
     found = [50, 7, 0]
 
-    steps.take(Task.NOTIFY, lambda: found.pop(0), rests=3)
+    batching.run_batches(Task.NOTIFY, lambda: found.pop(0), idle_ratio=3)
 
     assert pauses == [1.5, 0.75]
 
@@ -46,7 +46,7 @@ def test_a_rest_that_is_too_long_for_the_task_is_not_taken(sent: list[str], monk
     monkeypatch.setattr(time, "thread_time", lambda: next(computed))
     monkeypatch.delattr(time, "sleep")
 
-    steps.take(Task.NOTIFY, lambda: 500, rests=3)
+    batching.run_batches(Task.NOTIFY, lambda: 500, idle_ratio=3)
 
     assert sent == [Task.NOTIFY.value]
 
@@ -61,6 +61,6 @@ def test_no_step_begins_too_late_to_end_in_time(
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     steps_taken = iter(range(1, 100))
 
-    steps.take(Task.NOTIFY, lambda: next(steps_taken), step_seconds=step_seconds)
+    batching.run_batches(Task.NOTIFY, lambda: next(steps_taken), batch_timeout_seconds=step_seconds)
 
     assert (next(steps_taken) - 1, sent) == (taken, [Task.NOTIFY.value])

@@ -16,13 +16,13 @@ _log = logging.getLogger(__name__)
 class Assignment:
     """Partitions are assigned paused; only `place`, with an offset from the database, lets them flow."""
 
-    def __init__(self, consumer: Consumer, health: Health, settle: Callable[[], None]) -> None:
+    def __init__(self, consumer: Consumer, health: Health, join_batch: Callable[[], None]) -> None:
         """`settle` ends what is under way; it is called before a partition is given up."""
         self._consumer = consumer
         self._health = health
-        self._settle = settle
+        self._settle = join_batch
         #: next offset to decide, by partition that flows
-        self.positions: dict[int, int] = {}
+        self.next_offsets: dict[int, int] = {}
         #: partitions that are ours and paused until they are placed
         self.waiting: set[int] = set()
         #: all that ever were ours
@@ -34,35 +34,35 @@ class Assignment:
             [Topic.ISSUE_COUPON], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def flowing(self, records: Iterable[Record]) -> list[Record]:
+    def assigned_only(self, records: Iterable[Record]) -> list[Record]:
         """Those of the records that are still ours to decide: the others were read before a pause or a rebalance."""
         return [record for record in records if self._flows(record.raw.log_position)]
 
     def _flows(self, place: LogPosition) -> bool:
-        position = self.positions.get(place.partition)
+        position = self.next_offsets.get(place.partition)
         return position is not None and place.offset >= position
 
     def advance(self, positions: Mapping[int, int]) -> None:
         """Takes over how far partitions are decided; one that was stopped meanwhile stays so."""
-        self.positions |= {at: offset for at, offset in positions.items() if at in self.positions}
+        self.next_offsets |= {at: offset for at, offset in positions.items() if at in self.next_offsets}
 
     def pause(self, partitions: Iterable[int], why: str) -> None:
         """Drops what was read of partitions; they wait to be placed anew."""
-        ours = [partition for partition in partitions if partition in self.positions]
+        ours = [partition for partition in partitions if partition in self.next_offsets]
         self._consumer.pause(_named(ours))
         for partition in ours:
-            del self.positions[partition]
+            del self.next_offsets[partition]
             self.waiting.add(partition)
-            self._health.red(f"partition {partition}", why)
+            self._health.set_unready(f"partition {partition}", why)
 
     def stop(self, partition: int, why: str) -> None:
         """Stops one partition for good: its offset in the database is not in the log."""
         _log.error("partition %s is stopped: %s", partition, why)
         self.pause([partition], why)
         self.waiting.discard(partition)
-        self._health.red(f"partition {partition}", why)
+        self._health.set_unready(f"partition {partition}", why)
 
-    def place(self, offsets: dict[int, int]) -> None:
+    def resume_at(self, offsets: dict[int, int]) -> None:
         """Lets waiting partitions flow from these offsets; one that cannot seek yet waits on."""
         for partition in self.waiting & offsets.keys():
             at = TopicPartition(Topic.ISSUE_COUPON, partition, offsets[partition])
@@ -73,40 +73,40 @@ class Assignment:
                 _log.debug("partition %s cannot be placed yet: %s", partition, error)
                 continue
             self.waiting.discard(partition)
-            self.positions[partition] = offsets[partition]
-            self._health.green(f"partition {partition}")
+            self.next_offsets[partition] = offsets[partition]
+            self._health.set_ready(f"partition {partition}")
 
-    def forget(self) -> None:
+    def clear_health(self) -> None:
         """Says nothing of any partition any more: a consumer that failed for good gives them up without a word."""
         for partition in self._known:
-            self._health.green(f"partition {partition}")
+            self._health.set_ready(f"partition {partition}")
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         _log.info("assigned: %s", sorted(at.partition for at in partitions))
-        self._health.green("issuer")
+        self._health.set_ready("issuer")
         named = [TopicPartition(at.topic, at.partition, OFFSET_BEGINNING) for at in partitions]
         consumer.incremental_assign(named)
         consumer.pause(named)
         for at in partitions:
             self._known.add(at.partition)
             self.waiting.add(at.partition)
-            self._health.red(f"partition {at.partition}", "it waits for its offset from the database")
+            self._health.set_unready(f"partition {at.partition}", "it waits for its offset from the database")
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """What is under way ends first, so that a successor is placed behind it; what was read ahead is dropped."""
         self._settle()
         _log.info("revoked: %s", sorted(at.partition for at in partitions))
         for at in partitions:
-            self.positions.pop(at.partition, None)
+            self.next_offsets.pop(at.partition, None)
             self.waiting.discard(at.partition)
-            self._health.green(f"partition {at.partition}")
-        if not self.positions and not self.waiting:
-            self._health.green("kafka")  # nothing of it is asked any more
+            self._health.set_ready(f"partition {at.partition}")
+        if not self.next_offsets and not self.waiting:
+            self._health.set_ready("kafka")  # nothing of it is asked any more
 
     def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """Nobody took them from us: the group has not heard from us in time. It is well again once it assigns some."""
         self._on_revoke(consumer, partitions)
-        self._health.red("issuer", "its group has not heard from it within the session's time")
+        self._health.set_unready("issuer", "its group has not heard from it within the session's time")
 
 
 def _named(partitions: Iterable[int]) -> list[TopicPartition]:

@@ -19,19 +19,19 @@ class Health:
         self._alerts: dict[str, str] = {}
         self._turned = time.monotonic()
 
-    def turned(self) -> None:
+    def record_progress(self) -> None:
         """The issuing thread has come round again."""
         self._turned = time.monotonic()
 
-    def red(self, subject: str, reason: str) -> None:
+    def set_unready(self, subject: str, reason: str) -> None:
         """The subject is in trouble."""
         self._reasons[subject] = reason
 
-    def green(self, subject: str) -> None:
+    def set_ready(self, subject: str) -> None:
         """The subject is well."""
         self._reasons.pop(subject, None)
 
-    def alert(self, subject: str, why: str | None) -> None:
+    def set_alert(self, subject: str, why: str | None) -> None:
         """The subject needs an operator's eyes, or does no more; that alone makes nothing unready."""
         if why:
             self._alerts[subject] = why

@@ -8,26 +8,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from service import crash
-from service.bootstrap import Common
+from service import crash_points
 from service.clock import jitter
-from service.crash import Point
+from service.crash_points import CrashPoint
 from service.domain.errors import Fenced
 from service.domain.failures import classify
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
-from service.metrics import DECISIONS, POLL_RECORDS, POLL_SECONDS
+from service.metrics import BATCH_DURATION, BATCH_RECORDS, DECISIONS
+from service.resources import Resources
 from service.store import checkpoints
 from service.stream import log_reader
 from service.stream.topics import Topic
+from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
-from service.usecases.plan import Issued
-from service.usecases.segments import FAILURES_AT_ONCE
+from service.usecases.write_plan import IssueResult
+from workers.issuer.after_commit import AfterCommit
 from workers.issuer.assignment import Assignment
+from workers.issuer.buffer import RecordBuffer
 from workers.issuer.health import Health
-from workers.issuer.idle import IdleClock
-from workers.issuer.intake import Intake
-from workers.issuer.teller import Teller
+from workers.issuer.watermark import Watermark
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.2
@@ -38,7 +38,7 @@ _BACKOFF_CEILING_SECONDS = 5.0
 _DECIDING_SECONDS_MOST = 0.05
 
 
-class Loop:
+class IssueLoop:
     """One consumer at a time; a system failure pauses, a restart begins at the database's offsets.
 
     One thread reads and keeps the positions; a second one issues, a poll after the other. What was read while a poll
@@ -47,7 +47,7 @@ class Loop:
     """
 
     def __init__(
-        self, common: Common, connect: Callable[[], Consumer], issuer: Issuer, teller: Teller, health: Health
+        self, common: Resources, connect: Callable[[], Consumer], issuer: Issuer, teller: AfterCommit, health: Health
     ) -> None:
         self._common = common
         self._connect = connect
@@ -55,7 +55,7 @@ class Loop:
         self._teller = teller
         self._health = health
         self._issuing = ThreadPoolExecutor(1, "issuing")
-        self._under_way: tuple[list[Record], Future[Issued]] | None = None
+        self._under_way: tuple[list[Record], Future[IssueResult]] | None = None
         self._writing = threading.Event()
         #: decided; to free thousands takes a while, which is there while the database works
         self._spent: Sequence[Record] = ()
@@ -64,7 +64,7 @@ class Loop:
         self._at_once = common.settings.poll_records
         self._failures = 0
         self._not_before = 0.0
-        self._idle = IdleClock(common, health)
+        self._idle = Watermark(common, health)
 
     def stop(self) -> None:
         """Lets the poll under way finish, then ends."""
@@ -77,7 +77,7 @@ class Loop:
                 self._follow()
             except KafkaException as error:
                 _log.error("the consumer is replaced: %s", error)
-                self._health.red("issuer", str(error))
+                self._health.set_unready("issuer", str(error))
                 self._leave()
                 time.sleep(_RENEW_SECONDS)
                 self._renew()
@@ -91,21 +91,21 @@ class Loop:
     def _leave(self) -> None:
         self._settle()
         self._consumer.close()
-        self._assignment.forget()
+        self._assignment.clear_health()
 
     def _renew(self) -> None:
         self._consumer = self._connect()
         self._assignment = Assignment(self._consumer, self._health, self._settle)
-        self._intake = Intake(self._consumer, self._assignment, self._common.reader)
+        self._intake = RecordBuffer(self._consumer, self._assignment, self._common.reader)
 
     def _follow(self) -> None:
         """Issues until stopped; raises KafkaException when the consumer has failed for good."""
         self._assignment.subscribe()
         while not self._stopping:
-            self._health.turned()
+            self._health.record_progress()
             self._place()
             self._read()
-            self._idle.turn(self._assignment)
+            self._idle.poll(self._assignment)
             self._begin()
 
     def _read(self) -> None:
@@ -120,25 +120,25 @@ class Loop:
             self._intake.fill(most, 0)
 
     def _begin(self) -> None:
-        records = self._intake.next(self._at_once)
+        records = self._intake.take(self._at_once)
         if not records:
             return
-        positions = dict(self._assignment.positions)
+        positions = dict(self._assignment.next_offsets)
         self._writing.clear()
         self._under_way = records, self._issuing.submit(self._issue, records, positions)
 
-    def _issue(self, records: Sequence[Record], positions: dict[int, int]) -> Issued:
+    def _issue(self, records: Sequence[Record], positions: dict[int, int]) -> IssueResult:
         """Effect first, then those who are told.
 
         Killed before the commit: another reads the same records. Killed after it: the database's offset is past them,
         and the sweep finds what nobody was told of.
         """
         began = time.monotonic()
-        issued = self._issuer.issue(records, positions, writing=self._writing.set)
-        self._teller.tell(issued)
-        crash.reach(Point.ISSUER_TOLD)
-        POLL_SECONDS.observe(time.monotonic() - began)
-        POLL_RECORDS.observe(issued.records)
+        issued = self._issuer.issue(records, positions, on_writing=self._writing.set)
+        self._teller.publish(issued)
+        crash_points.reach(CrashPoint.ISSUER_PUBLISHED)
+        BATCH_DURATION.observe(time.monotonic() - began)
+        BATCH_RECORDS.observe(issued.record_count)
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
         return issued
@@ -157,20 +157,22 @@ class Loop:
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
             self._trouble(records, error)
 
-    def _take_in(self, records: Sequence[Record], issued: Issued) -> None:
+    def _take_in(self, records: Sequence[Record], issued: IssueResult) -> None:
         """The positions are the database's; what many failures kept a poll from is next, in growing polls."""
         self._failures = 0
-        self._assignment.advance(issued.positions)
-        self._commit(issued.positions)
-        self._intake.give_back(records[issued.records :])
-        was_cut = issued.records < len(records)
-        self._at_once = FAILURES_AT_ONCE if was_cut else min(2 * self._at_once, self._common.settings.poll_records)
+        self._assignment.advance(issued.next_offsets)
+        self._commit(issued.next_offsets)
+        self._intake.push_front(records[issued.record_count :])
+        was_cut = issued.record_count < len(records)
+        self._at_once = (
+            MAX_FAILURES_PER_TRANSACTION if was_cut else min(2 * self._at_once, self._common.settings.poll_records)
+        )
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
         """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
         _log.warning("dropped: %s", fenced)
         self._assignment.pause(fenced.partitions, str(fenced))
-        self._intake.give_back(records)
+        self._intake.push_front(records)
 
     def _trouble(self, records: Sequence[Record], error: Exception) -> None:
         """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
@@ -184,10 +186,10 @@ class Loop:
         self._settle()  # so that the positions which are told are the database's
         try:
             stored = self._stored_offsets()
-            self._intake.sift()
-            self._assignment.place(stored)
-            self._teller.tell(Issued(positions=dict(self._assignment.positions)))
-            self._commit(self._assignment.positions)
+            self._intake.drop_stale()
+            self._assignment.resume_at(stored)
+            self._teller.publish(IssueResult(next_offsets=dict(self._assignment.next_offsets)))
+            self._commit(self._assignment.next_offsets)
         except Exception as error:  # noqa: BLE001  # whatever it was: nothing flows until it is over
             self._back_off("the offsets cannot be read", error)
 
@@ -202,16 +204,16 @@ class Loop:
     def _stored_offsets(self) -> dict[int, int]:
         """Where waiting partitions go on; one that was never decided begins where its log begins."""
         with self._common.engine.begin() as tx:
-            stored = checkpoints.current_checkpoints(tx, self._common.log)
+            stored = checkpoints.current_checkpoints(tx, self._common.log_id)
         unknown = self._assignment.waiting - stored.keys()
         found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, unknown)
         for partition, why in found.errors.items():
-            self._health.red(f"partition {partition}", why)
+            self._health.set_unready(f"partition {partition}", why)
         if found.errors:
             self._not_before = time.monotonic() + _LOOK_AGAIN_SECONDS  # a look at a leader that is away takes its time
         beginnings = {partition: first for partition, (first, _) in found.ranges.items()}
         with self._common.engine.begin() as tx:
-            stored |= checkpoints.ensure_checkpoints(tx, self._common.log, beginnings) if beginnings else {}
+            stored |= checkpoints.ensure_checkpoints(tx, self._common.log_id, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
 
     def _commit(self, positions: dict[int, int]) -> None:

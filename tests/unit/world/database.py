@@ -9,9 +9,9 @@ from typing import NamedTuple
 from service.domain.coupon import Coupon
 from service.domain.dead_letter import DeadLetterState
 from service.domain.decide import Outcome, PriorRequests
-from service.domain.order import CouponVersion, DecidedRequest
 from service.domain.request import FINAL_STATES, LIVE_STATES, LogPosition, ReasonCode, Request, RequestState
 from service.store.checkpoints import CheckpointAdvance
+from service.verification.order import CouponVersion, DecidedRequest
 
 LOG = 1
 #: coupon and user

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from service.domain.coupon import Coupon, Override
 from service.gate.keys import Verdict, coupon_fields
-from service.usecases.plan import frees_seat
+from service.usecases.write_plan import frees_seat
 from tests.unit.world.database import Database, Pair
 
 
@@ -64,7 +64,7 @@ class Gate:
             self.told[coupon.id] = ({} if gap else told) | news
 
     def hear_decisions(self, db: Database) -> None:
-        """service/usecases/tend.py: seats that come back and coupons that are gone."""
+        """service/usecases/gate_sync.py: seats that come back and coupons that are gone."""
         for outcome in db.untold:
             request, row = outcome.request, db.rows[outcome.request.log_position]
             if (row.state, row.code) == (outcome.state, outcome.code) and frees_seat(row.state, row.code):

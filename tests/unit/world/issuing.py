@@ -9,8 +9,8 @@ from service.domain.decide import decide
 from service.domain.errors import Fenced
 from service.domain.failures import Failure
 from service.domain.record import Record
-from service.usecases.plan import Plan, moves_of
-from service.usecases.segments import Failing, in_segments
+from service.usecases.batch_bisect import Failures, write_bisecting
+from service.usecases.write_plan import WritePlan, checkpoint_advances
 from tests.unit.world.database import LOG, Database, version
 from tests.unit.world.trouble import Troubles
 
@@ -26,26 +26,26 @@ def issue(db: Database, records: Sequence[Record], positions: Mapping[int, int],
         ):
             raise Fenced(fenced)
         write, failing = partial(_write, db, troubles), partial(_failing, db, troubles)
-        decided = in_segments(records, write, partial(_give_way, db), failing, failures_most=_FAILURES_AT_ONCE)
-        moves = moves_of(records[:decided], positions)
+        decided = write_bisecting(records, write, partial(_give_way, db), failing, failures_most=_FAILURES_AT_ONCE)
+        moves = checkpoint_advances(records[:decided], positions)
         db.advance(moves)
     return {move.partition: move.next_offset for move in moves}
 
 
-def _plan(db: Database, records: Sequence[Record], failing: Failing) -> Plan:
+def _plan(db: Database, records: Sequence[Record], failing: Failures) -> WritePlan:
     asked = [record.request for record in records if record.request]
     locked = db.coupons(asked)
-    return Plan(records, locked, decide(asked, locked, db.known(asked), failing), failing)
+    return WritePlan(records, locked, decide(asked, locked, db.known(asked), failing), failing)
 
 
-def _write(db: Database, troubles: Troubles, records: Sequence[Record], failing: Failing) -> None:
+def _write(db: Database, troubles: Troubles, records: Sequence[Record], failing: Failures) -> None:
     with db.transaction():
         plan = _plan(db, records, failing)
         _store(db, plan)
         troubles.strike(plan.outcomes)
 
 
-def _failing(db: Database, troubles: Troubles, records: Sequence[Record]) -> Failing:
+def _failing(db: Database, troubles: Troubles, records: Sequence[Record]) -> Failures:
     return troubles.tell(trial.outcome for trial in _plan(db, records, {}).trials(LOG))
 
 
@@ -55,7 +55,7 @@ def _give_way(db: Database, record: Record, failure: Failure) -> None:
     _store(db, plan)
 
 
-def _store(db: Database, plan: Plan) -> None:
+def _store(db: Database, plan: WritePlan) -> None:
     db.write(plan.outcomes)
     db.retries |= {raw.log_position: 1 for raw, _ in plan.held} | {raw.log_position: 0 for raw in plan.standby()}
     for dead in plan.dead:

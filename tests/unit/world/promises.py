@@ -6,9 +6,9 @@ from itertools import chain
 
 from service.domain.coupon import CouponState
 from service.domain.dead_letter import DeadLetterState
-from service.domain.order import OrderChecker
 from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
+from service.verification.order import OrderChecker
 from tests.unit.world.database import Database, Row, is_ours, pair_of
 from tests.unit.world.world import World
 

@@ -6,7 +6,7 @@ from service.domain.decide import Outcome, StandbyAction, issue_seated, next_sta
 from service.domain.failures import Failure
 from service.domain.request import LogPosition, ReasonCode, Request, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.usecases.segments import Failing, asked_first, in_segments
+from service.usecases.batch_bisect import Failures, probe_then_write, write_bisecting
 from tests.unit.world.database import Database
 from tests.unit.world.trouble import Troubles
 
@@ -32,10 +32,10 @@ class _Attempt:
         self._troubles = troubles
 
     def again(self, places: Sequence[LogPosition]) -> None:
-        asked_first(places, self._write, self._give_way, self._failing)
+        probe_then_write(places, self._write, self._give_way, self._failing)
 
     def _promote(self, places: Sequence[LogPosition]) -> None:
-        in_segments(places, self._write, self._give_way, self._failing)
+        write_bisecting(places, self._write, self._give_way, self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
         for coupon_id in sorted(coupon_ids):
@@ -45,7 +45,7 @@ class _Attempt:
     def _asked(self, places: Iterable[LogPosition]) -> list[Request]:
         return [self._db.rows[place].request for place in places]
 
-    def _write(self, places: Sequence[LogPosition], failing: Failing) -> None:
+    def _write(self, places: Sequence[LogPosition], failing: Failures) -> None:
         with self._db.transaction():
             failed = [place for place in places if self._db.rows[place].request.request_id in failing]
             outcomes = self._seat([place for place in places if place not in failed])
@@ -61,7 +61,7 @@ class _Attempt:
         asked = self._asked(places)
         return issue_seated(asked, self._db.coupons(asked))
 
-    def _failing(self, places: Sequence[LogPosition]) -> Failing:
+    def _failing(self, places: Sequence[LogPosition]) -> Failures:
         return self._troubles.tell(self._seat(places))
 
     def _fail(self, place: LogPosition) -> None:

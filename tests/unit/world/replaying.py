@@ -7,7 +7,7 @@ from service.domain.dead_letter import DeadLetterState
 from service.domain.decide import Outcome, decide_replayed
 from service.domain.failures import Failure
 from service.domain.request import LogPosition, Request, RequestState
-from service.usecases.segments import Failing, in_segments
+from service.usecases.batch_bisect import Failures, write_bisecting
 from tests.unit.world.database import Database, Letter, pair_of
 from tests.unit.world.trouble import Troubles
 
@@ -23,7 +23,7 @@ def bring_back(
     """Replays untouched dead letters; `poison`: what those ask for that nobody could read, if it can be read by now."""
     with db.transaction():
         decide, failing = partial(_decide, db, troubles), partial(_failing, db, troubles)
-        in_segments([*_read(db, places, poison)], decide, partial(_hold, db), failing)
+        write_bisecting([*_read(db, places, poison)], decide, partial(_hold, db), failing)
 
 
 def discard(db: Database, places: Iterable[LogPosition]) -> None:
@@ -46,11 +46,11 @@ def _is_known(db: Database, request: Request, deciphered: set[str]) -> bool:
     return request.request_id in db.known([request])[pair_of(request)].request_ids | deciphered
 
 
-def _outcomes(db: Database, asked: Sequence[Request], failing: Failing) -> list[Outcome]:
+def _outcomes(db: Database, asked: Sequence[Request], failing: Failures) -> list[Outcome]:
     return decide_replayed(asked, db.coupons(asked), db.live(asked), failing)
 
 
-def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing: Failing) -> None:
+def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing: Failures) -> None:
     with db.transaction():
         outcomes = _outcomes(db, asked, failing)
         for request, outcome in zip(asked, outcomes, strict=True):
@@ -58,7 +58,7 @@ def _decide(db: Database, troubles: Troubles, asked: Sequence[Request], failing:
         troubles.strike(outcomes)
 
 
-def _failing(db: Database, troubles: Troubles, asked: Sequence[Request]) -> Failing:
+def _failing(db: Database, troubles: Troubles, asked: Sequence[Request]) -> Failures:
     return troubles.tell(outcome for outcome in _outcomes(db, asked, {}) if outcome.state is RequestState.ISSUED)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.domain.decide import Outcome
 from service.domain.failures import classify
 from service.domain.request import RequestState
-from service.usecases.segments import Failing
+from service.usecases.batch_bisect import Failures
 
 
 class Trouble(StrEnum):
@@ -35,7 +35,7 @@ class Troubles(NamedTuple):
         if RequestState.ISSUED in states or (states and self.kind is Trouble.ROW):
             raise SpoiltError
 
-    def tell(self, outcomes: Iterable[Outcome]) -> Failing:
+    def tell(self, outcomes: Iterable[Outcome]) -> Failures:
         """Which of these outcomes cannot be written alone."""
         found = {}
         for outcome in outcomes:

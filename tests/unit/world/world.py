@@ -10,7 +10,7 @@ from service.domain.record import RawRecord, Record
 from service.domain.request import LogPosition, Request
 from service.gate.async_gate import SeatRequest
 from service.gate.keys import Verdict
-from service.usecases.truth import judge
+from service.usecases.gate_fallback import admission_of
 from tests.unit.world.database import Database, Pair, is_ours, pair_of
 from tests.unit.world.gate import Gate
 
@@ -86,7 +86,7 @@ class World:
         self.now_ms += 1
         seat = SeatRequest(*pair, f"ours-{self.now_ms}", self.now_ms)
         live = [row.request.request_id for row in self.db.of(pair[0]) if row.is_live and pair_of(row.request) == pair]
-        if judge(seat, self.db.coupon(pair[0]), live[0] if live else None).verdict is Verdict.ADMITTED:
+        if admission_of(seat, self.db.coupon(pair[0]), live[0] if live else None).verdict is Verdict.ADMITTED:
             self.append(pair, seat.request_id)
             self.receipts.add(seat.request_id)
 
@@ -100,7 +100,7 @@ class World:
             self.append(pair, name, readable=False)
 
     def fill(self, coupon_id: int) -> None:
-        """service/usecases/warm.py: seats from the database and the undecided tail."""
+        """service/usecases/gate_fill.py: seats from the database and the undecided tail."""
         tail = [one for one in self.undecided(PARTITION_OF[coupon_id]) if one.accepted and one.coupon_id == coupon_id]
         rows = [row.request for row in self.db.of(coupon_id) if row.is_live]
         # who is written last has the seat: a row rather than the tail, and in the tail the first
@@ -112,7 +112,7 @@ class World:
         return [record.request for record in tail if record.request]
 
     def sweep(self) -> None:
-        """service/usecases/tend.py: frees the seats of requests that certainly never reached the log."""
+        """service/usecases/gate_sync.py: frees the seats of requests that certainly never reached the log."""
         tails = {request.request_id for request in chain(*map(self.undecided, self.log))}
         for pair, name in list(self.gate.seats.items()):
             if name in self.gate.unsettled - tails:

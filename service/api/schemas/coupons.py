@@ -1,0 +1,97 @@
+"""Coupons: to make, to change, to read."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.api.schemas.base import to_datetime, to_storable_milliseconds
+from service.domain.coupon import MAX_QUANTITY, Coupon, Override
+from service.store.engine import to_milliseconds
+
+
+class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
+    """A coupon to make."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+    quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
+    waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
+    opens_at: Annotated[datetime, Meta(tz=True)] | None = None
+    closes_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+    def __post_init__(self) -> None:
+        opens = None if self.opens_at is None else to_storable_milliseconds("opens_at", self.opens_at)
+        closes = None if self.closes_at is None else to_storable_milliseconds("closes_at", self.closes_at)
+        if opens is not None and closes is not None and closes <= opens:
+            raise ValueError("closes_at must be after opens_at")
+
+
+class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to change about a coupon; what is not named stays as it is, and a null moment takes it away."""
+
+    quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)] | UnsetType = UNSET
+    waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] | UnsetType = UNSET
+    opens_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
+    closes_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
+    state: Literal["paused", "open", "closed"] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        for name in ("opens_at", "closes_at"):
+            if isinstance(at := getattr(self, name), datetime):
+                to_storable_milliseconds(name, at)
+
+
+_OVERRIDES = {"paused": Override.PAUSED, "open": Override.NONE, "closed": Override.CLOSED}
+
+
+def changes_of(body: CouponPatch) -> dict[str, Any]:
+    """The fields of Coupon that the body names, with their new values."""
+    named: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+    for name in ("opens_at", "closes_at"):
+        if name in named:
+            at = named.pop(name)
+            named[f"{name}_ms"] = None if at is None else to_milliseconds(at)
+    if "state" in named:
+        named["override"] = _OVERRIDES[named.pop("state")]
+    return named
+
+
+class CouponView(Struct, frozen=True):
+    """A coupon as users see it."""
+
+    id: int
+    name: str
+    quantity: int
+    waitlist: int
+    issued: int
+    held: int
+    standby: int
+    remaining: int
+    state: str
+    opens_at: datetime | None
+    closes_at: datetime | None
+
+
+class CouponPage(Struct, frozen=True):
+    """Coupons in id order; `next` is the cursor of the page that follows, null on the last."""
+
+    coupons: list[CouponView]
+    next: str | None
+
+
+def coupon_view(coupon: Coupon, now_ms: int) -> CouponView:
+    """A coupon as it stands at now_ms."""
+    return CouponView(
+        coupon.id,
+        coupon.name,
+        coupon.quantity,
+        coupon.waitlist,
+        coupon.issued,
+        coupon.held,
+        coupon.standby,
+        coupon.remaining,
+        coupon.state(now_ms),
+        to_datetime(coupon.opens_at_ms),
+        to_datetime(coupon.closes_at_ms),
+    )

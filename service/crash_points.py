@@ -1,0 +1,71 @@
+"""Crash points: where a test may kill or freeze this process between two lines; off unless a setting says otherwise."""
+
+import signal
+import threading
+from enum import StrEnum
+from pathlib import Path
+
+from service.config import Settings
+
+
+class CrashPoint(StrEnum):
+    """Every crash point there is: between an effect and what makes it known."""
+
+    API_ADMITTED = "api.admitted"
+    API_ACKNOWLEDGED = "api.acknowledged"
+    ISSUER_LOCKED = "issuer.locked"
+    ISSUER_WRITTEN = "issuer.written"
+    ISSUER_COMMITTED = "issuer.committed"
+    ISSUER_PUBLISHED = "issuer.told"
+    RETRY_TAKEN = "retry.taken"
+    RETRY_WRITTEN = "retry.written"
+    RETRY_COMMITTED = "retry.committed"
+    STANDBY_WRITTEN = "standby.settled"
+    STANDBY_COMMITTED = "standby.committed"
+    DEAD_LETTERS_CLAIMED = "letters.claimed"
+    DEAD_LETTERS_ACKNOWLEDGED = "letters.acknowledged"
+    DEAD_LETTERS_STORED = "letters.stored"
+    DEAD_LETTERS_CONFIRMED = "letters.confirmed"
+    NOTICES_CLAIMED = "notices.claimed"
+    NOTICES_POSTED = "notices.posted"
+    GATE_FILLING = "gate.filling"
+    GATE_FILLED = "gate.filled"
+    CHANGE_WRITTEN = "change.written"
+    CHANGE_COMMITTED = "change.committed"
+    CHANGE_STANDBY_DECIDED = "change.settled"
+    CHANGE_PUBLISHED = "change.told"
+    REPLAY_WRITTEN = "replay.written"
+    REPLAY_COMMITTED = "replay.committed"
+    DISCARD_WRITTEN = "discard.written"
+    DISCARD_COMMITTED = "discard.committed"
+    GATE_CLAIMED = "gate.claimed"
+    GATE_SYNCED = "gate.told"
+    SEATS_EXPIRED = "seats.lapsed"
+    SEATS_RELEASED = "seats.freed"
+
+
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class Armed:
+    """The folder in which a file `<point>.kill` or `<point>.stop` arms a point, once; None: no point does anything."""
+
+    folder: Path | None = None
+
+
+def configure(settings: Settings) -> None:
+    """Says where this process looks for armed points."""
+    Armed.folder = Path(settings.crash_points) if settings.crash_points else None
+
+
+def reach(point: CrashPoint) -> None:
+    """Ends or freezes the process here if the point is armed, and disarms it first."""
+    if Armed.folder is None:
+        return
+    for name, number in _SIGNALS.items():
+        try:
+            (Armed.folder / f"{point}.{name}").unlink()
+        except FileNotFoundError:
+            continue
+        # to this very thread: a signal to the process may stop another first, and this one would go on for a moment
+        signal.pthread_kill(threading.get_ident(), number)
