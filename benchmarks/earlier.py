@@ -41,18 +41,18 @@ def fill(ground: Ground, rows: int) -> list[str]:
     return names
 
 
-def _insert(ground: Ground, log: int, first: int) -> None:
+def _insert(ground: Ground, log_id: int, first: int) -> None:
     """A coupon's rows, in a transaction of their own."""
-    values = {"log": log, "first": first, "coupon": ground.coupon(_COUPON_ROWS), "rows": _COUPON_ROWS}
+    values = {"log": log_id, "first": first, "coupon": ground.coupon(_COUPON_ROWS), "rows": _COUPON_ROWS}
     with psycopg.connect(ground.stack.database_url) as connection:
         connection.execute(_FILL, values)
 
 
-def _name_some(connection: "psycopg.Connection", log: int, rows: int) -> list[str]:
+def _name_some(connection: "psycopg.Connection", log_id: int, rows: int) -> list[str]:
     offsets = Random(rows).sample(range(rows), min(2 * LOOK_UPS, rows))
     named = [
-        (IDS.mint(coupon_id, user_id, 0), log, offset)
-        for offset, coupon_id, user_id in connection.execute(_SOME, [log, offsets]).fetchall()
+        (IDS.mint(coupon_id, user_id, 0), log_id, offset)
+        for offset, coupon_id, user_id in connection.execute(_SOME, [log_id, offsets]).fetchall()
     ]
     connection.cursor().executemany(_NAME, named)
     return [name for name, *_ in named[:LOOK_UPS]]

@@ -75,6 +75,6 @@ def _rehearse(api_url: str, coupon_id: int) -> list[Replayed]:
     return msgspec.json.decode(response.raise_for_status().content, type=_Many).replayed
 
 
-def _replay(api_url: str, letter_id: int) -> Replayed:
-    response = httpx.post(f"{api_url}/dead-letters/{letter_id}/replay", timeout=ANSWER_SECONDS)
+def _replay(api_url: str, dead_letter_id: int) -> Replayed:
+    response = httpx.post(f"{api_url}/dead-letters/{dead_letter_id}/replay", timeout=ANSWER_SECONDS)
     return msgspec.json.decode(response.raise_for_status().content, type=Replayed)

@@ -95,31 +95,36 @@ def wait_for_resources(settings: Settings, name: str, connections: int = 5) -> R
 
 
 @asynccontextmanager
-async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
+async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources]:
     """The API's clients, opened for as long as it runs and closed in mirror order."""
-    settings = common.settings
+    settings = resources.settings
     redis = AsyncRedis.from_url(settings.redis_url, **_redis_options())
     writer = RequestProducer(clients.build_producer(settings))
     gate = AsyncGate(redis)
     ids = request_ids(settings)
-    filler = gate_filler(common)
+    filler = gate_filler(resources)
     acceptor = IssuanceAcceptor(
-        gate, DatabaseGate(common.engine), filler, AppendTracker(gate, writer, settings.topic_partitions), ids, now_ms
+        gate,
+        DatabaseGate(resources.engine),
+        filler,
+        AppendTracker(gate, writer, settings.topic_partitions),
+        ids,
+        now_ms,
     )
-    lookup = Lookup(settings, common.engine, common.log_id, ids, filler, common.gate_admin)
+    lookup = Lookup(settings, resources.engine, resources.log_id, ids, filler, resources.gate_admin)
     one_proof = engine.build(settings.database_url, "api proof", connections=1)
     _log.warning("authentication is off: every caller may do everything")
     try:
         yield ApiResources(
             settings,
-            common.engine,
+            resources.engine,
             gate,
             acceptor,
             lookup,
             filler,
-            CouponService(settings, common.engine, common.log_id, common.gate_admin, recoverer(common)),
-            dead_letter_service(common, "api"),
-            verifier(common, one_proof),
+            CouponService(settings, resources.engine, resources.log_id, resources.gate_admin, recoverer(resources)),
+            dead_letter_service(resources, "api"),
+            verifier(resources, one_proof),
             writer,
         )
     finally:
@@ -127,27 +132,33 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             _log.error("%s records were not acknowledged before the end; their callers got no 202", left)
         await redis.aclose()
         one_proof.dispose()
-        common.close()
+        resources.close()
 
 
-def recoverer(common: Resources) -> Recoverer:
+def recoverer(resources: Resources) -> Recoverer:
     """Decides what is held or on standby."""
-    return Recoverer(common.engine, common.reader, notices=bool(common.settings.webhook_url))
+    return Recoverer(resources.engine, resources.reader, notices=bool(resources.settings.webhook_url))
 
 
-def dead_letter_service(common: Resources, via: str) -> DeadLetterService:
+def dead_letter_service(resources: Resources, via: str) -> DeadLetterService:
     """Deals with dead letters; `via` is the door: api or cli."""
-    return DeadLetterService(common.engine, common.reader, notices=bool(common.settings.webhook_url), via=via)
+    return DeadLetterService(resources.engine, resources.reader, notices=bool(resources.settings.webhook_url), via=via)
 
 
-def verifier(common: Resources, store: Engine | None = None) -> Verifier:
+def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
     """Proves the promises; a proof takes a connection for as long as the log is, so an API gives it a `store` apart."""
-    return Verifier(common.settings, store or common.engine, common.log_id, request_ids(common.settings), common.reader)
+    return Verifier(
+        resources.settings,
+        store or resources.engine,
+        resources.log_id,
+        request_ids(resources.settings),
+        resources.reader,
+    )
 
 
-def gate_filler(common: Resources) -> GateFiller:
+def gate_filler(resources: Resources) -> GateFiller:
     """Fills cold gates."""
-    return GateFiller(common.settings, common.engine, common.log_id, common.reader, common.gate_admin)
+    return GateFiller(resources.settings, resources.engine, resources.log_id, resources.reader, resources.gate_admin)
 
 
 def request_ids(settings: Settings) -> RequestIds:

@@ -43,17 +43,17 @@ def send_decide_standby(
 
 def send_retry(
     app: Celery,
-    log: int,
-    places: Sequence[LogPosition],
+    log_id: int,
+    log_positions: Sequence[LogPosition],
     attempts_made: int,
     *,
     source: MessageSource = MessageSource.BROKER,
 ) -> None:
     """Requests that failed together and have had `attempts_made`: after the policy's delay; at once if swept up."""
     delay = None if source is MessageSource.SWEEP else ISSUE_RETRY_POLICY.delay_after(attempts_made)
-    for first in range(0, len(places), MAX_FAILURES_PER_TRANSACTION):
-        some = [list(place) for place in places[first : first + MAX_FAILURES_PER_TRANSACTION]]
-        _send(app, Task.RETRY, source, (log, some, attempts_made), delay)
+    for first in range(0, len(log_positions), MAX_FAILURES_PER_TRANSACTION):
+        some = [list(place) for place in log_positions[first : first + MAX_FAILURES_PER_TRANSACTION]]
+        _send(app, Task.RETRY, source, (log_id, some, attempts_made), delay)
 
 
 def send_sync_changes(app: Celery, *, source: MessageSource = MessageSource.BROKER) -> None:

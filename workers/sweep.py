@@ -16,9 +16,9 @@ _RETRIES_AT_ONCE = 2_000
 _COUPONS_AT_ONCE = 100
 
 
-def sweep(app: Celery, common: Resources, grace_seconds: float) -> None:
+def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
     """Sends the hints again of rows that nobody took up within the grace, and has a gate begin anew that must."""
-    with common.engine.begin() as tx:
+    with resources.engine.begin() as tx:
         overdue = retries.claim_overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
         unsettled = coupons.with_decidable_standby(tx, _COUPONS_AT_ONCE)
         kinds = outbox.overdue_kinds(tx, grace_seconds)
@@ -31,4 +31,4 @@ def sweep(app: Celery, common: Resources, grace_seconds: float) -> None:
     if changes:
         messages.send_sync_changes(app, source=MessageSource.SWEEP)
     with suppress(Unavailable):  # Celery's broker may be another
-        common.gate_admin.reset_if_state_lost()
+        resources.gate_admin.reset_if_state_lost()

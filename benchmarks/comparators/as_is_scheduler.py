@@ -31,25 +31,27 @@ _INSERT = (
 )
 
 
-def issue_chunks(redis: "Redis", database: "psycopg.Connection", log: int, chunk: int) -> None:
+def issue_chunks(redis: "Redis", database: "psycopg.Connection", log_id: int, chunk: int) -> None:
     """One chunk of every queue that has somebody waiting."""
     for coupon_id in map(int, redis.smembers(COUPONS)):
         waiting: Any = redis.zrange(queue_key(coupon_id), 0, chunk - 1, withscores=True)
         if waiting:
             users = [int(user) for user, _ in waiting]
-            _issue(database, log, coupon_id, users, [at_ms for _, at_ms in waiting])
+            _issue(database, log_id, coupon_id, users, [at_ms for _, at_ms in waiting])
             with redis.pipeline(transaction=True) as both:
                 both.sadd(issued_key(coupon_id), *users)
                 both.zrem(queue_key(coupon_id), *users)
                 both.execute()
 
 
-def _issue(database: "psycopg.Connection", log: int, coupon_id: int, users: list[int], times_ms: list[float]) -> None:
+def _issue(
+    database: "psycopg.Connection", log_id: int, coupon_id: int, users: list[int], times_ms: list[float]
+) -> None:
     with database.transaction():
         locked = database.execute(_LOCK, [coupon_id]).fetchone()
         assert locked
         issued, quantity = locked
-        values = {"log": log, "coupon": coupon_id, "users": users, "times": times_ms}
+        values = {"log": log_id, "coupon": coupon_id, "users": users, "times": times_ms}
         database.execute(_INSERT, values | {"issued": issued, "quantity": quantity})
 
 

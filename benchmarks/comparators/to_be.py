@@ -34,9 +34,9 @@ _decode = msgspec.json.Decoder(Payload).decode
 class Listener:
     """Handles messages until told to stop."""
 
-    def __init__(self, database: "psycopg.Connection", log: int) -> None:
+    def __init__(self, database: "psycopg.Connection", log_id: int) -> None:
         self._database = database
-        self._log = log
+        self._log_id = log_id
         self._stopping = False
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class Listener:
         with self._database.transaction():
             state, code, sequence = self._decide(payload)
             headers = dict(message.headers() or [])
-            place = (self._log, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
+            place = (self._log_id, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
             name = cast(bytes, headers[REQUEST_ID_HEADER]).decode()
             self._database.execute(_INSERT, (*place, name, state, code, sequence, payload.request_time_millis))
 

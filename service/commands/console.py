@@ -32,9 +32,9 @@ def open_for_command(name: str) -> Iterator[Resources]:
         common.close()
 
 
-def require_coupon(common: Resources, coupon_id: int) -> int:
+def require_coupon(resources: Resources, coupon_id: int) -> int:
     """The id of a coupon that is there; raises Missing."""
-    with in_transaction(common.engine) as tx:
+    with in_transaction(resources.engine) as tx:
         if coupons.get(tx, coupon_id) is None:
             raise NotFound("unknown_coupon", f"there is no coupon {coupon_id}")
     return coupon_id

@@ -79,15 +79,15 @@ def discard(letter_id: _Id) -> None:
     print_result(None, [f"{letter_id} discarded"], as_json=False)
 
 
-def _line(letter: DeadLetter) -> str:
+def _line(dead_letter: DeadLetter) -> str:
     place = (
-        f"{letter.raw.log_position.partition}/{letter.raw.log_position.offset}"
-        if letter.log_id is not None
+        f"{dead_letter.raw.log_position.partition}/{dead_letter.raw.log_position.offset}"
+        if dead_letter.log_id is not None
         else "foreign"
     )
-    whose = f"coupon {letter.coupon_id} user {letter.user_id}" if letter.request_id else "unreadable"
-    error = letter.last_error.partition("\n")[0]
-    return f"{letter.id}\t{letter.state}\t{letter.code}\t{place}\t{whose}\t{error[:80]}"
+    whose = f"coupon {dead_letter.coupon_id} user {dead_letter.user_id}" if dead_letter.request_id else "unreadable"
+    error = dead_letter.last_error.partition("\n")[0]
+    return f"{dead_letter.id}\t{dead_letter.state}\t{dead_letter.code}\t{place}\t{whose}\t{error[:80]}"
 
 
 def _outcome(done: ReplayResult) -> str:

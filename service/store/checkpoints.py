@@ -33,7 +33,7 @@ def ensure_log(tx: Connection, topic: str, topic_id: str) -> int:
     return int(tx.execute(text("SELECT id FROM logs WHERE topic_id = :id"), {"id": topic_id}).scalar_one())
 
 
-def ensure_checkpoints(tx: Connection, log: int, beginnings: Mapping[int, int]) -> dict[int, Checkpoint]:
+def ensure_checkpoints(tx: Connection, log_id: int, beginnings: Mapping[int, int]) -> dict[int, Checkpoint]:
     """Where to go on, by partition; one that was never decided starts at its beginning, which is stored."""
     tx.execute(
         text(
@@ -41,14 +41,16 @@ def ensure_checkpoints(tx: Connection, log: int, beginnings: Mapping[int, int]) 
             " SELECT :log, * FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))"
             " ON CONFLICT DO NOTHING"
         ),
-        {"log": log, "partitions": list(beginnings), "offsets": list(beginnings.values())},
+        {"log": log_id, "partitions": list(beginnings), "offsets": list(beginnings.values())},
     )
-    return {partition: at for partition, at in current_checkpoints(tx, log).items() if partition in beginnings}
+    return {partition: at for partition, at in current_checkpoints(tx, log_id).items() if partition in beginnings}
 
 
-def current_checkpoints(tx: Connection, log: int) -> dict[int, Checkpoint]:
+def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
     """Every stored position of the log, by partition."""
-    rows = tx.execute(text("SELECT partition, next_offset, passed_at FROM offsets WHERE log_id = :log"), {"log": log})
+    rows = tx.execute(
+        text("SELECT partition, next_offset, passed_at FROM offsets WHERE log_id = :log"), {"log": log_id}
+    )
     return {row.partition: Checkpoint(row.next_offset, to_milliseconds(row.passed_at)) for row in rows}
 
 
@@ -59,9 +61,9 @@ _LOCK = text(
 )
 
 
-def lock_expected(tx: Connection, log: int, expected: Mapping[int, int]) -> set[int]:
+def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> set[int]:
     """Locks each partition that still is where expected; the others, which someone else has moved, are returned."""
-    locked = tx.execute(_LOCK, {"log": log, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
+    locked = tx.execute(_LOCK, {"log": log_id, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
     return expected.keys() - set(locked)
 
 
@@ -73,13 +75,13 @@ _ADVANCE = text(
 )
 
 
-def advance(tx: Connection, log: int, moves: Iterable[CheckpointAdvance]) -> None:
+def advance(tx: Connection, log_id: int, moves: Iterable[CheckpointAdvance]) -> None:
     """Moves each partition that still is where expected."""
     moves = list(moves)
     tx.execute(
         _ADVANCE,
         {
-            "log": log,
+            "log": log_id,
             "partitions": [move.partition for move in moves],
             "expected": [move.expected_offset for move in moves],
             "next": [move.next_offset for move in moves],

@@ -16,9 +16,9 @@ _MEANT = (
 )
 
 
-def get(tx: Connection, letter_id: int) -> DeadLetter | None:
+def get(tx: Connection, dead_letter_id: int) -> DeadLetter | None:
     """The dead letter, or None."""
-    row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": letter_id}).one_or_none()
+    row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": dead_letter_id}).one_or_none()
     return None if row is None else _letter(row)
 
 
@@ -94,10 +94,10 @@ def set_requests(tx: Connection, found: Mapping[int, Request]) -> None:
         )
 
 
-def actions(tx: Connection, letter_id: int) -> list[DeadLetterAction]:
+def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
     """What was done with a dead letter, oldest first."""
     rows = tx.execute(
-        text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": letter_id}
+        text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": dead_letter_id}
     )
     return [
         DeadLetterAction(

@@ -50,10 +50,10 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, letters: Sequence[NewDeadLetter]) -> None:
+def insert(tx: Connection, log_id: int, dead_letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
-    for some in split_by_bytes(letters, lambda letter: letter.raw):
-        tx.execute(_INSERT, {"log": log, **_arrays(some)})
+    for some in split_by_bytes(dead_letters, lambda letter: letter.raw):
+        tx.execute(_INSERT, {"log": log_id, **_arrays(some)})
 
 
 _INSERT_FOREIGN = text(
@@ -62,9 +62,9 @@ _INSERT_FOREIGN = text(
 )
 
 
-def insert_foreign(tx: Connection, letters: Sequence[NewDeadLetter]) -> None:
+def insert_foreign(tx: Connection, dead_letters: Sequence[NewDeadLetter]) -> None:
     """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
-    for some in split_by_bytes(letters, lambda letter: letter.raw):
+    for some in split_by_bytes(dead_letters, lambda letter: letter.raw):
         tx.execute(_INSERT_FOREIGN, _arrays(some))
 
 
@@ -151,16 +151,16 @@ def count_recent(tx: Connection, seconds: float) -> int:
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
 
 
-def _arrays(letters: Sequence[NewDeadLetter]) -> dict[str, list[Any]]:
-    requests = [letter.request for letter in letters]
+def _arrays(dead_letters: Sequence[NewDeadLetter]) -> dict[str, list[Any]]:
+    requests = [letter.request for letter in dead_letters]
     return {
-        **raw_arrays([letter.raw for letter in letters]),
+        **raw_arrays([letter.raw for letter in dead_letters]),
         "coupons": [request and request.coupon_id for request in requests],
         "users": [request and request.user_id for request in requests],
         "ids": [request and request.request_id for request in requests],
-        "codes": [letter.code.value for letter in letters],
-        "attempts": [letter.attempts for letter in letters],
-        "firsts": [letter.first_error for letter in letters],
-        "kinds": [letter.failure.error_type for letter in letters],
-        "messages": [letter.failure.message for letter in letters],
+        "codes": [letter.code.value for letter in dead_letters],
+        "attempts": [letter.attempts for letter in dead_letters],
+        "firsts": [letter.first_error for letter in dead_letters],
+        "kinds": [letter.failure.error_type for letter in dead_letters],
+        "messages": [letter.failure.message for letter in dead_letters],
     }

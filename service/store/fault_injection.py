@@ -7,11 +7,11 @@ from sqlalchemy import Connection, text
 from service.domain.record import InjectedFault
 
 
-def raise_statement(fault: InjectedFault | None, attempt: int) -> str | None:
+def raise_statement(injected_fault: InjectedFault | None, attempt: int) -> str | None:
     """What raises the fault as a part of the write, if it still applies to this attempt."""
-    if not fault or attempt > fault.times:
+    if not injected_fault or attempt > injected_fault.times:
         return None
-    return f"DO $$ BEGIN RAISE EXCEPTION 'a fault on demand' USING ERRCODE = '{fault.sqlstate}'; END $$"
+    return f"DO $$ BEGIN RAISE EXCEPTION 'a fault on demand' USING ERRCODE = '{injected_fault.sqlstate}'; END $$"
 
 
 def raise_injected(tx: Connection, statements: Iterable[str | None]) -> None:

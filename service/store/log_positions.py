@@ -13,10 +13,10 @@ POSITION_ARRAYS = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:
 AT_POSITION = 'log_id = l AND partition = p AND "offset" = o'
 
 
-def position_arrays(log: int, places: Sequence[LogPosition]) -> dict[str, list[int]]:
+def position_arrays(log_id: int, log_positions: Sequence[LogPosition]) -> dict[str, list[int]]:
     """The parameters of PLACES."""
     return {
-        "logs": [log] * len(places),
-        "partitions": [place.partition for place in places],
-        "offsets": [place.offset for place in places],
+        "logs": [log_id] * len(log_positions),
+        "partitions": [place.partition for place in log_positions],
+        "offsets": [place.offset for place in log_positions],
     }

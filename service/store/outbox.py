@@ -49,7 +49,7 @@ _INSERT = text(
 
 
 def insert(
-    tx: Connection, log: int, kinds: Iterable[OutboxKind], ranges: Sequence[OffsetRange], decided_at: datetime
+    tx: Connection, log_id: int, kinds: Iterable[OutboxKind], ranges: Sequence[OffsetRange], decided_at: datetime
 ) -> None:
     """One row for each kind and partition, or a few where a range is longer than what travels at once."""
     names = [kind.value for kind in kinds]
@@ -60,7 +60,7 @@ def insert(
         _INSERT,
         {
             "kinds": names,
-            "log": log,
+            "log": log_id,
             "partitions": bigints([piece.partition for piece in pieces]),
             "firsts": bigints([piece.first for piece in pieces]),
             "lasts": bigints([piece.last for piece in pieces]),
@@ -135,19 +135,19 @@ def claim_batch(
     return OutboxBatch(delivery, handoffs) if handoffs else None
 
 
-def delete_batch(tx: Connection, claim: OutboxBatch) -> None:
+def delete_batch(tx: Connection, batch: OutboxBatch) -> None:
     """Forgets finished work."""
-    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": claim.delivery_id})
+    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": batch.delivery_id})
 
 
-def postpone_batch(tx: Connection, claim: OutboxBatch, seconds: float) -> None:
+def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float) -> None:
     """Gives the work back, to be tried again after `seconds`."""
     tx.execute(
         text(
             "UPDATE handoffs SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
             " WHERE delivery = :delivery"
         ),
-        {"delivery": claim.delivery_id, "seconds": seconds},
+        {"delivery": batch.delivery_id, "seconds": seconds},
     )
 
 

@@ -71,10 +71,10 @@ _INSERT = text(
 InsertColumns = Mapping[str, "array[int] | str"]
 
 
-def insert(tx: Connection, log: int, new: InsertColumns, decided_at: datetime) -> None:
+def insert(tx: Connection, log_id: int, new: InsertColumns, decided_at: datetime) -> None:
     """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
     if new["states"]:
-        tx.execute(_INSERT, {"log": log, "decided_at": decided_at, "finals": _FINALS, **new})
+        tx.execute(_INSERT, {"log": log_id, "decided_at": decided_at, "finals": _FINALS, **new})
 
 
 def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
@@ -105,7 +105,9 @@ _UPDATE = text(
 )
 
 
-def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: datetime, *, attempts_added: int) -> None:
+def update(
+    tx: Connection, log_id: int, outcomes: Sequence[Outcome], decided_at: datetime, *, attempts_added: int
+) -> None:
     """Writes what became of requests that have rows already; `spent` attempts are added to each."""
     if not outcomes:
         return
@@ -114,7 +116,7 @@ def update(tx: Connection, log: int, outcomes: Sequence[Outcome], decided_at: da
         {
             "spent": attempts_added,
             "decided_at": decided_at,
-            **position_arrays(log, [outcome.request.log_position for outcome in outcomes]),
+            **position_arrays(log_id, [outcome.request.log_position for outcome in outcomes]),
             "states": [outcome.state.value for outcome in outcomes],
             "codes": [outcome.code and outcome.code.value for outcome in outcomes],
             "sequences": [outcome.sequence for outcome in outcomes],
@@ -155,10 +157,10 @@ _DECIDED = text(
 
 
 def decisions_in_range(
-    tx: Connection, log: int, partition: int, first: int, last: int, decided_at: datetime
+    tx: Connection, log_id: int, partition: int, first: int, last: int, decided_at: datetime
 ) -> list[Decision]:
     """The requests of an offset range that were decided at that very moment, in offset order, as a look-up tells it."""
-    where = {"log": log, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
+    where = {"log": log_id, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
     told_at = to_datetime(to_milliseconds(decided_at))
     return [
         Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, told_at)

@@ -42,12 +42,12 @@ _INSERT = text(
 )
 
 
-def insert(tx: Connection, log: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
+def insert(tx: Connection, log_id: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
     """Stores requests after their first failed attempt."""
     for some in split_by_bytes(failed, lambda one: one[0]):
         errors = _errors([failure for _, failure in some])
         raws = raw_arrays([raw for raw, _ in some])
-        tx.execute(_INSERT, {"log": log, "at": next_attempt_at, **raws, **errors})
+        tx.execute(_INSERT, {"log": log_id, "at": next_attempt_at, **raws, **errors})
 
 
 _INSERT_STANDBY = text(
@@ -56,10 +56,10 @@ _INSERT_STANDBY = text(
 )
 
 
-def insert_standby(tx: Connection, log: int, waiting: Sequence[RawRecord]) -> None:
+def insert_standby(tx: Connection, log_id: int, waiting: Sequence[RawRecord]) -> None:
     """Stores requests that will be tried when a seat is free."""
     for some in split_by_bytes(waiting, lambda raw: raw):
-        tx.execute(_INSERT_STANDBY, {"log": log, **raw_arrays(some)})
+        tx.execute(_INSERT_STANDBY, {"log": log_id, **raw_arrays(some)})
 
 
 _HELD = (
@@ -73,9 +73,11 @@ _TAKE = text(
 )
 
 
-def lock_for_attempt(tx: Connection, log: int, places: Sequence[LogPosition], attempts: int) -> list[HeldRequest]:
+def lock_for_attempt(
+    tx: Connection, log_id: int, log_positions: Sequence[LogPosition], attempts: int
+) -> list[HeldRequest]:
     """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
-    rows = tx.execute(_TAKE, {"attempts": attempts, **position_arrays(log, places)})
+    rows = tx.execute(_TAKE, {"attempts": attempts, **position_arrays(log_id, log_positions)})
     return [_held(row) for row in rows]
 
 
@@ -109,7 +111,7 @@ _POSTPONE = text(
 )
 
 
-def postpone(tx: Connection, log: int, failed: Sequence[tuple[LogPosition, Failure, float]]) -> None:
+def postpone(tx: Connection, log_id: int, failed: Sequence[tuple[LogPosition, Failure, float]]) -> None:
     """Writes down one more failed attempt of each and that its next one is due after so many seconds."""
     if not failed:
         return
@@ -118,7 +120,7 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[LogPosition, Failu
         {
             "delays": [delay_seconds for _, _, delay_seconds in failed],
             **_errors([failure for _, failure, _ in failed]),
-            **position_arrays(log, [place for place, _, _ in failed]),
+            **position_arrays(log_id, [place for place, _, _ in failed]),
         },
     )
 
@@ -126,10 +128,10 @@ def postpone(tx: Connection, log: int, failed: Sequence[tuple[LogPosition, Failu
 _REMOVE = text(f"DELETE FROM retries USING unnest({POSITION_ARRAYS}) AS decided(l, p, o) WHERE {AT_POSITION}")
 
 
-def remove(tx: Connection, log: int, places: Sequence[LogPosition]) -> None:
+def remove(tx: Connection, log_id: int, log_positions: Sequence[LogPosition]) -> None:
     """Forgets requests that have been decided."""
-    if places:
-        tx.execute(_REMOVE, position_arrays(log, places))
+    if log_positions:
+        tx.execute(_REMOVE, position_arrays(log_id, log_positions))
 
 
 def claim_overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[OverdueRetries]:

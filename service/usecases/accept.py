@@ -45,14 +45,14 @@ class IssuanceAcceptor:
         self,
         gate: AsyncGate,
         truth: DatabaseGate,
-        warmer: GateFiller,
+        gate_filler: GateFiller,
         appends: AppendTracker,
         ids: RequestIds,
         now_ms: Callable[[], int],
     ) -> None:
         self._gate = gate
         self._truth = truth
-        self._warmer = warmer
+        self._gate_filler = gate_filler
         self._appends = appends
         self._ids = ids
         self._now_ms = now_ms
@@ -110,7 +110,7 @@ class IssuanceAcceptor:
         """One filling for all who wait for it."""
         under_way = self._warming.get(coupon_id)
         if under_way is None:
-            under_way = asyncio.ensure_future(asyncio.to_thread(self._warmer.fill, coupon_id))
+            under_way = asyncio.ensure_future(asyncio.to_thread(self._gate_filler.fill, coupon_id))
             self._warming[coupon_id] = under_way
             under_way.add_done_callback(lambda _: self._warming.pop(coupon_id, None))
         await asyncio.shield(under_way)
@@ -128,8 +128,8 @@ class IssuanceAcceptor:
             raise Refused(ReasonCode.DUPLICATE, first_request_id=seat.request_id)
 
 
-def _refused(judged: Admission) -> Refused:
-    if judged.verdict is Verdict.DUPLICATE:
-        return Refused(ReasonCode.DUPLICATE, first_request_id=judged.detail)
-    opens_at_ms = int(judged.detail) if judged.verdict is Verdict.NOT_OPEN else None
-    return Refused(_REFUSALS[judged.verdict], opens_at_ms=opens_at_ms)
+def _refused(admission: Admission) -> Refused:
+    if admission.verdict is Verdict.DUPLICATE:
+        return Refused(ReasonCode.DUPLICATE, first_request_id=admission.detail)
+    opens_at_ms = int(admission.detail) if admission.verdict is Verdict.NOT_OPEN else None
+    return Refused(_REFUSALS[admission.verdict], opens_at_ms=opens_at_ms)

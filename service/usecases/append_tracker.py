@@ -57,27 +57,27 @@ class AppendTracker:
         """This process's append of the request of which the gate may not have known when it was asked."""
         return self._under_way.get(request_id)
 
-    def on_delivery(self, append: PendingAppend, outcome: ProduceOutcome) -> None:
+    def on_delivery(self, pending: PendingAppend, outcome: ProduceOutcome) -> None:
         """Tells those who wait what became of an append, and the gate, also when its caller has gone.
 
         Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
         """
-        append.resolve(outcome)
+        pending.resolve(outcome)
         if isinstance(outcome, LogPosition):
-            self._note(append, outcome.offset)
-        elif isinstance(outcome, NotProduced) and append.is_first_attempt:
-            release = asyncio.get_running_loop().create_task(self._release(append))
+            self._note(pending, outcome.offset)
+        elif isinstance(outcome, NotProduced) and pending.is_first_attempt:
+            release = asyncio.get_running_loop().create_task(self._release(pending))
             self._releases.add(release)
             release.add_done_callback(self._releases.discard)
         else:
-            self._forget(append)
+            self._forget(pending)
 
-    def _note(self, append: PendingAppend, offset: int) -> None:
+    def _note(self, pending: PendingAppend, offset: int) -> None:
         if len(self._acknowledged) >= MAX_PENDING_OFFSETS:
-            self._forget(append)
+            self._forget(pending)
             _untold(Unavailable("Redis", "too many notes wait for it"))
             return
-        self._acknowledged.append((append, offset))
+        self._acknowledged.append((pending, offset))
         if self._noting is None:
             self._noting = asyncio.get_running_loop().create_task(self._note_all())
 
@@ -105,17 +105,17 @@ class AppendTracker:
         for append, _ in acknowledged:
             self._forget(append)
 
-    async def _release(self, append: PendingAppend) -> None:
+    async def _release(self, pending: PendingAppend) -> None:
         try:
-            await self._gate.release(append.seat)
+            await self._gate.release(pending.seat)
         except Unavailable as error:
             _untold(error)
         finally:
-            self._forget(append)
+            self._forget(pending)
 
-    def _forget(self, append: PendingAppend) -> None:
-        if self._under_way.get(append.seat.request_id) is append:  # and not a repeat of it
-            del self._under_way[append.seat.request_id]
+    def _forget(self, pending: PendingAppend) -> None:
+        if self._under_way.get(pending.seat.request_id) is pending:  # and not a repeat of it
+            del self._under_way[pending.seat.request_id]
 
 
 def _untold(error: Unavailable) -> None:

@@ -24,11 +24,13 @@ from service.usecases.recover import Recoverer
 class CouponService:
     """Changes coupons."""
 
-    def __init__(self, settings: Settings, engine: Engine, log: int, upkeep: GateAdmin, recoverer: Recoverer) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, log_id: int, gate_admin: GateAdmin, recoverer: Recoverer
+    ) -> None:
         self._settings = settings
         self._engine = engine
-        self._log = log
-        self._upkeep = upkeep
+        self._log_id = log_id
+        self._gate_admin = gate_admin
         self._recoverer = recoverer
 
     def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
@@ -49,13 +51,13 @@ class CouponService:
         with suppress(Unavailable):  # the change stands; the sweep does what is left
             self._recoverer.decide_standby(coupon_id)
             crash_points.reach(CrashPoint.CHANGE_STANDBY_DECIDED)
-            sync_coupon_changes(self._engine, self._upkeep)
+            sync_coupon_changes(self._engine, self._gate_admin)
         with in_transaction(self._engine) as tx:
             return coupons.get_many(tx, [coupon_id])[coupon_id]
 
     def _store(self, tx: Connection, coupon: Coupon) -> None:
         """Under the lock no issuer is deciding about the coupon: the stored offset is where the new values begin."""
         partition = partition_of(coupon.id, self._settings.topic_partitions)
-        position = checkpoints.current_checkpoints(tx, self._log).get(partition)
+        position = checkpoints.current_checkpoints(tx, self._log_id).get(partition)
         since = LogPosition(partition, position.next_offset if position else 0)
-        coupons.update(tx, CouponChange(coupon, self._log, since))
+        coupons.update(tx, CouponChange(coupon, self._log_id, since))

@@ -19,13 +19,13 @@ class DecisionWriter:
         self._written: dict[int, list[Outcome]] = {}
         self.decided_at = engine.database_now(tx)
 
-    def update(self, log: int, outcomes: Sequence[Outcome], *, attempts_added: int) -> None:
+    def update(self, log_id: int, outcomes: Sequence[Outcome], *, attempts_added: int) -> None:
         """Writes outcomes of one log; `spent` attempts are added to each request."""
-        requests.update(self._tx, log, outcomes, self.decided_at, attempts_added=attempts_added)
+        requests.update(self._tx, log_id, outcomes, self.decided_at, attempts_added=attempts_added)
 
-    def mark_final(self, log: int, outcomes: Sequence[Outcome]) -> None:
+    def mark_final(self, log_id: int, outcomes: Sequence[Outcome]) -> None:
         """Says that these outcomes are written for good: no savepoint takes them back any more."""
-        self._written.setdefault(log, []).extend(outcomes)
+        self._written.setdefault(log_id, []).extend(outcomes)
 
     def write_outbox(self) -> set[OutboxKind]:
         """Leaves the work for Celery that follows from all that stands; which kinds of it there are."""

@@ -26,12 +26,14 @@ _RELEASED_AT_ONCE = 2_000
 class GateFiller:
     """Fills the gate coupon by coupon, on demand."""
 
-    def __init__(self, settings: Settings, engine: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin
+    ) -> None:
         self._settings = settings
         self._engine = engine
-        self._log = log
+        self._log_id = log_id
         self._reader = reader
-        self._upkeep = upkeep
+        self._gate_admin = gate_admin
 
     def fill(self, coupon_id: int) -> None:
         """Makes the gate know the coupon; waits while another process is at it. Raises Unavailable.
@@ -39,8 +41,8 @@ class GateFiller:
         A request on its way to the log meanwhile may be missed, which admits one too many; the issuer refuses it.
         """
         deadline = time.monotonic() + _WAIT_SECONDS
-        while self._upkeep.is_cold(coupon_id) and time.monotonic() < deadline:
-            with self._upkeep.fill_lock(coupon_id) as mine:
+        while self._gate_admin.is_cold(coupon_id) and time.monotonic() < deadline:
+            with self._gate_admin.fill_lock(coupon_id) as mine:
                 if mine:
                     self._fill(coupon_id)
                     return
@@ -51,14 +53,14 @@ class GateFiller:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))  # seats and offset of one moment
             coupon = coupons.get(tx, coupon_id)
             seats = requests.live_seats(tx, coupon_id) if coupon else []
-            positions = checkpoints.current_checkpoints(tx, self._log)
+            positions = checkpoints.current_checkpoints(tx, self._log_id)
         if coupon is None:
-            self._upkeep.mark_unknown(coupon_id)
+            self._gate_admin.mark_unknown(coupon_id)
             return
         position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
         tail = dict(self._tail(coupon_id, position.next_offset if position else 0))
         crash_points.reach(CrashPoint.GATE_FILLING)
-        self._upkeep.fill(coupon, (tail | dict(seats)).items())
+        self._gate_admin.fill(coupon, (tail | dict(seats)).items())
         crash_points.reach(CrashPoint.GATE_FILLED)
         self._release_freed(coupon_id)
         _log.info("gate filled", extra={"coupon_id": coupon_id, "decided": len(seats), "undecided": len(tail)})
@@ -68,12 +70,12 @@ class GateFiller:
         with in_transaction(self._engine) as tx:
             freed = [(coupon_id, user_id, request_id) for user_id, request_id in requests.released_seats(tx, coupon_id)]
         for first in range(0, len(freed), _RELEASED_AT_ONCE):
-            self._upkeep.release(freed[first : first + _RELEASED_AT_ONCE], ANY_TIME_MS)
+            self._gate_admin.release(freed[first : first + _RELEASED_AT_ONCE], ANY_TIME_MS)
 
     def is_undecided(self, coupon_id: int, request_id: str) -> bool:
         """Whether the request lies in the log beyond what has been decided. Raises Unavailable."""
         with in_transaction(self._engine) as tx:
-            position = checkpoints.current_checkpoints(tx, self._log).get(
+            position = checkpoints.current_checkpoints(tx, self._log_id).get(
                 partition_of(coupon_id, self._settings.topic_partitions)
             )
         return any(found == request_id for _, found in self._tail(coupon_id, position.next_offset if position else 0))

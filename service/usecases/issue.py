@@ -30,9 +30,9 @@ from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advan
 class Issuer:
     """Writes decisions; keeps nothing between polls but what it was built with."""
 
-    def __init__(self, engine: Engine, log: int, *, notices: bool) -> None:
+    def __init__(self, engine: Engine, log_id: int, *, notices: bool) -> None:
         self._engine = engine
-        self._log = log
+        self._log_id = log_id
         self._notices = notices
 
     def issue(
@@ -54,11 +54,11 @@ class Issuer:
         partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
             if fenced := checkpoints.lock_expected(
-                tx, self._log, {partition: next_offsets[partition] for partition in partitions}
+                tx, self._log_id, {partition: next_offsets[partition] for partition in partitions}
             ):
                 raise Fenced(fenced)
             crash_points.reach(CrashPoint.ISSUER_LOCKED)
-            poll = _Poll(tx, self._log, records, on_writing, notices=self._notices)
+            poll = _Poll(tx, self._log_id, records, on_writing, notices=self._notices)
             decided = write_bisecting(
                 records,
                 poll.write,
@@ -68,8 +68,8 @@ class Issuer:
                 seconds_most=MAX_FAILURE_SECONDS,
             )
             moves = checkpoint_advances(records[:decided], next_offsets)
-            checkpoints.advance(tx, self._log, moves)
-            outbox.insert(tx, self._log, poll.issued.outbox_kinds, offset_ranges(moves), poll.decided_at)
+            checkpoints.advance(tx, self._log_id, moves)
+            outbox.insert(tx, self._log_id, poll.issued.outbox_kinds, offset_ranges(moves), poll.decided_at)
             crash_points.reach(CrashPoint.ISSUER_WRITTEN)
         crash_points.reach(CrashPoint.ISSUER_COMMITTED)
         poll.issued.record_count = decided
@@ -81,10 +81,10 @@ class _Poll:
     """A poll under way: its transaction, its moment, and its coupons, locked all at once and in id order."""
 
     def __init__(
-        self, tx: Connection, log: int, records: Sequence[Record], writing: Callable[[], None], *, notices: bool
+        self, tx: Connection, log_id: int, records: Sequence[Record], writing: Callable[[], None], *, notices: bool
     ) -> None:
         self._tx = tx
-        self._log = log
+        self._log_id = log_id
         self._writing = writing
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
@@ -101,7 +101,7 @@ class _Poll:
 
     def failing(self, records: Sequence[Record]) -> Failures:
         """Which of the requests cannot be issued though they are due a seat."""
-        return write_probe.find_failing(self._tx, self._plan(records, {}).trials(self._log), self.decided_at)
+        return write_probe.find_failing(self._tx, self._plan(records, {}).trials(self._log_id), self.decided_at)
 
     def give_way(self, record: Record, failure: Failure) -> None:
         """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
@@ -120,11 +120,11 @@ class _Poll:
     def _store(self, plan: WritePlan) -> None:
         new = requests.insert_columns(plan.outcomes)
         self._writing()
-        requests.insert(self._tx, self._log, new, self.decided_at)
+        requests.insert(self._tx, self._log_id, new, self.decided_at)
         retries.insert(
-            self._tx, self._log, plan.held, self.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
+            self._tx, self._log_id, plan.held, self.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
         )
-        retries.insert_standby(self._tx, self._log, plan.standby())
-        dead_letters.insert(self._tx, self._log, plan.dead)
+        retries.insert_standby(self._tx, self._log_id, plan.standby())
+        dead_letters.insert(self._tx, self._log_id, plan.dead)
         fault_injection.raise_injected(self._tx, plan.faults())
         plan.tell(self.issued, notices=self._notices)

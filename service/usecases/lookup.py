@@ -40,14 +40,20 @@ class Lookup:
     """Answers from the id itself and the database; Redis may be empty."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, log: int, ids: RequestIds, warmer: GateFiller, upkeep: GateAdmin
+        self,
+        settings: Settings,
+        engine: Engine,
+        log_id: int,
+        ids: RequestIds,
+        gate_filler: GateFiller,
+        gate_admin: GateAdmin,
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._log = log
+        self._log_id = log_id
         self._ids = ids
-        self._warmer = warmer
-        self._upkeep = upkeep
+        self._gate_filler = gate_filler
+        self._gate_admin = gate_admin
 
     def find(self, request_id: str) -> RequestStatus | None:
         """The request's standing, or None: not an id of ours, or certainly never in the log. Raises Unavailable."""
@@ -56,7 +62,7 @@ class Lookup:
             return None
         with in_transaction(self._engine) as tx:
             positions = checkpoints.current_checkpoints(
-                tx, self._log
+                tx, self._log_id
             )  # before the row: what is passed by then has its row by now
             answer = requests.find(tx, claim.coupon_id, claim.user_id, request_id)
         if answer:
@@ -65,17 +71,17 @@ class Lookup:
             return None
         return _queued(request_id, claim)
 
-    def _is_lost(self, request_id: str, claim: RequestIdClaims, positions: Mapping[int, Checkpoint]) -> bool:
+    def _is_lost(self, request_id: str, claims: RequestIdClaims, positions: Mapping[int, Checkpoint]) -> bool:
         """Whether the issuer has passed every moment at which the request could be in the log, and it is not there.
 
         A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
         """
-        if not is_past_watermark(claim.minted_at_ms, claim.coupon_id, positions, self._settings):
+        if not is_past_watermark(claims.minted_at_ms, claims.coupon_id, positions, self._settings):
             return False
         with suppress(Unavailable):
-            if self._upkeep.seat_holder(claim.coupon_id, claim.user_id) == request_id:
+            if self._gate_admin.seat_holder(claims.coupon_id, claims.user_id) == request_id:
                 return False
-        return not self._warmer.is_undecided(claim.coupon_id, request_id)
+        return not self._gate_filler.is_undecided(claims.coupon_id, request_id)
 
 
 def is_past_watermark(
@@ -102,7 +108,7 @@ def _decided(request_id: str, answer: StoredRequest) -> RequestStatus:
     )
 
 
-def _queued(request_id: str, claim: RequestIdClaims) -> RequestStatus:
+def _queued(request_id: str, claims: RequestIdClaims) -> RequestStatus:
     return RequestStatus(
-        request_id, claim.coupon_id, claim.user_id, RequestState.QUEUED, None, None, 0, claim.minted_at_ms, None
+        request_id, claims.coupon_id, claims.user_id, RequestState.QUEUED, None, None, 0, claims.minted_at_ms, None
     )

@@ -41,9 +41,9 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
     return len(claim.entries)
 
 
-def decisions_of(tx: Connection, claim: OutboxBatch) -> list[Decision]:
+def decisions_of(tx: Connection, batch: OutboxBatch) -> list[Decision]:
     """The decisions that a claim's hand-offs speak of, in their order."""
     found = (
-        requests.decisions_in_range(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in claim.entries
+        requests.decisions_in_range(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in batch.entries
     )
     return list(chain.from_iterable(found))

@@ -49,7 +49,7 @@ class Recoverer:
         self._reader = reader
         self._notices = notices
 
-    def retry(self, log: int, places: Sequence[LogPosition], attempts_made: int) -> FollowUp:
+    def retry(self, log_id: int, log_positions: Sequence[LogPosition], attempts_made: int) -> FollowUp:
         """Makes one more attempt for those that have had exactly `attempts_made`; others are left as they are.
 
         Requests that succeed are issued; one that fails by itself is due again, or dead after its last attempt, and
@@ -57,11 +57,11 @@ class Recoverer:
         everything as it was.
         """
         with self._engine.begin() as tx:
-            taken = retries.lock_for_attempt(tx, log, sorted(places), attempts_made)
+            taken = retries.lock_for_attempt(tx, log_id, sorted(log_positions), attempts_made)
             crash_points.reach(CrashPoint.RETRY_TAKEN)
             coupon_ids = coupons.lock(tx, {held.request.coupon_id for held in taken}).keys()
             attempt = RetryTransaction(tx, self._reader, notices=self._notices)
-            attempt.again(log, taken)
+            attempt.again(log_id, taken)
             attempt.settle(coupon_ids)
             recovered = attempt.end()
             crash_points.reach(CrashPoint.RETRY_WRITTEN)
@@ -94,17 +94,17 @@ class RetryTransaction:
         self._decided = 0
         self._failed = 0
 
-    def again(self, log: int, held: Sequence[HeldRequest]) -> None:
+    def again(self, log_id: int, held: Sequence[HeldRequest]) -> None:
         """Issues requests of one log that have failed before, in order; one that fails again is due again or dead."""
-        self._make(probe_then_write, log, held)
+        self._make(probe_then_write, log_id, held)
 
-    def _make(self, segments: Callable[..., object], log: int, seated: Sequence[HeldRequest]) -> None:
-        write = partial(self._write, log)
+    def _make(self, segments: Callable[..., object], log_id: int, seated: Sequence[HeldRequest]) -> None:
+        write = partial(self._write, log_id)
         segments(
             seated,
             write,
             lambda one, failure: write([one], {one.request.request_id: failure}),
-            partial(self._failing, log),
+            partial(self._failing, log_id),
         )
 
     def settle(self, coupon_ids: Iterable[int]) -> None:
@@ -124,24 +124,24 @@ class RetryTransaction:
         self._done.outbox_kinds = self._rows.write_outbox()
         return self._done
 
-    def _write(self, log: int, seated: Sequence[HeldRequest], failing: Failures) -> None:
+    def _write(self, log_id: int, seated: Sequence[HeldRequest], failing: Failures) -> None:
         """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
         failed = [(held, failing[held.request.request_id]) for held in seated if held.request.request_id in failing]
         again, dead = _sorted(failed)
         with savepoint(self._tx):
-            outcomes = self._issue(log, [held for held in seated if held.request.request_id not in failing])
-            self._postpone(log, again)
-            outcomes += self._bury(log, dead)
-        self._rows.mark_final(log, outcomes)
+            outcomes = self._issue(log_id, [held for held in seated if held.request.request_id not in failing])
+            self._postpone(log_id, again)
+            outcomes += self._bury(log_id, dead)
+        self._rows.mark_final(log_id, outcomes)
         self._failed += len(failing)
         self._done.has_dead_letters = self._done.has_dead_letters or bool(dead)
         for held, *_ in again:
-            self._done.retries.setdefault((log, held.attempts + 1), []).append(held.request.log_position)
+            self._done.retries.setdefault((log_id, held.attempts + 1), []).append(held.request.log_position)
 
-    def _issue(self, log: int, seated: Sequence[HeldRequest]) -> list[Outcome]:
+    def _issue(self, log_id: int, seated: Sequence[HeldRequest]) -> list[Outcome]:
         outcomes = self._seat(seated)
-        self._rows.update(log, outcomes, attempts_added=1)
-        retries.remove(self._tx, log, [held.request.log_position for held in seated])
+        self._rows.update(log_id, outcomes, attempts_added=1)
+        retries.remove(self._tx, log_id, [held.request.log_position for held in seated])
         fault_injection.raise_injected(self._tx, map(self._fault, seated))
         return outcomes
 
@@ -149,10 +149,10 @@ class RetryTransaction:
         asked = [held.request for held in seated]
         return issue_seated(asked, coupons.get_many(self._tx, {request.coupon_id for request in asked}))
 
-    def _failing(self, log: int, seated: Sequence[HeldRequest]) -> Failures:
+    def _failing(self, log_id: int, seated: Sequence[HeldRequest]) -> Failures:
         """Which of them cannot be issued."""
         tried = [
-            ProbedWrite(log, outcome, is_new=False, fault=self._fault(held))
+            ProbedWrite(log_id, outcome, is_new=False, fault=self._fault(held))
             for held, outcome in zip(seated, self._seat(seated), strict=True)
         ]
         return write_probe.find_failing(self._tx, tried, self._rows.decided_at)
@@ -160,18 +160,20 @@ class RetryTransaction:
     def _fault(self, held: HeldRequest) -> str | None:
         return fault_injection.raise_statement(self._reader.injected_fault(held.raw), held.total_attempts + 1)
 
-    def _postpone(self, log: int, failed: Sequence[tuple[HeldRequest, Failure, float]]) -> None:
+    def _postpone(self, log_id: int, failed: Sequence[tuple[HeldRequest, Failure, float]]) -> None:
         retries.postpone(
-            self._tx, log, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
+            self._tx, log_id, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
         )
-        self._rows.update(log, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], attempts_added=1)
+        self._rows.update(
+            log_id, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], attempts_added=1
+        )
 
-    def _bury(self, log: int, failed: Sequence[tuple[HeldRequest, Failure]]) -> list[Outcome]:
+    def _bury(self, log_id: int, failed: Sequence[tuple[HeldRequest, Failure]]) -> list[Outcome]:
         """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
         outcomes = [Outcome(held.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for held, _ in failed]
-        self._rows.update(log, outcomes, attempts_added=1)
-        dead_letters.insert(self._tx, log, [_letter(held, failure) for held, failure in failed])
-        retries.remove(self._tx, log, [held.request.log_position for held, _ in failed])
+        self._rows.update(log_id, outcomes, attempts_added=1)
+        dead_letters.insert(self._tx, log_id, [_letter(held, failure) for held, failure in failed])
+        retries.remove(self._tx, log_id, [held.request.log_position for held, _ in failed])
         return outcomes
 
     def _take_turn(self, coupon_id: int) -> int:
@@ -192,11 +194,11 @@ class RetryTransaction:
         """The locked coupon as this transaction has left it."""
         return coupons.get_many(self._tx, [coupon_id])[coupon_id]
 
-    def _refuse(self, log: int, standby: Sequence[HeldRequest]) -> None:
+    def _refuse(self, log_id: int, standby: Sequence[HeldRequest]) -> None:
         outcomes = [Outcome(held.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for held in standby]
-        self._rows.update(log, outcomes, attempts_added=1)
-        self._rows.mark_final(log, outcomes)
-        retries.remove(self._tx, log, [held.request.log_position for held in standby])
+        self._rows.update(log_id, outcomes, attempts_added=1)
+        self._rows.mark_final(log_id, outcomes)
+        retries.remove(self._tx, log_id, [held.request.log_position for held in standby])
 
 
 def _sorted(

@@ -57,13 +57,15 @@ class DeadLetterService:
         self._notices = notices
         self._via = via
 
-    def replay(self, letter_id: int) -> ReplayResult:
+    def replay(self, dead_letter_id: int) -> ReplayResult:
         """Brings one back: its rank is kept, whether it may have a seat is decided anew, and that is final again.
 
         A second call answers what came of the first. Raises Conflict when it was discarded or cannot be read, Missing,
         Unavailable.
         """
-        found = self._replay([letter_id], dry_run=False) or [self._before(letter_id, DeadLetterState.REPLAYED)]
+        found = self._replay([dead_letter_id], dry_run=False) or [
+            self._before(dead_letter_id, DeadLetterState.REPLAYED)
+        ]
         if found[0].why:
             raise Conflict("not_replayable", found[0].why)
         return found[0]
@@ -78,25 +80,25 @@ class DeadLetterService:
         chunks = [ids] if dry_run else [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
         return [one for chunk in chunks if chunk for one in self._replay(chunk, dry_run=dry_run)]
 
-    def discard(self, letter_id: int) -> None:
+    def discard(self, dead_letter_id: int) -> None:
         """Puts one away for good; a second call changes nothing. Raises Conflict when it was replayed, Missing."""
         with in_transaction(self._engine) as tx:
-            locked = dead_letter_actions.lock(tx, [letter_id])
+            locked = dead_letter_actions.lock(tx, [dead_letter_id])
             dead_letter_actions.record_actions(
                 tx, DeadLetterState.DISCARDED, self._via, [(letter.id, None, None) for letter in locked]
             )
             crash_points.reach(CrashPoint.DISCARD_WRITTEN)
         crash_points.reach(CrashPoint.DISCARD_COMMITTED)
         if not locked:
-            self._before(letter_id, DeadLetterState.DISCARDED)
+            self._before(dead_letter_id, DeadLetterState.DISCARDED)
 
-    def _before(self, letter_id: int, wanted: DeadLetterState) -> ReplayResult:
+    def _before(self, dead_letter_id: int, wanted: DeadLetterState) -> ReplayResult:
         """What came of an action that was done before; raises Conflict when it was another one."""
         with in_transaction(self._engine) as tx:
-            letter = dead_letter_actions.get(tx, letter_id)
-            done = dead_letter_actions.actions(tx, letter_id)
+            letter = dead_letter_actions.get(tx, dead_letter_id)
+            done = dead_letter_actions.actions(tx, dead_letter_id)
         if letter is None:
-            raise NotFound("unknown_dead_letter", f"there is no dead letter {letter_id}")
+            raise NotFound("unknown_dead_letter", f"there is no dead letter {dead_letter_id}")
         if letter.state is DeadLetterState.NEW:
             raise Conflict("changed", "it has died once more meanwhile: look at it, then ask again")
         if letter.state is not wanted:
@@ -142,27 +144,27 @@ class _Replaying:
             elif one:
                 self._skip(letter, _DECIDED_ELSEWHERE)
 
-    def _read(self, letter: DeadLetter) -> _Ready | None:
+    def _read(self, dead_letter: DeadLetter) -> _Ready | None:
         """A record that nobody could read may be readable to a newer version; a foreign one has no rank here."""
-        if letter.log_id is None:
-            self._skip(letter, "another producer wrote it to the dead-letter topic: it has no place in the log")
+        if dead_letter.log_id is None:
+            self._skip(dead_letter, "another producer wrote it to the dead-letter topic: it has no place in the log")
             return None
-        if letter.request:
-            return _Ready(letter, letter.log_id, letter.request)
-        record = self._reader.decode(letter.raw)
+        if dead_letter.request:
+            return _Ready(dead_letter, dead_letter.log_id, dead_letter.request)
+        record = self._reader.decode(dead_letter.raw)
         if record.request is None:
-            self._skip(letter, f"it still cannot be read: {record.poison}")
+            self._skip(dead_letter, f"it still cannot be read: {record.poison}")
             return None
         if self._is_known(record.request):
-            self._skip(letter, _DECIDED_ELSEWHERE)
+            self._skip(dead_letter, _DECIDED_ELSEWHERE)
             return None
-        return _Ready(letter, letter.log_id, record.request)
+        return _Ready(dead_letter, dead_letter.log_id, record.request)
 
     def _is_known(self, request: Request) -> bool:
         return requests.find(self._tx, request.coupon_id, request.user_id, request.request_id) is not None
 
-    def _skip(self, letter: DeadLetter, why: str) -> None:
-        self.done.append(ReplayResult(letter.id, letter.request_id, None, None, why))
+    def _skip(self, dead_letter: DeadLetter, why: str) -> None:
+        self.done.append(ReplayResult(dead_letter.id, dead_letter.request_id, None, None, why))
 
     def _decide(self, some: Sequence[_Ready], failing: Failures) -> None:
         with savepoint(self._tx):
@@ -172,8 +174,8 @@ class _Replaying:
             fault_injection.raise_injected(self._tx, map(self._fault, issued))
         self._stand(decided)
 
-    def _fault(self, letter: DeadLetter) -> str | None:
-        return fault_injection.raise_statement(self._reader.injected_fault(letter.raw), letter.attempts + 1)
+    def _fault(self, dead_letter: DeadLetter) -> str | None:
+        return fault_injection.raise_statement(self._reader.injected_fault(dead_letter.raw), dead_letter.attempts + 1)
 
     def _decided(self, some: Sequence[_Ready], failing: Failures) -> list[_Decided]:
         asked = [one.request for one in some]

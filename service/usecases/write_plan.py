@@ -68,11 +68,13 @@ class WritePlan:
             self.outcomes = [Outcome(outcome.request, RequestState.DEAD, ReasonCode.POISON)]
             self.dead = [new_dead_letter(record, failure, ReasonCode.POISON)]
 
-    def trials(self, log: int) -> list[ProbedWrite]:
+    def trials(self, log_id: int) -> list[ProbedWrite]:
         """The requests that are to be issued, to be tried one by one."""
         fault = {record.raw.log_position: _fault(record) for record in self.records}
         issued = (outcome for outcome in self.outcomes if outcome.state is RequestState.ISSUED)
-        return [ProbedWrite(log, outcome, is_new=True, fault=fault[outcome.request.log_position]) for outcome in issued]
+        return [
+            ProbedWrite(log_id, outcome, is_new=True, fault=fault[outcome.request.log_position]) for outcome in issued
+        ]
 
     def faults(self) -> Iterable[str | None]:
         """The faults on demand of the requests that are to be issued."""

@@ -26,11 +26,17 @@ class LogAudit:
     """Compares what is in the log with what the database has; of one coupon, or of all."""
 
     def __init__(
-        self, settings: Settings, tx: Connection, log: int, ids: RequestIds, reader: RecordReader, coupon_id: int | None
+        self,
+        settings: Settings,
+        tx: Connection,
+        log_id: int,
+        ids: RequestIds,
+        reader: RecordReader,
+        coupon_id: int | None,
     ) -> None:
         self._settings = settings
         self._tx = tx
-        self._log = log
+        self._log_id = log_id
         self._ids = ids
         self._reader = reader
         self._coupon_id = coupon_id
@@ -39,7 +45,7 @@ class LogAudit:
 
     def audit_partition(self, partition: int, passed: int) -> Iterator[str]:
         """Yields `records` for each record and the name of each finding; records from `passed` on are undecided."""
-        rows = queries.audit_rows(self._tx, self._log, partition, self._coupon_id)
+        rows = queries.audit_rows(self._tx, self._log_id, partition, self._coupon_id)
         beginning = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
         row = next(rows, None)
         while row is not None and row.offset < beginning:
@@ -81,7 +87,7 @@ class LogAudit:
         if request is None or request.accepted or row.replayed or row.state == "dead":
             return True
         versions = self._versions(request.coupon_id)
-        number = version_index_at(versions, (self._log, raw.log_position.offset))
+        number = version_index_at(versions, (self._log_id, raw.log_position.offset))
         if number < 0:
             return True
         said = versions[number].window_refusal(raw.appended_at_ms)

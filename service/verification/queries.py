@@ -51,9 +51,9 @@ _ROWS = text(
 )
 
 
-def audit_rows(tx: Connection, log: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
+def audit_rows(tx: Connection, log_id: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
     """Every row that stands for a record of the partition, in offset order; of one coupon, or all and the poison."""
-    values = {"log": log, "partition": partition, "coupon": coupon_id}
+    values = {"log": log_id, "partition": partition, "coupon": coupon_id}
     return (AuditRow(*row) for row in tx.execute(_ROWS, values, execution_options=_FEW))
 
 
@@ -239,11 +239,11 @@ def answered_requests(tx: Connection) -> Iterator[AnsweredRequest]:
     return (AnsweredRequest(*row) for row in tx.execute(query, execution_options=_FEW))
 
 
-def unrequested_ids(tx: Connection, log: int, coupon_id: int | None) -> Iterator[str]:
+def unrequested_ids(tx: Connection, log_id: int, coupon_id: int | None) -> Iterator[str]:
     """The ids of requests of this log that no client of the history asked for."""
     query = text(
         f"SELECT request_id FROM requests WHERE log_id = :log AND {_MEANT} AND NOT EXISTS ("
         " SELECT FROM told WHERE outcome <> 'refused' AND told.coupon_id = requests.coupon_id"
         " AND told.user_id = requests.user_id)"
     )
-    return (row[0] for row in tx.execute(query, {"log": log, "coupon": coupon_id}, execution_options=_FEW))
+    return (row[0] for row in tx.execute(query, {"log": log_id, "coupon": coupon_id}, execution_options=_FEW))

@@ -59,10 +59,10 @@ class Check(NamedTuple):
 class Verifier:
     """Reads everything again and changes nothing; what it has to remember of many requests the database keeps."""
 
-    def __init__(self, settings: Settings, store: Engine, log: int, ids: RequestIds, reader: RecordReader) -> None:
+    def __init__(self, settings: Settings, store: Engine, log_id: int, ids: RequestIds, reader: RecordReader) -> None:
         self._settings = settings
         self._store = store
-        self._log = log
+        self._log_id = log_id
         self._ids = ids
         self._reader = reader
 
@@ -113,9 +113,9 @@ class Verifier:
     def _walk(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
         """Walks the log and the rows side by side: each record that was passed has its row, and no row lacks one."""
         found: Counter[str] = Counter(dict.fromkeys(_WALKED, 0))
-        positions = checkpoints.current_checkpoints(tx, self._log)
+        positions = checkpoints.current_checkpoints(tx, self._log_id)
         count = self._settings.topic_partitions
-        walk = LogAudit(self._settings, tx, self._log, self._ids, self._reader, coupon_id)
+        walk = LogAudit(self._settings, tx, self._log_id, self._ids, self._reader, coupon_id)
         for partition in range(count) if coupon_id is None else [partition_of(coupon_id, count)]:
             passed = positions[partition].next_offset if partition in positions else 0
             found.update(walk.audit_partition(partition, passed))
@@ -134,7 +134,7 @@ class Verifier:
             found[heard.outcome] += heard.outcome != "refused"
             if heard.request_id and (verdict := self._verdict(heard, heard.request_id)):
                 found[verdict] += 1
-        claims = (self._ids.decode(request_id) for request_id in queries.unrequested_ids(tx, self._log, coupon_id))
+        claims = (self._ids.decode(request_id) for request_id in queries.unrequested_ids(tx, self._log_id, coupon_id))
         found["phantom"] = sum(1 for claim in claims if claim and not claim.foreign)
         return dict(found)
 

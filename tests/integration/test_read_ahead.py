@@ -46,7 +46,11 @@ class Faltering(Issuer):
         self.next_offset = 0
 
     def issue(
-        self, records: Sequence[Record], next_offsets: Mapping[int, int], *, on_writing: Callable[[], None] = lambda: None
+        self,
+        records: Sequence[Record],
+        next_offsets: Mapping[int, int],
+        *,
+        on_writing: Callable[[], None] = lambda: None,
     ) -> IssueResult:
         """That poll fails."""
         self.polls.append(len(records))

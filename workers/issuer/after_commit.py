@@ -18,10 +18,10 @@ _WAITING_MOST = 1_000
 class AfterCommit:
     """The issuing thread puts and goes on; it never talks to Redis itself."""
 
-    def __init__(self, celery: Celery, common: Resources) -> None:
+    def __init__(self, celery: Celery, resources: Resources) -> None:
         self._celery = celery
-        self._log_id = common.log_id
-        self._upkeep = common.gate_admin
+        self._log_id = resources.log_id
+        self._gate_admin = resources.gate_admin
         self._polls: queue.Queue[IssueResult | None] = queue.Queue(_WAITING_MOST)
         self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
         self._thread.start()
@@ -61,7 +61,7 @@ class AfterCommit:
 
     def _tell(self, issued: IssueResult) -> None:
         try:
-            self._upkeep.publish_progress(issued.next_offsets)
+            self._gate_admin.publish_progress(issued.next_offsets)
         except Unavailable as error:
             _log.info("the gate was not told of the progress: %s", error)
         messages.send_retry(self._celery, self._log_id, issued.held, attempts_made=1)

@@ -38,9 +38,9 @@ class Assignment:
         """Those of the records that are still ours to decide: the others were read before a pause or a rebalance."""
         return [record for record in records if self._flows(record.raw.log_position)]
 
-    def _flows(self, place: LogPosition) -> bool:
-        position = self.next_offsets.get(place.partition)
-        return position is not None and place.offset >= position
+    def _flows(self, log_position: LogPosition) -> bool:
+        position = self.next_offsets.get(log_position.partition)
+        return position is not None and log_position.offset >= position
 
     def advance(self, positions: Mapping[int, int]) -> None:
         """Takes over how far partitions are decided; one that was stopped meanwhile stays so."""

@@ -25,8 +25,8 @@ _WAIT_SECONDS = 0.5
 class DeadLetterListener:
     """A consumer of its own in a thread of its own; its coming and going does not touch the issuer's group."""
 
-    def __init__(self, common: Resources, connect: Callable[[], Consumer], health: Health) -> None:
-        self._common = common
+    def __init__(self, resources: Resources, connect: Callable[[], Consumer], health: Health) -> None:
+        self._resources = resources
         self._health = health
         self._connect = connect
         self._consumer = connect()
@@ -75,7 +75,7 @@ class DeadLetterListener:
         attempts = 0
         while not self._stopping.is_set():
             try:
-                dead_letter_topic.store_received(self._common.engine, self._common.reader, found)
+                dead_letter_topic.store_received(self._resources.engine, self._resources.reader, found)
             except Exception as error:  # noqa: BLE001  # nothing is dropped: the same records until they are stored
                 _log.warning("%s dead letters cannot be stored yet: %s", len(found), str(error).strip())
                 if len(found) > 1:

@@ -47,9 +47,9 @@ class IssueLoop:
     """
 
     def __init__(
-        self, common: Resources, connect: Callable[[], Consumer], issuer: Issuer, teller: AfterCommit, health: Health
+        self, resources: Resources, connect: Callable[[], Consumer], issuer: Issuer, teller: AfterCommit, health: Health
     ) -> None:
-        self._common = common
+        self._resources = resources
         self._connect = connect
         self._issuer = issuer
         self._teller = teller
@@ -61,10 +61,10 @@ class IssueLoop:
         self._spent: Sequence[Record] = ()
         self._renew()
         self._stopping = False
-        self._at_once = common.settings.poll_records
+        self._at_once = resources.settings.poll_records
         self._failures = 0
         self._not_before = 0.0
-        self._idle = Watermark(common, health)
+        self._idle = Watermark(resources, health)
 
     def stop(self) -> None:
         """Lets the poll under way finish, then ends."""
@@ -96,7 +96,7 @@ class IssueLoop:
     def _renew(self) -> None:
         self._consumer = self._connect()
         self._assignment = Assignment(self._consumer, self._health, self._settle)
-        self._intake = RecordBuffer(self._consumer, self._assignment, self._common.reader)
+        self._intake = RecordBuffer(self._consumer, self._assignment, self._resources.reader)
 
     def _follow(self) -> None:
         """Issues until stopped; raises KafkaException when the consumer has failed for good."""
@@ -110,7 +110,7 @@ class IssueLoop:
 
     def _read(self) -> None:
         """All that is there, read while the poll before is written, and what came until that had ended."""
-        most = self._common.settings.poll_records
+        most = self._resources.settings.poll_records
         if self._under_way:
             self._writing.wait(_DECIDING_SECONDS_MOST)
         self._spent = ()
@@ -165,7 +165,7 @@ class IssueLoop:
         self._intake.push_front(records[issued.record_count :])
         was_cut = issued.record_count < len(records)
         self._at_once = (
-            MAX_FAILURES_PER_TRANSACTION if was_cut else min(2 * self._at_once, self._common.settings.poll_records)
+            MAX_FAILURES_PER_TRANSACTION if was_cut else min(2 * self._at_once, self._resources.settings.poll_records)
         )
 
     def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
@@ -203,8 +203,8 @@ class IssueLoop:
 
     def _stored_offsets(self) -> dict[int, int]:
         """Where waiting partitions go on; one that was never decided begins where its log begins."""
-        with self._common.engine.begin() as tx:
-            stored = checkpoints.current_checkpoints(tx, self._common.log_id)
+        with self._resources.engine.begin() as tx:
+            stored = checkpoints.current_checkpoints(tx, self._resources.log_id)
         unknown = self._assignment.waiting - stored.keys()
         found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, unknown)
         for partition, why in found.errors.items():
@@ -212,8 +212,8 @@ class IssueLoop:
         if found.errors:
             self._not_before = time.monotonic() + _LOOK_AGAIN_SECONDS  # a look at a leader that is away takes its time
         beginnings = {partition: first for partition, (first, _) in found.ranges.items()}
-        with self._common.engine.begin() as tx:
-            stored |= checkpoints.ensure_checkpoints(tx, self._common.log_id, beginnings) if beginnings else {}
+        with self._resources.engine.begin() as tx:
+            stored |= checkpoints.ensure_checkpoints(tx, self._resources.log_id, beginnings) if beginnings else {}
         return {partition: position.next_offset for partition, position in stored.items()}
 
     def _commit(self, positions: dict[int, int]) -> None:

@@ -22,8 +22,8 @@ _GRACE_SECONDS = 10.0
 class Monitor:
     """Never in the way of issuing: whatever fails here is tried again a moment later."""
 
-    def __init__(self, common: Resources, celery: Celery, health: Health) -> None:
-        self._common = common
+    def __init__(self, resources: Resources, celery: Celery, health: Health) -> None:
+        self._resources = resources
         self._celery = celery
         self._health = health
         self._stopping = threading.Event()
@@ -42,15 +42,15 @@ class Monitor:
         while not self._stopping.wait(_EVERY_SECONDS):
             try:
                 self._look()
-                sweep(self._celery, self._common, _GRACE_SECONDS)
+                sweep(self._celery, self._resources, _GRACE_SECONDS)
             except Exception as error:  # noqa: BLE001  # the next look may see better
                 _log.info("nothing is seen for a moment: %s", classify(error))
 
     def _look(self) -> None:
-        with self._common.engine.begin() as tx:
+        with self._resources.engine.begin() as tx:
             died = alerts.count_recent_deaths(tx)
         RECENT_DEAD_LETTERS.set(died)
-        raised = alerts.active_alerts(self._common.settings, died)
+        raised = alerts.active_alerts(self._resources.settings, died)
         for alert in Alert:
             self._tell(alert, raised.get(alert))
 

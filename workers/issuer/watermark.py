@@ -28,10 +28,10 @@ class Watermark:
     It has a consumer of its own, too: on the loop's a question would wait behind the records that are fetched.
     """
 
-    def __init__(self, common: Resources, health: Health) -> None:
-        self._common = common
+    def __init__(self, resources: Resources, health: Health) -> None:
+        self._resources = resources
         self._health = health
-        self._consumer = clients.build_offset_watcher(common.settings)
+        self._consumer = clients.build_offset_watcher(resources.settings)
         self._asking = ThreadPoolExecutor(1, "idle clock")
         self._asked: Future[tuple[int | None, PartitionRanges]] | None = None
         self._next = 0.0
@@ -64,7 +64,7 @@ class Watermark:
     def _now_ms(self) -> int | None:
         """By the database's clock: what this process takes for the time may be an hour ahead."""
         try:
-            with self._common.engine.begin() as tx:
+            with self._resources.engine.begin() as tx:
                 return (
                     engine.to_milliseconds(engine.database_now(tx)) - 1
                 )  # others may be appended in the very millisecond
@@ -94,8 +94,8 @@ class Watermark:
             return
         moves = [CheckpointAdvance(at, positions[at], positions[at], asked_at_ms) for at in read]
         try:
-            with self._common.engine.begin() as tx:
-                checkpoints.advance(tx, self._common.log_id, moves)
+            with self._resources.engine.begin() as tx:
+                checkpoints.advance(tx, self._resources.log_id, moves)
         except Exception as error:  # noqa: BLE001  # only the idle clock stands still; issuing will say more
             _still(error)
 

@@ -14,18 +14,18 @@ _SYSTEM_DELAY_SECONDS = 2
 
 
 @app.task(name=Task.RETRY.value, bind=True, max_retries=None)
-def issue(self: Any, log: int, places: list[list[int]], attempts_made: int) -> None:
+def issue(self: Any, log_id: int, places: list[list[int]], attempts_made: int) -> None:
     """Places are [partition, offset]; those that fail again come back with one attempt more, as a Celery retry."""
     try:
-        done = worker_resources().recoverer.retry(log, [LogPosition(*place) for place in places], attempts_made)
+        done = worker_resources().recoverer.retry(log_id, [LogPosition(*place) for place in places], attempts_made)
     except Exception as error:
         if classify(error).failure_class is FailureClass.SYSTEM:
             raise self.retry(exc=error, countdown=_SYSTEM_DELAY_SECONDS) from error
         raise
-    mine = done.retries.pop((log, attempts_made + 1), [])
+    mine = done.retries.pop((log_id, attempts_made + 1), [])
     messages.send_follow_up(app, done)
     if mine:
-        again = (log, [list(place) for place in mine], attempts_made + 1)
+        again = (log_id, [list(place) for place in mine], attempts_made + 1)
         raise self.retry(args=again, countdown=ISSUE_RETRY_POLICY.delay_after(attempts_made + 1))
 
 

@@ -41,9 +41,9 @@ def page(
 
 
 @router.get("/dead-letters/{letter_id}", responses=problem_responses(404, 422, 503))
-def read(letter_id: str, api: ApiDeps) -> Response:
+def read(dead_letter_id: str, api: ApiDeps) -> Response:
     """A dead letter with its raw record and what was done with it."""
-    letter, actions = _find(api, parse_id(letter_id))
+    letter, actions = _find(api, parse_id(dead_letter_id))
     return Response(encode(dead_letter_view(letter, actions)), media_type="application/json")
 
 
@@ -59,24 +59,24 @@ async def replay_many(request: Request, api: ApiDeps) -> Response:
 
 
 @router.post("/dead-letters/{letter_id}/replay", responses=problem_responses(404, 409, 422, 503))
-def replay(letter_id: str, api: ApiDeps) -> Response:
+def replay(dead_letter_id: str, api: ApiDeps) -> Response:
     """Brings one back under its rank; whether it may have a coupon is decided anew. A repeat answers the same."""
-    done = api.dead_letters.replay(parse_id(letter_id))
+    done = api.dead_letters.replay(parse_id(dead_letter_id))
     return Response(encode(replayed_view(done)), media_type="application/json")
 
 
 @router.post("/dead-letters/{letter_id}/discard", responses=problem_responses(404, 409, 422, 503))
-def discard(letter_id: str, api: ApiDeps) -> Response:
+def discard(dead_letter_id: str, api: ApiDeps) -> Response:
     """Puts one away for good; its request stays dead. A repeat answers the same."""
-    api.dead_letters.discard(parse_id(letter_id))
-    letter, actions = _find(api, parse_id(letter_id))
+    api.dead_letters.discard(parse_id(dead_letter_id))
+    letter, actions = _find(api, parse_id(dead_letter_id))
     return Response(encode(dead_letter_view(letter, actions)), media_type="application/json")
 
 
-def _find(api: ApiResources, letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
+def _find(api: ApiResources, dead_letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
     with in_transaction(api.engine) as tx:
-        letter = dead_letter_actions.get(tx, letter_id)
-        actions = dead_letter_actions.actions(tx, letter_id)
+        letter = dead_letter_actions.get(tx, dead_letter_id)
+        actions = dead_letter_actions.actions(tx, dead_letter_id)
     if letter is None:
         raise NotFound("unknown_dead_letter", "There is no such dead letter.")
     return letter, actions

@@ -46,11 +46,11 @@ async def read(request_id: str, api: ApiDeps) -> Response:
     return Response(encode(issuance_view(standing, position)), media_type="application/json")
 
 
-async def _position(api: ApiResources, standing: RequestStatus) -> int | None:
+async def _position(api: ApiResources, status: RequestStatus) -> int | None:
     """Records ahead in the partition, where the gate knows; only the user's present seat tells an offset."""
-    partition = partition_of(standing.coupon_id, api.settings.topic_partitions)
+    partition = partition_of(status.coupon_id, api.settings.topic_partitions)
     try:
-        offset, next_offset = await api.gate.read_offsets(standing.coupon_id, standing.user_id, partition)
+        offset, next_offset = await api.gate.read_offsets(status.coupon_id, status.user_id, partition)
     except Unavailable:
         return None
     return records_ahead(offset, next_offset)

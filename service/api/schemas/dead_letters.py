@@ -85,24 +85,24 @@ class ReplayView(Struct, frozen=True):
     replayed: list[ReplayedView]
 
 
-def dead_letter_view(letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
+def dead_letter_view(dead_letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
     """A dead letter as operators see it."""
-    raw = letter.raw
+    raw = dead_letter.raw
     return DeadLetterView(
-        letter.id,
-        letter.state,
-        letter.code,
+        dead_letter.id,
+        dead_letter.state,
+        dead_letter.code,
         raw.log_position.partition,
         raw.log_position.offset,
-        letter.coupon_id,
-        letter.user_id,
-        letter.request_id,
-        letter.attempts,
-        letter.first_error,
-        letter.last_error,
+        dead_letter.coupon_id,
+        dead_letter.user_id,
+        dead_letter.request_id,
+        dead_letter.attempts,
+        dead_letter.first_error,
+        dead_letter.last_error,
         datetime.fromtimestamp(raw.appended_at_ms / 1000, UTC),
-        datetime.fromtimestamp(letter.dead_at_ms / 1000, UTC),
-        to_datetime(letter.forwarded_at_ms),
+        datetime.fromtimestamp(dead_letter.dead_at_ms / 1000, UTC),
+        to_datetime(dead_letter.forwarded_at_ms),
         RawRecord(
             _base64(raw.key), _base64(raw.value), _text(raw.value), [(name, _base64(at)) for name, at in raw.headers]
         ),

@@ -46,18 +46,18 @@ def receipt_view(receipt: Receipt) -> ReceiptView:
     return ReceiptView(receipt.request_id, receipt.coupon_id, receipt.user_id, "queued", receipt.position)
 
 
-def issuance_view(standing: RequestStatus, position: int | None) -> IssuanceView:
+def issuance_view(status: RequestStatus, position: int | None) -> IssuanceView:
     """What a request's own page tells."""
     return IssuanceView(
-        standing.request_id,
-        standing.coupon_id,
-        standing.user_id,
-        standing.state,
-        standing.code,
+        status.request_id,
+        status.coupon_id,
+        status.user_id,
+        status.state,
+        status.code,
         position,
         None,
-        standing.sequence,
-        standing.attempts,
-        datetime.fromtimestamp(standing.requested_at_ms / 1000, UTC),
-        to_datetime(standing.decided_at_ms),
+        status.sequence,
+        status.attempts,
+        datetime.fromtimestamp(status.requested_at_ms / 1000, UTC),
+        to_datetime(status.decided_at_ms),
     )
