@@ -88,7 +88,7 @@ def insert_request(
     user_id: int | None = None,
     state: RequestState = RequestState.ISSUED,
     sequence: int | None = None,
-    log: int = 1,
+    log_id: int = 1,
 ) -> None:
     """A row written past all code of the service, as a buggy caller would."""
     tx.execute(
@@ -98,7 +98,7 @@ def insert_request(
             " :sequence, 1, now(), CASE WHEN :final THEN now() END)"
         ),
         {
-            "log": log,
+            "log": log_id,
             "offset": offset,
             "coupon": coupon_id,
             "uid": offset + 1 if user_id is None else user_id,

@@ -253,10 +253,10 @@ def only(system: System, coupon: int) -> int:
     return int(letter["id"])
 
 
-def find(system: System, place: LogPosition) -> dict[str, Any] | None:
+def find(system: System, log_position: LogPosition) -> dict[str, Any] | None:
     """The dead letter of a record, once it is there; poison belongs to no coupon."""
     found = listed(system, code="poison", limit=20)
-    return next((letter for letter in found if (letter["partition"], letter["offset"]) == place), None)
+    return next((letter for letter in found if (letter["partition"], letter["offset"]) == log_position), None)
 
 
 def press_until_accepted(system: System, coupon: int, user: int) -> str:

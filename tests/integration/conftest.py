@@ -48,11 +48,11 @@ def spoilt_store(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def positions(store: Engine, log: int) -> dict[int, int]:
+def positions(store: Engine, log_id: int) -> dict[int, int]:
     """Every partition stands at its first offset."""
     beginnings = dict.fromkeys(range(PARTITIONS), 0)
     with store.begin() as tx:
-        checkpoints.ensure_checkpoints(tx, log, beginnings)
+        checkpoints.ensure_checkpoints(tx, log_id, beginnings)
     return beginnings
 
 
@@ -103,12 +103,12 @@ def sell(
 
 
 @pytest.fixture
-def attempt(recoverer: Recoverer, log: int, ask: Ask) -> Attempt:
+def attempt(recoverer: Recoverer, log_id: int, ask: Ask) -> Attempt:
     """One more attempt for all that have had so many."""
 
     def make(attempts_made: int) -> None:
         rows = ask('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
-        recoverer.retry(log, [LogPosition(row.partition, row.offset) for row in rows], attempts_made)
+        recoverer.retry(log_id, [LogPosition(row.partition, row.offset) for row in rows], attempts_made)
 
     return make
 
@@ -125,15 +125,15 @@ def exhaust(attempt: Attempt) -> Callable[[], None]:
 
 
 @pytest.fixture
-def common(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> Resources:
+def common(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> Resources:
     """What every process has, with the parts of the tests."""
-    return Resources(settings, store, log, reader, upkeep)
+    return Resources(settings, store, log_id, reader, gate_admin)
 
 
 @pytest.fixture
-def warmer(settings: Settings, store: Engine, log: int, reader: RecordReader, upkeep: GateAdmin) -> GateFiller:
+def warmer(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> GateFiller:
     """Fills cold gates."""
-    return GateFiller(settings, store, log, reader, upkeep)
+    return GateFiller(settings, store, log_id, reader, gate_admin)
 
 
 @pytest.fixture
@@ -144,11 +144,13 @@ def door(settings: Settings, redis: Redis) -> Door:
 
 
 @pytest.fixture
-def real_log(settings: Settings, store: Engine, log: int, ids: RequestIds, reader: RecordReader, issuer: Issuer) -> Log:
+def real_log(
+    settings: Settings, store: Engine, log_id: int, ids: RequestIds, reader: RecordReader, issuer: Issuer
+) -> Log:
     """The topic itself, emptied; the database stands at its end."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     ends = [TopicPartition(Topic.ISSUE_COUPON, partition, -1) for partition in range(PARTITIONS)]
     beginnings = {at.partition: future.result(10).low_watermark for at, future in admin.delete_records(ends).items()}
     with store.begin() as tx:
-        checkpoints.ensure_checkpoints(tx, log, beginnings)
+        checkpoints.ensure_checkpoints(tx, log_id, beginnings)
     return Log(settings, ids, reader, issuer, beginnings)

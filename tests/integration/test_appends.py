@@ -41,10 +41,10 @@ Doing = Callable[[Desk], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
-def at_desk(settings: Settings, upkeep: GateAdmin, redis: Redis) -> Callable[..., Any]:
+def at_desk(settings: Settings, gate_admin: GateAdmin, redis: Redis) -> Callable[..., Any]:
     """Runs a coroutine at a desk whose gate has ten seats: `at_desk(doing)`."""
     redis.script_flush()
-    upkeep.fill(coupon(), [])
+    gate_admin.fill(coupon(), [])
 
     def run(doing: Doing, **different: Any) -> Any:
         async def done() -> Any:

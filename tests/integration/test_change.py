@@ -32,13 +32,13 @@ _ROWS = 'SELECT user_id, state, code FROM requests ORDER BY "offset"'
 
 def test_a_raise_serves_those_on_standby_first(
     sell: Sell,
-    changer: CouponService,
+    coupon_service: CouponService,
     ask: Ask,
 ) -> None:
     """P5: of two who wait behind a held seat, the lower offset gets the new seat, before anyone from the log."""
     coupon, _ = sell(quantity=1, users=range(1, 4), faults={1: "22012 2"})
 
-    changed = changer.change(coupon.id, {"quantity": 2})
+    changed = coupon_service.change(coupon.id, {"quantity": 2})
 
     assert (changed.quantity, changed.issued, changed.held, changed.standby, changed.version) == (2, 1, 1, 1, 1)
     assert ask(_ROWS) == [(1, "retrying", None), (2, "issued", None), (3, "standby", None)]
@@ -46,7 +46,7 @@ def test_a_raise_serves_those_on_standby_first(
 
 def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
     sell: Sell,
-    changer: CouponService,
+    coupon_service: CouponService,
     store: Engine,
     ask: Ask,
 ) -> None:
@@ -55,28 +55,28 @@ def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
 
     with store.begin() as other:
         other.execute(text("SELECT FROM retries FOR UPDATE"))
-        changed = changer.change(coupon.id, {"quantity": 2})
+        changed = coupon_service.change(coupon.id, {"quantity": 2})
 
     assert (changed.quantity, changed.issued, changed.standby) == (2, 0, 1)
     assert ask("SELECT count(*) FROM coupon_changes WHERE version = 1") == [(1,)]
 
 
 def test_a_change_counts_from_where_the_log_is_decided(
-    real_log: Log, make_coupon: MakeCoupon, changer: CouponService, verifier: Verifier, ask: Ask
+    real_log: Log, make_coupon: MakeCoupon, coupon_service: CouponService, verifier: Verifier, ask: Ask
 ) -> None:
     """P3: closed refuses what lies behind it, a raise serves what does, and the proof knows which is which."""
     coupon = make_coupon(quantity=2)
     for user in (1, 2, 3):
         real_log.ask(coupon.id, user)
     real_log.issue()
-    changer.change(coupon.id, {"quantity": 3})
+    coupon_service.change(coupon.id, {"quantity": 3})
     for user in (4, 5):
         real_log.ask(coupon.id, user)
     real_log.issue()
     real_log.ask(coupon.id, 6)
-    changer.change(coupon.id, {"override": Override.CLOSED, "quantity": 9})
+    coupon_service.change(coupon.id, {"override": Override.CLOSED, "quantity": 9})
     real_log.issue()
-    changer.change(coupon.id, {"override": Override.NONE})
+    coupon_service.change(coupon.id, {"override": Override.NONE})
     real_log.ask(coupon.id, 6)
     real_log.issue()
 
@@ -101,7 +101,7 @@ def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
-    changer: CouponService,
+    coupon_service: CouponService,
     store: Engine,
     ask: Ask,
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
         coupons.lock(other, [coupon.id])
         issuing = pool.submit(issuer.issue, line, positions)
         eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-        changing = pool.submit(changer.change, coupon.id, {"quantity": 9})
+        changing = pool.submit(coupon_service.change, coupon.id, {"quantity": 9})
         eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' OFFSET 1"))
         other.commit()
         issuing.result()
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
-    changer: CouponService,
+    coupon_service: CouponService,
     ask: Ask,
 ) -> None:
     """Section 4: not below what is issued or held; not a window that ends before it begins; not what is not there."""
@@ -137,19 +137,19 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
 
     for values, code in (({"quantity": 1}, "quantity_below_live"), ({"closes_at_ms": 1_000}, "window")):
         with pytest.raises(Conflict) as caught:
-            changer.change(coupon.id, values)
+            coupon_service.change(coupon.id, values)
         assert caught.value.code == code
     with pytest.raises(Refused):
-        changer.change(999, {"quantity": 5})
-    assert changer.change(coupon.id, {"quantity": 3}).version == 0
+        coupon_service.change(999, {"quantity": 5})
+    assert coupon_service.change(coupon.id, {"quantity": 3}).version == 0
     assert ask("SELECT max(version) FROM coupon_changes") == [(0,)]
-    assert changer.change(coupon.id, {"quantity": 2}).remaining == 0
+    assert coupon_service.change(coupon.id, {"quantity": 2}).remaining == 0
 
 
 def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     make_coupon: MakeCoupon,
-    changer: CouponService,
-    upkeep: GateAdmin,
+    coupon_service: CouponService,
+    gate_admin: GateAdmin,
     store: Engine,
     door: Door,
     redis: Redis,
@@ -157,48 +157,53 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
 ) -> None:
     """Section 4: a pause refuses the next request; news that comes late or twice changes nothing."""
     coupon = make_coupon(quantity=5)
-    upkeep.fill(coupon, [])
+    gate_admin.fill(coupon, [])
 
-    paused = changer.change(coupon.id, {"override": Override.PAUSED})
+    paused = coupon_service.change(coupon.id, {"override": Override.PAUSED})
     assert door.admit(seat(1))[0].verdict is Verdict.PAUSED
-    opened = changer.change(coupon.id, {"override": Override.NONE})
-    upkeep.update_coupons([paused])
+    opened = coupon_service.change(coupon.id, {"override": Override.NONE})
+    gate_admin.update_coupons([paused])
 
     assert door.admit(seat(1))[0].verdict is Verdict.ADMITTED
     assert ask("SELECT count(*) FROM coupon_changes WHERE told_at IS NULL") == [(0,)]
     ask("UPDATE coupon_changes SET told_at = NULL WHERE version = 2 RETURNING 1")
     redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
-    assert sync_coupon_changes(store, upkeep) == 1
+    assert sync_coupon_changes(store, gate_admin) == 1
     assert door.admit(seat(2))[0].verdict is Verdict.ADMITTED
     assert opened.version == 2
 
 
 def test_an_older_filling_does_not_open_the_gate(
-    make_coupon: MakeCoupon, changer: CouponService, upkeep: GateAdmin
+    make_coupon: MakeCoupon, coupon_service: CouponService, gate_admin: GateAdmin
 ) -> None:
     """P6: who read the coupon before it was paused must not let people in afterwards."""
     before = make_coupon(quantity=5)
-    after = changer.change(before.id, {"override": Override.PAUSED})
+    after = coupon_service.change(before.id, {"override": Override.PAUSED})
 
-    upkeep.fill(before, [(1, "a")])
-    assert upkeep.is_cold(before.id)
+    gate_admin.fill(before, [(1, "a")])
+    assert gate_admin.is_cold(before.id)
 
-    upkeep.fill(after, [(1, "a")])
-    assert not upkeep.is_cold(before.id)
+    gate_admin.fill(after, [(1, "a")])
+    assert not gate_admin.is_cold(before.id)
 
 
 def test_after_a_raise_the_refused_may_ask_again(
-    real_log: Log, make_coupon: MakeCoupon, changer: CouponService, warmer: GateFiller, upkeep: GateAdmin, door: Door
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    coupon_service: CouponService,
+    gate_filler: GateFiller,
+    gate_admin: GateAdmin,
+    door: Door,
 ) -> None:
     """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
     coupon = make_coupon(quantity=1, waitlist=1)
     names = [real_log.ask(coupon.id, user) for user in (1, 2)]
-    upkeep.fill(coupon, [(1, names[0]), (2, names[1])])
+    gate_admin.fill(coupon, [(1, names[0]), (2, names[1])])
     real_log.issue()
     assert door.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
 
-    changer.change(coupon.id, {"quantity": 2})
-    warmer.fill(coupon.id)
+    coupon_service.change(coupon.id, {"quantity": 2})
+    gate_filler.fill(coupon.id)
 
     assert [door.admit(seat(user))[0].verdict for user in (1, 2, 3, 4)] == [
         Verdict.DUPLICATE,

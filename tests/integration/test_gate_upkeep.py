@@ -23,37 +23,37 @@ from tests.door import Door, seat
 LATER = AT_MS + 1
 
 
-def test_a_seat_goes_back_only_from_its_owner(door: Door, upkeep: GateAdmin) -> None:
+def test_a_seat_goes_back_only_from_its_owner(door: Door, gate_admin: GateAdmin) -> None:
     """Step 2: a late word about an old request does not take the seat from the user's new one."""
-    upkeep.fill(coupon(quantity=1), [])
+    gate_admin.fill(coupon(quantity=1), [])
     door.admit(seat(7, "mine"))
 
-    strangers = upkeep.release([(1, 7, "another"), (1, 8, "mine"), (2, 7, "mine")], LATER)
+    strangers = gate_admin.release([(1, 7, "another"), (1, 8, "mine"), (2, 7, "mine")], LATER)
     full = door.admit(seat(9))[0].verdict
-    owners = upkeep.release([(1, 7, "mine")], LATER)
+    owners = gate_admin.release([(1, 7, "mine")], LATER)
 
     assert (strangers, full, owners) == (0, Verdict.SOLD_OUT, 1)
     assert door.admit(seat(9))[0].verdict is Verdict.ADMITTED
 
 
-def test_a_seat_tried_again_since_stays(door: Door, upkeep: GateAdmin) -> None:
+def test_a_seat_tried_again_since_stays(door: Door, gate_admin: GateAdmin) -> None:
     """Step 3: a repeat that is on its way to the log keeps its seat from the sweep that saw only the first try."""
-    upkeep.fill(coupon(), [])
+    gate_admin.fill(coupon(), [])
     door.admit(seat(7, "mine", now_ms=AT_MS))
     door.admit(seat(7, "again", now_ms=AT_MS + 500))
 
-    swept = upkeep.release([(1, 7, "mine")], tried_until_ms=AT_MS)
+    swept = gate_admin.release([(1, 7, "mine")], tried_until_ms=AT_MS)
 
     assert swept == 0
-    assert upkeep.seat_holder(1, 7) == "mine"
-    assert upkeep.unacknowledged(AT_MS + 500, 10) == {"mine": AT_MS + 500}
-    assert upkeep.release([(1, 7, "mine")], tried_until_ms=AT_MS + 500) == 1
-    assert upkeep.unacknowledged(AT_MS + 500, 10) == {}
+    assert gate_admin.seat_holder(1, 7) == "mine"
+    assert gate_admin.unacknowledged(AT_MS + 500, 10) == {"mine": AT_MS + 500}
+    assert gate_admin.release([(1, 7, "mine")], tried_until_ms=AT_MS + 500) == 1
+    assert gate_admin.unacknowledged(AT_MS + 500, 10) == {}
 
 
-def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, upkeep: GateAdmin) -> None:
+def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, gate_admin: GateAdmin) -> None:
     """Step 3: a definite failure to produce frees the seat at once."""
-    upkeep.fill(coupon(), [])
+    gate_admin.fill(coupon(), [])
     door.admit(seat(7, "mine"))
 
     async def release() -> None:
@@ -62,59 +62,59 @@ def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, upk
 
     asyncio.run(release())
 
-    assert upkeep.seat_holder(1, 7) is None
-    assert upkeep.unacknowledged(LATER, 10) == {}
+    assert gate_admin.seat_holder(1, 7) is None
+    assert gate_admin.unacknowledged(LATER, 10) == {}
 
 
-def test_filling_does_not_overwrite_an_open_gate(door: Door, upkeep: GateAdmin, redis: Redis) -> None:
+def test_filling_does_not_overwrite_an_open_gate(door: Door, gate_admin: GateAdmin, redis: Redis) -> None:
     """P6: two that fill at once leave one gate; seats taken meanwhile are not lost, and nothing half-built stays."""
-    upkeep.fill(coupon(quantity=2), [(1, "one")])
+    gate_admin.fill(coupon(quantity=2), [(1, "one")])
     door.admit(seat(2, "two"))
 
-    upkeep.fill(coupon(quantity=2), [(1, "one"), (3, "stale")])
+    gate_admin.fill(coupon(quantity=2), [(1, "one"), (3, "stale")])
 
-    assert [upkeep.seat_holder(1, user) for user in (1, 2, 3)] == ["one", "two", None]
+    assert [gate_admin.seat_holder(1, user) for user in (1, 2, 3)] == ["one", "two", None]
     assert door.admit(seat(4))[0].verdict is Verdict.SOLD_OUT
     left = {bytes(key) for key in redis.scan_iter("gate:1*") if redis.ttl(key) == -1}
     assert left == {b"gate:1", b"gate:1:seats"}
 
 
-def test_many_seats_are_filled_in_whole(upkeep: GateAdmin, redis: Redis) -> None:
+def test_many_seats_are_filled_in_whole(gate_admin: GateAdmin, redis: Redis) -> None:
     """P6: a gate opens with every seat in it, however many, and none of them runs out."""
-    upkeep.fill(coupon(quantity=20_000), ((user, f"r{user}") for user in range(12_000)))
+    gate_admin.fill(coupon(quantity=20_000), ((user, f"r{user}") for user in range(12_000)))
 
     assert redis.hlen("gate:1:seats") == 12_000
     assert redis.ttl("gate:1:seats") == -1
 
 
-def test_one_fills_at_a_time(upkeep: GateAdmin) -> None:
+def test_one_fills_at_a_time(gate_admin: GateAdmin) -> None:
     """Step 2: a thousand requests at a cold gate read the database once."""
-    with upkeep.fill_lock(1) as mine, upkeep.fill_lock(1) as second, upkeep.fill_lock(2) as elsewhere:
+    with gate_admin.fill_lock(1) as mine, gate_admin.fill_lock(1) as second, gate_admin.fill_lock(2) as elsewhere:
         assert (mine, second, elsewhere) == (True, False, True)
 
-    with upkeep.fill_lock(1) as again:
+    with gate_admin.fill_lock(1) as again:
         assert again
 
 
-def test_two_fillers_at_once_leave_one_whole_gate(upkeep: GateAdmin, redis: Redis) -> None:
+def test_two_fillers_at_once_leave_one_whole_gate(gate_admin: GateAdmin, redis: Redis) -> None:
     """P6: of two gates built at the same moment one stands, whole."""
     lines = [[(user, name) for user in range(5_000)] for name in ("a", "b")]
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(upkeep.fill, coupon(quantity=9_999), line) for line in lines]:
+        for done in [pool.submit(gate_admin.fill, coupon(quantity=9_999), line) for line in lines]:
             done.result()
 
     assert redis.hlen("gate:1:seats") == 5_000
     assert len(set(redis.hvals("gate:1:seats"))) == 1
 
 
-def test_sold_out_is_told_and_not_of_strangers(door: Door, upkeep: GateAdmin) -> None:
+def test_sold_out_is_told_and_not_of_strangers(door: Door, gate_admin: GateAdmin) -> None:
     """Step 2: once issued = quantity the gate refuses without counting; a coupon it does not know stays cold."""
-    upkeep.fill(coupon(quantity=9), [])
+    gate_admin.fill(coupon(quantity=9), [])
 
-    upkeep.update_coupons([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
+    gate_admin.update_coupons([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
 
     assert door.admit(seat(1))[0].verdict is Verdict.SOLD_OUT
-    assert upkeep.is_cold(2)
+    assert gate_admin.is_cold(2)
 
 
 @pytest.fixture(params=["closed", "silent"])
@@ -184,28 +184,28 @@ _BEFORE = coupon(quantity=1, waitlist=2)
     ids=["more coupons, fewer seats", "more seats", "a version was left out", "no news", "fewer seats", "paused"],
 )
 def test_who_has_a_seat_and_no_coupon_gives_it_up_when_there_is_room(
-    upkeep: GateAdmin, now: Coupon, emptied: bool
+    gate_admin: GateAdmin, now: Coupon, emptied: bool
 ) -> None:
     """P6: those who were refused as sold out keep the gate full, until a coupon may be there for someone else."""
-    upkeep.fill(_BEFORE, [(1, "issued"), (2, "sold out")])
+    gate_admin.fill(_BEFORE, [(1, "issued"), (2, "sold out")])
 
-    upkeep.update_coupons([now])
+    gate_admin.update_coupons([now])
 
-    assert upkeep.is_cold(1) is emptied
+    assert gate_admin.is_cold(1) is emptied
 
 
-def test_a_gate_is_forgotten_when_its_server_was_started_anew(upkeep: GateAdmin, redis: Redis) -> None:
+def test_a_gate_is_forgotten_when_its_server_was_started_anew(gate_admin: GateAdmin, redis: Redis) -> None:
     """P6: the last second of what it was told may be lost, and nobody tells it again; unsettled appends stay."""
-    upkeep.reset_if_state_lost()
-    upkeep.fill(coupon(), [(1, "one")])
+    gate_admin.reset_if_state_lost()
+    gate_admin.fill(coupon(), [(1, "one")])
     redis.zadd(UNACKNOWLEDGED_KEY, {"one": AT_MS})
-    assert not upkeep.reset_if_state_lost()
-    assert upkeep.seat_holder(1, 1) == "one"
+    assert not gate_admin.reset_if_state_lost()
+    assert gate_admin.seat_holder(1, 1) == "one"
 
     redis.set(RUN_ID_KEY, "another life")
 
-    assert upkeep.reset_if_state_lost()
-    assert upkeep.is_cold(1)
-    assert upkeep.seat_holder(1, 1) is None
-    assert upkeep.unacknowledged(LATER, 10) == {"one": AT_MS}
-    assert not upkeep.reset_if_state_lost()
+    assert gate_admin.reset_if_state_lost()
+    assert gate_admin.is_cold(1)
+    assert gate_admin.seat_holder(1, 1) is None
+    assert gate_admin.unacknowledged(LATER, 10) == {"one": AT_MS}
+    assert not gate_admin.reset_if_state_lost()

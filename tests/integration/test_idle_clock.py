@@ -36,21 +36,21 @@ def assignment(real_log: Log) -> Assignment:
 
 
 def test_time_passes_only_where_all_was_read(
-    real_log: Log, make_coupon: Callable[..., Coupon], common: Resources, assignment: Assignment
+    real_log: Log, make_coupon: Callable[..., Coupon], resources: Resources, assignment: Assignment
 ) -> None:
     """P6: a record that waits keeps the clock of its partition where it was."""
     coupon = make_coupon(quantity=1)
     real_log.ask(coupon.id, 1)
     before = now_ms()
 
-    with closing(Watermark(common, Health())) as clock:
-        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+    with closing(Watermark(resources, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, resources))
 
     assert passed == set(range(PARTITIONS)) - {partition_of(coupon.id, PARTITIONS)}
 
 
 def test_what_lies_behind_an_open_transaction_has_not_passed(
-    real_log: Log, make_coupon: Callable[..., Coupon], common: Resources, assignment: Assignment, settings: Settings
+    real_log: Log, make_coupon: Callable[..., Coupon], resources: Resources, assignment: Assignment, settings: Settings
 ) -> None:
     """P6: consumers are not shown it before the other producer's transaction ends; it was accepted all the same."""
     coupon = make_coupon(quantity=1)
@@ -63,26 +63,26 @@ def test_what_lies_behind_an_open_transaction_has_not_passed(
     real_log.ask(coupon.id, 1)
     before = now_ms()
 
-    with closing(Watermark(common, Health())) as clock:
-        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+    with closing(Watermark(resources, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, resources))
     other.abort_transaction(10)
 
     assert passed == set(range(PARTITIONS)) - {partition}
 
 
 def test_only_what_was_appended_before_the_question_has_passed(
-    common: Resources, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P6: between the question and its answer another record could have been appended."""
     before = now_ms()
     asked_at: list[int] = []
     monkeypatch.setattr(log_reader, "look", partial(_look_slowly, log_reader.offset_ranges, asked_at))
 
-    with closing(Watermark(common, Health())) as clock:
-        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+    with closing(Watermark(resources, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, resources))
 
     assert passed == set(range(PARTITIONS))
-    assert not _since(asked_at[0] + 1, common)
+    assert not _since(asked_at[0] + 1, resources)
 
 
 def _look_slowly(look: Callable[..., PartitionRanges], asked_at: list[int], *asked: Any) -> PartitionRanges:
@@ -94,53 +94,53 @@ def _look_slowly(look: Callable[..., PartitionRanges], asked_at: list[int], *ask
 
 
 def test_a_database_that_is_away_keeps_the_clock_and_the_broker_is_told_of(
-    common: Resources, assignment: Assignment
+    resources: Resources, assignment: Assignment
 ) -> None:
     """Nothing passes while nobody can say what time it is, and the broker is looked after all the same."""
-    away = engine.build(common.engine.url.set(port=1).render_as_string(hide_password=False), "tests")
+    away = engine.build(resources.engine.url.set(port=1).render_as_string(hide_password=False), "tests")
     health, before = Health(), now_ms()
     health.set_unready("kafka", "it was away")
 
-    with closing(Watermark(replace(common, engine=away), health)) as clock:
-        eventually(lambda: _passed_since(before, clock, assignment, common) or "kafka" not in health.reasons)
+    with closing(Watermark(replace(resources, engine=away), health)) as clock:
+        eventually(lambda: _passed_since(before, clock, assignment, resources) or "kafka" not in health.reasons)
 
-    assert not _since(before, common)
+    assert not _since(before, resources)
 
 
 def test_an_issuer_whose_clock_is_fast_lets_nothing_pass_early(
-    common: Resources, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P5: what has passed never comes back, and seats of unknown outcomes would be freed for an hour to come."""
     before = now_ms()
     monkeypatch.setattr(Shift, "by_ms", 3_600_000)
 
-    with closing(Watermark(common, Health())) as clock:
-        passed = eventually(lambda: _passed_since(before, clock, assignment, common))
+    with closing(Watermark(resources, Health())) as clock:
+        passed = eventually(lambda: _passed_since(before, clock, assignment, resources))
 
     assert passed == set(range(PARTITIONS))
     monkeypatch.undo()
-    assert not _since(now_ms() + 1, common)
+    assert not _since(now_ms() + 1, resources)
 
 
-def test_a_broker_that_is_away_keeps_the_clock_and_is_told(common: Resources, assignment: Assignment) -> None:
+def test_a_broker_that_is_away_keeps_the_clock_and_is_told(resources: Resources, assignment: Assignment) -> None:
     """Nothing passes while nobody can say where the log ends."""
-    away = common.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    away = resources.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
     health, before = Health(), now_ms()
 
-    with closing(Watermark(replace(common, settings=away), health)) as clock:
-        eventually(lambda: _passed_since(before, clock, assignment, common) or "kafka" in health.reasons)
-        assert not _passed_since(before, clock, assignment, common)
+    with closing(Watermark(replace(resources, settings=away), health)) as clock:
+        eventually(lambda: _passed_since(before, clock, assignment, resources) or "kafka" in health.reasons)
+        assert not _passed_since(before, clock, assignment, resources)
 
     assert "kafka" in health.reasons
 
 
-def _passed_since(at_ms: int, clock: Watermark, assignment: Assignment, common: Resources) -> set[int]:
+def _passed_since(at_ms: int, clock: Watermark, assignment: Assignment, resources: Resources) -> set[int]:
     """Turns the clock once; the partitions whose time has passed that moment."""
     clock.poll(assignment)
-    return _since(at_ms, common)
+    return _since(at_ms, resources)
 
 
-def _since(at_ms: int, common: Resources) -> set[int]:
-    with common.engine.begin() as tx:
-        known = checkpoints.current_checkpoints(tx, common.log_id)
+def _since(at_ms: int, resources: Resources) -> set[int]:
+    with resources.engine.begin() as tx:
+        known = checkpoints.current_checkpoints(tx, resources.log_id)
     return {partition for partition, position in known.items() if position.watermark_ms >= at_ms}

@@ -63,14 +63,14 @@ def test_a_poll_is_issued_in_offset_order(
 
 def test_without_a_webhook_there_is_no_notice_to_hand_off(
     store: Engine,
-    log: int,
+    log_id: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     line: Callable[..., list[Record]],
     ask: Ask,
 ) -> None:
     """Step 8: no webhook URL, no work; and a gate that has nothing to learn is told nothing."""
-    issued = Issuer(store, log, notices=False).issue(line(make_coupon(quantity=9), range(1, 4)), positions)
+    issued = Issuer(store, log_id, notices=False).issue(line(make_coupon(quantity=9), range(1, 4)), positions)
 
     assert issued.outbox_kinds == set()
     assert _written(ask)["handoffs"] == 0

@@ -43,7 +43,7 @@ def _impatient(engine: Engine) -> None:
 
 def test_a_lock_that_does_not_come_is_the_systems_failure(
     spoilt_store: Engine,
-    log: int,
+    log_id: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     line: Line,
@@ -53,7 +53,7 @@ def test_a_lock_that_does_not_come_is_the_systems_failure(
     """Step 5: raised as it came, no attempt spent, nothing written; the same poll is issued once the lock is free."""
     coupon = make_coupon()
     _impatient(spoilt_store)
-    issuer = Issuer(spoilt_store, log, notices=True)
+    issuer = Issuer(spoilt_store, log_id, notices=True)
     poll = line(coupon, range(1, 4))
 
     with store.begin() as other:
@@ -97,7 +97,7 @@ def test_a_poll_is_decided_from_what_is_read_under_the_lock(
 
     with ThreadPoolExecutor(1) as pool, store.begin() as other:
         coupons.lock(other, [coupon.id])
-        insert_request(other, 99, coupon_id=coupon.id, user_id=99, sequence=1, log=2)
+        insert_request(other, 99, coupon_id=coupon.id, user_id=99, sequence=1, log_id=2)
         late = pool.submit(issuer.issue, line(coupon, range(1, 3)), positions)
         eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         other.commit()
@@ -107,7 +107,7 @@ def test_a_poll_is_decided_from_what_is_read_under_the_lock(
 
 
 def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
-    store: Engine, spoilt_store: Engine, log: int, make_coupon: MakeCoupon
+    store: Engine, spoilt_store: Engine, log_id: int, make_coupon: MakeCoupon
 ) -> None:
     """P7: PostgreSQL ends the transaction of a process that has written and does not commit; a successor goes on."""
     coupon = make_coupon()
@@ -117,7 +117,7 @@ def test_an_issuer_that_freezes_before_its_commit_lets_its_locks_go(
         with spoilt_store.begin() as tx:
             coupons.lock(tx, [coupon.id])
             issued = Outcome(request(0, coupon_id=coupon.id), RequestState.ISSUED, None, 1)
-            requests.insert(tx, log, requests.insert_columns([issued]), datetime.now(UTC))
+            requests.insert(tx, log_id, requests.insert_columns([issued]), datetime.now(UTC))
             frozen.set()
             thawed.wait()
 

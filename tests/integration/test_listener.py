@@ -41,10 +41,10 @@ class Stubborn:
 
 
 @contextmanager
-def listening(common: Resources, settings: Settings) -> Iterator[Health]:
+def listening(resources: Resources, settings: Settings) -> Iterator[Health]:
     """The listener runs in a thread of this process; its health."""
     health = Health()
-    listener = DeadLetterListener(common, partial(clients.build_dead_letter_consumer, settings), health)
+    listener = DeadLetterListener(resources, partial(clients.build_dead_letter_consumer, settings), health)
     listener.start()
     try:
         yield health
@@ -53,7 +53,7 @@ def listening(common: Resources, settings: Settings) -> Iterator[Health]:
 
 
 def test_a_letter_that_cannot_be_stored_waits_alone(
-    common: Resources, settings: Settings, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, settings: Settings, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 7: those of its batch before it are stored; it and those behind it are not passed over."""
     stubborn = Stubborn()
@@ -63,7 +63,7 @@ def test_a_letter_that_cannot_be_stored_waits_alone(
         producer.produce(Topic.DEAD_LETTERS, value, partition=0)
     producer.flush(10)
 
-    with listening(common, settings) as health:
+    with listening(resources, settings) as health:
         eventually(lambda: [row.value for row in ask(_STORED)] == [b"first"] and stubborn.batches[-2:] == [1, 1])
         assert "dead letters" in health.reasons
         stubborn.may.set()

@@ -22,10 +22,10 @@ MakeCoupon = Callable[..., Coupon]
 
 @pytest.fixture
 def lookup(
-    settings: Settings, store: Engine, log: int, ids: RequestIds, warmer: GateFiller, upkeep: GateAdmin
+    settings: Settings, store: Engine, log_id: int, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
 ) -> Lookup:
     """Reads standings."""
-    return Lookup(settings, store, log, ids, warmer, upkeep)
+    return Lookup(settings, store, log_id, ids, gate_filler, gate_admin)
 
 
 @pytest.fixture
@@ -123,12 +123,12 @@ def test_what_has_a_seat_is_never_unknown(
     real_log: Log,
     passed: Callable[[int], None],
     door: Door,
-    warmer: GateFiller,
+    gate_filler: GateFiller,
     redis: Redis,
 ) -> None:
     """P4: a repeat is appended under its first id long after the minting; while the seat is kept it is queued."""
     coupon = make_coupon()
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
     name = ids.mint(coupon.id, 7, AT_MS)
     door.admit(seat(7, name, coupon.id))
     passed(AT_MS + 10**6)

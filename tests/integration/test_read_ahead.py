@@ -36,8 +36,8 @@ _BAD = 4 * MAX_FAILURES_PER_TRANSACTION
 class Faltering(Issuer):
     """Issues, but for one of its polls: that one hangs until the test says so, and then fails as a system does."""
 
-    def __init__(self, store: Engine, log: int, fails: int) -> None:
-        super().__init__(store, log, notices=False)
+    def __init__(self, store: Engine, log_id: int, fails: int) -> None:
+        super().__init__(store, log_id, notices=False)
         self._fails = fails
         self.began, self.may_fail = Event(), Event()
         #: number of records of each poll
@@ -69,11 +69,11 @@ def consumer(settings: Settings) -> Consumer:
 
 
 @contextmanager
-def at_work(common: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
+def at_work(resources: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
     """The loop runs in a thread of this process."""
-    teller = AfterCommit(Celery("tests", broker=common.settings.celery_broker_url, set_as_current=False), common)
+    teller = AfterCommit(Celery("tests", broker=resources.settings.celery_broker_url, set_as_current=False), resources)
     with ExitStack() as opened:
-        loop = IssueLoop(common, lambda: consumer, issuer, teller, Health())
+        loop = IssueLoop(resources, lambda: consumer, issuer, teller, Health())
         opened.callback(teller.close, 5)
         opened.callback(loop.close)
         running = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
@@ -83,10 +83,10 @@ def at_work(common: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[N
 
 
 @pytest.fixture
-def faltering(common: Resources, consumer: Consumer) -> Iterator[Faltering]:
+def faltering(resources: Resources, consumer: Consumer) -> Iterator[Faltering]:
     """An issuer at work whose first poll will fail."""
-    issuer = Faltering(common.engine, common.log_id, fails=1)
-    with at_work(common, consumer, issuer):
+    issuer = Faltering(resources.engine, resources.log_id, fails=1)
+    with at_work(resources, consumer, issuer):
         yield issuer
         issuer.may_fail.set()
 
@@ -110,17 +110,17 @@ def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
 
 @pytest.mark.parametrize("fails", [0, 2])
 def test_a_poll_that_was_cut_short_is_gone_on_with(
-    real_log: Log, make_coupon: Callable[..., Coupon], common: Resources, consumer: Consumer, ask: Ask, fails: int
+    real_log: Log, make_coupon: Callable[..., Coupon], resources: Resources, consumer: Consumer, ask: Ask, fails: int
 ) -> None:
     """P4: what it did not come to is next, in small polls; if one of these fails, all after it is read again."""
     coupon = make_coupon(quantity=_BAD + 9)
     for user in range(1, _BAD + 1):
         real_log.ask(coupon.id, user, fault="22012 1")
     real_log.ask(coupon.id, _BAD + 1)
-    issuer = Faltering(common.engine, common.log_id, fails)
+    issuer = Faltering(resources.engine, resources.log_id, fails)
     issuer.may_fail.set()
 
-    with at_work(common, consumer, issuer):
+    with at_work(resources, consumer, issuer):
         eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, _BAD)])
 
     cut = next(at for at, count in enumerate(issuer.polls) if count > MAX_FAILURES_PER_TRANSACTION)

@@ -41,12 +41,12 @@ def die(sell: Sell, exhaust: Callable[[], None]) -> Die:
     return issue
 
 
-def test_a_replay_is_final_again_and_told_again(die: Die, desk: DeadLetterService, ask: Ask) -> None:
+def test_a_replay_is_final_again_and_told_again(die: Die, dead_letter_service: DeadLetterService, ask: Ask) -> None:
     """Step 7: a seat is left, so the dead one gets it; a second call answers what came of the first."""
     die(quantity=3, users=range(1, 3), faults={1: "22012 3"})
     before = ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'")[0][0]
 
-    first, second = desk.replay(1), desk.replay(1)
+    first, second = dead_letter_service.replay(1), dead_letter_service.replay(1)
 
     assert (first.state, first.code) == (RequestState.ISSUED, None)
     assert second == first
@@ -56,15 +56,21 @@ def test_a_replay_is_final_again_and_told_again(die: Die, desk: DeadLetterServic
     assert ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'") == [(before + 1,)]
 
 
-def test_eligibility_is_checked_anew(die: Die, changer: CouponService, desk: DeadLetterService, ask: Ask) -> None:
+def test_eligibility_is_checked_anew(
+    die: Die, coupon_service: CouponService, dead_letter_service: DeadLetterService, ask: Ask
+) -> None:
     """Step 7: meanwhile the coupon is gone, the user has another, or the operator closed it."""
     coupon = die(quantity=1, users=range(1, 3), faults={1: "22012 3"})
-    assert desk.replay(1) == (1, ask("SELECT request_id FROM requests WHERE user_id = 1")[0][0], *_refused("sold_out"))
+    assert dead_letter_service.replay(1) == (
+        1,
+        ask("SELECT request_id FROM requests WHERE user_id = 1")[0][0],
+        *_refused("sold_out"),
+    )
     assert ask(_ROWS)[0] == (1, "refused", "sold_out", None, 4)
 
-    changer.change(coupon.id, {"override": Override.CLOSED})
+    coupon_service.change(coupon.id, {"override": Override.CLOSED})
     ask("UPDATE dead_letters SET state = 'new' RETURNING 1")
-    assert desk.replay(1)[2:4] == _refused("closed")[:2]
+    assert dead_letter_service.replay(1)[2:4] == _refused("closed")[:2]
 
 
 def _refused(code: str) -> tuple[RequestState, ReasonCode, None]:
@@ -75,8 +81,8 @@ def test_a_replay_stands_by_under_its_old_rank(
     die: Die,
     issuer: Issuer,
     recoverer: Recoverer,
-    desk: DeadLetterService,
-    log: int,
+    dead_letter_service: DeadLetterService,
+    log_id: int,
     reader: RecordReader,
     ids: RequestIds,
     ask: Ask,
@@ -88,9 +94,9 @@ def test_a_replay_stands_by_under_its_old_rank(
     issuer.issue(line, {position.partition: position.next_offset})
     assert [row.state for row in ask(_ROWS)] == ["dead", "retrying", "standby"]
 
-    assert desk.replay(1).state is RequestState.STANDBY
+    assert dead_letter_service.replay(1).state is RequestState.STANDBY
     for made in (1, 2):
-        recoverer.retry(log, [LogPosition(position.partition, 1)], made)
+        recoverer.retry(log_id, [LogPosition(position.partition, 1)], made)
 
     assert [(row.user_id, row.state, row.sequence) for row in ask(_ROWS)] == [
         (1, "issued", 1),
@@ -100,37 +106,37 @@ def test_a_replay_stands_by_under_its_old_rank(
 
 
 def test_a_replay_that_fails_has_its_attempts_anew_and_may_die_again(
-    die: Die, desk: DeadLetterService, exhaust: Callable[[], None], ask: Ask
+    die: Die, dead_letter_service: DeadLetterService, exhaust: Callable[[], None], ask: Ask
 ) -> None:
     """Step 7: its seat is held; dead again, the same letter is new again, with its first error and all attempts."""
     die(quantity=3, users=range(1, 2), faults={1: "22012 9"})
     with_error = ask("SELECT first_error FROM dead_letters")
     ask("UPDATE dead_letters SET forwarded_at = now(), dlt_partition = 0, dlt_offset = 7 RETURNING 1")
 
-    assert desk.replay(1).state is RequestState.RETRYING
+    assert dead_letter_service.replay(1).state is RequestState.RETRYING
     assert ask("SELECT held FROM coupons") == [(1,)]
     exhaust()
 
     assert ask(_ROWS) == [(1, "dead", "exhausted", None, 6)]
     assert ask("SELECT id, state, attempts, forwarded_at, dlt_offset FROM dead_letters") == [(1, "new", 6, None, None)]
     assert ask("SELECT first_error FROM dead_letters") == with_error
-    assert desk.replay(1).state is RequestState.RETRYING
+    assert dead_letter_service.replay(1).state is RequestState.RETRYING
     assert [row.action for row in ask(_TRAIL)] == ["replayed", "replayed"]
 
 
 def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
-    die: Die, changer: CouponService, desk: DeadLetterService, ask: Ask
+    die: Die, coupon_service: CouponService, dead_letter_service: DeadLetterService, ask: Ask
 ) -> None:
     """Step 7: three are dead, two seats are left; what the dry run says is what comes of it."""
     coupon = die(quantity=3, users=range(1, 5), faults=dict.fromkeys((1, 2, 3), "22012 3"))
-    changer.change(coupon.id, {"quantity": 3})
+    coupon_service.change(coupon.id, {"quantity": 3})
     meant = DeadLetterFilter(coupon_id=coupon.id, code=ReasonCode.EXHAUSTED)
     before = ask(_ROWS)
 
-    dry = desk.replay_many(meant, 100, dry_run=True)
+    dry = dead_letter_service.replay_many(meant, 100, dry_run=True)
     assert (ask(_ROWS), ask(_TRAIL)) == (before, [])
-    limited = desk.replay_many(meant, 1, dry_run=False)
-    rest = desk.replay_many(meant, 100, dry_run=False)
+    limited = dead_letter_service.replay_many(meant, 1, dry_run=False)
+    rest = dead_letter_service.replay_many(meant, 100, dry_run=False)
 
     assert [(one.dead_letter_id, one.state) for one in dry] == [
         (1, RequestState.ISSUED),
@@ -138,27 +144,27 @@ def test_in_bulk_the_seats_go_by_rank_and_a_dry_run_only_tells(
         (3, RequestState.REFUSED),
     ]
     assert limited + rest == dry
-    assert desk.replay_many(meant, 100, dry_run=False) == []
-    assert desk.replay_many(DeadLetterFilter(coupon_id=999), 100, dry_run=False) == []
+    assert dead_letter_service.replay_many(meant, 100, dry_run=False) == []
+    assert dead_letter_service.replay_many(DeadLetterFilter(coupon_id=999), 100, dry_run=False) == []
 
 
-def test_what_is_discarded_stays_dead(die: Die, desk: DeadLetterService, ask: Ask) -> None:
+def test_what_is_discarded_stays_dead(die: Die, dead_letter_service: DeadLetterService, ask: Ask) -> None:
     """Step 7: put away once and for all; a replay says so, and so does a discard of what was replayed."""
     die(quantity=3, users=range(1, 3), faults=dict.fromkeys((1, 2), "22012 3"))
 
-    desk.discard(1)
-    desk.discard(1)
+    dead_letter_service.discard(1)
+    dead_letter_service.discard(1)
     with pytest.raises(Conflict) as caught:
-        desk.replay(1)
+        dead_letter_service.replay(1)
     assert caught.value.code == "discarded"
-    desk.replay(2)
+    dead_letter_service.replay(2)
     with pytest.raises(Conflict) as caught:
-        desk.discard(2)
+        dead_letter_service.discard(2)
 
     assert caught.value.code == "replayed"
     assert ask(_TRAIL) == [(1, "discarded", "api", None, None), (2, "replayed", "api", "issued", None)]
     assert ask(_ROWS)[0].state == "dead"
-    for act in (desk.replay, desk.discard):
+    for act in (dead_letter_service.replay, dead_letter_service.discard):
         with pytest.raises(NotFound):
             act(999)
 
@@ -167,7 +173,7 @@ def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
     settings: Settings,
     real_log: Log,
     store: Engine,
-    desk: DeadLetterService,
+    dead_letter_service: DeadLetterService,
     ids: RequestIds,
     make_coupon: MakeCoupon,
     verifier: Verifier,
@@ -182,10 +188,10 @@ def test_what_nobody_can_read_is_not_replayed_until_somebody_can(
     assert ask("SELECT code, request_id FROM dead_letters") == [("poison", None)] * 2
 
     with pytest.raises(Conflict, match="still cannot be read") as caught:
-        desk.replay(1)
+        dead_letter_service.replay(1)
     assert caught.value.code == "not_replayable"
     assert _readable_by_now(verifier) == 1
-    assert desk.replay(2)[1:3] == (name, RequestState.ISSUED)
+    assert dead_letter_service.replay(2)[1:3] == (name, RequestState.ISSUED)
 
     assert ask("SELECT state, request_id FROM dead_letters ORDER BY id") == [("new", None), ("replayed", name)]
     assert _readable_by_now(verifier) == 0
@@ -199,24 +205,26 @@ def _readable_by_now(verifier: Verifier) -> int:
 
 
 def test_another_producers_letter_has_no_rank(
-    store: Engine, reader: RecordReader, ids: RequestIds, desk: DeadLetterService, ask: Ask
+    store: Engine, reader: RecordReader, ids: RequestIds, dead_letter_service: DeadLetterService, ask: Ask
 ) -> None:
     """Step 7: it is stored, listed and can be discarded; it cannot be replayed."""
     (record,) = records(reader, ids, 1, range(1, 2))
     store_received(store, reader, [record.raw])
 
     with pytest.raises(Conflict, match="another producer"):
-        desk.replay(1)
-    assert desk.replay_many(DeadLetterFilter(), 10, dry_run=False) == []
-    desk.discard(1)
+        dead_letter_service.replay(1)
+    assert dead_letter_service.replay_many(DeadLetterFilter(), 10, dry_run=False) == []
+    dead_letter_service.discard(1)
 
     assert ask("SELECT state FROM dead_letters") == [("discarded",)]
 
 
-def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: DeadLetterService, store: Engine) -> None:
+def test_letters_are_found_by_filters_a_page_at_a_time(
+    die: Die, dead_letter_service: DeadLetterService, store: Engine
+) -> None:
     """Section 4: the newest first, by coupon, code and state, keyset by keyset."""
     first = die(quantity=9, users=range(1, 4), faults=dict.fromkeys((1, 2, 3), "22012 9"))
-    desk.discard(2)
+    dead_letter_service.discard(2)
 
     def found(filters: DeadLetterFilter, before_id: int | None = None, limit: int = 10) -> list[int]:
         with store.begin() as tx:
@@ -238,8 +246,8 @@ def test_letters_are_found_by_filters_a_page_at_a_time(die: Die, desk: DeadLette
 def test_the_proof_knows_replays(
     real_log: Log,
     make_coupon: MakeCoupon,
-    changer: CouponService,
-    desk: DeadLetterService,
+    coupon_service: CouponService,
+    dead_letter_service: DeadLetterService,
     exhaust: Callable[[], None],
     verifier: Verifier,
     ask: Ask,
@@ -254,10 +262,10 @@ def test_the_proof_knows_replays(
     exhaust()
     exhaust()
     real_log.ask(coupon.id, 3)
-    changer.change(coupon.id, {"quantity": 4})
+    coupon_service.change(coupon.id, {"quantity": 4})
     real_log.issue()
 
-    outcomes = [one[2:4] for one in desk.replay_many(DeadLetterFilter(), 100, dry_run=False)]
+    outcomes = [one[2:4] for one in dead_letter_service.replay_many(DeadLetterFilter(), 100, dry_run=False)]
 
     assert outcomes == [
         (RequestState.ISSUED, None),
@@ -278,7 +286,7 @@ def test_how_many_died_lately_is_counted(die: Die, store: Engine, ask: Ask) -> N
 
 
 def test_what_cannot_be_read_is_in_nobodys_way(
-    real_log: Log, make_coupon: MakeCoupon, desk: DeadLetterService, exhaust: Callable[[], None]
+    real_log: Log, make_coupon: MakeCoupon, dead_letter_service: DeadLetterService, exhaust: Callable[[], None]
 ) -> None:
     """Step 7: a replay of one brings back the first that can be brought back."""
     coupon = make_coupon(quantity=5)
@@ -287,4 +295,6 @@ def test_what_cannot_be_read_is_in_nobodys_way(
     real_log.issue()
     exhaust()
 
-    assert [one.state for one in desk.replay_many(DeadLetterFilter(), 1, dry_run=False)] == [RequestState.ISSUED]
+    assert [one.state for one in dead_letter_service.replay_many(DeadLetterFilter(), 1, dry_run=False)] == [
+        RequestState.ISSUED
+    ]

@@ -24,14 +24,14 @@ _STATES = 'SELECT state, code FROM requests ORDER BY "offset"'
 
 
 @pytest.fixture
-def misread(settings: Settings, store: Engine, real_log: Log, log: int, ids: RequestIds) -> Callable[[], None]:
+def misread(settings: Settings, store: Engine, real_log: Log, log_id: int, ids: RequestIds) -> Callable[[], None]:
     """The issuer, in a version that cannot read what has been appended, decides it."""
     strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
 
     def issue() -> None:
         records = [strict.decode(one.raw) for one in real_log.undecided()]
         assert all(record.poison for record in records)
-        real_log.positions |= Issuer(store, log, notices=False).issue(records, real_log.positions).next_offsets
+        real_log.positions |= Issuer(store, log_id, notices=False).issue(records, real_log.positions).next_offsets
 
     return issue
 
@@ -44,7 +44,7 @@ def test_one_that_could_not_be_read_is_issued_behind_its_followers(
     real_log: Log,
     make_coupon: MakeCoupon,
     misread: Callable[[], None],
-    desk: DeadLetterService,
+    dead_letter_service: DeadLetterService,
     verifier: Verifier,
     ask: Ask,
 ) -> None:
@@ -56,7 +56,7 @@ def test_one_that_could_not_be_read_is_issued_behind_its_followers(
     real_log.issue()
     assert _bad(verifier) == []
 
-    assert desk.replay(1).state is RequestState.ISSUED
+    assert dead_letter_service.replay(1).state is RequestState.ISSUED
 
     assert ask('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(7, 2), (8, 1)]
     assert _bad(verifier) == []
@@ -66,20 +66,20 @@ def test_one_that_is_replayed_after_a_close_may_die_again(
     real_log: Log,
     make_coupon: MakeCoupon,
     misread: Callable[[], None],
-    changer: CouponService,
-    desk: DeadLetterService,
+    coupon_service: CouponService,
+    dead_letter_service: DeadLetterService,
     exhaust: Callable[[], None],
     verifier: Verifier,
     ask: Ask,
 ) -> None:
     """P3: it was decided by the values of that day, though its place lies behind the close."""
     coupon = make_coupon()
-    changer.change(coupon.id, {"override": Override.CLOSED})
+    coupon_service.change(coupon.id, {"override": Override.CLOSED})
     real_log.ask(coupon.id, 7, fault="22012 9")
     misread()
-    changer.change(coupon.id, {"override": Override.NONE})
+    coupon_service.change(coupon.id, {"override": Override.NONE})
 
-    assert desk.replay(1).state is RequestState.RETRYING
+    assert dead_letter_service.replay(1).state is RequestState.RETRYING
     exhaust()
 
     assert ask(_STATES) == [("dead", "exhausted")]
@@ -90,7 +90,7 @@ def test_a_duplicate_of_one_who_came_back_a_duplicate(
     real_log: Log,
     make_coupon: MakeCoupon,
     exhaust: Callable[[], None],
-    desk: DeadLetterService,
+    dead_letter_service: DeadLetterService,
     verifier: Verifier,
     ask: Ask,
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_duplicate_of_one_who_came_back_a_duplicate(
     real_log.ask(coupon.id, 7)
     real_log.issue()
 
-    assert desk.replay(1)[2:4] == (RequestState.REFUSED, ReasonCode.DUPLICATE)
+    assert dead_letter_service.replay(1)[2:4] == (RequestState.REFUSED, ReasonCode.DUPLICATE)
 
     assert ask(_STATES) == [("refused", "duplicate"), ("refused", "duplicate"), ("issued", None)]
     assert ask('SELECT user_id, sequence, attempts FROM requests ORDER BY "offset"')[1:] == [(7, None, 1), (7, 1, 1)]
@@ -114,7 +114,7 @@ def test_of_an_append_and_its_repeat_one_comes_back(
     real_log: Log,
     make_coupon: MakeCoupon,
     misread: Callable[[], None],
-    desk: DeadLetterService,
+    dead_letter_service: DeadLetterService,
     verifier: Verifier,
     ask: Ask,
 ) -> None:
@@ -124,7 +124,7 @@ def test_of_an_append_and_its_repeat_one_comes_back(
     real_log.append(coupon.id, 7, name)
     misread()
 
-    done = desk.replay_many(DeadLetterFilter(), 100, dry_run=False)
+    done = dead_letter_service.replay_many(DeadLetterFilter(), 100, dry_run=False)
 
     whys = {one.dead_letter_id: (one.state, one.why) for one in done}
     assert whys == {1: (RequestState.ISSUED, None), 2: (None, "its request has been decided as another record")}
@@ -147,7 +147,7 @@ def test_one_that_is_due_no_seat_holds_none(
     real_log: Log,
     make_coupon: MakeCoupon,
     exhaust: Callable[[], None],
-    desk: DeadLetterService,
+    dead_letter_service: DeadLetterService,
     verifier: Verifier,
     ask: Ask,
 ) -> None:
@@ -160,7 +160,7 @@ def test_one_that_is_due_no_seat_holds_none(
     real_log.issue()
 
     with pytest.raises(Conflict, match="what was decided could not be written") as caught:
-        desk.replay(1)
+        dead_letter_service.replay(1)
 
     assert caught.value.code == "not_replayable"
     assert ask(_STATES) == [("dead", "exhausted"), ("issued", None)]

@@ -38,27 +38,27 @@ class Appends(NamedTuple):
 def appends(
     settings: Settings,
     store: Engine,
-    log: int,
+    log_id: int,
     ids: RequestIds,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
 ) -> Appends:
     """A warm gate, and the sweep's and the issuer's clocks in the test's hand."""
     coupon = make_coupon()
-    upkeep.fill(coupon, [])
+    gate_admin.fill(coupon, [])
     partition = partition_of(coupon.id, PARTITIONS)
 
     def pass_until(at_ms: int) -> None:
         at = positions[partition]
         with store.begin() as tx:
-            checkpoints.advance(tx, log, [CheckpointAdvance(partition, at, at, at_ms)])
+            checkpoints.advance(tx, log_id, [CheckpointAdvance(partition, at, at, at_ms)])
 
     return Appends(
         coupon,
-        lambda now_ms: release_expired_seats(settings, store, log, ids, upkeep, now_ms),
+        lambda now_ms: release_expired_seats(settings, store, log_id, ids, gate_admin, now_ms),
         pass_until,
-        lambda: set(upkeep.unacknowledged(2**52, 100)),
+        lambda: set(gate_admin.unacknowledged(2**52, 100)),
     )
 
 
@@ -67,7 +67,7 @@ def _last_chance(settings: Settings, tried_at_ms: int) -> int:
 
 
 def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin, settings: Settings
+    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
     coupon = appends.coupon.id
@@ -75,16 +75,18 @@ def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
     door.admit(seat(7, name, coupon))
 
     appends.pass_until(_last_chance(settings, AT_MS))
-    early = appends.settle(AT_MS + 10**6), upkeep.seat_holder(coupon, 7)
+    early = appends.settle(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    freed = appends.settle(AT_MS + 10**6), upkeep.seat_holder(coupon, 7)
+    freed = appends.settle(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
 
     assert early == (0, name)
     assert freed == (1, None)
     assert appends.unsettled() == set()
 
 
-def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin) -> None:
+def test_an_append_under_way_is_not_looked_at(
+    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin
+) -> None:
     """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
@@ -92,11 +94,11 @@ def test_an_append_under_way_is_not_looked_at(appends: Appends, door: Door, ids:
     appends.pass_until(2**42)
 
     assert appends.settle(AT_MS + 4_999) == 0
-    assert upkeep.seat_holder(coupon, 7) == name
+    assert gate_admin.seat_holder(coupon, 7) == name
 
 
 def test_a_repeat_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, upkeep: GateAdmin, settings: Settings
+    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
     coupon = appends.coupon.id
@@ -106,7 +108,7 @@ def test_a_repeat_keeps_the_seat(
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
 
     assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat_holder(coupon, 7) == name
+    assert gate_admin.seat_holder(coupon, 7) == name
 
 
 class Interrupted(GateAdmin):
@@ -122,7 +124,7 @@ class Interrupted(GateAdmin):
 
 
 def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, redis: Redis, settings: Settings, store: Engine, log: int
+    appends: Appends, door: Door, ids: RequestIds, redis: Redis, settings: Settings, store: Engine, log_id: int
 ) -> None:
     """Step 3: a seat is freed only if nobody has tried since the sweep looked, to the last moment."""
     coupon = appends.coupon.id
@@ -131,7 +133,7 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
     upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
 
-    assert release_expired_seats(settings, store, log, ids, upkeep, AT_MS + 10**6) == 0
+    assert release_expired_seats(settings, store, log_id, ids, upkeep, AT_MS + 10**6) == 0
     assert upkeep.seat_holder(coupon, 7) == name
 
 
@@ -139,7 +141,7 @@ def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     appends: Appends,
     door: Door,
     ids: RequestIds,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
     issuer: Issuer,
     positions: dict[int, int],
     reader: RecordReader,
@@ -151,7 +153,7 @@ def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=name))], positions)
 
     assert appends.settle(AT_MS + 10**6) == 0
-    assert upkeep.seat_holder(coupon, 7) == name
+    assert gate_admin.seat_holder(coupon, 7) == name
     assert appends.unsettled() == set()
 
 

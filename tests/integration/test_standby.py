@@ -99,14 +99,14 @@ def test_what_was_held_in_an_earlier_life_of_the_topic_ends_too(sell: Sell, reco
 
 
 def test_promotions_that_fail_end_a_transaction_before_it_is_long(
-    sell: Sell, recoverer: Recoverer, changer: CouponService, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    sell: Sell, recoverer: Recoverer, coupon_service: CouponService, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 6: each failure is a split under the coupon's lock; what is left is settled by the next transaction."""
     monkeypatch.setattr(recover, "FAILURES_AT_ONCE", 3)
     monkeypatch.setattr(recover, "_PROMOTED_AT_ONCE", 2)
     coupon = sell(quantity=1, users=range(1, 12), faults=dict.fromkeys(range(1, 12), "22012 9")).coupon
 
-    changer.change(coupon.id, {"quantity": 11})
+    coupon_service.change(coupon.id, {"quantity": 11})
     assert ask(_COUNTERS) == [(0, 5, 6)]
     assert recoverer.decide_standby(coupon.id).coupons_with_standby == [coupon.id]
     while recoverer.decide_standby(coupon.id).coupons_with_standby:

@@ -55,10 +55,10 @@ class Statements:
 
 
 @pytest.fixture
-def cost(spoilt_store: Engine, log: int, positions: dict[int, int]) -> Callable[[list[Record]], list[str]]:
+def cost(spoilt_store: Engine, log_id: int, positions: dict[int, int]) -> Callable[[list[Record]], list[str]]:
     """The statements that deciding a poll sends, once the connection is warm."""
     statements = Statements(spoilt_store)
-    issuer = Issuer(spoilt_store, log, notices=True)
+    issuer = Issuer(spoilt_store, log_id, notices=True)
     issuer.issue([], positions)
     at = dict(positions)
 
@@ -133,7 +133,7 @@ _AS_ON_THE_FIRST_DAY = text(
 def test_a_sale_is_not_planned_by_the_quiet_before_it(
     sell: Sell,
     spoilt_store: Engine,
-    log: int,
+    log_id: int,
     positions: dict[int, int],
     reader: RecordReader,
     ids: RequestIds,
@@ -148,7 +148,7 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
             requests.prior_requests(tx, asked)
 
     at = positions | {partition_of(coupon_id, PARTITIONS): 20}
-    Issuer(spoilt_store, log, notices=False).issue(records(reader, ids, coupon_id, range(21, 2_021), first=20), at)
+    Issuer(spoilt_store, log_id, notices=False).issue(records(reader, ids, coupon_id, range(21, 2_021), first=20), at)
 
     with spoilt_store.begin() as tx:
         before = _rows_read(tx)
@@ -156,22 +156,22 @@ def test_a_sale_is_not_planned_by_the_quiet_before_it(
         assert _rows_read(tx) == before
 
 
-def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store: Engine, log: int) -> None:
+def test_an_attempt_reads_its_own_rows_and_not_the_log(sell: Sell, spoilt_store: Engine, log_id: int) -> None:
     """Step 6: the coupon is locked meanwhile, and no statistics tell of a sale's first minute."""
     sold = sell(quantity=6_000, users=range(1, 6_001), faults=dict.fromkeys(range(100, 199), "22012 9"))
     with spoilt_store.begin() as tx:
         tx.execute(_AS_ON_THE_FIRST_DAY)
         before = _rows_read(tx)
-        taken = retries.lock_for_attempt(tx, log, sold.held, 1)
+        taken = retries.lock_for_attempt(tx, log_id, sold.held, 1)
         requests.update(
             tx,
-            log,
+            log_id,
             [Outcome(one.request, RequestState.RETRYING) for one in taken],
             engine.database_now(tx),
             attempts_added=1,
         )
-        retries.postpone(tx, log, [(one.request.log_position, classify(ValueError()), 1.0) for one in taken])
-        retries.remove(tx, log, sold.held)
+        retries.postpone(tx, log_id, [(one.request.log_position, classify(ValueError()), 1.0) for one in taken])
+        retries.remove(tx, log_id, sold.held)
         assert len(taken) == 99
         assert _rows_read(tx) - before < 500
 
@@ -187,7 +187,7 @@ def test_promoting_reads_those_promoted_and_not_all_who_wait(sell: Sell, spoilt_
         assert _rows_read(tx) - before < 150
 
 
-def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_store: Engine, log: int) -> None:
+def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_store: Engine, log_id: int) -> None:
     """P1: the trigger looks each changed row up; compared with all others they would hold the coupon's lock."""
     coupon_id = sell(quantity=1, users=range(1, 502), faults={1: "22012 9"}).coupon.id
     with spoilt_store.begin() as tx:
@@ -195,9 +195,9 @@ def test_the_counting_of_many_is_not_planned_by_that_of_one(sell: Sell, spoilt_s
         refused = [Outcome(one.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for one in waiting]
         at = engine.database_now(tx)
         for one in refused[:12]:
-            requests.update(tx, log, [one], at, attempts_added=0)
+            requests.update(tx, log_id, [one], at, attempts_added=0)
         with _plans_of(tx) as plans:
-            requests.update(tx, log, refused[12:], at, attempts_added=0)
+            requests.update(tx, log_id, refused[12:], at, attempts_added=0)
         assert any("delta" in plan for plan in plans)
         assert sum(map(_compared, map(json.loads, plans))) == 0
 
@@ -209,7 +209,7 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
     sell: Sell,
     issuer: Issuer,
     spoilt_store: Engine,
-    log: int,
+    log_id: int,
     positions: dict[int, int],
     reader: RecordReader,
     ids: RequestIds,
@@ -222,9 +222,9 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
     with spoilt_store.connect() as connection:
 
         def failing(held: list[LogPosition], sequence: int) -> dict[str, Failure]:
-            (one,) = retries.lock_for_attempt(connection, log, held, 1)
+            (one,) = retries.lock_for_attempt(connection, log_id, held, 1)
             issued = Outcome(one.request, RequestState.ISSUED, None, sequence)
-            trial = ProbedWrite(log, issued, is_new=False, fault=None)
+            trial = ProbedWrite(log_id, issued, is_new=False, fault=None)
             tries = [trial] * 12 + [trial._replace(fault=_FAULT)]
             return write_probe.find_failing(connection, tries, engine.database_now(connection))
 
@@ -241,12 +241,12 @@ def test_a_trial_keeps_a_plan_that_reads_no_table(
 
 @pytest.mark.parametrize(("analysed", "most"), [(True, 2_000), (False, 11_000)])
 def test_claiming_reads_what_it_takes_and_not_all_that_waits(
-    spoilt_store: Engine, log: int, analysed: bool, most: int
+    spoilt_store: Engine, log_id: int, analysed: bool, most: int
 ) -> None:
     """Step 8: a worker that was away finds many rows; before any statistics a claim of new ones reads them once."""
     with spoilt_store.begin() as tx:
         outbox.insert(
-            tx, log, [OutboxKind.NOTIFY], [OffsetRange(0, at, at) for at in range(10_000)], engine.database_now(tx)
+            tx, log_id, [OutboxKind.NOTIFY], [OffsetRange(0, at, at) for at in range(10_000)], engine.database_now(tx)
         )
     with spoilt_store.begin() as tx:
         tx.execute(text("ANALYZE handoffs") if analysed else _AS_ON_THE_FIRST_DAY)

@@ -35,48 +35,48 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
     reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
     redis: Redis,
     ask: Ask,
 ) -> None:
     """Step 2: who was issued or heard sold_out keeps the seat, and once all is issued the gate says so by itself."""
     coupon = make_coupon(quantity=2, waitlist=1)
     line = records(reader, ids, coupon.id, range(1, 4))
-    upkeep.fill(coupon, _names(line).items())
+    gate_admin.fill(coupon, _names(line).items())
     issuer.issue(line, positions)
 
-    assert sync_decisions(store, upkeep, LEASE) == 1
+    assert sync_decisions(store, gate_admin, LEASE) == 1
 
-    assert {user: upkeep.seat_holder(coupon.id, user) for user in (1, 2, 3)} == _names(line)
+    assert {user: gate_admin.seat_holder(coupon.id, user) for user in (1, 2, 3)} == _names(line)
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
     assert ask("SELECT count(*) FROM handoffs WHERE kind = 'gate'") == [(0,)]
-    assert sync_decisions(store, upkeep, LEASE) == 0
+    assert sync_decisions(store, gate_admin, LEASE) == 0
 
 
 def test_the_dead_give_their_seat_back(
     issuer: Issuer,
     recoverer: Recoverer,
-    log: int,
+    log_id: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
 ) -> None:
     """Step 2: who got nothing through no fault of his own may ask again."""
     coupon = make_coupon(quantity=5)
     line = records(reader, ids, coupon.id, range(1, 3), faults={1: "22012 9"})
-    upkeep.fill(coupon, _names(line).items())
+    gate_admin.fill(coupon, _names(line).items())
     held = issuer.issue(line, positions).held
     for attempts_made in (1, 2):
-        recoverer.retry(log, held, attempts_made)
+        recoverer.retry(log_id, held, attempts_made)
 
-    while sync_decisions(store, upkeep, LEASE):
+    while sync_decisions(store, gate_admin, LEASE):
         pass
 
-    assert upkeep.seat_holder(coupon.id, 1) is None
-    assert upkeep.seat_holder(coupon.id, 2) == _names(line)[2]
+    assert gate_admin.seat_holder(coupon.id, 1) is None
+    assert gate_admin.seat_holder(coupon.id, 2) == _names(line)[2]
 
 
 def test_a_duplicate_gives_back_its_own_seat_only(
@@ -86,19 +86,19 @@ def test_a_duplicate_gives_back_its_own_seat_only(
     reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
 ) -> None:
     """Step 2: a second request that slipped in while Redis was empty is refused; the first one's seat stays."""
     coupon = make_coupon()
     first, second = (reader.decode(raw(ids, coupon.id, 7, offset)) for offset in (0, 1))
     assert first.request
-    upkeep.fill(coupon, [(7, first.request.request_id)])
+    gate_admin.fill(coupon, [(7, first.request.request_id)])
     issuer.issue([first, second], positions)
 
-    while sync_decisions(store, upkeep, LEASE):
+    while sync_decisions(store, gate_admin, LEASE):
         pass
 
-    assert upkeep.seat_holder(coupon.id, 7) == first.request.request_id
+    assert gate_admin.seat_holder(coupon.id, 7) == first.request.request_id
 
 
 def test_without_redis_the_word_waits(
@@ -108,12 +108,12 @@ def test_without_redis_the_word_waits(
     reader: RecordReader,
     ids: RequestIds,
     store: Engine,
-    upkeep: GateAdmin,
+    gate_admin: GateAdmin,
     redis: Redis,
 ) -> None:
     """P6: a word that could not be told stays in its row and is told after the lease."""
     coupon = make_coupon(quantity=1)
-    upkeep.fill(coupon, [])
+    gate_admin.fill(coupon, [])
     issuer.issue(records(reader, ids, coupon.id, range(1, 2)), positions)
 
     away = Redis.from_url("redis://127.0.0.1:9/0", **resources._redis_options())
@@ -121,5 +121,5 @@ def test_without_redis_the_word_waits(
     with pytest.raises(Unavailable):
         sync_decisions(store, GateAdmin(away), lease_seconds=0.05)
 
-    assert eventually(lambda: sync_decisions(store, upkeep, LEASE)) == 1
+    assert eventually(lambda: sync_decisions(store, gate_admin, LEASE)) == 1
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"

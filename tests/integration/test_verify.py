@@ -44,7 +44,7 @@ def test_an_empty_house_is_in_order(verifier: Verifier, real_log: Log) -> None:
 
 
 def test_whatever_may_happen_is_in_order(
-    verifier: Verifier, real_log: Log, recoverer: Recoverer, log: int, make_coupon: MakeCoupon, ask: Ask
+    verifier: Verifier, real_log: Log, recoverer: Recoverer, log_id: int, make_coupon: MakeCoupon, ask: Ask
 ) -> None:
     """Step 9: redeliveries, poison, strangers, retries, standby, the dead and the undecided break no promise."""
     coupon = make_coupon(quantity=3)
@@ -55,7 +55,7 @@ def test_whatever_may_happen_is_in_order(
     real_log.append(999, 1, request_id=None)
     held = real_log.issue()
     for attempts_made in (1, 2):
-        recoverer.retry(log, held, attempts_made)
+        recoverer.retry(log_id, held, attempts_made)
     undecided = real_log.ask(coupon.id, 1)
     history = [
         *(ClientAnswer(user, coupon.id, "accepted", request_id=names[user - 1]) for user in range(1, 7)),
@@ -98,7 +98,7 @@ def test_a_repeat_whose_first_was_never_decided_is_no_loss(
 
 
 def test_a_rotated_key_breaks_no_proof(
-    settings: Settings, store: Engine, log: int, ids: RequestIds, real_log: Log, make_coupon: MakeCoupon
+    settings: Settings, store: Engine, log_id: int, ids: RequestIds, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """Step 3: old keys stay valid on rotation, for the ids that were derived from strangers' records too."""
     coupon = make_coupon()
@@ -108,7 +108,7 @@ def test_a_rotated_key_breaks_no_proof(
     rotated = RequestIds([b"a key that came later", *settings.mac_keys])
     reader = RecordReader(rotated, settings.topic_partitions, faults=False)
 
-    checks = Verifier(settings, store, log, rotated, reader).verify()
+    checks = Verifier(settings, store, log_id, rotated, reader).verify()
 
     assert ids.decode("") is None
     assert _broken(checks) == []
@@ -167,7 +167,7 @@ def test_a_topic_made_again_in_mid_sale_breaks_no_proof(
     """Step 4: what was issued in an earlier life of the topic counts on, for quantity, users and sequences."""
     coupon = make_coupon(quantity=2)
     with store.begin() as tx:
-        insert_request(tx, 9, coupon_id=coupon.id, user_id=1, sequence=1, log=old_life)
+        insert_request(tx, 9, coupon_id=coupon.id, user_id=1, sequence=1, log_id=old_life)
     for user in (1, 2, 3):
         real_log.ask(coupon.id, user)
     real_log.issue()

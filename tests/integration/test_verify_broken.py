@@ -29,7 +29,7 @@ class Sale(NamedTuple):
 
 
 @pytest.fixture
-def sale(real_log: Log, recoverer: Recoverer, log: int, make_coupon: MakeCoupon) -> Sale:
+def sale(real_log: Log, recoverer: Recoverer, log_id: int, make_coupon: MakeCoupon) -> Sale:
     """A sale that went well."""
     coupon, other = make_coupon(quantity=3), make_coupon(quantity=3)
     names = {user: real_log.ask(coupon.id, user) for user in range(1, 6)}
@@ -39,7 +39,7 @@ def sale(real_log: Log, recoverer: Recoverer, log: int, make_coupon: MakeCoupon)
         real_log.append(other.id, user, request_id=None)
     held = real_log.issue()
     for attempts_made in (1, 2):
-        recoverer.retry(log, held, attempts_made)
+        recoverer.retry(log_id, held, attempts_made)
     return Sale(coupon, names)
 
 

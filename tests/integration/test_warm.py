@@ -22,7 +22,7 @@ MakeCoupon = Callable[..., Coupon]
 
 
 def test_who_was_decided_and_who_waits_has_a_seat(
-    warmer: GateFiller, upkeep: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: an emptied gate knows again whom it has admitted, decided or not, and admits no more than are left."""
     coupon = make_coupon(quantity=4)
@@ -30,9 +30,9 @@ def test_who_was_decided_and_who_waits_has_a_seat(
     real_log.issue()
     waiting = {user: real_log.ask(coupon.id, user) for user in (3,)}
 
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
-    assert {user: upkeep.seat_holder(coupon.id, user) for user in (1, 2, 3)} == decided | waiting
+    assert {user: gate_admin.seat_holder(coupon.id, user) for user in (1, 2, 3)} == decided | waiting
     judged = door.admit(*(seat(user, coupon_id=coupon.id) for user in (1, 3, 4, 5)))
     assert [one.verdict for one in judged] == [
         Verdict.DUPLICATE,
@@ -43,7 +43,7 @@ def test_who_was_decided_and_who_waits_has_a_seat(
 
 
 def test_only_the_live_have_a_seat(
-    warmer: GateFiller, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon, ids: RequestIds
+    gate_filler: GateFiller, gate_admin: GateAdmin, real_log: Log, make_coupon: MakeCoupon, ids: RequestIds
 ) -> None:
     """Step 2: the refused have none, strangers' undecided records take none, and other coupons' are not counted."""
     coupon, other = make_coupon(quantity=1), make_coupon()
@@ -54,29 +54,29 @@ def test_only_the_live_have_a_seat(
     real_log.append(other.id, 2, request_id=None)
     real_log.append(other.id, 3, ids.derive(LogPosition(0, 0), other.id, 3, AT_MS))
 
-    warmer.fill(coupon.id)
-    warmer.fill(other.id)
+    gate_filler.fill(coupon.id)
+    gate_filler.fill(other.id)
 
-    assert upkeep.seat_holder(coupon.id, 1)
-    assert upkeep.seat_holder(coupon.id, 2) is None
-    assert [upkeep.seat_holder(other.id, user) for user in (1, 2, 3)] == [held, None, None]
+    assert gate_admin.seat_holder(coupon.id, 1)
+    assert gate_admin.seat_holder(coupon.id, 2) is None
+    assert [gate_admin.seat_holder(other.id, user) for user in (1, 2, 3)] == [held, None, None]
 
 
 def test_of_two_undecided_requests_of_a_user_the_first_has_the_seat(
-    warmer: GateFiller, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P5: the repeat is told the id of the request that will be issued, not of the one that will be a duplicate."""
     coupon = make_coupon()
     first = real_log.ask(coupon.id, 7)
     real_log.ask(coupon.id, 7)
 
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
-    assert upkeep.seat_holder(coupon.id, 7) == first
+    assert gate_admin.seat_holder(coupon.id, 7) == first
 
 
 def test_a_repeat_that_waits_does_not_take_the_seat_of_the_one_decided(
-    warmer: GateFiller, upkeep: GateAdmin, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P5: what the database has comes before what the log's tail says."""
     coupon = make_coupon()
@@ -84,27 +84,27 @@ def test_a_repeat_that_waits_does_not_take_the_seat_of_the_one_decided(
     real_log.issue()
     real_log.ask(coupon.id, 7)
 
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
-    assert upkeep.seat_holder(coupon.id, 7) == first
+    assert gate_admin.seat_holder(coupon.id, 7) == first
 
 
 def test_a_warm_gate_is_left_as_it_is(
-    warmer: GateFiller, upkeep: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: filling is for cold gates; the seats of one that is open are newer than any reading."""
     coupon = make_coupon()
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
     door.admit(seat(1, "taken", coupon.id))
     real_log.ask(coupon.id, 2)
 
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
-    assert [upkeep.seat_holder(coupon.id, user) for user in (1, 2)] == ["taken", None]
+    assert [gate_admin.seat_holder(coupon.id, user) for user in (1, 2)] == ["taken", None]
 
 
 def test_many_at_a_cold_gate_fill_it_once(
-    warmer: GateFiller, redis: Redis, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, redis: Redis, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """Step 2: one fills, the others wait for it."""
     coupon = make_coupon()
@@ -112,7 +112,7 @@ def test_many_at_a_cold_gate_fill_it_once(
     redis.config_resetstat()
 
     with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(warmer.fill, coupon.id) for _ in range(8)]:
+        for done in [pool.submit(gate_filler.fill, coupon.id) for _ in range(8)]:
             done.result()
 
     assert redis.info("commandstats")["cmdstat_rename"]["calls"] == 1
@@ -120,38 +120,38 @@ def test_many_at_a_cold_gate_fill_it_once(
 
 @pytest.mark.usefixtures("real_log")
 def test_who_finds_a_filler_at_work_leaves_it_to_him(
-    warmer: GateFiller, upkeep: GateAdmin, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
+    gate_filler: GateFiller, gate_admin: GateAdmin, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 2: the database and the log are read by one; the others wait, and not for ever."""
     monkeypatch.setattr(gate_fill, "_WAIT_SECONDS", 0.2)
     coupon = make_coupon()
 
-    with upkeep.fill_lock(coupon.id):
-        warmer.fill(coupon.id)
-        meanwhile = upkeep.is_cold(coupon.id)
-    warmer.fill(coupon.id)
+    with gate_admin.fill_lock(coupon.id):
+        gate_filler.fill(coupon.id)
+        meanwhile = gate_admin.is_cold(coupon.id)
+    gate_filler.fill(coupon.id)
 
-    assert (meanwhile, upkeep.is_cold(coupon.id)) == (True, False)
+    assert (meanwhile, gate_admin.is_cold(coupon.id)) == (True, False)
 
 
 @pytest.mark.usefixtures("real_log")
-def test_nobody_knows_a_coupon_that_does_not_exist(warmer: GateFiller, door: Door) -> None:
+def test_nobody_knows_a_coupon_that_does_not_exist(gate_filler: GateFiller, door: Door) -> None:
     """Step 2: the gate refuses by itself what the database has never seen."""
-    warmer.fill(999)
+    gate_filler.fill(999)
 
     assert door.admit(seat(1, coupon_id=999))[0].verdict is Verdict.UNKNOWN_COUPON
 
 
 @pytest.mark.usefixtures("real_log")
 def test_a_coupon_that_was_asked_for_too_early_is_known_once_it_is_made(
-    warmer: GateFiller, door: Door, make_coupon: MakeCoupon
+    gate_filler: GateFiller, door: Door, make_coupon: MakeCoupon
 ) -> None:
     """Section 4: after its 201 a coupon can be asked for, also where somebody had tried its id before."""
     early = make_coupon().id + 1
-    warmer.fill(early)
+    gate_filler.fill(early)
 
     coupon = make_coupon()
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
     assert coupon.id == early
     assert door.admit(seat(1, coupon_id=coupon.id))[0].verdict is Verdict.ADMITTED
@@ -159,33 +159,37 @@ def test_a_coupon_that_was_asked_for_too_early_is_known_once_it_is_made(
 
 @pytest.mark.usefixtures("real_log")
 def test_a_gate_that_was_emptied_between_two_words_is_filled_again(
-    warmer: GateFiller, door: Door, redis: Redis, make_coupon: MakeCoupon
+    gate_filler: GateFiller, door: Door, redis: Redis, make_coupon: MakeCoupon
 ) -> None:
     """P6: a flush between sold_out's look and its word leaves a hash of one field, which is no gate and no wall."""
     coupon = make_coupon()
     redis.hset(f"gate:{coupon.id}", "sold_out", "1")
 
-    warmer.fill(coupon.id)
+    gate_filler.fill(coupon.id)
 
     assert door.admit(seat(1, coupon_id=coupon.id))[0].verdict is not Verdict.COLD
 
 
 def test_a_seat_that_comes_back_while_the_gate_is_filled_is_free(
-    warmer: GateFiller, upkeep: GateAdmin, changer: CouponService, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller,
+    gate_admin: GateAdmin,
+    coupon_service: CouponService,
+    real_log: Log,
+    make_coupon: MakeCoupon,
 ) -> None:
     """P6: the filling read a request as undecided that is refused before it ends; its user may ask again."""
     coupon = make_coupon()
     real_log.ask(coupon.id, 7)
-    fill = upkeep.fill
+    fill = gate_admin.fill
 
     def overtaken(coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
-        changer.change(coupon.id, {"override": Override.CLOSED})
+        coupon_service.change(coupon.id, {"override": Override.CLOSED})
         real_log.issue()
-        changer.change(coupon.id, {"override": Override.NONE})
+        coupon_service.change(coupon.id, {"override": Override.NONE})
         fill(coupon._replace(version=2), seats)
 
-    upkeep.fill = overtaken  # type: ignore[method-assign]
-    warmer.fill(coupon.id)
+    gate_admin.fill = overtaken  # type: ignore[method-assign]
+    gate_filler.fill(coupon.id)
 
-    assert not upkeep.is_cold(coupon.id)
-    assert upkeep.seat_holder(coupon.id, 7) is None
+    assert not gate_admin.is_cold(coupon.id)
+    assert gate_admin.seat_holder(coupon.id, 7) is None

@@ -139,10 +139,12 @@ class Database:
             self.rows[request.log_position] = Row(old.request if old else request, state, code, sequence, attempts, at)
             self.untold += (outcome,)
 
-    def bury(self, place: LogPosition, request: Request | None) -> None:
+    def bury(self, log_position: LogPosition, request: Request | None) -> None:
         """A dead letter; one that was replayed and died again is new again."""
-        before = self.letters.get(place)
-        self.letters[place] = Letter(request, DeadLetterState.NEW, replayed=before is not None and before.replayed)
+        before = self.letters.get(log_position)
+        self.letters[log_position] = Letter(
+            request, DeadLetterState.NEW, replayed=before is not None and before.replayed
+        )
 
     def lines(self, coupon_id: int) -> Iterator[DecidedRequest]:
         """The coupon's rows as the proof reads them."""

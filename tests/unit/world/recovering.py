@@ -31,11 +31,11 @@ class _Attempt:
         self._db = db
         self._troubles = troubles
 
-    def again(self, places: Sequence[LogPosition]) -> None:
-        probe_then_write(places, self._write, self._give_way, self._failing)
+    def again(self, log_positions: Sequence[LogPosition]) -> None:
+        probe_then_write(log_positions, self._write, self._give_way, self._failing)
 
-    def _promote(self, places: Sequence[LogPosition]) -> None:
-        write_bisecting(places, self._write, self._give_way, self._failing)
+    def _promote(self, log_positions: Sequence[LogPosition]) -> None:
+        write_bisecting(log_positions, self._write, self._give_way, self._failing)
 
     def settle(self, coupon_ids: Iterable[int], budget: int) -> None:
         for coupon_id in sorted(coupon_ids):
@@ -45,32 +45,32 @@ class _Attempt:
     def _asked(self, places: Iterable[LogPosition]) -> list[Request]:
         return [self._db.rows[place].request for place in places]
 
-    def _write(self, places: Sequence[LogPosition], failing: Failures) -> None:
+    def _write(self, log_positions: Sequence[LogPosition], failing: Failures) -> None:
         with self._db.transaction():
-            failed = [place for place in places if self._db.rows[place].request.request_id in failing]
-            outcomes = self._seat([place for place in places if place not in failed])
+            failed = [place for place in log_positions if self._db.rows[place].request.request_id in failing]
+            outcomes = self._seat([place for place in log_positions if place not in failed])
             self._end(outcomes)
             self._troubles.strike(outcomes)
             for place in failed:
                 self._fail(place)
 
-    def _give_way(self, place: LogPosition, failure: Failure) -> None:
-        self._write([place], {self._db.rows[place].request.request_id: failure})
+    def _give_way(self, log_position: LogPosition, failure: Failure) -> None:
+        self._write([log_position], {self._db.rows[log_position].request.request_id: failure})
 
-    def _seat(self, places: Sequence[LogPosition]) -> list[Outcome]:
-        asked = self._asked(places)
+    def _seat(self, log_positions: Sequence[LogPosition]) -> list[Outcome]:
+        asked = self._asked(log_positions)
         return issue_seated(asked, self._db.coupons(asked))
 
-    def _failing(self, places: Sequence[LogPosition]) -> Failures:
-        return self._troubles.tell(self._seat(places))
+    def _failing(self, log_positions: Sequence[LogPosition]) -> Failures:
+        return self._troubles.tell(self._seat(log_positions))
 
-    def _fail(self, place: LogPosition) -> None:
-        (request,), made = self._asked([place]), self._db.retries[place] + 1
+    def _fail(self, log_position: LogPosition) -> None:
+        (request,), made = self._asked([log_position]), self._db.retries[log_position] + 1
         if ISSUE_RETRY_POLICY.delay_after(made) is None:
             self._end([Outcome(request, RequestState.DEAD, ReasonCode.EXHAUSTED)])
-            self._db.bury(place, request)
+            self._db.bury(log_position, request)
             return
-        self._db.retries[place] = made
+        self._db.retries[log_position] = made
         self._db.write([Outcome(request, RequestState.RETRYING)], spent=1)
 
     def _end(self, outcomes: Iterable[Outcome]) -> None:
