@@ -28,7 +28,7 @@ IDS = RequestIds([KEY.encode()])
 WEBHOOK = {"WEBHOOK_URL": "http://127.0.0.1:9/", "WEBHOOK_SECRET": f"whsec_{'A' * 43}="}
 _NOTHING: Mapping[str, str] = {}
 #: emptied one statement each: whoever waits for one of them waits for nothing that we hold
-_DECISIONS = ("requests", "retries", "handoffs", "dead_letters, dead_letter_actions")
+_DECISIONS = ("requests", "retries", "outbox", "dead_letters, dead_letter_actions")
 
 
 class Ground:

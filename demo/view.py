@@ -36,7 +36,7 @@ class Pending(NamedTuple):
     records: int
     undecided: int
     retries: int
-    handoffs: int
+    outbox: int
     dead_letters: int
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ _PENDING = (
     "SELECT (SELECT coalesce(sum(next_offset), 0)::int8 FROM offsets),"
     " (SELECT count(*) FROM requests WHERE decided_at IS NULL),"
     " (SELECT count(*) FROM retries),"
-    " (SELECT count(*) FROM handoffs),"
+    " (SELECT count(*) FROM outbox),"
     " (SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL OR dlt_offset IS NULL)"
 )
 

@@ -134,7 +134,7 @@ class System:
     def settle(self, within_seconds: float = SETTLE_SECONDS) -> None:
         """Waits until the log is decided to its end and nothing waits for Celery."""
         waiting = (
-            "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM handoffs)"
+            "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM outbox)"
             " + (SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL OR dlt_offset IS NULL)"
         )
         eventually(lambda: self._undecided() == 0 and self.count(waiting) == 0, within_seconds=within_seconds)

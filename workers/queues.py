@@ -16,13 +16,13 @@ class Task(StrEnum):
     """Every task there is; the part before the dot is its queue."""
 
     RETRY = "retry.issue"
-    DECIDE_STANDBY = "retry.settle"
+    DECIDE_STANDBY = "retry.decide_standby"
     FORWARD_DEAD_LETTERS = "dead_letter.forward"
     NOTIFY = "notify.deliver"
-    SYNC_GATE = "maintenance.tell_gate"
-    SYNC_CHANGES = "maintenance.tell_changes"
+    SYNC_GATE = "maintenance.sync_gate"
+    SYNC_CHANGES = "maintenance.sync_changes"
     SWEEP = "maintenance.sweep"
-    RELEASE_EXPIRED = "maintenance.settle_appends"
+    RELEASE_EXPIRED = "maintenance.release_expired"
 
     @property
     def queue(self) -> Queue:
@@ -41,7 +41,7 @@ class BeatEntry(StrEnum):
     """What beat starts, and how often."""
 
     SWEEP = "sweep"
-    RELEASE_EXPIRED = "settle_appends"
+    RELEASE_EXPIRED = "release_expired"
 
     @property
     def task(self) -> Task:

@@ -17,7 +17,7 @@ from benchmarks.pacing import paced
 from benchmarks.records import minted, shuffled
 from stack.parts.surroundings import ROOT
 
-_WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM handoffs WHERE kind = 'notify'"
+_WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM outbox WHERE kind = 'notify'"
 _SETTLED_SECONDS = 300.0
 
 Way = Callable[[int], dict[str, float]]

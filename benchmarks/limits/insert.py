@@ -22,7 +22,7 @@ _AT_ONCE = _BATCHES.replace("partition, decided_at ORDER", "partition ORDER")
 _OF_BATCH = sql.SQL('FROM requests WHERE log_id = {} AND partition = {} AND "offset" BETWEEN {} AND {}')
 _OFFSET = "UPDATE offsets SET next_offset = next_offset WHERE log_id = %s AND partition = %s"
 _OUTBOX = (
-    "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
+    "INSERT INTO outbox (kind, log_id, partition, first_offset, last_offset, decided_at)"
     " VALUES ('notify', %s, %s, %s, %s, %s)"
 )
 

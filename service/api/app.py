@@ -71,10 +71,10 @@ _BODIES: dict[tuple[str, str], tuple[type[msgspec.Struct] | None, type[msgspec.S
     ("/coupons/{coupon_id}/issuances", "post"): (issuance_bodies.NewIssuance, issuance_bodies.ReceiptView),
     ("/issuances/{request_id}", "get"): (None, issuance_bodies.IssuanceView),
     ("/dead-letters", "get"): (None, letter_bodies.DeadLetterPage),
-    ("/dead-letters/{letter_id}", "get"): (None, letter_bodies.DeadLetterView),
+    ("/dead-letters/{dead_letter_id}", "get"): (None, letter_bodies.DeadLetterView),
     ("/dead-letters/replay", "post"): (letter_bodies.ReplayRequest, letter_bodies.ReplayView),
-    ("/dead-letters/{letter_id}/replay", "post"): (None, letter_bodies.ReplayedView),
-    ("/dead-letters/{letter_id}/discard", "post"): (None, letter_bodies.DeadLetterView),
+    ("/dead-letters/{dead_letter_id}/replay", "post"): (None, letter_bodies.ReplayedView),
+    ("/dead-letters/{dead_letter_id}/discard", "post"): (None, letter_bodies.DeadLetterView),
 }
 
 
@@ -87,7 +87,7 @@ def _describe(app: FastAPI) -> None:
     for (path, method), (taken, given) in _BODIES.items():
         operation = document["paths"][path][method]
         for parameter in operation.get("parameters", []):
-            if parameter["name"] in ("coupon_id", "letter_id") and parameter["in"] == "path":
+            if parameter["name"] in ("coupon_id", "dead_letter_id") and parameter["in"] == "path":
                 parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
         if taken:
             operation["requestBody"] = {"required": True, "content": _json(taken)}

@@ -28,12 +28,12 @@ CLASSES: Mapping[str, FailureClass] = MappingProxyType(
         "service.domain.failures.PoisonRecord": FailureClass.POISON,
         "msgspec.DecodeError": FailureClass.POISON,  # not JSON, or JSON of another shape
         "builtins.UnicodeDecodeError": FailureClass.POISON,
-        "service.domain.errors.TryAgain": FailureClass.SYSTEM,
+        "service.domain.errors.Retryable": FailureClass.SYSTEM,
         "builtins.OSError": FailureClass.SYSTEM,  # sockets, files, timeouts
         "builtins.MemoryError": FailureClass.SYSTEM,
-        "sqlalchemy.exc.TimeoutError": FailureClass.SYSTEM,  # every connection of the pool is in use
+        "sqlalchemy.exc.TimeoutError": FailureClass.SYSTEM,  # the pool has no free connection
         "redis.exceptions.RedisError": FailureClass.SYSTEM,
-        "psycopg.DataError": FailureClass.RECORD,  # these three without a SQLSTATE: the driver refused the values itself
+        "psycopg.DataError": FailureClass.RECORD,  # without a SQLSTATE: the driver rejected the values
         "psycopg.IntegrityError": FailureClass.RECORD,
         "psycopg.NotSupportedError": FailureClass.RECORD,
         "psycopg.Error": FailureClass.SYSTEM,  # without a SQLSTATE: the server's answer never came
@@ -53,7 +53,7 @@ SQLSTATES: Mapping[str, FailureClass] = MappingProxyType(
         "3D": FailureClass.SYSTEM,  # no such database
         "3F": FailureClass.SYSTEM,  # no such schema
         "40": FailureClass.SYSTEM,  # serialization failure, deadlock
-        "42": FailureClass.SYSTEM,  # the statement does not fit the schema: a migration is missing, every record would fail
+        "42": FailureClass.SYSTEM,  # the statement does not fit the schema: a migration is missing
         "53": FailureClass.SYSTEM,  # disk full, out of memory, too many connections
         "55": FailureClass.SYSTEM,  # lock not available, object in use
         "57": FailureClass.SYSTEM,  # cancelled, shutting down

@@ -5,20 +5,22 @@ from importlib.resources import files
 
 from service.domain.coupon import Coupon
 
-ADMIT = files(__package__).joinpath("admit.lua").read_text()
-RECORD_OFFSETS = files(__package__).joinpath("note.lua").read_text()
-MARK_UNKNOWN = files(__package__).joinpath("note_unknown.lua").read_text()
-FILL = files(__package__).joinpath("open.lua").read_text()
-UPDATE_COUPON = files(__package__).joinpath("tell_coupon.lua").read_text()
-UPDATE_PROGRESS = files(__package__).joinpath("tell_progress.lua").read_text()
-RELEASE = files(__package__).joinpath("release.lua").read_text()
+_LUA = files(__package__).joinpath("lua")
+
+ADMIT = _LUA.joinpath("admit.lua").read_text()
+RECORD_OFFSETS = _LUA.joinpath("record_offsets.lua").read_text()
+MARK_UNKNOWN = _LUA.joinpath("mark_unknown.lua").read_text()
+FILL = _LUA.joinpath("fill.lua").read_text()
+UPDATE_COUPON = _LUA.joinpath("update_coupon.lua").read_text()
+UPDATE_PROGRESS = _LUA.joinpath("update_progress.lua").read_text()
+RELEASE = _LUA.joinpath("release.lua").read_text()
 
 #: partition to next offset to decide, told by the issuer after each commit
 PROGRESS_KEY = "gate:progress"
 #: request ids by minting time that the broker has not been heard of yet
-UNACKNOWLEDGED_KEY = "gate:unsettled"
+UNACKNOWLEDGED_KEY = "gate:unacknowledged"
 #: the life of the server (`run_id`) in which the gate was told all that it knows
-RUN_ID_KEY = "gate:life"
+RUN_ID_KEY = "gate:run_id"
 #: every key that belongs to a coupon
 COUPON_KEY_PATTERN = "gate:[0-9]*"
 #: when beat's sweep last ran
@@ -36,7 +38,7 @@ class Verdict(StrEnum):
     #: the user has a seat, and the broker has acknowledged its request
     DUPLICATE = "duplicate"
     #: the user has a seat, and nobody knows yet whether its request reached the log
-    UNACKNOWLEDGED = "unsettled"
+    UNACKNOWLEDGED = "unacknowledged"
     SOLD_OUT = "sold_out"
     NOT_OPEN = "not_open"
     CLOSED = "closed"

@@ -49,9 +49,9 @@ def ensure_checkpoints(tx: Connection, log_id: int, beginnings: Mapping[int, int
 def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
     """Every stored position of the log, by partition."""
     rows = tx.execute(
-        text("SELECT partition, next_offset, passed_at FROM offsets WHERE log_id = :log"), {"log": log_id}
+        text("SELECT partition, next_offset, watermark FROM offsets WHERE log_id = :log"), {"log": log_id}
     )
-    return {row.partition: Checkpoint(row.next_offset, to_milliseconds(row.passed_at)) for row in rows}
+    return {row.partition: Checkpoint(row.next_offset, to_milliseconds(row.watermark)) for row in rows}
 
 
 _LOCK = text(
@@ -68,9 +68,9 @@ def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> s
 
 
 _ADVANCE = text(
-    "UPDATE offsets SET next_offset = move.next_offset, passed_at = greatest(offsets.passed_at, move.passed_at)"
+    "UPDATE offsets SET next_offset = move.next_offset, watermark = greatest(offsets.watermark, move.watermark)"
     " FROM unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]), CAST(:next AS bigint[]),"
-    "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, passed_at)"
+    "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, watermark)"
     " WHERE offsets.log_id = :log AND offsets.partition = move.partition AND offsets.next_offset = move.expected"
 )
 

@@ -23,7 +23,7 @@ def insert(tx: Connection, change: CouponChange) -> None:
 
 _INSERT = text(
     "INSERT INTO coupon_changes (coupon_id, version, log_id, partition, first_offset, quantity, waitlist, opens_at,"
-    " closes_at, override, told_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity, :waitlist,"
+    " closes_at, override, published_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity, :waitlist,"
     " :opens_at, :closes_at, :override, CASE WHEN :told THEN now() END)"
 )
 
@@ -45,7 +45,7 @@ def _version(coupon: Coupon) -> dict[str, object]:
 
 def unpublished_coupon_ids(tx: Connection, limit: int) -> list[int]:
     """Ids of coupons with a change that the gate has not heard of."""
-    query = "SELECT DISTINCT coupon_id FROM coupon_changes WHERE told_at IS NULL ORDER BY coupon_id LIMIT :limit"
+    query = "SELECT DISTINCT coupon_id FROM coupon_changes WHERE published_at IS NULL ORDER BY coupon_id LIMIT :limit"
     return list(tx.execute(text(query), {"limit": limit}).scalars())
 
 
@@ -55,8 +55,8 @@ def mark_published(tx: Connection, coupons: Iterable[Coupon]) -> None:
     if known:
         tx.execute(
             text(
-                "UPDATE coupon_changes SET told_at = now()"
-                " WHERE told_at IS NULL AND coupon_id = :id AND version <= :version"
+                "UPDATE coupon_changes SET published_at = now()"
+                " WHERE published_at IS NULL AND coupon_id = :id AND version <= :version"
             ),
             known,
         )
@@ -65,7 +65,7 @@ def mark_published(tx: Connection, coupons: Iterable[Coupon]) -> None:
 def has_overdue(tx: Connection, grace_seconds: float) -> bool:
     """Whether a change waits for so long, that the gate must have been away."""
     query = (
-        "SELECT EXISTS (SELECT FROM coupon_changes WHERE told_at IS NULL"
+        "SELECT EXISTS (SELECT FROM coupon_changes WHERE published_at IS NULL"
         " AND changed_at < now() - make_interval(secs => :grace))"
     )
     return bool(tx.execute(text(query), {"grace": grace_seconds}).scalar_one())

@@ -122,7 +122,7 @@ def _letter(row: Any) -> DeadLetter:
         ReasonCode(row.code),
         row.attempts,
         row.first_error,
-        f"{row.error_kind}: {row.error_message}",
+        f"{row.error_type}: {row.error_message}",
         DeadLetterState(row.state),
         to_milliseconds(row.dead_at),
         row.forwarded_at and to_milliseconds(row.forwarded_at),

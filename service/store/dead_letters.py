@@ -35,7 +35,7 @@ class ClaimedDeadLetter(NamedTuple):
     dead_at: datetime
 
 
-_STORY = f"{BYTES_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_kind, error_message"
+_STORY = f"{BYTES_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_type, error_message"
 _COLUMNS = f"{PLACE_COLUMNS}, {_STORY}"
 _NEW = (
     f"unnest({RAW_ARRAYS}, CAST(:coupons AS bigint[]), CAST(:users AS bigint[]), CAST(:ids AS text[]),"
@@ -45,7 +45,7 @@ _NEW = (
 _INSERT = text(
     f"INSERT INTO dead_letters (log_id, {_COLUMNS}) SELECT :log, {_COLUMNS} FROM {_NEW}"
     ' ON CONFLICT (log_id, partition, "offset") DO UPDATE SET code = excluded.code, attempts = excluded.attempts,'
-    " error_kind = excluded.error_kind, error_message = excluded.error_message, state = 'new', dead_at = now(),"
+    " error_type = excluded.error_type, error_message = excluded.error_message, state = 'new', dead_at = now(),"
     " lease_until = NULL, forwarded_at = NULL, dlt_partition = NULL, dlt_offset = NULL"
 )
 
@@ -119,7 +119,7 @@ def claim(tx: Connection, lease_seconds: float, limit: int) -> list[ClaimedDeadL
         {"lease": lease_seconds, "limit": limit},
     )
     return sorted(
-        ClaimedDeadLetter(row.id, raw_of_row(row), row.error_kind, row.error_message, row.dead_at) for row in rows
+        ClaimedDeadLetter(row.id, raw_of_row(row), row.error_type, row.error_message, row.dead_at) for row in rows
     )
 
 

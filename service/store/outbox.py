@@ -40,7 +40,7 @@ class OutboxEntry(NamedTuple):
 
 
 _INSERT = text(
-    "INSERT INTO handoffs (kind, log_id, partition, first_offset, last_offset, decided_at)"
+    "INSERT INTO outbox (kind, log_id, partition, first_offset, last_offset, decided_at)"
     " SELECT kind, :log, partition, first_offset, last_offset, :at"
     " FROM unnest(CAST(:kinds AS text[])) AS kinds(kind),"
     "  unnest(CAST(:partitions AS bigint[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))"
@@ -74,14 +74,14 @@ def _pieces(whole: OffsetRange) -> Iterator[OffsetRange]:
         yield OffsetRange(whole.partition, first, min(first + MAX_OFFSETS_PER_ENTRY - 1, whole.last))
 
 
-#: without a known delivery a planner makes `delivery IS NULL` of it
-_TOGETHER = "(delivery = CAST(:known AS uuid) OR CAST(:known AS uuid) IS NULL AND delivery IS NULL)"
+#: without a known delivery a planner makes `delivery_id IS NULL` of it
+_TOGETHER = "(delivery_id = CAST(:known AS uuid) OR CAST(:known AS uuid) IS NULL AND delivery_id IS NULL)"
 _CLAIM = text(
-    "UPDATE handoffs SET lease_until = now() + make_interval(secs => :lease), attempts = least(attempts + 1, 32767),"
-    " delivery = coalesce(delivery, :delivery) WHERE id IN (SELECT id FROM ("
+    "UPDATE outbox SET lease_until = now() + make_interval(secs => :lease), attempts = least(attempts + 1, 32767),"
+    " delivery_id = coalesce(delivery_id, :delivery_id) WHERE id IN (SELECT id FROM ("
     "  SELECT id, last_offset - first_offset + 1 AS covered,"
     "   sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
-    f"  FROM (SELECT * FROM handoffs WHERE kind = :kind AND {_TOGETHER}"
+    f"  FROM (SELECT * FROM outbox WHERE kind = :kind AND {_TOGETHER}"
     "   AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())"
     "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before + covered <= :offsets OR before = 0) RETURNING *"
 )
@@ -102,27 +102,27 @@ def claim_batch(
 
     Claims of a kind wait for each other, so that rows which travel together are never split between two.
     """
-    tx.execute(text("SELECT pg_advisory_xact_lock(hashtext(:kind))"), {"kind": f"handoffs {kind}"})
+    tx.execute(text("SELECT pg_advisory_xact_lock(hashtext(:kind))"), {"kind": f"outbox {kind}"})
     failed = tx.execute(
         text(
-            "SELECT delivery FROM handoffs WHERE kind = :kind AND delivery IS NOT NULL AND next_attempt_at <= now()"
+            "SELECT delivery_id FROM outbox WHERE kind = :kind AND delivery_id IS NOT NULL AND next_attempt_at <= now()"
             " AND (lease_until IS NULL OR lease_until < now()) ORDER BY id LIMIT 1"
         ),
         {"kind": kind.value},
     ).scalar_one_or_none()
-    delivery = failed or uuid4()
+    delivery_id = failed or uuid4()
     rows = tx.execute(
         _CLAIM,
         {
             "kind": kind.value,
             "lease": lease_seconds,
-            "delivery": delivery,
+            "delivery_id": delivery_id,
             "known": failed,
             "rows": 1_000_000 if failed else _ROWS_AT_ONCE,
             "offsets": 2**62 if failed else offsets,
         },
     ).all()
-    handoffs = sorted(
+    entries = sorted(
         OutboxEntry(
             row.id,
             row.log_id,
@@ -132,22 +132,22 @@ def claim_batch(
         )
         for row in rows
     )
-    return OutboxBatch(delivery, handoffs) if handoffs else None
+    return OutboxBatch(delivery_id, entries) if entries else None
 
 
 def delete_batch(tx: Connection, batch: OutboxBatch) -> None:
     """Forgets finished work."""
-    tx.execute(text("DELETE FROM handoffs WHERE delivery = :delivery"), {"delivery": batch.delivery_id})
+    tx.execute(text("DELETE FROM outbox WHERE delivery_id = :delivery_id"), {"delivery_id": batch.delivery_id})
 
 
 def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float) -> None:
     """Gives the work back, to be tried again after `seconds`."""
     tx.execute(
         text(
-            "UPDATE handoffs SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
-            " WHERE delivery = :delivery"
+            "UPDATE outbox SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
+            " WHERE delivery_id = :delivery_id"
         ),
-        {"delivery": batch.delivery_id, "seconds": seconds},
+        {"delivery_id": batch.delivery_id, "seconds": seconds},
     )
 
 
@@ -155,7 +155,7 @@ def overdue_kinds(tx: Connection, grace_seconds: float) -> list[OutboxKind]:
     """The kinds of which work has been due for so long, that its hint must have been lost."""
     rows = tx.execute(
         text(
-            "SELECT DISTINCT kind FROM handoffs WHERE next_attempt_at < now() - make_interval(secs => :grace)"
+            "SELECT DISTINCT kind FROM outbox WHERE next_attempt_at < now() - make_interval(secs => :grace)"
             " AND (lease_until IS NULL OR lease_until < now())"
         ),
         {"grace": grace_seconds},

@@ -161,9 +161,9 @@ def decisions_in_range(
 ) -> list[Decision]:
     """The requests of an offset range that were decided at that very moment, in offset order, as a look-up tells it."""
     where = {"log": log_id, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
-    told_at = to_datetime(to_milliseconds(decided_at))
+    published_at = to_datetime(to_milliseconds(decided_at))
     return [
-        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, told_at)
+        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, published_at)
         for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
     ]
 

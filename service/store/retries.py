@@ -35,7 +35,7 @@ class OverdueRetries(NamedTuple):
 
 
 _INSERT = text(
-    f"INSERT INTO retries (log_id, {RAW_COLUMNS}, attempts, next_attempt_at, first_error, error_kind, error_message)"
+    f"INSERT INTO retries (log_id, {RAW_COLUMNS}, attempts, next_attempt_at, first_error, error_type, error_message)"
     f" SELECT :log, {RAW_COLUMNS}, 1, :at, first, kind, message"
     f" FROM unnest({RAW_ARRAYS}, CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
     f" AS failed({RAW_COLUMNS}, first, kind, message)"
@@ -104,7 +104,7 @@ def _held(row: Any) -> HeldRequest:
 
 _POSTPONE = text(
     "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => delay),"
-    " first_error = coalesce(first_error, first), error_kind = kind, error_message = message"
+    " first_error = coalesce(first_error, first), error_type = kind, error_message = message"
     f" FROM unnest({POSITION_ARRAYS}, CAST(:delays AS float[]),"
     "  CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
     f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_POSITION}"

@@ -1,4 +1,4 @@
-"""Brings the database's schema to the newest revision, and tells whether it is there."""
+"""Upgrades the database schema and checks its revision."""
 
 from alembic import command
 from alembic.config import Config
@@ -14,20 +14,38 @@ _ADVISORY_LOCK = 4_217_001
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrades to the newest revision; several at once wait for each other. Raises Unavailable."""
+    """Upgrade to the newest revision; concurrent calls wait for each other.
+
+    Raises Misconfigured for a revision that this version does not have, and Unavailable.
+    """
     with in_transaction(engine) as connection:
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+        _require_known_revision(connection)
         command.upgrade(_config(connection), "head")
 
 
 def require_current(tx: Connection) -> None:
-    """Raises Misconfigured when the database is not at the revision this code was written for."""
+    """Raise Misconfigured unless the database is at the revision this version was written for."""
+    _require_known_revision(tx)
     found = MigrationContext.configure(tx).get_current_revision()
     wanted = ScriptDirectory.from_config(_config(tx)).get_current_head()
     if found != wanted:
-        raise Misconfigured([f"the database's schema is at {found}, {wanted} is needed: run `coupons migrate`"])
+        fault = f"the database schema is at revision {found}, {wanted} is required: run `coupons migrate`"
+        raise Misconfigured([fault])
+
+
+def _require_known_revision(tx: Connection) -> None:
+    """A revision that is not among ours belongs to another version; upgrading from it is impossible."""
+    found = MigrationContext.configure(tx).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(_config(tx)).walk_revisions()}
+    if found is not None and found not in known:
+        fault = (
+            f"the database schema is at revision {found}, which this version of coupons does not have: "
+            "use the version that created it, or set DATABASE_URL to a new database"
+        )
+        raise Misconfigured([fault])
 
 
 def _config(connection: Connection) -> Config:

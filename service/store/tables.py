@@ -61,12 +61,12 @@ class CouponRow(Table, table=True):
     waitlist: int = Field(sa_column_kwargs={"server_default": "0"})
     issued: int = Field(sa_column_kwargs={"server_default": "0"})
     held: int = Field(sa_column_kwargs={"server_default": "0"})
+    standby: int = Field(sa_column_kwargs={"server_default": "0"})
     opens_at: datetime | None = _moment()
     closes_at: datetime | None = _moment()
     override: str = Field(sa_column_kwargs={"server_default": "none"})
-    created_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
-    standby: int = Field(sa_column_kwargs={"server_default": "0"})
     version: int = Field(sa_column_kwargs={"server_default": "0"})
+    created_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
 
 
 class CouponChangeRow(Table, table=True):
@@ -75,7 +75,7 @@ class CouponChangeRow(Table, table=True):
     __tablename__ = "coupon_changes"
     __table_args__ = (
         CheckConstraint("(version = 0) = (first_offset IS NULL)", name="first_offset"),
-        Index("coupon_changes_untold", "changed_at", postgresql_where=text("told_at IS NULL")),
+        Index("coupon_changes_unpublished", "changed_at", postgresql_where=text("published_at IS NULL")),
     )
     coupon_id: int = _big(primary_key=True, foreign_key="coupons.id")
     version: int = Field(primary_key=True)
@@ -89,7 +89,7 @@ class CouponChangeRow(Table, table=True):
     override: str
     changed_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
     #: when the gate was told
-    told_at: datetime | None = _moment()
+    published_at: datetime | None = _moment()
 
 
 class LogRow(Table, table=True):
@@ -110,7 +110,7 @@ class OffsetRow(Table, table=True):
     partition: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     next_offset: int = _big()
     #: every record that the broker appended before this moment has been decided
-    passed_at: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
+    watermark: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
 
 
 def _state_in(states: Iterable[RequestState]) -> str:
@@ -167,7 +167,7 @@ class RetryRow(Table, table=True):
     #: null on standby: when a seat is free
     next_attempt_at: datetime | None = _moment()
     first_error: str | None
-    error_kind: str | None
+    error_type: str | None
     error_message: str | None
 
 
@@ -206,7 +206,7 @@ class DeadLetterRow(Table, table=True):
     code: str
     attempts: int = Field(sa_type=SmallInteger)
     first_error: str
-    error_kind: str
+    error_type: str
     error_message: str
     state: str = Field(sa_column_kwargs={"server_default": "new"})
     dead_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
@@ -239,12 +239,12 @@ class DeadLetterActionRow(Table, table=True):
 class HandoffRow(Table, table=True):
     """Work for Celery that follows from a decision, one row per poll, kind and partition; the outbox."""
 
-    __tablename__ = "handoffs"
+    __tablename__ = "outbox"
     __table_args__ = (
         CheckConstraint("kind IN ('notify', 'gate')", name="kind"),
-        Index("handoffs_due", "kind", "next_attempt_at"),
-        Index("handoffs_delivery", "delivery", postgresql_where=text("delivery IS NOT NULL")),
-        Index("handoffs_tried", "kind", "id", postgresql_where=text("delivery IS NOT NULL")),
+        Index("outbox_due", "kind", "next_attempt_at"),
+        Index("outbox_delivery", "delivery_id", postgresql_where=text("delivery_id IS NOT NULL")),
+        Index("outbox_tried", "kind", "id", postgresql_where=text("delivery_id IS NOT NULL")),
     )
     id: int | None = _generated_key()
     kind: str
@@ -258,4 +258,4 @@ class HandoffRow(Table, table=True):
     next_attempt_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
     lease_until: datetime | None = _moment()
     #: set at the first try, so that the same rows travel together under the same ids ever after
-    delivery: UUID | None
+    delivery_id: UUID | None

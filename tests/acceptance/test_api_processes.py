@@ -88,7 +88,7 @@ def _press(two: Two, coupon: int, users: Iterable[int]) -> None:
 
 def _accepted(two: Two) -> float:
     numbers = httpx.get(f"{two.url}/metrics").text
-    found = re.search(r'^coupons_answers_total\{code="accepted"\} ([0-9.]+)$', numbers, re.MULTILINE)
+    found = re.search(r'^coupons_issue_responses_total\{code="accepted"\} ([0-9.]+)$', numbers, re.MULTILINE)
     assert found
     return float(found[1])
 

@@ -199,12 +199,12 @@ def test_a_change_without_valkey_is_heard_of_afterwards(system: System) -> None:
     system.stack.stop("valkey")
     try:
         assert change(system, coupon, state="paused")["state"] == "paused"
-        assert system.count(f"{_CHANGES} AND told_at IS NULL", id=coupon) == 1
+        assert system.count(f"{_CHANGES} AND published_at IS NULL", id=coupon) == 1
     finally:
         system.stack.start("valkey")
     users = count(1)
     system.eventually(lambda: system.press(coupon, next(users)).json().get("code") == "paused")
-    system.eventually(lambda: system.count(f"{_CHANGES} AND told_at IS NULL", id=coupon) == 0)
+    system.eventually(lambda: system.count(f"{_CHANGES} AND published_at IS NULL", id=coupon) == 0)
 
 
 def test_the_proof_of_one_coupon(system: System) -> None:

@@ -176,11 +176,11 @@ def test_more_deaths_than_are_usual_raise_an_alert_and_stop_nothing(system: Syst
         system.produce(coupon, b"poison")
 
     system.eventually(lambda: all("dead_letters" in told for told in alerts(system)))
-    assert metric(system, 'coupons_alert{alert="dead_letters"}') == 1
+    assert metric(system, 'coupons_alert_active{alert="dead_letters"}') == 1
     assert system.final(accepted(system, coupon, 1))["state"] == "issued"
     forget_deaths(system)
     system.eventually(lambda: alerts(system) == [{}, {}])
-    assert metric(system, 'coupons_alert{alert="dead_letters"}') == 0
+    assert metric(system, 'coupons_alert_active{alert="dead_letters"}') == 0
     said = [line for line in log.read_text().splitlines() if "alert dead_letters" in line][said_before:]
     assert ["died in the last minute" in line for line in said] == [True, False]
 

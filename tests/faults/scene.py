@@ -69,7 +69,7 @@ class Scene:
 
     def waiting_notices(self) -> int:
         """Hand-offs that nobody has carried out."""
-        return self.system.count("SELECT count(*) FROM handoffs")
+        return self.system.count("SELECT count(*) FROM outbox")
 
     def users_hear_nothing(self) -> None:
         """Waits until a user is not answered, or told that the outcome is unknown."""

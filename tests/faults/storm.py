@@ -96,8 +96,13 @@ def _part(name: str) -> dict[str, Fault]:
 #: those on which others wait stand behind those who wait
 FAULTS: Mapping[str, Mapping[str, Fault]] = {
     "api": _process("api", "api.", "gate.fill"),
-    "issuer": {**_process("issuer", "issuer.", "letters.stored", "letters.confirmed"), "another joins": _joined},
-    "worker": _process("worker", "retry.", "letters.claimed", "letters.acknowledged", "notices.", "gate.told"),
+    "issuer": {
+        **_process("issuer", "issuer.", "dead_letters.stored", "dead_letters.confirmed"),
+        "another joins": _joined,
+    },
+    "worker": _process(
+        "worker", "retry.", "dead_letters.claimed", "dead_letters.acknowledged", "notices.", "gate.synced"
+    ),
     "beat": _process("beat"),
     "receiver": {"misbehaves": _misbehaving},
     "kafka": _part("kafka"),

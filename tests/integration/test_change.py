@@ -165,8 +165,8 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     gate_admin.update_coupons([paused])
 
     assert door.admit(seat(1))[0].verdict is Verdict.ADMITTED
-    assert ask("SELECT count(*) FROM coupon_changes WHERE told_at IS NULL") == [(0,)]
-    ask("UPDATE coupon_changes SET told_at = NULL WHERE version = 2 RETURNING 1")
+    assert ask("SELECT count(*) FROM coupon_changes WHERE published_at IS NULL") == [(0,)]
+    ask("UPDATE coupon_changes SET published_at = NULL WHERE version = 2 RETURNING 1")
     redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
     assert sync_coupon_changes(store, gate_admin) == 1
     assert door.admit(seat(2))[0].verdict is Verdict.ADMITTED

@@ -129,7 +129,7 @@ def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Cal
     with store.begin() as tx:
         outbox.delete_batch(tx, claim)
 
-    assert ask("SELECT count(*) FROM handoffs") == [(0,)]
+    assert ask("SELECT count(*) FROM outbox") == [(0,)]
 
 
 def test_the_sweep_finds_kinds_that_wait_and_not_those_under_way(store: Engine, put: Callable[..., None]) -> None:

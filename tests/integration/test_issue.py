@@ -19,7 +19,7 @@ from tests.integration.conftest import Ask
 
 MakeCoupon = Callable[..., Coupon]
 _ROWS = 'SELECT user_id, state, code, sequence FROM requests WHERE coupon_id = :id ORDER BY "offset"'
-_TABLES = "requests", "handoffs", "retries", "dead_letters"
+_TABLES = "requests", "outbox", "retries", "dead_letters"
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def test_a_poll_is_issued_in_offset_order(
     ]
     assert ask("SELECT issued, held FROM coupons") == [(3, 0)]
     assert ask("SELECT next_offset FROM offsets WHERE partition = :p", p=partition) == [(5,)]
-    assert ask("SELECT kind, partition, first_offset, last_offset FROM handoffs ORDER BY kind") == [
+    assert ask("SELECT kind, partition, first_offset, last_offset FROM outbox ORDER BY kind") == [
         ("gate", partition, 0, 4),
         ("notify", partition, 0, 4),
     ]
-    assert ask("SELECT DISTINCT decided_at FROM handoffs") == ask("SELECT DISTINCT decided_at FROM requests")
+    assert ask("SELECT DISTINCT decided_at FROM outbox") == ask("SELECT DISTINCT decided_at FROM requests")
     assert issued.next_offsets == {partition: 5}
     assert issued.outbox_kinds == {OutboxKind.NOTIFY, OutboxKind.GATE}
     assert issued.counts == {(RequestState.ISSUED, None): 3, (RequestState.REFUSED, ReasonCode.SOLD_OUT): 2}
@@ -73,7 +73,7 @@ def test_without_a_webhook_there_is_no_notice_to_hand_off(
     issued = Issuer(store, log_id, notices=False).issue(line(make_coupon(quantity=9), range(1, 4)), positions)
 
     assert issued.outbox_kinds == set()
-    assert _written(ask)["handoffs"] == 0
+    assert _written(ask)["outbox"] == 0
 
 
 def test_a_redelivery_changes_nothing(

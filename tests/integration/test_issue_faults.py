@@ -19,7 +19,7 @@ from tests.integration.conftest import Ask
 MakeCoupon = Callable[..., Coupon]
 Line = Callable[..., list[Record]]
 _STANDS = "SELECT partition, next_offset FROM offsets WHERE partition IN (:here, :there) ORDER BY partition = :there"
-_HANDED_OFF = "SELECT kind, partition, first_offset, last_offset FROM handoffs"
+_HANDED_OFF = "SELECT kind, partition, first_offset, last_offset FROM outbox"
 _ROWS = 'SELECT user_id, state, sequence FROM requests WHERE coupon_id = :id ORDER BY "offset"'
 
 
@@ -44,8 +44,8 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
     assert ask("SELECT issued, held FROM coupons") == [(499, 1)]
     assert issued.held == [LogPosition(partition, 299)]
     assert issued.next_offsets[partition] == 500
-    (retry,) = ask('SELECT "offset" AS at, attempts, error_kind, next_attempt_at FROM retries')
-    assert (retry.at, retry.attempts, retry.error_kind) == (299, 1, "psycopg.errors.DivisionByZero")
+    (retry,) = ask('SELECT "offset" AS at, attempts, error_type, next_attempt_at FROM retries')
+    assert (retry.at, retry.attempts, retry.error_type) == (299, 1, "psycopg.errors.DivisionByZero")
 
 
 def test_what_the_database_itself_will_not_have_issued_is_held(
@@ -76,8 +76,8 @@ def test_what_the_database_itself_will_not_have_issued_is_held(
         (10, "standby", None),
     ]
     assert ask("SELECT issued, held, standby FROM coupons") == [(6, 2, 2)]
-    told = ask("SELECT error_kind, error_message FROM retries WHERE attempts = 1")
-    assert {row.error_kind for row in told} == {"psycopg.errors.CheckViolation"}
+    told = ask("SELECT error_type, error_message FROM retries WHERE attempts = 1")
+    assert {row.error_type for row in told} == {"psycopg.errors.CheckViolation"}
     assert all('violates check constraint "odd"' in row.error_message for row in told)
     assert all("DETAIL:  Failing row contains" in row.error_message for row in told)
 

@@ -35,7 +35,7 @@ def passed(store: Engine, settings: Settings) -> Callable[[int], None]:
     def pass_until(tried_at_ms: int) -> None:
         last = (tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS + 1) / 1000
         with store.begin() as tx:
-            tx.execute(text("UPDATE offsets SET passed_at = to_timestamp(:last)"), {"last": last})
+            tx.execute(text("UPDATE offsets SET watermark = to_timestamp(:last)"), {"last": last})
 
     return pass_until
 

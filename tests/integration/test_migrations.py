@@ -1,20 +1,18 @@
 """The schema's revisions: they say what the tables say, go both ways, and may be applied by several at once."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, inspect, text
 
 from service.domain.errors import Misconfigured
-from service.domain.request import RequestState
-from service.domain.request_id import RequestIds
-from service.store import retries, schema
+from service.store import schema
+from service.store.migrations import versions
 from service.store.tables import NAMES
-from service.stream.codec import RecordReader
-from service.usecases.recover import Recoverer
-from tests.builders import AT_MS, insert_request
 
 
 @pytest.fixture
@@ -73,50 +71,18 @@ def test_every_revision_can_be_taken_back_and_applied_again(connection: Connecti
     schema.require_current(connection)
 
 
-def test_who_is_on_standby_while_the_schema_changes_is_not_forgotten(
-    fresh_database: Engine, ids: RequestIds, reader: RecordReader
-) -> None:
-    """P4: without a record of its own at 0002, he is promoted like any other, also after there and back again."""
-    with fresh_database.begin() as tx:
-        config = schema._config(tx)
-        command.upgrade(config, "0002")
-        tx.execute(text("INSERT INTO coupons (name, quantity) VALUES ('a coupon', 1)"))
-        insert_request(tx, 9, coupon_id=1, user_id=7, state=RequestState.STANDBY)
-        tx.execute(text("UPDATE requests SET request_id = :id, partition = 3"), {"id": ids.mint(1, 7, AT_MS)})
-        for revision in ("head", "0002", "head"):
-            getattr(command, "downgrade" if revision == "0002" else "upgrade")(config, revision)
-        _, (held,) = retries.first_standby(tx, 1, 10)
-
-    assert reader.decode(held.raw).request == held.request._replace(appended_at_ms=held.raw.appended_at_ms)
-    assert Recoverer(fresh_database, reader, notices=True).decide_standby(1).coupons_with_standby == []
-    with fresh_database.begin() as tx:
-        assert tx.execute(text("SELECT state, sequence FROM requests")).all() == [("issued", 1)]
+#: a revision that was released is frozen: a change of its files is a new revision
+_HASHES = {"0001": "aa79b94b2f92e52e16a5ce1c7d5e7e1e984ea5258e2a81d562bed788ae023cec"}
 
 
-_FUNCTIONS = (
-    "SELECT proname, prosrc FROM pg_proc WHERE proname = ANY(ARRAY['count_updated_requests', 'failing_requests'])"
-)
+def test_a_released_revision_never_changes() -> None:
+    """A database that was upgraded by a revision would differ from one that is upgraded by its edited files."""
+    found: dict[str, hashlib._Hash] = {}
+    for path in sorted(Path(versions.__path__[0]).glob("[0-9]*")):
+        number = path.name.partition("_")[0]
+        found.setdefault(number, hashlib.sha256()).update(path.name.encode() + b"\0" + path.read_bytes())
 
-
-def test_a_database_of_an_earlier_revision_gets_the_functions_of_today(connection: Connection) -> None:
-    """P1: whatever they were like there."""
-    config = schema._config(connection)
-    command.upgrade(config, "head")
-    today = connection.execute(text(_FUNCTIONS)).all()
-    command.downgrade(config, "0005")
-    nothing = "LANGUAGE plpgsql AS $$ BEGIN END $$"
-    connection.execute(text(f"CREATE OR REPLACE FUNCTION count_updated_requests() RETURNS trigger {nothing}"))
-    connection.execute(
-        text(
-            "CREATE OR REPLACE FUNCTION failing_requests(tries jsonb)"
-            f" RETURNS TABLE (number int, code text, message text, detail text) {nothing}"
-        )
-    )
-
-    command.upgrade(config, "head")
-
-    assert connection.execute(text(_FUNCTIONS)).all() == today
-    assert len(today) == 2
+    assert {number: digest.hexdigest() for number, digest in found.items()} == _HASHES
 
 
 def test_several_may_migrate_at_once(fresh_database: Engine) -> None:
@@ -129,9 +95,24 @@ def test_several_may_migrate_at_once(fresh_database: Engine) -> None:
         schema.require_current(tx)
 
 
-def test_a_schema_of_another_age_is_told(connection: Connection) -> None:
-    """A process does not work on tables that it was not written for; it says which command helps."""
-    command.upgrade(schema._config(connection), "0001")
-
-    with pytest.raises(Misconfigured, match=r"is at 0001, .* is needed: run `coupons migrate`"):
+def test_a_database_without_the_schema_is_refused(connection: Connection) -> None:
+    """The message names the command that helps."""
+    with pytest.raises(Misconfigured, match=r"is at revision None, .* is required: run `coupons migrate`"):
         schema.require_current(connection)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0008", "0999_later"])
+def test_a_database_of_another_version_is_refused(fresh_database: Engine, revision: str) -> None:
+    """Neither a process nor `migrate` works on a schema that this version does not have; both say what to do."""
+    with fresh_database.begin() as tx:
+        tx.execute(text("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"))
+        tx.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
+
+    for refused in (schema.migrate, _require_current):
+        with pytest.raises(Misconfigured, match=f"at revision {revision}, which this version of coupons does not have"):
+            refused(fresh_database)
+
+
+def _require_current(engine: Engine) -> None:
+    with engine.begin() as tx:
+        schema.require_current(tx)

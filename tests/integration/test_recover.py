@@ -68,9 +68,9 @@ def test_the_third_failure_is_the_last(sell: Sell, recoverer: Recoverer, log_id:
         (3, "issued", None, 2, 1),
         (4, "refused", "sold_out", None, 1),
     ]
-    (letter,) = ask("SELECT code, attempts, user_id, error_kind, first_error, value FROM dead_letters")
+    (letter,) = ask("SELECT code, attempts, user_id, error_type, first_error, value FROM dead_letters")
     assert (letter.code, letter.attempts, letter.user_id) == ("exhausted", 3, 1)
-    assert letter.error_kind == "psycopg.errors.DivisionByZero"
+    assert letter.error_type == "psycopg.errors.DivisionByZero"
     assert letter.first_error.startswith("psycopg.errors.DivisionByZero: ")
     assert b'"userId":1' in letter.value
     assert ask("SELECT count(*) FROM retries") == [(0,)]
@@ -190,12 +190,12 @@ def test_an_attempt_decides_from_what_it_reads_under_the_lock(
 def test_what_follows_is_handed_off(sell: Sell, recoverer: Recoverer, log_id: int, ask: Ask) -> None:
     """Steps 4 and 8: an attempt's decisions get hand-offs of their own, of their own moment."""
     held = sell(quantity=1, users=range(1, 3), faults={1: "22012 1"}).held
-    assert ask("SELECT kind FROM handoffs") == []
+    assert ask("SELECT kind FROM outbox") == []
 
     recoverer.retry(log_id, held, attempts_made=1)
 
-    assert ask("SELECT kind, first_offset, last_offset FROM handoffs ORDER BY 1") == [
+    assert ask("SELECT kind, first_offset, last_offset FROM outbox ORDER BY 1") == [
         ("gate", 0, 1),
         ("notify", 0, 1),
     ]
-    assert ask("SELECT DISTINCT decided_at FROM handoffs") == ask("SELECT DISTINCT decided_at FROM requests")
+    assert ask("SELECT DISTINCT decided_at FROM outbox") == ask("SELECT DISTINCT decided_at FROM requests")

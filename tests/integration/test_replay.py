@@ -44,7 +44,7 @@ def die(sell: Sell, exhaust: Callable[[], None]) -> Die:
 def test_a_replay_is_final_again_and_told_again(die: Die, dead_letter_service: DeadLetterService, ask: Ask) -> None:
     """Step 7: a seat is left, so the dead one gets it; a second call answers what came of the first."""
     die(quantity=3, users=range(1, 3), faults={1: "22012 3"})
-    before = ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'")[0][0]
+    before = ask("SELECT count(*) FROM outbox WHERE kind = 'notify'")[0][0]
 
     first, second = dead_letter_service.replay(1), dead_letter_service.replay(1)
 
@@ -53,7 +53,7 @@ def test_a_replay_is_final_again_and_told_again(die: Die, dead_letter_service: D
     assert ask(_ROWS) == [(1, "issued", None, 2, 4), (2, "issued", None, 1, 1)]
     assert ask(_TRAIL) == [(1, "replayed", "api", "issued", None)]
     assert ask("SELECT state FROM dead_letters") == [("replayed",)]
-    assert ask("SELECT count(*) FROM handoffs WHERE kind = 'notify'") == [(before + 1,)]
+    assert ask("SELECT count(*) FROM outbox WHERE kind = 'notify'") == [(before + 1,)]
 
 
 def test_eligibility_is_checked_anew(

@@ -76,8 +76,8 @@ def test_each_decision_is_handed_off_once(sell: Sell, attempt: Attempt, ask: Ask
     attempt(2)
 
     told = ask(
-        "SELECT requests.\"offset\", count(*) FROM requests JOIN handoffs ON kind = 'notify'"
-        " AND handoffs.decided_at = requests.decided_at AND requests.partition = handoffs.partition"
+        "SELECT requests.\"offset\", count(*) FROM requests JOIN outbox ON kind = 'notify'"
+        " AND outbox.decided_at = requests.decided_at AND requests.partition = outbox.partition"
         ' AND "offset" BETWEEN first_offset AND last_offset GROUP BY 1 ORDER BY 1'
     )
     assert told == [(offset, 1) for offset in range(7)]

@@ -126,7 +126,7 @@ def test_a_replay_in_bulk_costs_no_statement_a_letter(
 
 _AS_ON_THE_FIRST_DAY = text(
     "SELECT pg_clear_attribute_stats('public', relname, attname, false) FROM pg_attribute"
-    " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries', 'handoffs') AND attnum > 0"
+    " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries', 'outbox') AND attnum > 0"
 )
 
 
@@ -249,7 +249,7 @@ def test_claiming_reads_what_it_takes_and_not_all_that_waits(
             tx, log_id, [OutboxKind.NOTIFY], [OffsetRange(0, at, at) for at in range(10_000)], engine.database_now(tx)
         )
     with spoilt_store.begin() as tx:
-        tx.execute(text("ANALYZE handoffs") if analysed else _AS_ON_THE_FIRST_DAY)
+        tx.execute(text("ANALYZE outbox") if analysed else _AS_ON_THE_FIRST_DAY)
     with spoilt_store.begin() as tx:
         first = outbox.claim_batch(tx, OutboxKind.NOTIFY, 10, offsets=50)
         assert first
@@ -307,6 +307,6 @@ def _rows_read(tx: Connection) -> int:
     """Rows of the tables that a sale fills which this session has read, whichever way."""
     query = (
         "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
-        " WHERE relname IN ('requests', 'retries', 'handoffs')"
+        " WHERE relname IN ('requests', 'retries', 'outbox')"
     )
     return int(tx.execute(text(query)).scalar_one())

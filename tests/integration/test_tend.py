@@ -49,7 +49,7 @@ def test_sold_out_keeps_its_seat_and_shuts_the_gate(
 
     assert {user: gate_admin.seat_holder(coupon.id, user) for user in (1, 2, 3)} == _names(line)
     assert redis.hget(f"gate:{coupon.id}", "sold_out") == b"1"
-    assert ask("SELECT count(*) FROM handoffs WHERE kind = 'gate'") == [(0,)]
+    assert ask("SELECT count(*) FROM outbox WHERE kind = 'gate'") == [(0,)]
     assert sync_decisions(store, gate_admin, LEASE) == 0
 
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 _REACHES = (
-    "import sys\nfrom pathlib import Path\nfrom service.crash_points import Armed, Point, reach\n"
-    "Armed.folder = Path(sys.argv[1])\nreach(Point.ISSUER_WRITTEN)\nprint('went on')\n"
+    "import sys\nfrom pathlib import Path\nfrom service.crash_points import Armed, CrashPoint, reach\n"
+    "Armed.folder = Path(sys.argv[1])\nreach(CrashPoint.ISSUER_WRITTEN)\nprint('went on')\n"
 )
 
 

@@ -40,7 +40,7 @@ def page(
     return Response(encode(DeadLetterPage(views, more)), media_type="application/json")
 
 
-@router.get("/dead-letters/{letter_id}", responses=problem_responses(404, 422, 503))
+@router.get("/dead-letters/{dead_letter_id}", responses=problem_responses(404, 422, 503))
 def read(dead_letter_id: str, api: ApiDeps) -> Response:
     """A dead letter with its raw record and what was done with it."""
     letter, actions = _find(api, parse_id(dead_letter_id))
@@ -58,14 +58,14 @@ async def replay_many(request: Request, api: ApiDeps) -> Response:
     )
 
 
-@router.post("/dead-letters/{letter_id}/replay", responses=problem_responses(404, 409, 422, 503))
+@router.post("/dead-letters/{dead_letter_id}/replay", responses=problem_responses(404, 409, 422, 503))
 def replay(dead_letter_id: str, api: ApiDeps) -> Response:
     """Brings one back under its rank; whether it may have a coupon is decided anew. A repeat answers the same."""
     done = api.dead_letters.replay(parse_id(dead_letter_id))
     return Response(encode(replayed_view(done)), media_type="application/json")
 
 
-@router.post("/dead-letters/{letter_id}/discard", responses=problem_responses(404, 409, 422, 503))
+@router.post("/dead-letters/{dead_letter_id}/discard", responses=problem_responses(404, 409, 422, 503))
 def discard(dead_letter_id: str, api: ApiDeps) -> Response:
     """Puts one away for good; its request stays dead. A repeat answers the same."""
     api.dead_letters.discard(parse_id(dead_letter_id))

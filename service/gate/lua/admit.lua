@@ -22,14 +22,14 @@ end
 local function judge(coupon, user, request)
   local first = redis.call('HGET', coupon.seats, user)
   if first then
-    if not redis.call('ZSCORE', 'gate:unsettled', first) then return 'duplicate', first end
-    redis.call('ZADD', 'gate:unsettled', 'GT', now, first) -- tried again now: the sweep must not free it meanwhile
-    return 'unsettled', first
+    if not redis.call('ZSCORE', 'gate:unacknowledged', first) then return 'duplicate', first end
+    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- tried again now: the sweep must not free it meanwhile
+    return 'unacknowledged', first
   end
   if coupon.free <= 0 then return 'sold_out', '' end
   coupon.free = coupon.free - 1
   redis.call('HSET', coupon.seats, user, request)
-  redis.call('ZADD', 'gate:unsettled', now, request)
+  redis.call('ZADD', 'gate:unacknowledged', now, request)
   return 'admitted', request
 end
 

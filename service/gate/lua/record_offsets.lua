@@ -5,4 +5,4 @@ for i = 1, #noted, 4 do
   redis.call('HSETNX', 'gate:' .. noted[i] .. ':offsets', noted[i + 1], noted[i + 3])
   settled[#settled + 1] = noted[i + 2]
 end
-redis.call('ZREM', 'gate:unsettled', unpack(settled))
+redis.call('ZREM', 'gate:unacknowledged', unpack(settled))

@@ -3,13 +3,13 @@
 local released = 0
 for i = 2, #ARGV, 3 do
   local gate, user, request = 'gate:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local tried = redis.call('ZSCORE', 'gate:unsettled', request)
+  local tried = redis.call('ZSCORE', 'gate:unacknowledged', request)
   if not tried or tonumber(tried) <= tonumber(ARGV[1]) then
     if redis.call('HGET', gate .. ':seats', user) == request then
       released = released + redis.call('HDEL', gate .. ':seats', user)
       redis.call('HDEL', gate .. ':offsets', user)
     end
-    redis.call('ZREM', 'gate:unsettled', request)
+    redis.call('ZREM', 'gate:unacknowledged', request)
   end
 end
 return released

@@ -1,0 +1,165 @@
+-- Tables and indexes. service/store/tables.py describes each column; a test compares the two.
+
+CREATE TABLE coupons (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    name varchar NOT NULL,
+    quantity integer NOT NULL,
+    waitlist integer DEFAULT 0 NOT NULL,
+    issued integer DEFAULT 0 NOT NULL,
+    held integer DEFAULT 0 NOT NULL,
+    standby integer DEFAULT 0 NOT NULL,
+    opens_at timestamptz,
+    closes_at timestamptz,
+    override varchar DEFAULT 'none' NOT NULL,
+    version integer DEFAULT 0 NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT coupons_pkey PRIMARY KEY (id),
+    CONSTRAINT coupons_quantity_check CHECK (quantity >= 1),
+    CONSTRAINT coupons_waitlist_check CHECK (waitlist >= 0),
+    CONSTRAINT coupons_never_over_issued_check CHECK (issued >= 0 AND held >= 0 AND issued + held <= quantity),
+    CONSTRAINT coupons_standby_check CHECK (standby >= 0),
+    CONSTRAINT coupons_window_check CHECK (closes_at > opens_at),
+    CONSTRAINT coupons_override_check CHECK (override IN ('none', 'paused', 'closed'))
+) WITH (fillfactor = 50);
+CREATE INDEX coupons_standby ON coupons (id) WHERE standby > 0;
+
+CREATE TABLE coupon_changes (
+    coupon_id bigint NOT NULL,
+    version integer NOT NULL,
+    log_id smallint,
+    partition integer,
+    first_offset bigint,
+    quantity integer NOT NULL,
+    waitlist integer NOT NULL,
+    opens_at timestamptz,
+    closes_at timestamptz,
+    override varchar NOT NULL,
+    changed_at timestamptz DEFAULT now() NOT NULL,
+    published_at timestamptz,
+    CONSTRAINT coupon_changes_pkey PRIMARY KEY (coupon_id, version),
+    CONSTRAINT coupon_changes_first_offset_check CHECK ((version = 0) = (first_offset IS NULL)),
+    CONSTRAINT coupon_changes_coupon_id_fkey FOREIGN KEY(coupon_id) REFERENCES coupons (id)
+);
+CREATE INDEX coupon_changes_unpublished ON coupon_changes (changed_at) WHERE published_at IS NULL;
+
+CREATE TABLE logs (
+    id smallint GENERATED ALWAYS AS IDENTITY,
+    topic varchar NOT NULL,
+    topic_id varchar NOT NULL,
+    CONSTRAINT logs_pkey PRIMARY KEY (id),
+    CONSTRAINT logs_topic_id_key UNIQUE (topic_id)
+);
+
+CREATE TABLE offsets (
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,
+    watermark timestamptz DEFAULT 'epoch' NOT NULL,
+    CONSTRAINT offsets_pkey PRIMARY KEY (log_id, partition),
+    CONSTRAINT offsets_log_id_fkey FOREIGN KEY(log_id) REFERENCES logs (id)
+) WITH (fillfactor = 50);
+
+CREATE TABLE requests (
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    coupon_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    request_id varchar NOT NULL,
+    state varchar NOT NULL,
+    code varchar,
+    sequence bigint,
+    attempts smallint NOT NULL,
+    requested_at timestamptz NOT NULL,
+    decided_at timestamptz,
+    CONSTRAINT requests_pkey PRIMARY KEY (log_id, partition, "offset"),
+    CONSTRAINT requests_state_check CHECK (state IN ('issued', 'retrying', 'standby') OR state IN ('refused', 'dead')),
+    CONSTRAINT requests_sequence_check CHECK ((state = 'issued') = (sequence IS NOT NULL)),
+    CONSTRAINT requests_code_check CHECK ((state IN ('refused', 'dead')) = (code IS NOT NULL)),
+    CONSTRAINT requests_decided_at_check CHECK ((state IN ('issued', 'refused', 'dead')) = (decided_at IS NOT NULL))
+);
+CREATE INDEX requests_ended ON requests (coupon_id, user_id) WHERE NOT (state IN ('issued', 'retrying', 'standby'));
+CREATE UNIQUE INDEX requests_one_live ON requests (coupon_id, user_id) WHERE state IN ('issued', 'retrying', 'standby');
+CREATE INDEX requests_standby ON requests (coupon_id, log_id, partition, "offset") WHERE state = 'standby';
+
+CREATE TABLE retries (
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL,
+    appended_at timestamptz NOT NULL,
+    attempts smallint NOT NULL,
+    next_attempt_at timestamptz,
+    first_error varchar,
+    error_type varchar,
+    error_message varchar,
+    CONSTRAINT retries_pkey PRIMARY KEY (log_id, partition, "offset")
+);
+CREATE INDEX retries_due ON retries (next_attempt_at);
+
+CREATE TABLE dead_letters (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    log_id smallint,
+    partition integer,
+    "offset" bigint,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL,
+    appended_at timestamptz NOT NULL,
+    coupon_id bigint,
+    user_id bigint,
+    request_id varchar,
+    code varchar NOT NULL,
+    attempts smallint NOT NULL,
+    first_error varchar NOT NULL,
+    error_type varchar NOT NULL,
+    error_message varchar NOT NULL,
+    state varchar DEFAULT 'new' NOT NULL,
+    dead_at timestamptz DEFAULT now() NOT NULL,
+    lease_until timestamptz,
+    forwarded_at timestamptz,
+    dlt_partition integer,
+    dlt_offset bigint,
+    CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
+    CONSTRAINT dead_letters_state_check CHECK (state IN ('new', 'replayed', 'discarded'))
+);
+CREATE INDEX dead_letters_coupon ON dead_letters (coupon_id, id);
+CREATE INDEX dead_letters_dead_at ON dead_letters (dead_at);
+CREATE UNIQUE INDEX dead_letters_foreign ON dead_letters (dlt_partition, dlt_offset, appended_at) WHERE log_id IS NULL;
+CREATE UNIQUE INDEX dead_letters_origin ON dead_letters (log_id, partition, "offset");
+CREATE INDEX dead_letters_unforwarded ON dead_letters (id) WHERE forwarded_at IS NULL;
+
+CREATE TABLE dead_letter_actions (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    dead_letter_id bigint NOT NULL,
+    action varchar NOT NULL,
+    via varchar NOT NULL,
+    state varchar,
+    code varchar,
+    acted_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT dead_letter_actions_pkey PRIMARY KEY (id),
+    CONSTRAINT dead_letter_actions_action_check CHECK (action IN ('replayed', 'discarded')),
+    CONSTRAINT dead_letter_actions_dead_letter_id_fkey FOREIGN KEY(dead_letter_id) REFERENCES dead_letters (id)
+);
+CREATE INDEX dead_letter_actions_letter ON dead_letter_actions (dead_letter_id, id);
+
+CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    kind varchar NOT NULL,
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    last_offset bigint NOT NULL,
+    decided_at timestamptz NOT NULL,
+    attempts smallint DEFAULT '0' NOT NULL,
+    next_attempt_at timestamptz DEFAULT now() NOT NULL,
+    lease_until timestamptz,
+    delivery_id uuid,
+    CONSTRAINT outbox_pkey PRIMARY KEY (id),
+    CONSTRAINT outbox_kind_check CHECK (kind IN ('notify', 'gate'))
+);
+CREATE INDEX outbox_delivery ON outbox (delivery_id) WHERE delivery_id IS NOT NULL;
+CREATE INDEX outbox_due ON outbox (kind, next_attempt_at);
+CREATE INDEX outbox_tried ON outbox (kind, id) WHERE delivery_id IS NOT NULL;
