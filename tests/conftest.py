@@ -2,7 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.parts",
-    "tests.fixtures.rooms",
+    "tests.fixtures.resources",
     "tests.fixtures.running",
     "tests.faults.selection",
     "tests.faults.report",

@@ -4,7 +4,7 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.hinted import tasks
+from tests.task_sources import tasks
 from tests.system import System
 from workers.queues import MessageSource, Task
 

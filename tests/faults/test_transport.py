@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests import hinted
+from tests import task_sources
 from tests.faults.hands import Hands
 from tests.faults.rows import row
 from tests.faults.scene import Scene
@@ -32,12 +32,12 @@ def test_a_sale_ends_the_same_over_any_broker(
 ) -> None:
     """Requests that fail once or twice are issued, those that always fail are dead, each user is told once."""
     coupon = scene.system.make_coupon(_USERS)
-    before, began = hinted.tasks(scene.system), time.monotonic()
+    before, began = task_sources.tasks(scene.system), time.monotonic()
 
     receipts = sale(scene, hands, coupon, killed=killed)
     scene.system.settle()
 
-    ran = hinted.told(hinted.tasks(scene.system) - before)
+    ran = task_sources.told(task_sources.tasks(scene.system) - before)
     record_property("note", f"{time.monotonic() - began:.1f} s; {ran}")
     for user, receipt in receipts.items():
         page, forever = scene.system.standing(receipt), _FAULTS.get(user % 20) == "22012 9"

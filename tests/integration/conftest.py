@@ -22,7 +22,7 @@ from service.usecases.gate_fill import GateFiller
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from tests.builders import PARTITIONS, records
-from tests.door import Door
+from tests.gate_client import GateClient
 from tests.log import Log
 
 Ask = Callable[..., list[Row[Any]]]
@@ -137,10 +137,10 @@ def warmer(settings: Settings, store: Engine, log_id: int, reader: RecordReader,
 
 
 @pytest.fixture
-def door(settings: Settings, redis: Redis) -> Door:
+def gate_client(settings: Settings, redis: Redis) -> GateClient:
     """An emptied gate."""
     redis.script_flush()
-    return Door(settings.redis_url)
+    return GateClient(settings.redis_url)
 
 
 @pytest.fixture

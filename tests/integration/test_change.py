@@ -21,7 +21,7 @@ from service.usecases.gate_sync import sync_coupon_changes
 from service.usecases.issue import Issuer
 from service.verification.verify import Verifier
 from tests.builders import records
-from tests.door import Door, seat
+from tests.gate_client import GateClient, seat
 from tests.integration.conftest import Ask, Sell
 from tests.log import Log
 from tests.waiting import eventually
@@ -151,7 +151,7 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     coupon_service: CouponService,
     gate_admin: GateAdmin,
     store: Engine,
-    door: Door,
+    gate_client: GateClient,
     redis: Redis,
     ask: Ask,
 ) -> None:
@@ -160,16 +160,16 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     gate_admin.fill(coupon, [])
 
     paused = coupon_service.change(coupon.id, {"override": Override.PAUSED})
-    assert door.admit(seat(1))[0].verdict is Verdict.PAUSED
+    assert gate_client.admit(seat(1))[0].verdict is Verdict.PAUSED
     opened = coupon_service.change(coupon.id, {"override": Override.NONE})
     gate_admin.update_coupons([paused])
 
-    assert door.admit(seat(1))[0].verdict is Verdict.ADMITTED
+    assert gate_client.admit(seat(1))[0].verdict is Verdict.ADMITTED
     assert ask("SELECT count(*) FROM coupon_changes WHERE published_at IS NULL") == [(0,)]
     ask("UPDATE coupon_changes SET published_at = NULL WHERE version = 2 RETURNING 1")
     redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
     assert sync_coupon_changes(store, gate_admin) == 1
-    assert door.admit(seat(2))[0].verdict is Verdict.ADMITTED
+    assert gate_client.admit(seat(2))[0].verdict is Verdict.ADMITTED
     assert opened.version == 2
 
 
@@ -193,19 +193,19 @@ def test_after_a_raise_the_refused_may_ask_again(
     coupon_service: CouponService,
     gate_filler: GateFiller,
     gate_admin: GateAdmin,
-    door: Door,
+    gate_client: GateClient,
 ) -> None:
     """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
     coupon = make_coupon(quantity=1, waitlist=1)
     names = [real_log.ask(coupon.id, user) for user in (1, 2)]
     gate_admin.fill(coupon, [(1, names[0]), (2, names[1])])
     real_log.issue()
-    assert door.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
+    assert gate_client.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
 
     coupon_service.change(coupon.id, {"quantity": 2})
     gate_filler.fill(coupon.id)
 
-    assert [door.admit(seat(user))[0].verdict for user in (1, 2, 3, 4)] == [
+    assert [gate_client.admit(seat(user))[0].verdict for user in (1, 2, 3, 4)] == [
         Verdict.DUPLICATE,
         Verdict.ADMITTED,
         Verdict.ADMITTED,

@@ -14,7 +14,7 @@ from service.gate.gate_admin import GateAdmin
 from service.usecases.gate_fill import GateFiller
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
 from tests.builders import AT_MS
-from tests.door import Door, seat
+from tests.gate_client import GateClient, seat
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
@@ -122,7 +122,7 @@ def test_what_has_a_seat_is_never_unknown(
     make_coupon: MakeCoupon,
     real_log: Log,
     passed: Callable[[int], None],
-    door: Door,
+    gate_client: GateClient,
     gate_filler: GateFiller,
     redis: Redis,
 ) -> None:
@@ -130,7 +130,7 @@ def test_what_has_a_seat_is_never_unknown(
     coupon = make_coupon()
     gate_filler.fill(coupon.id)
     name = ids.mint(coupon.id, 7, AT_MS)
-    door.admit(seat(7, name, coupon.id))
+    gate_client.admit(seat(7, name, coupon.id))
     passed(AT_MS + 10**6)
     kept = _state(lookup, name)
 

@@ -20,7 +20,7 @@ from service.stream.partitioner import partition_of
 from service.stream.producer import NotProduced, ProduceUnconfirmed, RequestProducer
 from service.usecases.append_tracker import AppendTracker
 from tests.builders import PARTITIONS, coupon
-from tests.door import seat
+from tests.gate_client import seat
 
 #: more than a record may have, so that the client refuses it before anything is sent
 TOO_LARGE = "x" * 2_000_000

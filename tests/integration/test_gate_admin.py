@@ -18,29 +18,29 @@ from service.gate.async_gate import AsyncGate
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import RUN_ID_KEY, UNACKNOWLEDGED_KEY, Verdict
 from tests.builders import AT_MS, coupon
-from tests.door import Door, seat
+from tests.gate_client import GateClient, seat
 
 LATER = AT_MS + 1
 
 
-def test_a_seat_goes_back_only_from_its_owner(door: Door, gate_admin: GateAdmin) -> None:
+def test_a_seat_goes_back_only_from_its_owner(gate_client: GateClient, gate_admin: GateAdmin) -> None:
     """Step 2: a late word about an old request does not take the seat from the user's new one."""
     gate_admin.fill(coupon(quantity=1), [])
-    door.admit(seat(7, "mine"))
+    gate_client.admit(seat(7, "mine"))
 
     strangers = gate_admin.release([(1, 7, "another"), (1, 8, "mine"), (2, 7, "mine")], LATER)
-    full = door.admit(seat(9))[0].verdict
+    full = gate_client.admit(seat(9))[0].verdict
     owners = gate_admin.release([(1, 7, "mine")], LATER)
 
     assert (strangers, full, owners) == (0, Verdict.SOLD_OUT, 1)
-    assert door.admit(seat(9))[0].verdict is Verdict.ADMITTED
+    assert gate_client.admit(seat(9))[0].verdict is Verdict.ADMITTED
 
 
-def test_a_seat_tried_again_since_stays(door: Door, gate_admin: GateAdmin) -> None:
+def test_a_seat_tried_again_since_stays(gate_client: GateClient, gate_admin: GateAdmin) -> None:
     """Step 3: a repeat that is on its way to the log keeps its seat from the sweep that saw only the first try."""
     gate_admin.fill(coupon(), [])
-    door.admit(seat(7, "mine", now_ms=AT_MS))
-    door.admit(seat(7, "again", now_ms=AT_MS + 500))
+    gate_client.admit(seat(7, "mine", now_ms=AT_MS))
+    gate_client.admit(seat(7, "again", now_ms=AT_MS + 500))
 
     swept = gate_admin.release([(1, 7, "mine")], tried_until_ms=AT_MS)
 
@@ -51,10 +51,12 @@ def test_a_seat_tried_again_since_stays(door: Door, gate_admin: GateAdmin) -> No
     assert gate_admin.unacknowledged(AT_MS + 500, 10) == {}
 
 
-def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, gate_admin: GateAdmin) -> None:
+def test_the_gate_gives_back_what_never_left(
+    settings: Settings, gate_client: GateClient, gate_admin: GateAdmin
+) -> None:
     """Step 3: a definite failure to produce frees the seat at once."""
     gate_admin.fill(coupon(), [])
-    door.admit(seat(7, "mine"))
+    gate_client.admit(seat(7, "mine"))
 
     async def release() -> None:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
@@ -66,15 +68,15 @@ def test_the_gate_gives_back_what_never_left(settings: Settings, door: Door, gat
     assert gate_admin.unacknowledged(LATER, 10) == {}
 
 
-def test_filling_does_not_overwrite_an_open_gate(door: Door, gate_admin: GateAdmin, redis: Redis) -> None:
+def test_filling_does_not_overwrite_an_open_gate(gate_client: GateClient, gate_admin: GateAdmin, redis: Redis) -> None:
     """P6: two that fill at once leave one gate; seats taken meanwhile are not lost, and nothing half-built stays."""
     gate_admin.fill(coupon(quantity=2), [(1, "one")])
-    door.admit(seat(2, "two"))
+    gate_client.admit(seat(2, "two"))
 
     gate_admin.fill(coupon(quantity=2), [(1, "one"), (3, "stale")])
 
     assert [gate_admin.seat_holder(1, user) for user in (1, 2, 3)] == ["one", "two", None]
-    assert door.admit(seat(4))[0].verdict is Verdict.SOLD_OUT
+    assert gate_client.admit(seat(4))[0].verdict is Verdict.SOLD_OUT
     left = {bytes(key) for key in redis.scan_iter("gate:1*") if redis.ttl(key) == -1}
     assert left == {b"gate:1", b"gate:1:seats"}
 
@@ -107,13 +109,13 @@ def test_two_fillers_at_once_leave_one_whole_gate(gate_admin: GateAdmin, redis: 
     assert len(set(redis.hvals("gate:1:seats"))) == 1
 
 
-def test_sold_out_is_told_and_not_of_strangers(door: Door, gate_admin: GateAdmin) -> None:
+def test_sold_out_is_told_and_not_of_strangers(gate_client: GateClient, gate_admin: GateAdmin) -> None:
     """Step 2: once issued = quantity the gate refuses without counting; a coupon it does not know stays cold."""
     gate_admin.fill(coupon(quantity=9), [])
 
     gate_admin.update_coupons([coupon(quantity=9, issued=9), coupon(2, quantity=9, issued=9)])
 
-    assert door.admit(seat(1))[0].verdict is Verdict.SOLD_OUT
+    assert gate_client.admit(seat(1))[0].verdict is Verdict.SOLD_OUT
     assert gate_admin.is_cold(2)
 
 

@@ -19,7 +19,7 @@ from service.usecases.gate_sync import release_expired_seats
 from service.usecases.issue import Issuer
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS
 from tests.builders import AT_MS, PARTITIONS, raw
-from tests.door import Door, seat
+from tests.gate_client import GateClient, seat
 
 MakeCoupon = Callable[..., Coupon]
 LEASE = 60.0
@@ -67,12 +67,12 @@ def _last_chance(settings: Settings, tried_at_ms: int) -> int:
 
 
 def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
-    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
+    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
+    gate_client.admit(seat(7, name, coupon))
 
     appends.pass_until(_last_chance(settings, AT_MS))
     early = appends.settle(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
@@ -85,12 +85,12 @@ def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
 
 
 def test_an_append_under_way_is_not_looked_at(
-    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin
+    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin
 ) -> None:
     """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
+    gate_client.admit(seat(7, name, coupon))
     appends.pass_until(2**42)
 
     assert appends.settle(AT_MS + 4_999) == 0
@@ -98,13 +98,13 @@ def test_an_append_under_way_is_not_looked_at(
 
 
 def test_a_repeat_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
+    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
     """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
-    door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 50_000))
+    gate_client.admit(seat(7, name, coupon))
+    gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 50_000))
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
 
     assert appends.settle(AT_MS + 10**6) == 0
@@ -124,14 +124,20 @@ class Interrupted(GateAdmin):
 
 
 def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
-    appends: Appends, door: Door, ids: RequestIds, redis: Redis, settings: Settings, store: Engine, log_id: int
+    appends: Appends,
+    gate_client: GateClient,
+    ids: RequestIds,
+    redis: Redis,
+    settings: Settings,
+    store: Engine,
+    log_id: int,
 ) -> None:
     """Step 3: a seat is freed only if nobody has tried since the sweep looked, to the last moment."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
+    gate_client.admit(seat(7, name, coupon))
     appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    upkeep = Interrupted(redis, lambda: door.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
+    upkeep = Interrupted(redis, lambda: gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
 
     assert release_expired_seats(settings, store, log_id, ids, upkeep, AT_MS + 10**6) == 0
     assert upkeep.seat_holder(coupon, 7) == name
@@ -139,7 +145,7 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
 
 def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     appends: Appends,
-    door: Door,
+    gate_client: GateClient,
     ids: RequestIds,
     gate_admin: GateAdmin,
     issuer: Issuer,
@@ -149,7 +155,7 @@ def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     """P5: an ack that was lost on its way does not cost the user what the issuer has given."""
     coupon = appends.coupon.id
     name = ids.mint(coupon, 7, AT_MS)
-    door.admit(seat(7, name, coupon))
+    gate_client.admit(seat(7, name, coupon))
     issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=name))], positions)
 
     assert appends.settle(AT_MS + 10**6) == 0
@@ -157,9 +163,9 @@ def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     assert appends.unsettled() == set()
 
 
-def test_an_id_that_nobody_can_read_any_more_is_let_go(appends: Appends, door: Door) -> None:
+def test_an_id_that_nobody_can_read_any_more_is_let_go(appends: Appends, gate_client: GateClient) -> None:
     """Step 3: after its key has gone an id cannot be judged; it does not stand at the sweep's head for ever."""
-    door.admit(seat(7, "signed-with-a-key-that-is-gone", appends.coupon.id))
+    gate_client.admit(seat(7, "signed-with-a-key-that-is-gone", appends.coupon.id))
 
     assert appends.settle(AT_MS + 10**6) == 0
     assert appends.unsettled() == set()

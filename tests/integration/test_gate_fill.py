@@ -15,14 +15,14 @@ from service.usecases import gate_fill
 from service.usecases.coupons import CouponService
 from service.usecases.gate_fill import GateFiller
 from tests.builders import AT_MS
-from tests.door import Door, seat
+from tests.gate_client import GateClient, seat
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
 
 
 def test_who_was_decided_and_who_waits_has_a_seat(
-    gate_filler: GateFiller, gate_admin: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, gate_client: GateClient, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: an emptied gate knows again whom it has admitted, decided or not, and admits no more than are left."""
     coupon = make_coupon(quantity=4)
@@ -33,7 +33,7 @@ def test_who_was_decided_and_who_waits_has_a_seat(
     gate_filler.fill(coupon.id)
 
     assert {user: gate_admin.seat_holder(coupon.id, user) for user in (1, 2, 3)} == decided | waiting
-    judged = door.admit(*(seat(user, coupon_id=coupon.id) for user in (1, 3, 4, 5)))
+    judged = gate_client.admit(*(seat(user, coupon_id=coupon.id) for user in (1, 3, 4, 5)))
     assert [one.verdict for one in judged] == [
         Verdict.DUPLICATE,
         Verdict.DUPLICATE,
@@ -90,12 +90,12 @@ def test_a_repeat_that_waits_does_not_take_the_seat_of_the_one_decided(
 
 
 def test_a_warm_gate_is_left_as_it_is(
-    gate_filler: GateFiller, gate_admin: GateAdmin, door: Door, real_log: Log, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_admin: GateAdmin, gate_client: GateClient, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
     """P6: filling is for cold gates; the seats of one that is open are newer than any reading."""
     coupon = make_coupon()
     gate_filler.fill(coupon.id)
-    door.admit(seat(1, "taken", coupon.id))
+    gate_client.admit(seat(1, "taken", coupon.id))
     real_log.ask(coupon.id, 2)
 
     gate_filler.fill(coupon.id)
@@ -135,16 +135,16 @@ def test_who_finds_a_filler_at_work_leaves_it_to_him(
 
 
 @pytest.mark.usefixtures("real_log")
-def test_nobody_knows_a_coupon_that_does_not_exist(gate_filler: GateFiller, door: Door) -> None:
+def test_nobody_knows_a_coupon_that_does_not_exist(gate_filler: GateFiller, gate_client: GateClient) -> None:
     """Step 2: the gate refuses by itself what the database has never seen."""
     gate_filler.fill(999)
 
-    assert door.admit(seat(1, coupon_id=999))[0].verdict is Verdict.UNKNOWN_COUPON
+    assert gate_client.admit(seat(1, coupon_id=999))[0].verdict is Verdict.UNKNOWN_COUPON
 
 
 @pytest.mark.usefixtures("real_log")
 def test_a_coupon_that_was_asked_for_too_early_is_known_once_it_is_made(
-    gate_filler: GateFiller, door: Door, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_client: GateClient, make_coupon: MakeCoupon
 ) -> None:
     """Section 4: after its 201 a coupon can be asked for, also where somebody had tried its id before."""
     early = make_coupon().id + 1
@@ -154,12 +154,12 @@ def test_a_coupon_that_was_asked_for_too_early_is_known_once_it_is_made(
     gate_filler.fill(coupon.id)
 
     assert coupon.id == early
-    assert door.admit(seat(1, coupon_id=coupon.id))[0].verdict is Verdict.ADMITTED
+    assert gate_client.admit(seat(1, coupon_id=coupon.id))[0].verdict is Verdict.ADMITTED
 
 
 @pytest.mark.usefixtures("real_log")
 def test_a_gate_that_was_emptied_between_two_words_is_filled_again(
-    gate_filler: GateFiller, door: Door, redis: Redis, make_coupon: MakeCoupon
+    gate_filler: GateFiller, gate_client: GateClient, redis: Redis, make_coupon: MakeCoupon
 ) -> None:
     """P6: a flush between sold_out's look and its word leaves a hash of one field, which is no gate and no wall."""
     coupon = make_coupon()
@@ -167,7 +167,7 @@ def test_a_gate_that_was_emptied_between_two_words_is_filled_again(
 
     gate_filler.fill(coupon.id)
 
-    assert door.admit(seat(1, coupon_id=coupon.id))[0].verdict is not Verdict.COLD
+    assert gate_client.admit(seat(1, coupon_id=coupon.id))[0].verdict is not Verdict.COLD
 
 
 def test_a_seat_that_comes_back_while_the_gate_is_filled_is_free(

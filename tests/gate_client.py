@@ -1,4 +1,4 @@
-"""The gate from outside asyncio: many users at its door at once."""
+"""The gate from outside asyncio: many users at its gate_client at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from service.gate.async_gate import Admission, AsyncGate, SeatRequest
 from tests.builders import AT_MS
 
 
-class Door:
+class GateClient:
     """The gate, a call at a time."""
 
     def __init__(self, url: str) -> None:
