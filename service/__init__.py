@@ -1,1 +1,4 @@
-"""Answers requests for coupons: api → usecases → gate, stream, store, notice, all around the pure domain."""
+"""Accepts and decides coupon requests.
+
+Layers: api and commands, usecases, adapters (gate, stream, store, webhooks), domain.
+"""

@@ -1,4 +1,4 @@
-"""The console script `coupons`: thin over the use cases."""
+"""The console script `coupons`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,48 +7,48 @@ import typer
 
 from service import resources, startup
 from service.commands import dead_letters, gate
-from service.commands.console import CouponId, open_for_command, print_result, require_coupon
-from service.store import engine, schema
-from service.stream import topics
+from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_rows
 from service.verification.history import read_history
-from service.verification.verify import Check
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(gate.app, name="gate")
-_HISTORY = "what clients were told, one JSON object a line"
+_HISTORY_HELP = "Answers that clients received, one JSON object a line."
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest revision and make the topics."""
+    """Upgrade the database schema to the newest revision and create the topics."""
     with startup.exit_on_error():
-        settings = startup.configure_process()
-        schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
-        topics.ensure_topics(settings)
+        resources.migrate(startup.configure_process())
 
 
 @app.command()
 def verify(
-    coupon: CouponId = None,
-    history: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_HISTORY)] = None,
+    coupon: CouponOption = None,
+    history: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_HISTORY_HELP)] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Prove the promises from the log, the database and, if given, what clients were told; exit status 1 if not."""
+    """Verify the promises P1 to P5 from the log, the database and, if given, the answers that clients received.
+
+    The exit status is 1 if a promise is broken.
+    """
     with open_for_command("verify") as common:
         if coupon is not None:
-            require_coupon(common, coupon)
+            resources.coupon_service(common).get(coupon)  # raises NotFound
         checks = resources.verifier(common).verify(read_history(history) if history else None, coupon)
-    told = [{"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers} for c in checks]
     ok = all(check.ok for check in checks)
-    print_result({"ok": ok, "checks": told}, map(_line, checks), as_json=as_json)
+    if as_json:
+        fields = [{"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers} for c in checks]
+        print_json({"ok": ok, "checks": fields})
+    else:
+        rows = []
+        for check in checks:
+            numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in check.numbers.items())
+            rows.append((check.promise, check.what, check.ok, numbers))
+        print_rows(("Promise", "Check", "Result", "Numbers"), rows, wrap_last=True)
     raise typer.Exit(0 if ok else 1)
-
-
-def _line(check: Check) -> str:
-    numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in check.numbers.items())
-    return f"{'ok    ' if check.ok else 'BROKEN'} {check.promise} {check.what}: {numbers}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""This process's clock, which tests may shift, and the chance that spreads those who wait."""
+"""The clock of this process, which tests may shift, and the random jitter of pauses."""
 
 from pathlib import Path
 from random import random
@@ -8,30 +8,29 @@ from service.config import Settings
 
 
 class Shift:
-    """How far the clock has been shifted, in milliseconds: from the start, and by what the file says at the moment."""
+    """The shift of the clock: milliseconds set at start, plus the milliseconds that the file contains, if it exists."""
 
     by_ms = 0
     file: Path | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Shifts the clock as the settings say; a file `clock` in the folder of crash points makes it jump."""
+    """Shift the clock by CLOCK_OFFSET_MS; a file `clock` in the folder CRASH_POINTS shifts it at run time."""
     Shift.by_ms = settings.clock_offset_ms
     Shift.file = Path(settings.crash_points) / "clock" if settings.crash_points else None
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970 UTC."""
-    return int(time() * 1000) + Shift.by_ms + (_jumped_ms(Shift.file) if Shift.file else 0)
-
-
-def _jumped_ms(file: Path) -> int:
+    """Return milliseconds since 1970 UTC."""
+    at_ms = int(time() * 1000) + Shift.by_ms
+    if Shift.file is None:
+        return at_ms
     try:
-        return int(file.read_text())
-    except (FileNotFoundError, ValueError):  # it has not jumped, or the file is being written
-        return 0
+        return at_ms + int(Shift.file.read_text())
+    except (FileNotFoundError, ValueError):  # the file does not exist, or is being written
+        return at_ms
 
 
 def jitter() -> float:
-    """A random number from 0 to 1, for pauses."""
-    return random()  # noqa: S311  # nothing secret hangs on it
+    """Return a random number from 0 to 1 that spreads the pauses of processes."""
+    return random()  # noqa: S311  # no secret depends on it

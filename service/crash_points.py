@@ -1,4 +1,4 @@
-"""Crash points: where a test may kill or freeze this process between two lines; off unless a setting says otherwise."""
+"""Crash points: lines at which a test can kill or freeze this process; off unless CRASH_POINTS is set."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from service.config import Settings
 
 
 class CrashPoint(StrEnum):
-    """Every crash point there is: between an effect and what makes it known."""
+    """Every crash point; each lies between an effect and its publication."""
 
     API_ADMITTED = "api.admitted"
     API_ACKNOWLEDGED = "api.acknowledged"
@@ -48,18 +48,18 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 class Armed:
-    """The folder in which a file `<point>.kill` or `<point>.stop` arms a point, once; None: no point does anything."""
+    """The folder in which a file `<point>.kill` or `<point>.stop` arms that point once; None disables every point."""
 
     folder: Path | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Says where this process looks for armed points."""
+    """Set the folder in which this process looks for armed points."""
     Armed.folder = Path(settings.crash_points) if settings.crash_points else None
 
 
 def reach(point: CrashPoint) -> None:
-    """Ends or freezes the process here if the point is armed, and disarms it first."""
+    """Disarm the point if it is armed, then kill or freeze the process here."""
     if Armed.folder is None:
         return
     for name, number in _SIGNALS.items():
@@ -67,5 +67,5 @@ def reach(point: CrashPoint) -> None:
             (Armed.folder / f"{point}.{name}").unlink()
         except FileNotFoundError:
             continue
-        # to this very thread: a signal to the process may stop another first, and this one would go on for a moment
+        # A signal to the process may stop another thread first, and this thread would run on for a moment.
         signal.pthread_kill(threading.get_ident(), number)

@@ -1,38 +1,61 @@
-"""Logging: one line an event, for eyes or as JSON, the standard library's loggers included."""
+"""Logging: one line an event, as text or JSON; loggers of libraries go to the same place in the same form."""
 
-import logging
 import logging.config
 import sys
 from typing import Any
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from service.config import Settings
 
+__all__ = ["bind_contextvars", "bound_contextvars", "configure", "get_logger"]
+
+_PROCESSORS: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_PROCESSORS,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger whose events are members of LogEvent and whose details are fields."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger
+
 
 def configure(settings: Settings) -> None:
-    """Sends every logger's lines to standard error in one form."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_noise,
-    ]
-    last: Any = (
+    """Send every logger's lines to standard error, in the form and from the level that the settings name."""
+    renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+
+    def drop_unused(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        """Drop the fields that uvicorn and Celery attach for their own handlers."""
+        return {name: value for name, value in event.items() if name not in ("color_message", "data")}
+
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
         "processors": [
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            last,
+            renderer,
         ],
-        "foreign_pre_chain": shared,
+        "foreign_pre_chain": [*_PROCESSORS, structlog.stdlib.ExtraAdder(), drop_unused],
     }
     logging.config.dictConfig(
         {
@@ -44,8 +67,3 @@ def configure(settings: Settings) -> None:
             "loggers": {name: {"level": "WARNING"} for name in ("alembic", "httpx", "librdkafka")},
         }
     )
-
-
-def _without_noise(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Drops what uvicorn and Celery attach for handlers of their own."""
-    return {name: value for name, value in event.items() if name not in ("color_message", "data")}

@@ -1,27 +1,38 @@
-"""Every metric there is, with its meaning."""
+"""Every metric of the API and the issuer; prometheus_client appends `_total` to the names of counters."""
 
 import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-#: names the folder where processes that share a port keep their numbers for each other; set before this is imported
+#: names the folder in which processes that share a port store their metrics; set it before this module is imported
 MULTIPROCESS_DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-DECISIONS = Counter("coupons_decisions", "Requests decided by the issuer, by state and code", ["state", "code"])
+DECISIONS = Counter(
+    "coupons_decisions",
+    "Records that the issuer decided, by resulting state and reason code; retries and replays are not counted.",
+    ["state", "code"],
+)
 BATCH_RECORDS = Histogram(
     "coupons_issuer_batch_records",
-    "Records decided in one transaction",
+    "Records that the issuer decided in one transaction.",
     buckets=(1, 5, 10, 50, 100, 500, 1000, 2000, 5000),
 )
-BATCH_DURATION = Histogram("coupons_issuer_batch_duration_seconds", "From a poll's records to their commit, in seconds")
-ISSUE_RESPONSES = Counter("coupons_issue_responses", "Answers of the API to requests for a coupon, by code", ["code"])
-RECENT_DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Requests and records that died in the last minute")
-ALERTS = Gauge("coupons_alert_active", "1 while what it names needs an operator's eyes", ["alert"])
+BATCH_DURATION = Histogram(
+    "coupons_issuer_batch_duration_seconds",
+    "Seconds to decide and commit a batch and to queue its messages.",
+)
+ISSUE_RESPONSES = Counter(
+    "coupons_issue_responses",
+    "Responses of the API to POST /coupons/{id}/issuances: accepted, unavailable or the code of the refusal.",
+    ["code"],
+)
+RECENT_DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Dead letters stored in the last minute.")
+ALERTS = Gauge("coupons_alert_active", "1 while the alert is active and an operator must act, otherwise 0.", ["alert"])
 
 
 def render() -> bytes:
-    """All numbers in Prometheus's text form: this process's, or the sums over all that share its port."""
+    """Return all metrics in Prometheus's text format, summed over the processes that share this port."""
     if MULTIPROCESS_DIRECTORY_VARIABLE not in os.environ:
         return generate_latest()
     registry = CollectorRegistry()

@@ -1,14 +1,10 @@
-"""Builds every client of a process, in one place; nothing connects on import."""
+"""Builds the clients and use cases of every process; nothing connects on import."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import sleep
-from typing import Any
 
-from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import Engine
 
 from service.clock import jitter, now_ms
@@ -17,7 +13,10 @@ from service.domain.errors import Unavailable
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
 from service.gate.async_gate import AsyncGate
+from service.gate.client import build_async_client, build_client
 from service.gate.gate_admin import GateAdmin
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.store import checkpoints, engine, schema
 from service.stream import clients, topics
 from service.stream.codec import RecordReader
@@ -33,14 +32,13 @@ from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
 from service.verification.verify import Verifier
 
-_log = logging.getLogger(__name__)
-_REDIS_SECONDS = 1.0
-_FLUSH_SECONDS = 10.0
+_log = get_logger(__name__)
+_FLUSH_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What every process has: the database, the log's number in it, the reader of records, the gate's upkeep."""
+    """What every process uses: the database, the id of the log, the decoder of records and the gate's admin client."""
 
     settings: Settings
     engine: Engine
@@ -49,57 +47,65 @@ class Resources:
     gate_admin: GateAdmin
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Close the database connections."""
         self.engine.dispose()
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResources:
-    """What the API's handlers use."""
+    """What the API's routes use."""
 
     settings: Settings
     engine: Engine
     gate: AsyncGate
     acceptor: IssuanceAcceptor
     lookup: Lookup
-    gate_filler: GateFiller
     coupons: CouponService
     dead_letters: DeadLetterService
     verifier: Verifier
     producer: RequestProducer
 
 
+def migrate(settings: Settings) -> None:
+    """Upgrade the database schema and create the missing topics; raise Misconfigured or Unavailable."""
+    schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
+    topics.ensure_topics(settings)
+
+
 def open_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
-    """Connects to the database and to Kafka's metadata once; raises Misconfigured or Unavailable when it cannot."""
+    """Connect to PostgreSQL and Kafka, check schema and topics, and build the clients.
+
+    PostgreSQL shows `name` for the connections. Raises Misconfigured or Unavailable.
+    """
     store = engine.build(settings.database_url, name, connections)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
     topics.ensure_topics(settings)
-    life = topics.topic_id(settings, Topic.ISSUE_COUPON)
+    topic_id = topics.topic_id(settings, Topic.ISSUE_COUPON)
     with engine.in_transaction(store) as tx:
-        log = checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, life)
+        log_id = checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, topic_id)
     reader = RecordReader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
-    return Resources(settings, store, log, reader, GateAdmin(Redis.from_url(settings.redis_url, **_redis_options())))
+    return Resources(settings, store, log_id, reader, GateAdmin(build_client(settings.redis_url)))
 
 
 def wait_for_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
-    """build_common, once the database and Kafka are there; says what it waits for. Raises Misconfigured."""
+    """Call open_resources until PostgreSQL and Kafka answer, and log what is missing; raise Misconfigured."""
     attempts = 0
     while True:
         try:
             return open_resources(settings, name, connections)
         except Unavailable as error:
             attempts += 1
-            _log.warning("waiting: %s", error)
+            _log.warning(LogEvent.START_WAITING, reason=str(error))
             sleep(backoff_seconds(attempts, initial_seconds=0.5, max_seconds=5, jitter=jitter()))
 
 
 @asynccontextmanager
 async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources]:
-    """The API's clients, opened for as long as it runs and closed in mirror order."""
+    """Open the API's own clients, and close them in reverse order at the end; `resources` are closed as well."""
     settings = resources.settings
-    redis = AsyncRedis.from_url(settings.redis_url, **_redis_options())
-    writer = RequestProducer(clients.build_producer(settings))
+    redis = build_async_client(settings.redis_url)
+    producer = RequestProducer(clients.build_producer(settings))
     gate = AsyncGate(redis)
     ids = request_ids(settings)
     filler = gate_filler(resources)
@@ -107,46 +113,58 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         gate,
         DatabaseGate(resources.engine),
         filler,
-        AppendTracker(gate, writer, settings.topic_partitions),
+        AppendTracker(gate, producer, settings.topic_partitions),
         ids,
         now_ms,
     )
-    lookup = Lookup(settings, resources.engine, resources.log_id, ids, filler, resources.gate_admin)
-    one_proof = engine.build(settings.database_url, "api proof", connections=1)
-    _log.warning("authentication is off: every caller may do everything")
+    # A verification keeps its connection for as long as it reads the log, so it gets a pool of its own: one at a time.
+    verification_engine = engine.build(settings.database_url, "api verification", connections=1)
+    _log.warning(LogEvent.AUTHENTICATION_OFF)
     try:
         yield ApiResources(
             settings,
             resources.engine,
             gate,
             acceptor,
-            lookup,
-            filler,
-            CouponService(settings, resources.engine, resources.log_id, resources.gate_admin, recoverer(resources)),
+            Lookup(settings, resources.engine, resources.log_id, ids, filler, resources.gate_admin),
+            coupon_service(resources),
             dead_letter_service(resources, "api"),
-            verifier(resources, one_proof),
-            writer,
+            verifier(resources, verification_engine),
+            producer,
         )
     finally:
-        if left := writer.close(_FLUSH_SECONDS):
-            _log.error("%s records were not acknowledged before the end; their callers got no 202", left)
+        if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
+            _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         await redis.aclose()
-        one_proof.dispose()
+        verification_engine.dispose()
         resources.close()
 
 
+def coupon_service(resources: Resources) -> CouponService:
+    """Build the use cases on coupons."""
+    return CouponService(
+        resources.settings,
+        resources.engine,
+        resources.log_id,
+        resources.gate_admin,
+        gate_filler(resources),
+        recoverer(resources),
+    )
+
+
 def recoverer(resources: Resources) -> Recoverer:
-    """Decides what is held or on standby."""
+    """Build the use case that decides held and standby requests."""
     return Recoverer(resources.engine, resources.reader, notices=bool(resources.settings.webhook_url))
 
 
 def dead_letter_service(resources: Resources, via: str) -> DeadLetterService:
-    """Deals with dead letters; `via` is the door: api or cli."""
-    return DeadLetterService(resources.engine, resources.reader, notices=bool(resources.settings.webhook_url), via=via)
+    """Build the use cases on dead letters; the audit trail records `via`: api or cli."""
+    notices = bool(resources.settings.webhook_url)
+    return DeadLetterService(resources.engine, resources.reader, resources.gate_admin, notices=notices, via=via)
 
 
 def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
-    """Proves the promises; a proof takes a connection for as long as the log is, so an API gives it a `store` apart."""
+    """Build the verifier of the promises; it uses `store` instead of the process's engine, if given."""
     return Verifier(
         resources.settings,
         store or resources.engine,
@@ -157,19 +175,10 @@ def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
 
 
 def gate_filler(resources: Resources) -> GateFiller:
-    """Fills cold gates."""
+    """Build the use case that fills the gate for a coupon."""
     return GateFiller(resources.settings, resources.engine, resources.log_id, resources.reader, resources.gate_admin)
 
 
 def request_ids(settings: Settings) -> RequestIds:
-    """The mint of request ids."""
+    """Build the encoder and decoder of request ids."""
     return RequestIds(settings.mac_keys)
-
-
-def _redis_options() -> dict[str, Any]:
-    return {
-        "socket_timeout": _REDIS_SECONDS,
-        "socket_connect_timeout": _REDIS_SECONDS,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-    }

@@ -1,1 +1,1 @@
-"""What a coupon, a request and a decision are; standard library only."""
+"""Coupons, requests and decisions as values and pure functions; imports only the standard library."""

@@ -1,14 +1,14 @@
-"""A coupon: how many there are, when it may be asked for, and what it answers at a moment."""
+"""A coupon: how many there are, when it can be requested, and how an operator changes it."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-MAX_ID = 2**63 - 1
-MAX_QUANTITY = 2**31 - 1
+from service.domain.errors import Conflict
+from service.domain.request import LogPosition
 
 
 class CouponState(StrEnum):
-    """What a coupon shows to users."""
+    """The state of a coupon that users see."""
 
     SCHEDULED = "scheduled"
     OPEN = "open"
@@ -18,7 +18,7 @@ class CouponState(StrEnum):
 
 
 class Override(StrEnum):
-    """What an operator has set, over and above the window."""
+    """The state that an operator has set, which takes precedence over the window."""
 
     NONE = "none"
     PAUSED = "paused"
@@ -26,24 +26,24 @@ class Override(StrEnum):
 
 
 class Coupon(NamedTuple):
-    """A coupon as the database has it; times are milliseconds since 1970 UTC."""
+    """A coupon as stored in the database; times are milliseconds since 1970 UTC."""
 
     id: int
     name: str
-    #: how many may be issued; never exceeded by issued + held
+    #: how many can be issued; issued + held never exceeds it
     quantity: int
-    #: how many users beyond the quantity the gate lets into the line
+    #: how many users beyond the quantity the gate admits
     waitlist: int
-    #: requests that hold a coupon; also the last sequence given out
+    #: number of issued requests; also the last sequence assigned
     issued: int
     #: seats kept for requests that are being retried
     held: int
-    #: requests that wait for a held seat to be given up
+    #: number of requests on standby
     standby: int
     opens_at_ms: int | None
     closes_at_ms: int | None
     override: Override
-    #: how often an operator has changed it
+    #: number of changes by an operator
     version: int
 
     @property
@@ -52,7 +52,7 @@ class Coupon(NamedTuple):
         return self.quantity - self.issued - self.held
 
     def state(self, now_ms: int) -> CouponState:
-        """What the coupon shows at now_ms."""
+        """Return the state at now_ms."""
         if self.override is Override.CLOSED or (self.closes_at_ms is not None and now_ms >= self.closes_at_ms):
             return CouponState.CLOSED
         if self.override is Override.PAUSED:
@@ -60,3 +60,29 @@ class Coupon(NamedTuple):
         if self.opens_at_ms is not None and now_ms < self.opens_at_ms:
             return CouponState.SCHEDULED
         return CouponState.SOLD_OUT if self.issued >= self.quantity else CouponState.OPEN
+
+
+class CouponChange(NamedTuple):
+    """A coupon's new values and the first record that is decided by them."""
+
+    coupon: Coupon
+    log_id: int
+    #: records of the coupon's partition from this position on are decided by the new values
+    effective_from: LogPosition
+
+
+def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
+    """Return the locked coupon with new values; its version grows by one if anything differs.
+
+    `values` are fields of Coupon. Raises Conflict if the values contradict each other or what was issued.
+    """
+    new = coupon._replace(**values)
+    if new.remaining < 0:
+        raise Conflict(
+            "quantity_below_live",
+            f"{coupon.issued} coupons are issued and {coupon.held} seats are held. Set the quantity to"
+            f" {coupon.issued + coupon.held} or more.",
+        )
+    if new.opens_at_ms is not None and new.closes_at_ms is not None and new.closes_at_ms <= new.opens_at_ms:
+        raise Conflict("window", "The value of closes_at must be after opens_at.")
+    return new if new == coupon else new._replace(version=coupon.version + 1)

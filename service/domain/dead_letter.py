@@ -1,4 +1,4 @@
-"""A dead letter as operators see it: found by filters, replayed or discarded, with what was done to it."""
+"""A dead letter as operators see it, and the actions on it."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -19,15 +19,15 @@ class DeadLetter(NamedTuple):
     """A dead letter; times are milliseconds since 1970 UTC."""
 
     id: int
-    #: the log it comes from; None when another producer wrote it to the dead-letter topic
+    #: the log of its record; None when another producer wrote it to the dead-letter topic
     log_id: int | None
     raw: RawRecord
-    #: whose it is; None, all three, when it could not be read
+    #: all three are None when the record could not be decoded
     coupon_id: int | None
     user_id: int | None
     request_id: str | None
     code: ReasonCode
-    #: all that were ever made to issue it
+    #: all attempts ever made to issue it
     attempts: int
     first_error: str
     last_error: str
@@ -37,7 +37,7 @@ class DeadLetter(NamedTuple):
 
     @property
     def request(self) -> Request | None:
-        """What it asked for, when it could be read."""
+        """The request, if the record could be decoded."""
         if self.coupon_id is None or self.user_id is None or self.request_id is None:
             return None
         at_ms = self.raw.appended_at_ms
@@ -50,16 +50,16 @@ class DeadLetterAction(NamedTuple):
     """One entry of the audit trail."""
 
     action: DeadLetterState
-    #: through which door: api or cli
+    #: where the operator acted: api or cli
     via: str
-    #: what the request became by a replay
+    #: the request's state after a replay
     state: RequestState | None
     code: ReasonCode | None
     acted_at_ms: int
 
 
 class DeadLetterFilter(NamedTuple):
-    """Which dead letters are meant; None: any."""
+    """Which dead letters an operation covers; None covers any."""
 
     coupon_id: int | None = None
     code: ReasonCode | None = None

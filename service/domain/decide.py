@@ -1,4 +1,4 @@
-"""The decision: requests in offset order and what is known of their coupons in, outcomes out; pure."""
+"""Pure functions that decide requests in offset order."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +10,20 @@ from service.domain.request import ReasonCode, Request, RequestState
 
 
 class Outcome(NamedTuple):
-    """What was decided for a request."""
+    """The decision about one request."""
 
     request: Request
     state: RequestState
     code: ReasonCode | None = None
-    #: rank among the issued of its coupon, from 1 without a gap
+    #: number among the issued requests of its coupon, from 1 without a gap
     sequence: int | None = None
 
 
 @dataclass(slots=True)
 class PriorRequests:
-    """What the database knows of one user and coupon."""
+    """The earlier requests of one user for one coupon."""
 
-    #: request ids that have a row already: their records are redeliveries
+    #: request ids that have a row: a record that carries one of them is a redelivery
     request_ids: set[str] = field(default_factory=set)
     #: an earlier request is issued, retrying or standby
     live: bool = False
@@ -31,7 +31,7 @@ class PriorRequests:
 
 @dataclass(slots=True)
 class CouponCounters:
-    """A coupon's counters while a batch is decided."""
+    """The counters of a coupon while a batch is decided."""
 
     coupon: Coupon
     issued: int
@@ -41,19 +41,23 @@ class CouponCounters:
 
     @classmethod
     def of(cls, coupon: Coupon) -> "CouponCounters":
+        """Start from the values of the locked row."""
         return cls(coupon, coupon.issued, coupon.held, coupon.standby, coupon.remaining)
 
     def issue(self, request: Request) -> Outcome:
+        """Use a free seat."""
         self.issued += 1
         self.free -= 1
         return Outcome(request, RequestState.ISSUED, None, self.issued)
 
     def hold(self, request: Request) -> Outcome:
+        """Keep a free seat for a request that is retried."""
         self.held += 1
         self.free -= 1
         return Outcome(request, RequestState.RETRYING)
 
     def wait(self, request: Request) -> Outcome:
+        """Put the request on standby."""
         self.standby += 1
         return Outcome(request, RequestState.STANDBY)
 
@@ -64,75 +68,78 @@ def decide(
     prior: dict[tuple[int, int], PriorRequests],
     failing: Container[str] = frozenset(),
 ) -> list[Outcome]:
-    """Decides requests in the order given, which must be offset order within a partition.
+    """Decide requests in the order given, which must be offset order within each partition.
 
-    `coupons` are the locked rows by id; `known` is keyed by (coupon_id, user_id) and is brought up to date.
-    A redelivery, whose request id is known, has no outcome. A request whose id is in `failing` cannot be issued
-    by a failure of its own: where it is due a seat, it holds it.
+    `coupons` are the locked rows by id. `prior` is keyed by (coupon_id, user_id) and is updated. `failing` holds the
+    ids of requests whose write fails: such a request is held if it is entitled to a seat. A redelivery has no outcome.
     """
-    tallies = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
+    counters = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
     outcomes = []
     for request in requests:
         pair = request.coupon_id, request.user_id
-        mine = prior.get(pair)
-        if mine is None:
-            mine = prior[pair] = PriorRequests()
-        elif request.request_id in mine.request_ids:
+        earlier = prior.get(pair)
+        if earlier is None:
+            earlier = prior[pair] = PriorRequests()
+        elif request.request_id in earlier.request_ids:
             continue
-        outcome = _decide_one(request, tallies.get(request.coupon_id), mine, fails=request.request_id in failing)
-        mine.request_ids.add(request.request_id)
-        mine.live = mine.live or outcome.state is not RequestState.REFUSED
+        fails = request.request_id in failing
+        outcome = _decide_one(request, counters.get(request.coupon_id), live=earlier.live, fails=fails)
+        earlier.request_ids.add(request.request_id)
+        earlier.live = earlier.live or outcome.state is not RequestState.REFUSED
         outcomes.append(outcome)
     return outcomes
 
 
-def _decide_one(request: Request, tally: CouponCounters | None, mine: PriorRequests, *, fails: bool) -> Outcome:
-    if tally is None:
-        return Outcome(request, RequestState.REFUSED, ReasonCode.UNKNOWN_COUPON)
-    if code := _window(tally.coupon, request):
-        return Outcome(request, RequestState.REFUSED, code)
-    if mine.live:
-        return Outcome(request, RequestState.REFUSED, ReasonCode.DUPLICATE)
-    if tally.free > 0 and not tally.standby:
-        return tally.hold(request) if fails else tally.issue(request)
-    if tally.held or tally.standby:
-        return tally.wait(request)
-    return Outcome(request, RequestState.REFUSED, ReasonCode.SOLD_OUT)
-
-
-_WINDOW = {
+_WINDOW_REFUSALS = {
     CouponState.SCHEDULED: ReasonCode.NOT_OPEN,
     CouponState.PAUSED: ReasonCode.PAUSED,
     CouponState.CLOSED: ReasonCode.CLOSED,
 }
 
 
-def _window(coupon: Coupon, request: Request) -> ReasonCode | None:
-    """Judges a foreign record by the broker's clock; ours were judged at the gate, once, and hear of a close only."""
+def _decide_one(request: Request, counters: CouponCounters | None, *, live: bool, fails: bool) -> Outcome:
+    """Apply the rules in their order: coupon, window, duplicate, free seat, standby, sold out.
+
+    The gate checked the window of an accepted request, so only a later close applies to it. The window of a foreign
+    record is checked against the broker's append time.
+    """
+    if counters is None:
+        return Outcome(request, RequestState.REFUSED, ReasonCode.UNKNOWN_COUPON)
+    coupon = counters.coupon
     if request.accepted:
-        return ReasonCode.CLOSED if coupon.override is Override.CLOSED else None
-    return _WINDOW.get(coupon.state(request.appended_at_ms))
+        code = ReasonCode.CLOSED if coupon.override is Override.CLOSED else None
+    else:
+        code = _WINDOW_REFUSALS.get(coupon.state(request.appended_at_ms))
+    if code is None and live:
+        code = ReasonCode.DUPLICATE
+    if code:
+        return Outcome(request, RequestState.REFUSED, code)
+    if counters.free > 0 and not counters.standby:
+        return counters.hold(request) if fails else counters.issue(request)
+    if counters.held or counters.standby:
+        return counters.wait(request)
+    return Outcome(request, RequestState.REFUSED, ReasonCode.SOLD_OUT)
 
 
 def issue_seated(requests: Sequence[Request], coupons: Mapping[int, Coupon]) -> list[Outcome]:
-    """Issues requests that have a seat, each coupon's in the order given."""
-    tallies = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
-    return [tallies[request.coupon_id].issue(request) for request in requests]
+    """Issue requests that have a seat, those of each coupon in the order given."""
+    counters = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
+    return [counters[request.coupon_id].issue(request) for request in requests]
 
 
 class StandbyAction(StrEnum):
-    """What comes next for those on standby."""
+    """What to do next with the standby requests of a coupon."""
 
-    #: seats are free: the lowest offsets get them
+    #: seats are free: promote the lowest offsets
     PROMOTE = "promote"
-    #: no seat is free and none is held: they are refused
+    #: no seat is free and none is held: refuse all
     REFUSE = "refuse"
-    #: a held seat may still be given up
+    #: a held seat may still be released
     WAIT = "wait"
 
 
 def next_standby_action(coupon: Coupon) -> StandbyAction:
-    """What is to be done about the coupon's standby, from its locked row."""
+    """Return what to do with the standby requests of the coupon, by its locked row."""
     if not coupon.standby:
         return StandbyAction.WAIT
     if coupon.remaining > 0:
@@ -146,10 +153,9 @@ def decide_replayed(
     live: Iterable[tuple[int, int]],
     failing: Container[str] = frozenset(),
 ) -> list[Outcome]:
-    """Decides dead requests anew, in the order given, as if they were read now; their window was judged long ago.
+    """Decide dead requests again, in the order given, as if they were read now; their windows are not checked again.
 
-    `live` are the pairs of coupon and user that have another request which is issued, held or on standby; `failing` is
-    as for decide.
+    `live` are the (coupon_id, user_id) that have another live request; `failing` is as in decide.
     """
-    known = {pair: PriorRequests(live=True) for pair in live}
-    return decide((request._replace(accepted=True) for request in requests), coupons, known, failing)
+    prior = {pair: PriorRequests(live=True) for pair in live}
+    return decide((request._replace(accepted=True) for request in requests), coupons, prior, failing)

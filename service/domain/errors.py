@@ -1,14 +1,16 @@
-"""The one tree of errors, cut by what the caller must do."""
+"""The tree of errors, divided by what the caller must do."""
 
 from collections.abc import Iterable, Sequence
 
+from service.domain.request import ReasonCode
+
 
 class CouponsError(Exception):
-    """Something in the coupon service went wrong."""
+    """Base of every error that this service raises itself."""
 
 
 class Misconfigured(CouponsError):
-    """The settings do not allow a start: mend the environment, then start again."""
+    """The settings do not allow a start: correct the environment, then start again."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("the configuration cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
@@ -16,40 +18,66 @@ class Misconfigured(CouponsError):
 
 
 class InvalidInput(CouponsError):
-    """What was given has another form than it must have: mend it, then give it again."""
+    """The input does not have the required form: correct it, then send it again."""
 
 
 class NotFound(CouponsError):
-    """There is nothing of the name that was given."""
+    """Nothing has the given id: check the id."""
 
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
         self.code = code
 
 
 class Conflict(CouponsError):
-    """What was asked for does not fit what is there: read it again, then ask for something else."""
+    """The action contradicts the current state: read the state, then choose another action."""
 
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
         self.code = code
 
 
+class Refused(CouponsError):
+    """The gate refused the request. The reason holds for this moment only; nothing was accepted."""
+
+    def __init__(
+        self, code: ReasonCode, *, first_request_id: str | None = None, opens_at_ms: int | None = None
+    ) -> None:
+        super().__init__(code.value)
+        self.code = code
+        #: with code duplicate: the user's earlier request
+        self.first_request_id = first_request_id
+        #: with code not_open: when the coupon opens, milliseconds since 1970 UTC
+        self.opens_at_ms = opens_at_ms
+
+
+class PoisonRecord(CouponsError):
+    """The record cannot be decoded or can never succeed: it becomes a dead letter at once."""
+
+
 class Retryable(CouponsError):
-    """Nothing is wrong with the request: the system is, for now."""
+    """The input is correct and the system cannot serve it now: try again later."""
 
 
 class Unavailable(Retryable):
-    """A part the answer depends on is away: try again later."""
+    """PostgreSQL, Kafka, Redis or another component, named in `part`, cannot serve requests now."""
 
-    def __init__(self, part: str, why: str) -> None:
-        super().__init__(f"{part} is unavailable: {why}")
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"{part} is unavailable: {reason}")
         self.part = part
 
 
+class NotProduced(Unavailable):
+    """The record is not in the log and will not be: the seat can be released."""
+
+
+class ProduceUnconfirmed(Unavailable):
+    """The broker did not confirm the record, so it may be in the log: keep the seat."""
+
+
 class Fenced(Retryable):
-    """Another issuer has moved these partitions: drop what was read of them and start from the database's offset."""
+    """Another issuer advanced these partitions: drop their records and start from the offset in the database."""
 
     def __init__(self, partitions: Iterable[int]) -> None:
-        super().__init__(f"partitions {sorted(partitions)} were moved by another issuer")
+        super().__init__(f"partitions {sorted(partitions)} were advanced by another issuer")
         self.partitions = frozenset(partitions)

@@ -1,4 +1,4 @@
-"""A record of the log as it was written, and what could be read from it."""
+"""A record of the log as it was produced, and what was decoded from it."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class InjectedFault(NamedTuple):
-    """A failure asked for by a demo or a test: this SQLSTATE, in the first `times` attempts."""
+    """A failure that a demo or a test asks for: PostgreSQL raises this SQLSTATE in the first `times` attempts."""
 
     sqlstate: str
     times: int
 
 
 class RawRecord(NamedTuple):
-    """The bytes of a record, kept as they came."""
+    """The bytes of a record, unchanged."""
 
     log_position: LogPosition
     key: bytes | None
@@ -27,7 +27,7 @@ class RawRecord(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record that was read: either it asks for something, or it is poison."""
+    """A decoded record: either it carries a request, or it is poison."""
 
     raw: RawRecord
     request: Request | None

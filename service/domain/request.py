@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class RequestState(StrEnum):
-    """Where a request stands; only `queued` has no row in the database."""
+    """The state of a request; only `queued` has no row in the database."""
 
     QUEUED = "queued"
     RETRYING = "retrying"
@@ -17,14 +17,14 @@ class RequestState(StrEnum):
     DEAD = "dead"
 
 
-#: states in which a request occupies its user's one place with a coupon
+#: states that exclude another request of the same user for the coupon
 LIVE_STATES = (RequestState.ISSUED, RequestState.RETRYING, RequestState.STANDBY)
-#: states that are told as a notice and do not change any more
+#: states that are final and are delivered as a notice
 FINAL_STATES = (RequestState.ISSUED, RequestState.REFUSED, RequestState.DEAD)
 
 
 class ReasonCode(StrEnum):
-    """Why a request was refused or is dead."""
+    """Why a request is refused or dead."""
 
     UNKNOWN_COUPON = "unknown_coupon"
     NOT_OPEN = "not_open"
@@ -37,34 +37,35 @@ class ReasonCode(StrEnum):
 
 
 class LogPosition(NamedTuple):
-    """Where a record lies in the log of requests: its rank within its partition is its offset."""
+    """The partition and offset of a record; within a partition the offset is the order of decision."""
 
     partition: int
     offset: int
 
 
 def records_ahead(offset: int | None, next_offset: int | None) -> int | None:
-    """The position in line: records of the partition yet to be decided before this one; None where not known."""
+    """Return how many records of the partition are decided before this one, or None if that is not known."""
     return None if offset is None or next_offset is None else max(0, offset - next_offset)
 
 
 class Request(NamedTuple):
-    """What one record of the log asks for; times are milliseconds since 1970 UTC."""
+    """A decoded request; times are milliseconds since 1970 UTC."""
 
     log_position: LogPosition
     coupon_id: int
     user_id: int
     request_id: str
     requested_at_ms: int
-    #: the broker's clock when the record reached the log
+    #: the broker's clock when the record was appended
     appended_at_ms: int
-    #: it carries a request id of ours, so its window was judged at the gate
+    #: it carries a minted request id of this service, so the gate has checked its window; its caller may have received
+    #: no answer
     accepted: bool
 
 
 @dataclass(slots=True)
 class Decision:
-    """What is told of a decided request; the fields are those of a notice, in its words and order."""
+    """The final decision about a request. A notice carries these fields in this order."""
 
     request_id: str
     coupon_id: int

@@ -1,0 +1,26 @@
+"""Every limit that a caller, a record or an operator can meet; tuning values of one module stay in that module."""
+
+#: largest coupon, user or dead-letter id: PostgreSQL bigint, Java long
+MAX_ID = 2**63 - 1
+#: largest quantity or waitlist of a coupon: PostgreSQL integer
+MAX_QUANTITY = 2**31 - 1
+#: 9999-01-01T00:00:00Z, which the database driver can still convert
+MAX_TIMESTAMP_MS = 253_370_764_800_000
+
+#: characters of a coupon's name
+MAX_NAME_LENGTH = 200
+#: bytes of a request body
+MAX_BODY_BYTES = 16_384
+#: seconds until the whole body of a request must have arrived
+BODY_TIMEOUT_SECONDS = 5.0
+#: items of one page of a list
+MAX_PAGE_SIZE = 500
+#: dead letters of one replay
+MAX_REPLAY_SIZE = 1_000
+
+#: bytes of a record's value that can be a request; a longer one is poison
+MAX_VALUE_BYTES = 65_536
+#: bytes of a record in ISSUE_COUPON: the default of Kafka's brokers
+MAX_RECORD_BYTES = 1_048_588
+#: bytes of a record in ISSUE_COUPON.dlt: the original record and the headers that describe its failure
+MAX_DEAD_LETTER_BYTES = 2_097_152

@@ -1,0 +1,78 @@
+"""Every event that this service logs: a fixed name to search for; what varies is in fields."""
+
+from enum import StrEnum
+
+
+class LogEvent(StrEnum):
+    """The names; a comment says when the event is logged and, where someone must act, what to do."""
+
+    # any process
+    #: PostgreSQL or Kafka does not answer at start; the process tries again until it does
+    START_WAITING = "start.waiting"
+    #: the API has no authentication; do not expose it
+    AUTHENTICATION_OFF = "authentication.off"
+    #: the Kafka client reports a problem with a broker; it reconnects by itself
+    KAFKA_CLIENT_ERROR = "kafka.client_error"
+    #: a topic was missing and has been created
+    TOPIC_CREATED = "topic.created"
+
+    # API
+    #: a request was answered with a 5xx; `problem_id` is the `request_id` in the body of the response
+    SERVER_ERROR = "api.server_error"
+    #: a handler raised an exception that no rule covers: a defect, report it with the traceback
+    UNHANDLED_EXCEPTION = "api.unhandled_exception"
+    #: PostgreSQL, Kafka or Redis did not respond to the API in time
+    PART_UNAVAILABLE = "api.part_unavailable"
+    #: the producer had a fatal error; the process exits and is restarted
+    PRODUCER_FATAL = "producer.fatal"
+    #: the process stopped with records unacknowledged; their callers got no 202
+    PRODUCER_UNACKNOWLEDGED = "producer.unacknowledged"
+    #: the gate did not take an offset, a released seat or progress; a periodic task or the next batch repairs it
+    GATE_UPDATE_LOST = "gate.update_lost"
+    #: a cold coupon was loaded into the gate
+    GATE_FILLED = "gate.filled"
+    #: the gate lost its state and was emptied, so that it fills itself from the database
+    GATE_RESET = "gate.reset"
+
+    # issuer
+    PARTITIONS_ASSIGNED = "partitions.assigned"
+    PARTITIONS_REVOKED = "partitions.revoked"
+    #: the offset in the database is outside the log: the partition stays stopped until an operator corrects the offset
+    PARTITION_STOPPED = "partition.stopped"
+    #: the consumer cannot seek yet; tried again in the next iteration
+    PARTITION_SEEK_FAILED = "partition.seek_failed"
+    #: a system failure: the batch was rolled back and is read again
+    ISSUER_PAUSED = "issuer.paused"
+    #: the offsets could not be read from the database; tried again
+    CHECKPOINTS_UNREADABLE = "issuer.checkpoints_unreadable"
+    #: another issuer advanced these partitions; their records were dropped
+    PARTITIONS_FENCED = "partitions.fenced"
+    #: the consumer failed and is replaced by a new one
+    CONSUMER_REPLACED = "consumer.replaced"
+    #: the consumer reports an error that concerns no record
+    CONSUMER_ERROR = "consumer.error"
+    #: Kafka's committed offsets are behind; only lag tools use them
+    KAFKA_COMMIT_FAILED = "kafka.commit_failed"
+    #: the watermark was not advanced; looking up unknown requests takes longer
+    WATERMARK_DELAYED = "watermark.delayed"
+    #: messages after a commit were dropped or failed; the sweep finds their rows
+    MESSAGES_LOST = "messages.lost"
+    #: an alert began; its text says what to do
+    ALERT_RAISED = "alert.raised"
+    ALERT_CLEARED = "alert.cleared"
+    #: the periodic check failed; tried again
+    ALERT_CHECK_FAILED = "alert.check_failed"
+
+    # dead letters
+    #: one record read from the dead-letter topic
+    DEAD_LETTER_RECEIVED = "dead_letter.received"
+    #: records of the dead-letter topic could not be stored; tried again until they are
+    DEAD_LETTERS_NOT_STORED = "dead_letters.not_stored"
+    #: some dead letters could not be produced; the sweep tries again
+    DEAD_LETTERS_NOT_FORWARDED = "dead_letters.not_forwarded"
+    #: the listener's consumer failed and is replaced
+    DEAD_LETTER_LISTENER_FAILED = "dead_letters.listener_failed"
+
+    # Celery
+    #: a worker begins a task; `source` says whether the broker or the sweep sent it
+    TASK_STARTED = "task.started"
