@@ -1,1 +1,1 @@
-"""Redis, the fast refusal: seats taken before the log; never the truth, refilled from it when empty."""
+"""The gate in Redis: it admits or refuses requests before they reach the log, and is refilled from the database."""

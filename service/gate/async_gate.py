@@ -1,4 +1,4 @@
-"""Step 2, from asyncio: one Lua call admits many requests, another notes many offsets."""
+"""The gate's asyncio client: one Lua call admits many requests, another records many offsets."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ import msgspec
 from redis.asyncio import Redis
 
 from service.gate.batcher import Batcher
-from service.gate.errors import mapped_errors
+from service.gate.client import mapped_errors
 from service.gate.keys import ADMIT, PROGRESS_KEY, RECORD_OFFSETS, RELEASE, Verdict, offsets_key
 
-#: a call costs as much as the requests of two milliseconds
-_APART_SECONDS = 0.002
+#: one call costs as much CPU time as the requests that arrive within two milliseconds
+_MIN_INTERVAL_SECONDS = 0.002
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
 _VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
 
 class SeatRequest(NamedTuple):
-    """A user's claim to a coupon."""
+    """A request for a seat: this user, with this coupon, under this request id."""
 
     coupon_id: int
     user_id: int
@@ -27,69 +27,66 @@ class SeatRequest(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """The gate's word on a request."""
+    """The gate's response to a seat request."""
 
     verdict: Verdict
-    #: the request id that has the seat, or when the coupon opens
+    #: the request id that has the seat; with NOT_OPEN the opening time in milliseconds since 1970 UTC
     detail: str
-    #: next offset to decide, by partition, as far as the gate was told
+    #: next offset to decide, by partition, as last published to the gate
     progress: dict[int, int]
 
 
 class AsyncGate:
-    """The gate's client; every call raises Unavailable when Redis does not answer."""
+    """The gate's client for the API; every call raises Unavailable when Redis does not answer."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
         self._admit = redis.register_script(ADMIT)
         self._release = redis.register_script(RELEASE)
-        self._note = redis.register_script(RECORD_OFFSETS)
+        self._record_offsets = redis.register_script(RECORD_OFFSETS)
         self._admissions: Batcher[SeatRequest, Admission] = Batcher(
-            "Redis", self._admit_many, min_interval_seconds=_APART_SECONDS
+            "Redis", self.admit_many, min_interval_seconds=_MIN_INTERVAL_SECONDS
         )
 
     def admit(self, seat: SeatRequest) -> Awaitable[Admission]:
-        """Takes the seat, or says why not."""
+        """Take the seat, or return why it is refused."""
         return self._admissions.submit(seat)
 
-    async def record_offsets(self, places: Sequence[tuple[SeatRequest, int]]) -> None:
-        """Notes that the broker has acknowledged these requests, and at which offsets they lie."""
-        told: list[str] = []
-        for seat, offset in places:
-            told += (str(seat.coupon_id), str(seat.user_id), seat.request_id, str(offset))
+    async def record_offsets(self, acknowledged: Sequence[tuple[SeatRequest, int]]) -> None:
+        """Record that the broker has acknowledged these requests, each with its offset."""
+        fields: list[str] = []
+        for seat, offset in acknowledged:
+            fields += (str(seat.coupon_id), str(seat.user_id), seat.request_id, str(offset))
         with mapped_errors():
-            await self._note(args=[_pack(told)])
+            await self._record_offsets(args=[_pack(fields)])
 
     async def release(self, seat: SeatRequest) -> None:
-        """Gives the seat back if it still is this request's and nobody tried it again since."""
+        """Release the seat if it still is this request's and no repeat has been admitted since `requested_at_ms`."""
         with mapped_errors():
             await self._release(args=[seat.requested_at_ms, seat.coupon_id, seat.user_id, seat.request_id])
 
     async def read_offsets(self, coupon_id: int, user_id: int, partition: int) -> tuple[int | None, int | None]:
-        """The offset of the user's request and the partition's next offset to decide, where known."""
+        """Return the offset of the user's request and the partition's next offset to decide; None where not known."""
         with mapped_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(offsets_key(coupon_id), str(user_id))
                 pipe.hget(PROGRESS_KEY, str(partition))
                 offset, progress = await pipe.execute()
-        return _number(offset), _number(progress)
+        return None if offset is None else int(offset), None if progress is None else int(progress)
 
     async def ping(self) -> None:
-        """Raises Unavailable when Redis does not answer."""
+        """Raise Unavailable when Redis does not answer."""
         with mapped_errors():
             await self._redis.ping()
 
-    async def _admit_many(self, seats: Sequence[SeatRequest]) -> list[Admission]:
-        asked: list[str] = []
+    async def admit_many(self, seats: Sequence[SeatRequest]) -> list[Admission]:
+        """Take seats in one Lua call, in the order given."""
+        fields: list[str] = []
         for seat in seats:
-            asked += (str(seat.coupon_id), str(seat.user_id), seat.request_id)
+            fields += (str(seat.coupon_id), str(seat.user_id), seat.request_id)
         with mapped_errors():
-            answer: Any = await self._admit(args=[seats[0].requested_at_ms, _pack(asked)])
-        verdicts, progress = _unpack(answer)
-        told = {int(partition): int(at) for partition, at in zip(progress[::2], progress[1::2], strict=True)}
+            reply: Any = await self._admit(args=[seats[0].requested_at_ms, _pack(fields)])
+        verdicts, flat_progress = _unpack(reply)
+        progress = {int(at): int(offset) for at, offset in zip(flat_progress[::2], flat_progress[1::2], strict=True)}
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
-        return [Admission(_VERDICTS[verdict], detail, told) for verdict, detail in pairs]
-
-
-def _number(text: bytes | None) -> int | None:
-    return None if text is None else int(text)
+        return [Admission(_VERDICTS[verdict], detail, progress) for verdict, detail in pairs]

@@ -1,21 +1,24 @@
-"""Keeps the gate true, from threads and workers: filling, seats given back, coupons gone, progress."""
+"""The gate's blocking client for threads and workers: fills, releases, coupon values, progress, loss of state."""
 
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
 from service.domain.coupon import Coupon
-from service.gate.errors import mapped_errors
+from service.gate.client import mapped_errors
 from service.gate.keys import (
     COUPON_KEY_PATTERN,
     FILL,
+    FOLLOW_UPS_KEY,
     LAST_SWEEP_KEY,
     MARK_UNKNOWN,
+    MAX_FOLLOW_UPS,
+    QUEUED_TASK_PREFIX,
     RELEASE,
     RUN_ID_KEY,
     UNACKNOWLEDGED_KEY,
@@ -25,145 +28,197 @@ from service.gate.keys import (
     UPDATE_PROGRESS,
     coupon_fields,
     coupon_key,
+    fill_lock_key,
     offsets_key,
     seats_key,
 )
+from service.log import get_logger
+from service.log_events import LogEvent
 
+#: how long the seats of an unfinished fill stay after the last of them was written
 _FILL_SECONDS = 30
-#: a filler that was killed is in nobody's way for longer; two at once do no harm
-_FILLER_SECONDS = 5
-_AT_ONCE = 5_000
+#: a filler that was killed blocks others no longer than this; two concurrent fills are safe
+_FILL_LOCK_SECONDS = 5
+_SEATS_BATCH_SIZE = 5_000
 _COLD = (None, UNKNOWN.encode())
+_log = get_logger(__name__)
+
+
+class ServerState(NamedTuple):
+    """Identifies the server's state; a later difference means that it may have lost writes."""
+
+    #: the server chooses another at each start
+    run_id: str
+    #: the sweep's mark, empty before the first sweep: FLUSHALL removes it
+    mark: str
 
 
 class GateAdmin:
-    """What others tell the gate; every call raises Unavailable when Redis does not answer."""
+    """Applies decisions, changes and fills to the gate; every call raises Unavailable when Redis does not answer."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
-        self._open = redis.register_script(FILL)
-        self._tell = redis.register_script(UPDATE_COUPON)
-        self._progress = redis.register_script(UPDATE_PROGRESS)
+        self._fill = redis.register_script(FILL)
+        self._update_coupon = redis.register_script(UPDATE_COUPON)
+        self._update_progress = redis.register_script(UPDATE_PROGRESS)
         self._release = redis.register_script(RELEASE)
-        self._unknown = redis.register_script(MARK_UNKNOWN)
+        self._mark_unknown = redis.register_script(MARK_UNKNOWN)
 
     def is_cold(self, coupon_id: int) -> bool:
-        """Whether the gate has nothing of the coupon, or believes that it does not exist."""
+        """Return whether the gate has no data about the coupon, or has it marked as nonexistent."""
         with mapped_errors():
             return self._redis.hget(coupon_key(coupon_id), "capacity") in _COLD
 
     @contextmanager
     def fill_lock(self, coupon_id: int) -> Iterator[bool]:
-        """Lets one filler in at a time; the others are told False."""
-        name = _filler(coupon_id)
+        """Lock the coupon for one filler at a time; yield whether this one has the lock."""
+        key = fill_lock_key(coupon_id)
         with mapped_errors():
-            mine = bool(self._redis.set(name, 1, nx=True, ex=_FILLER_SECONDS))
+            acquired = bool(self._redis.set(key, 1, nx=True, ex=_FILL_LOCK_SECONDS))
         try:
-            yield mine
+            yield acquired
         finally:
-            if mine:
+            if acquired:
                 with mapped_errors():
-                    self._redis.delete(name)
+                    self._redis.delete(key)
 
-    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]]) -> None:
-        """Makes the gate know the coupon and who has a seat; nobody is admitted before all of it is there.
+    def server_state(self) -> ServerState:
+        """Return what identifies the server's present state."""
+        with mapped_errors():
+            run_id = self._redis.info("server")["run_id"]
+            mark = self._redis.get(RUN_ID_KEY)
+        return ServerState(str(run_id), _text(mark or ""))
 
-        A gate that someone else has filled meanwhile is left as it is, and one whose seats got lost stays cold.
+    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None) -> bool:
+        """Open a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
+
+        since: `server_state()` from before the coupon and the seats were read. If the server was restarted or emptied
+        since, it may have lost a newer version of the coupon, and the gate stays cold. None: nothing was read.
+
+        A gate that another process has filled meanwhile is left unchanged. One whose seats were lost stays cold.
+        If the process is killed before the last line, the gate stays cold and the seats written so far expire.
         """
         building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
         rows = iter(seats)
         with mapped_errors():
-            filled = False
-            while some := dict(islice(rows, _AT_ONCE)):
-                self._redis.hset(building, mapping={str(user): request_id for user, request_id in some.items()})
+            has_seats = False
+            while batch := dict(islice(rows, _SEATS_BATCH_SIZE)):
+                self._redis.hset(building, mapping={str(user): request_id for user, request_id in batch.items()})
                 self._redis.expire(building, _FILL_SECONDS)
-                self._redis.expire(_filler(coupon.id), _FILLER_SECONDS)
-                filled = True
-            self._open(args=[coupon.id, coupon.version, building if filled else "", *_flat(coupon)])
+                self._redis.expire(fill_lock_key(coupon.id), _FILL_LOCK_SECONDS)
+                has_seats = True
+            state = since or ServerState("", "")
+            return bool(
+                self._fill(args=[coupon.id, coupon.version, building if has_seats else "", *state, *_flat(coupon)])
+            )
 
     def mark_unknown(self, coupon_id: int) -> None:
-        """Lets the gate refuse a coupon that does not exist by itself, for a few seconds."""
+        """Mark a coupon as nonexistent, so that the gate refuses requests for a few seconds."""
         with mapped_errors():
-            self._unknown(args=[coupon_id, UNKNOWN, UNKNOWN_SECONDS])
+            self._mark_unknown(args=[coupon_id, UNKNOWN, UNKNOWN_SECONDS])
 
-    def release(self, seats: Sequence[tuple[int, int, str]], tried_until_ms: int) -> int:
-        """Gives seats (coupon_id, user_id, request_id) back, each only if it still is that request's.
+    def release(self, seats: Sequence[tuple[int, int, str]], attempted_until_ms: int) -> int:
+        """Release seats (coupon id, user id, request id), each only if it still is that request's; return how many.
 
-        A request whose append was tried again after `tried_until_ms` keeps its seat. The number given back.
+        A request whose append was attempted again after `attempted_until_ms` keeps its seat.
         """
         with mapped_errors():
-            return int(self._release(args=[tried_until_ms, *(part for seat in seats for part in seat)]))
+            return int(self._release(args=[attempted_until_ms, *(part for seat in seats for part in seat)]))
 
     def seat_holder(self, coupon_id: int, user_id: int) -> str | None:
-        """The request id that has the user's seat."""
+        """Return the request id that has the user's seat."""
         with mapped_errors():
             request_id = self._redis.hget(seats_key(coupon_id), str(user_id))
         return None if request_id is None else _text(request_id)
 
     def update_coupons(self, coupons: Iterable[Coupon]) -> None:
-        """Tells values that an operator changed, and which coupons are gone; one the gate does not know stays so."""
+        """Publish the coupons' values, and which are sold out; a coupon that the gate does not have stays cold."""
         with mapped_errors():
             for coupon in coupons:
-                room = (coupon.quantity + coupon.waitlist, coupon.quantity)
-                self._tell(args=[coupon.id, coupon.version, *room, *_flat(coupon)])
+                capacity = coupon.quantity + coupon.waitlist
+                self._update_coupon(args=[coupon.id, coupon.version, capacity, coupon.quantity, *_flat(coupon)])
 
     def evict(self, coupon_id: int) -> None:
-        """Makes the gate cold for the coupon, so that the next filling reads the database and the log again."""
+        """Make the gate cold for the coupon, so that the next fill reads the database and the log again."""
         with mapped_errors():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
 
-    def reset_if_state_lost(self) -> bool:
-        """Makes the gate cold for every coupon if the server was started anew, and tells whether it was.
+    def reset_if_state_lost(self) -> int:
+        """Evict every coupon that was filled before the server was last started; return how many.
 
-        Its file may lack the last second before it died: seats, changes and seats given back that nobody tells again.
+        A restarted server may lack the last second of writes: seats, values and releases that are not sent again.
+        After FLUSHALL the mark is gone, too, but what was filled since carries the present run id and stays.
+        If the process is killed between two lines, the next call evicts the remaining ones: the mark is written last.
         """
+        run_id, mark = self.server_state()
+        if mark == run_id:
+            return 0
         with mapped_errors():
-            life = str(self._redis.info("server")["run_id"])
-            if self._redis.get(RUN_ID_KEY) == life.encode():
-                return False
-            for coupon_id in {
-                int(key.split(b":")[1]) for key in self._redis.scan_iter(COUPON_KEY_PATTERN, count=_AT_ONCE)
-            }:
-                self.evict(coupon_id)
-            self._redis.set(RUN_ID_KEY, life)
-        return True
+            keys = self._redis.scan_iter(COUPON_KEY_PATTERN, count=_SEATS_BATCH_SIZE)
+            evicted = 0
+            for coupon_id in {int(key.split(b":")[1]) for key in keys}:
+                if self._redis.hget(coupon_key(coupon_id), "run_id") != run_id.encode():
+                    self.evict(coupon_id)
+                    evicted += 1
+            self._redis.set(RUN_ID_KEY, run_id)
+        if evicted:
+            _log.warning(LogEvent.GATE_RESET, coupons=evicted)
+        return evicted
 
-    def publish_progress(self, positions: Mapping[int, int]) -> None:
-        """Tells the next offset to decide, by partition."""
-        if not positions:
+    def publish_progress(self, next_offsets: Mapping[int, int]) -> None:
+        """Publish the next offset to decide, by partition."""
+        if not next_offsets:
             return
         with mapped_errors():
-            self._progress(args=[number for position in positions.items() for number in position])
+            self._update_progress(args=[number for pair in next_offsets.items() for number in pair])
 
-    def unacknowledged(self, tried_before_ms: int, limit: int) -> dict[str, int]:
-        """Request ids of which the broker has not been heard, with the moment of their last try, oldest first."""
+    def unacknowledged(self, attempted_before_ms: int, limit: int) -> dict[str, int]:
+        """Return request ids without an acknowledgement, with the time of their last attempt, oldest first."""
         with mapped_errors():
             found: list[Any] = self._redis.zrangebyscore(
-                UNACKNOWLEDGED_KEY, "-inf", tried_before_ms, start=0, num=limit, withscores=True
+                UNACKNOWLEDGED_KEY, "-inf", attempted_before_ms, start=0, num=limit, withscores=True
             )
         return {_text(request_id): int(score) for request_id, score in found}
 
     def resolve_unacknowledged(self, request_ids: Sequence[str]) -> None:
-        """Forgets that these were unsettled; their seats stay."""
+        """Remove requests from the unacknowledged ones; their seats stay."""
         if request_ids:
             with mapped_errors():
                 self._redis.zrem(UNACKNOWLEDGED_KEY, *request_ids)
 
+    def push_follow_up(self, payload: bytes) -> None:
+        """Append a follow-up for an issuer; above MAX_FOLLOW_UPS the oldest is dropped."""
+        with mapped_errors(), self._redis.pipeline() as pipe:
+            pipe.rpush(FOLLOW_UPS_KEY, payload)
+            pipe.ltrim(FOLLOW_UPS_KEY, -MAX_FOLLOW_UPS, -1)
+            pipe.execute()
+
+    def pop_follow_up(self, wait_seconds: float) -> bytes | None:
+        """Take the oldest follow-up, or return None if none arrives within wait_seconds."""
+        with mapped_errors():
+            popped: Any = self._redis.blpop([FOLLOW_UPS_KEY], timeout=wait_seconds)
+        return popped[1] if popped else None
+
+    def mark_queued(self, task: str, seconds: int) -> bool:
+        """Mark a task as queued or running, for at most so long; return whether it was not marked before."""
+        with mapped_errors():
+            return bool(self._redis.set(QUEUED_TASK_PREFIX + task, 1, nx=True, ex=seconds))
+
+    def unmark_queued(self, task: str) -> None:
+        """Note that the task is neither queued nor running any more."""
+        with mapped_errors():
+            self._redis.delete(QUEUED_TASK_PREFIX + task)
+
     def record_sweep(self) -> None:
-        """Notes that the sweep ran, for health checks."""
+        """Record that the sweep ran, for health checks."""
         with mapped_errors():
             self._redis.set(LAST_SWEEP_KEY, int(time.time()), ex=60)
 
     def seconds_since_sweep(self) -> float | None:
-        """Seconds since the sweep ran, or None when that is longer than a minute."""
+        """Return the seconds since the sweep ran, or None when that is longer than a minute."""
         with mapped_errors():
-            at = self._redis.get(LAST_SWEEP_KEY)
-        return None if at is None else time.time() - int(at)
-
-
-def _filler(coupon_id: int) -> str:
-    """The key that says that somebody is filling the gate."""
-    return f"{coupon_key(coupon_id)}:filling"
+            swept_at = self._redis.get(LAST_SWEEP_KEY)
+        return None if swept_at is None else time.time() - int(swept_at)
 
 
 def _flat(coupon: Coupon) -> list[str]:

@@ -1,4 +1,4 @@
-"""The gate's keys in Redis, its scripts, and the values it stores about a coupon."""
+"""The gate's keys and scripts in Redis, and the fields it stores for a coupon."""
 
 from enum import StrEnum
 from importlib.resources import files
@@ -15,41 +15,48 @@ UPDATE_COUPON = _LUA.joinpath("update_coupon.lua").read_text()
 UPDATE_PROGRESS = _LUA.joinpath("update_progress.lua").read_text()
 RELEASE = _LUA.joinpath("release.lua").read_text()
 
-#: partition to next offset to decide, told by the issuer after each commit
+#: hash from partition to next offset to decide; the issuer publishes it after each commit
 PROGRESS_KEY = "gate:progress"
-#: request ids by minting time that the broker has not been heard of yet
+#: sorted set of the request ids without an acknowledgement; the score is the time of the last attempt in milliseconds
 UNACKNOWLEDGED_KEY = "gate:unacknowledged"
-#: the life of the server (`run_id`) in which the gate was told all that it knows
+#: the server's run id that the sweep read last; a server has a new one after each start. A coupon's hash also has a
+#: field `run_id`: the server's run id when it was filled
 RUN_ID_KEY = "gate:run_id"
-#: every key that belongs to a coupon
+#: matches every key that belongs to a coupon
 COUPON_KEY_PATTERN = "gate:[0-9]*"
-#: when beat's sweep last ran
+#: when beat's sweep last ran, in seconds since 1970 UTC
 LAST_SWEEP_KEY = "gate:swept_at"
-#: later than every try of an append
-ANY_TIME_MS = 2**53
+#: list of follow-ups that an issuer turns into Celery tasks, the oldest first
+FOLLOW_UPS_KEY = "gate:follow_ups"
+MAX_FOLLOW_UPS = 1_000
+#: with the name of a task: it is queued or running, so a commit need not send it again
+QUEUED_TASK_PREFIX = "gate:queued:"
+#: later than every attempt to append a request
+END_OF_TIME_MS = 2**53
+#: value of `capacity` for a coupon that does not exist, and how long it is kept
 UNKNOWN = "unknown"
 UNKNOWN_SECONDS = 5
 
 
 class Verdict(StrEnum):
-    """What the gate says of a request."""
+    """The gate's result for a seat request."""
 
     ADMITTED = "admitted"
     #: the user has a seat, and the broker has acknowledged its request
     DUPLICATE = "duplicate"
-    #: the user has a seat, and nobody knows yet whether its request reached the log
+    #: the user has a seat, and its request has not been acknowledged: it may be in the log or not
     UNACKNOWLEDGED = "unacknowledged"
     SOLD_OUT = "sold_out"
     NOT_OPEN = "not_open"
     CLOSED = "closed"
     PAUSED = "paused"
     UNKNOWN_COUPON = "unknown_coupon"
-    #: the gate has nothing of this coupon and must be filled
+    #: the gate has no data about this coupon and must be filled
     COLD = "cold"
 
 
 def coupon_key(coupon_id: int) -> str:
-    """The hash with a coupon's capacity and window."""
+    """The hash with a coupon's capacity, window and run id."""
     return f"gate:{coupon_id}"
 
 
@@ -63,9 +70,14 @@ def offsets_key(coupon_id: int) -> str:
     return f"gate:{coupon_id}:offsets"
 
 
+def fill_lock_key(coupon_id: int) -> str:
+    """The key that exists while a process fills the gate for the coupon."""
+    return f"gate:{coupon_id}:filling"
+
+
 def coupon_fields(coupon: Coupon) -> dict[str, str]:
-    """A coupon as the gate's hash."""
-    told = {
+    """The fields of a coupon's hash, except its run id."""
+    fields = {
         "capacity": str(coupon.quantity + coupon.waitlist),
         "quantity": str(coupon.quantity),
         "opens": _text(coupon.opens_at_ms),
@@ -73,7 +85,7 @@ def coupon_fields(coupon: Coupon) -> dict[str, str]:
         "override": coupon.override.value,
         "version": str(coupon.version),
     }
-    return told | ({"sold_out": "1"} if coupon.issued >= coupon.quantity else {})
+    return fields | ({"sold_out": "1"} if coupon.issued >= coupon.quantity else {})
 
 
 def _text(number: int | None) -> str:

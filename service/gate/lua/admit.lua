@@ -1,20 +1,20 @@
--- Admits many requests in one round trip; each is judged in its turn against its coupon's hash and set of seats.
+-- Admits many requests in one round trip. Checks each request against its coupon's hash and seats.
 -- ARGV: now in milliseconds, then one MessagePack list with coupon, user, request id for each request, all as text.
 -- Returns, as MessagePack, a list with verdict and detail for each request, and the partitions' progress as a flat list.
-local now, asked = ARGV[1], cmsgpack.unpack(ARGV[2])
-local at = tonumber(now)
+local now, requests = ARGV[1], cmsgpack.unpack(ARGV[2])
+local now_ms = tonumber(now)
 local coupons, verdicts = {}, {}
 
--- What holds for every user of the coupon: a refusal with its detail, or the number of seats that are free.
-local function stand(coupon)
+-- Returns the refusal that applies to all users, or the number of free seats.
+local function read_coupon(coupon)
   local gate = 'gate:' .. coupon
   local capacity, opens, closes, override, sold_out =
     unpack(redis.call('HMGET', gate, 'capacity', 'opens', 'closes', 'override', 'sold_out'))
   if not capacity then return { refusal = 'cold', detail = '' } end
   if capacity == 'unknown' then return { refusal = 'unknown_coupon', detail = '' } end
-  if override == 'closed' or (closes ~= '' and at >= tonumber(closes)) then return { refusal = 'closed', detail = '' } end
+  if override == 'closed' or (closes ~= '' and now_ms >= tonumber(closes)) then return { refusal = 'closed', detail = '' } end
   if override == 'paused' then return { refusal = 'paused', detail = '' } end
-  if opens ~= '' and at < tonumber(opens) then return { refusal = 'not_open', detail = opens } end
+  if opens ~= '' and now_ms < tonumber(opens) then return { refusal = 'not_open', detail = opens } end
   local seats = gate .. ':seats'
   return { seats = seats, free = sold_out and 0 or tonumber(capacity) - redis.call('HLEN', seats) }
 end
@@ -23,7 +23,7 @@ local function judge(coupon, user, request)
   local first = redis.call('HGET', coupon.seats, user)
   if first then
     if not redis.call('ZSCORE', 'gate:unacknowledged', first) then return 'duplicate', first end
-    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- tried again now: the sweep must not free it meanwhile
+    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- a new attempt: maintenance.release_expired must keep the seat
     return 'unacknowledged', first
   end
   if coupon.free <= 0 then return 'sold_out', '' end
@@ -33,11 +33,11 @@ local function judge(coupon, user, request)
   return 'admitted', request
 end
 
-for i = 1, #asked, 3 do
-  local coupon = coupons[asked[i]] or stand(asked[i])
-  coupons[asked[i]] = coupon
+for i = 1, #requests, 3 do
+  local coupon = coupons[requests[i]] or read_coupon(requests[i])
+  coupons[requests[i]] = coupon
   local verdict, detail = coupon.refusal, coupon.detail
-  if not verdict then verdict, detail = judge(coupon, asked[i + 1], asked[i + 2]) end
+  if not verdict then verdict, detail = judge(coupon, requests[i + 1], requests[i + 2]) end
   verdicts[#verdicts + 1] = verdict
   verdicts[#verdicts + 1] = detail
 end

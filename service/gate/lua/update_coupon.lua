@@ -1,19 +1,22 @@
--- Tells what the database says of a coupon: ARGV holds coupon, version, capacity, quantity, then the hash's fields and values.
--- Older news is dropped. A gate that is cold keeps the version for a while, so that no older filling opens it.
--- Where there may be room for more, the gate is emptied: who was refused for want of seats may ask again. A version that
--- was left out may have been one with less room.
+-- Publishes the database's values of a coupon.
+-- ARGV: coupon, version, capacity, quantity, then the hash's fields and values.
+-- An older version than the gate has is ignored. A cold gate keeps the version for a while, so that a fill that read
+-- an older one does not open it.
+-- If capacity or quantity grew, or a version was skipped, the gate is emptied: users without a coupon can request again.
+-- A skipped version may have had a lower capacity or quantity.
+-- An open gate keeps its run_id, because its seats date from its fill.
 local gate, version, capacity, quantity = 'gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local known = tonumber(redis.call('HGET', gate, 'version') or -1)
-if version < known then return end
-local had = redis.call('HGET', gate, 'capacity')
-local cold = not had or had == 'unknown'
-local grew = not cold and (version > known + 1 or (version > known
-  and (tonumber(had) < capacity or tonumber(redis.call('HGET', gate, 'quantity')) < quantity)))
+local known_version = tonumber(redis.call('HGET', gate, 'version') or -1)
+if version < known_version then return end
+local known_capacity = redis.call('HGET', gate, 'capacity')
+local cold = not known_capacity or known_capacity == 'unknown'
+local grew = not cold and (version > known_version + 1 or (version > known_version
+  and (tonumber(known_capacity) < capacity or tonumber(redis.call('HGET', gate, 'quantity')) < quantity)))
 if cold or grew then
   redis.call('DEL', gate, gate .. ':seats', gate .. ':offsets')
-  redis.call('HSET', gate, 'version', version)
+  redis.call('HSET', gate, 'version', version, 'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
   redis.call('EXPIRE', gate, 60)
   return
 end
-if version > known then redis.call('HDEL', gate, 'sold_out') end
+if version > known_version then redis.call('HDEL', gate, 'sold_out') end
 redis.call('HSET', gate, unpack(ARGV, 5))
