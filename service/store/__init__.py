@@ -1,1 +1,1 @@
-"""PostgreSQL, the truth: tables, queries, migrations; the only room that knows the driver."""
+"""PostgreSQL, the source of truth: tables, queries, migrations. Only this package imports the driver."""

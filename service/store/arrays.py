@@ -1,8 +1,13 @@
-"""Columns of numbers in PostgreSQL's binary form of bigint[]: cheaper to make, and to read, than text or lists."""
+"""Array parameters of queries: numbers in PostgreSQL's binary format, and the positions of rows.
+
+Binary bigint[] is cheaper to write and to parse than text or lists. Rows are selected by three arrays, with the log id
+repeated for each: as a single value it would look selective to a planner without fresh statistics, which would read all
+rows of the log to find a few.
+"""
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 
 from psycopg import adapters
@@ -10,38 +15,48 @@ from psycopg.adapt import Dumper
 from psycopg.postgres import types
 from psycopg.pq import Format
 
+from service.domain.request import LogPosition
+
 _BIGINT = types["int8"]
 #: dimensions, null flag, element type, length, lower bound (PostgreSQL: array_send)
 _HEAD = Struct(">iiIii")
-#: four bytes that say that eight follow, as this machine's int has them in memory
+#: the length 8 in network byte order, as an int of this machine
 _EIGHT = array("i", (8).to_bytes(4, "big"))
 
 
 def bigints(values: Iterable[int]) -> "array[int]":
-    """Numbers as a query's parameter of type bigint[]."""
+    """Return numbers as a query parameter of type bigint[]."""
     return array("q", values)
 
 
 class _Bigints(Dumper):
-    """Writes each number as its length and its eight bytes, by slices and not one by one."""
+    """Writes each number as its length and its eight bytes, with slices instead of a loop."""
 
     format = Format.BINARY
     oid = _BIGINT.array_oid
 
     def dump(self, values: "array[int]") -> bytes:
         count = len(values)
-        halves = _halves(values)
+        if sys.byteorder == "little":
+            values = array("q", values)
+            values.byteswap()
+        halves = array("i", values.tobytes())  # network byte order, four bytes each
         out = _EIGHT * (3 * count)
         out[1::3], out[2::3] = halves[0::2], halves[1::2]
         return _HEAD.pack(1, 0, _BIGINT.oid, count, 1) + out.tobytes()
 
 
-def _halves(values: "array[int]") -> "array[int]":
-    """The numbers' bytes in the network's order, four by four."""
-    if sys.byteorder == "little":
-        values = array("q", values)
-        values.byteswap()
-    return array("i", values.tobytes())
-
-
 adapters.register_dumper(array, _Bigints)
+
+#: the values of position_arrays, for unnest; name its first three columns l, p and o
+POSITION_ARRAYS = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
+AT_POSITION = 'log_id = l AND partition = p AND "offset" = o'
+
+
+def position_arrays(log_id: int, log_positions: Sequence[LogPosition]) -> dict[str, list[int]]:
+    """Return the parameters of POSITION_ARRAYS."""
+    return {
+        "logs": [log_id] * len(log_positions),
+        "partitions": [at.partition for at in log_positions],
+        "offsets": [at.offset for at in log_positions],
+    }

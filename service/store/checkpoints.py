@@ -1,22 +1,22 @@
-"""How far each partition has been decided."""
+"""Queries on offsets: how far each partition has been decided."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from service.store.engine import to_datetime, to_milliseconds
+from service.timestamps import to_datetime, to_milliseconds
 
 
 class Checkpoint(NamedTuple):
-    """The next offset to decide, and the moment before which all that was appended has been decided."""
+    """The next offset to decide, and the watermark: every record appended before it has been decided."""
 
     next_offset: int
     watermark_ms: int
 
 
 class CheckpointAdvance(NamedTuple):
-    """A partition's step from one offset to another."""
+    """The change of a partition's checkpoint from one offset to another."""
 
     partition: int
     expected_offset: int
@@ -25,7 +25,7 @@ class CheckpointAdvance(NamedTuple):
 
 
 def ensure_log(tx: Connection, topic: str, topic_id: str) -> int:
-    """The number under which this life of the topic is known, given at first sight."""
+    """Return the id of the log with this Kafka topic id, creating it if it does not exist."""
     tx.execute(
         text("INSERT INTO logs (topic, topic_id) VALUES (:topic, :topic_id) ON CONFLICT (topic_id) DO NOTHING"),
         {"topic": topic, "topic_id": topic_id},
@@ -34,7 +34,7 @@ def ensure_log(tx: Connection, topic: str, topic_id: str) -> int:
 
 
 def ensure_checkpoints(tx: Connection, log_id: int, beginnings: Mapping[int, int]) -> dict[int, Checkpoint]:
-    """Where to go on, by partition; one that was never decided starts at its beginning, which is stored."""
+    """Return the checkpoints of the partitions in `beginnings`; store the beginning of one that has none."""
     tx.execute(
         text(
             "INSERT INTO offsets (log_id, partition, next_offset)"
@@ -47,7 +47,7 @@ def ensure_checkpoints(tx: Connection, log_id: int, beginnings: Mapping[int, int
 
 
 def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
-    """Every stored position of the log, by partition."""
+    """Return every checkpoint of the log, by partition."""
     rows = tx.execute(
         text("SELECT partition, next_offset, watermark FROM offsets WHERE log_id = :log"), {"log": log_id}
     )
@@ -62,7 +62,7 @@ _LOCK = text(
 
 
 def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> set[int]:
-    """Locks each partition that still is where expected; the others, which someone else has moved, are returned."""
+    """Lock the partitions that are at their expected offset; return the others, which another process advanced."""
     locked = tx.execute(_LOCK, {"log": log_id, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
     return expected.keys() - set(locked)
 
@@ -75,16 +75,16 @@ _ADVANCE = text(
 )
 
 
-def advance(tx: Connection, log_id: int, moves: Iterable[CheckpointAdvance]) -> None:
-    """Moves each partition that still is where expected."""
-    moves = list(moves)
+def advance(tx: Connection, log_id: int, advances: Iterable[CheckpointAdvance]) -> None:
+    """Advance each partition that is at its expected offset."""
+    advances = list(advances)
     tx.execute(
         _ADVANCE,
         {
             "log": log_id,
-            "partitions": [move.partition for move in moves],
-            "expected": [move.expected_offset for move in moves],
-            "next": [move.next_offset for move in moves],
-            "passed": [to_datetime(move.watermark_ms) for move in moves],
+            "partitions": [advance.partition for advance in advances],
+            "expected": [advance.expected_offset for advance in advances],
+            "next": [advance.next_offset for advance in advances],
+            "passed": [to_datetime(advance.watermark_ms) for advance in advances],
         },
     )

@@ -5,11 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, text
 
-from service.domain.change import CouponChange
-from service.domain.coupon import Coupon, Override
+from service.domain.coupon import Coupon, CouponChange, Override
 from service.store import coupon_changes
-from service.store.engine import to_milliseconds
 from service.store.tables import CouponRow
+from service.timestamps import to_milliseconds
 
 _coupons = CouponRow.__table__  # type: ignore[attr-defined]
 
@@ -17,7 +16,7 @@ _coupons = CouponRow.__table__  # type: ignore[attr-defined]
 def create(
     tx: Connection, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
 ) -> Coupon:
-    """Stores a new coupon with nothing issued."""
+    """Store a new coupon with nothing issued."""
     new = Coupon(0, name, quantity, waitlist, 0, 0, 0, opens_at_ms, closes_at_ms, Override.NONE, 0)
     values = coupon_changes.change_columns(new)
     coupon = _coupon(tx.execute(insert(_coupons).values(name=name, **values).returning(_coupons)).one())
@@ -26,26 +25,26 @@ def create(
 
 
 def update(tx: Connection, new: CouponChange) -> None:
-    """Stores a locked coupon's new values and from where they count; its counters are not the caller's to write."""
+    """Store new values of a locked coupon and where they take effect; triggers maintain its counters."""
     values = coupon_changes.change_columns(new.coupon)
     tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(version=new.coupon.version, **values))
     coupon_changes.insert(tx, new)
 
 
 def get(tx: Connection, coupon_id: int) -> Coupon | None:
-    """The coupon, or None."""
+    """Return the coupon, or None."""
     row = tx.execute(select(_coupons).where(_coupons.c.id == coupon_id)).one_or_none()
     return None if row is None else _coupon(row)
 
 
 def page(tx: Connection, after_id: int, limit: int) -> list[Coupon]:
-    """Up to `limit` coupons with an id above `after_id`, in id order (a keyset page)."""
+    """Return up to `limit` coupons with an id above `after_id`, in id order (keyset pagination)."""
     rows = tx.execute(select(_coupons).where(_coupons.c.id > after_id).order_by(_coupons.c.id).limit(limit))
     return [_coupon(row) for row in rows]
 
 
 def get_many(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
-    """Those of the coupons that exist, by id."""
+    """Return those of the coupons that exist, by id."""
     rows = tx.execute(select(_coupons).where(_coupons.c.id.in_(sorted(set(coupon_ids)))))
     return {row.id: _coupon(row) for row in rows}
 
@@ -54,13 +53,13 @@ _LOCK = text("SELECT * FROM coupons WHERE id = ANY(:ids) ORDER BY id FOR NO KEY 
 
 
 def lock(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
-    """Locks the coupons in id order until the transaction ends; who decides about a coupon holds its lock."""
+    """Lock the coupons in id order until the transaction ends; every decision about a coupon needs this lock."""
     rows = tx.execute(_LOCK, {"ids": sorted(set(coupon_ids))})
     return {row.id: _coupon(row) for row in rows}
 
 
 def with_decidable_standby(tx: Connection, limit: int) -> list[int]:
-    """Ids of coupons whose standby can be promoted or refused now."""
+    """Return ids of coupons whose standby requests can be promoted or refused now."""
     query = (
         "SELECT id FROM coupons WHERE standby > 0 AND (held = 0 OR issued + held < quantity) ORDER BY id LIMIT :limit"
     )

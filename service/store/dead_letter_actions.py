@@ -1,4 +1,4 @@
-"""Queries on dead letters for operators: found by filters, locked for an action, with their audit trail."""
+"""Queries on dead letters for operators: filter, lock for an action, audit trail."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,41 +7,42 @@ from sqlalchemy import Connection, text
 
 from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
 from service.domain.request import ReasonCode, Request, RequestState
-from service.store.engine import to_milliseconds
+from service.limits import MAX_ID
 from service.store.raw_records import raw_of_row
+from service.timestamps import to_milliseconds
 
-_MEANT = (
+_MATCHES = (
     "(CAST(:coupon_id AS bigint) IS NULL OR coupon_id = :coupon_id) AND (CAST(:code AS text) IS NULL OR code = :code)"
     " AND (CAST(:state AS text) IS NULL OR state = :state)"
 )
 
 
 def get(tx: Connection, dead_letter_id: int) -> DeadLetter | None:
-    """The dead letter, or None."""
+    """Return the dead letter, or None."""
     row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": dead_letter_id}).one_or_none()
-    return None if row is None else _letter(row)
+    return None if row is None else _dead_letter(row)
 
 
 def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetter]:
-    """Up to `limit` of the dead letters meant with an id below `before_id`, the newest first (a keyset page)."""
+    """Return up to `limit` matching dead letters with an id below `before_id`, newest first (keyset pagination)."""
     rows = tx.execute(
         text(
-            f"SELECT * FROM dead_letters WHERE {_MEANT} AND id < coalesce(CAST(:before AS bigint), 9223372036854775807)"
+            f"SELECT * FROM dead_letters WHERE {_MATCHES} AND id < coalesce(CAST(:before AS bigint), :max_id)"
             " ORDER BY id DESC LIMIT :limit"
         ),
-        {**filters._asdict(), "before": before_id, "limit": limit},
+        {**filters._asdict(), "before": before_id, "max_id": MAX_ID, "limit": limit},
     )
-    return [_letter(row) for row in rows]
+    return [_dead_letter(row) for row in rows]
 
 
 def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[int]:
-    """Ids of dead letters with a place in the log that nobody acted on, in the order of their places.
+    """Return ids of new dead letters that have a log position, in log order.
 
-    Those that nobody could read come last: they cannot stand in the way of the others for ever.
+    Those that could not be decoded come last, so that they never block the others.
     """
     rows = tx.execute(
         text(
-            f"SELECT id FROM dead_letters WHERE {_MEANT} AND log_id IS NOT NULL"
+            f"SELECT id FROM dead_letters WHERE {_MATCHES} AND log_id IS NOT NULL"
             ' ORDER BY request_id IS NULL, log_id, partition, "offset" LIMIT :limit'
         ),
         {**filters._asdict(), "state": DeadLetterState.NEW, "limit": limit},
@@ -50,21 +51,21 @@ def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> l
 
 
 def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
-    """Locks those of the dead letters that nobody acted on, in the order of their places."""
+    """Lock those of the dead letters that are new; return them in log order."""
     rows = tx.execute(
         text("SELECT * FROM dead_letters WHERE id = ANY(:ids) AND state = 'new' ORDER BY id FOR UPDATE"),
         {"ids": list(ids)},
     )
-    return sorted((_letter(row) for row in rows), key=lambda letter: (letter.log_id or 0, letter.raw.log_position))
+    return sorted((_dead_letter(row) for row in rows), key=lambda one: (one.log_id or 0, one.raw.log_position))
 
 
-#: what became of a dead letter's request: the letter's id, the request's state and code after a replay
+#: id of the dead letter; state and code of its request after a replay
 ActionResult = tuple[int, RequestState | None, ReasonCode | None]
 
 
-def record_actions(tx: Connection, action: DeadLetterState, via: str, came: Sequence[ActionResult]) -> None:
-    """Marks locked dead letters and writes down who did what, and what came of each."""
-    ids = [letter_id for letter_id, _, _ in came]
+def record_actions(tx: Connection, action: DeadLetterState, via: str, results: Sequence[ActionResult]) -> None:
+    """Set the state of locked dead letters and append to the audit trail."""
+    ids = [dead_letter_id for dead_letter_id, _, _ in results]
     tx.execute(
         text("UPDATE dead_letters SET state = :action WHERE id = ANY(:ids)"), {"ids": ids, "action": action.value}
     )
@@ -79,23 +80,23 @@ def record_actions(tx: Connection, action: DeadLetterState, via: str, came: Sequ
             "ids": ids,
             "action": action.value,
             "via": via,
-            "states": [state and state.value for _, state, _ in came],
-            "codes": [code and code.value for _, _, code in came],
+            "states": [state and state.value for _, state, _ in results],
+            "codes": [code and code.value for _, _, code in results],
         },
     )
 
 
 def set_requests(tx: Connection, found: Mapping[int, Request]) -> None:
-    """Notes whose records these are, by the letter's id, once they could be read after all."""
-    for letter_id, request in found.items():
+    """Store the requests of dead letters, by id, that were decoded later."""
+    for dead_letter_id, request in found.items():
         tx.execute(
             text("UPDATE dead_letters SET coupon_id = :coupon, user_id = :uid, request_id = :name WHERE id = :id"),
-            {"id": letter_id, "coupon": request.coupon_id, "uid": request.user_id, "name": request.request_id},
+            {"id": dead_letter_id, "coupon": request.coupon_id, "uid": request.user_id, "name": request.request_id},
         )
 
 
 def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
-    """What was done with a dead letter, oldest first."""
+    """Return the actions on a dead letter, oldest first."""
     rows = tx.execute(
         text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": dead_letter_id}
     )
@@ -111,7 +112,7 @@ def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
     ]
 
 
-def _letter(row: Any) -> DeadLetter:
+def _dead_letter(row: Any) -> DeadLetter:
     return DeadLetter(
         row.id,
         row.log_id,

@@ -1,4 +1,4 @@
-"""Queries on dead letters on their way to the topic and back; one not yet forwarded is work for Celery."""
+"""Queries on dead letters between database and topic. One that is not forwarded yet is work for Celery."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,12 +9,19 @@ from sqlalchemy import Connection, text
 from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, ReasonCode, Request
-from service.store.engine import to_datetime
-from service.store.raw_records import BYTES_COLUMNS, PLACE_COLUMNS, RAW_ARRAYS, raw_arrays, raw_of_row, split_by_bytes
+from service.store.raw_records import (
+    BYTES_COLUMNS,
+    POSITION_COLUMNS,
+    RAW_ARRAYS,
+    raw_arrays,
+    raw_of_row,
+    split_by_bytes,
+)
+from service.timestamps import to_datetime
 
 
 class NewDeadLetter(NamedTuple):
-    """A record that was given up, and why."""
+    """A record to be stored as a dead letter, and the reason."""
 
     raw: RawRecord
     request: Request | None
@@ -25,18 +32,18 @@ class NewDeadLetter(NamedTuple):
 
 
 class ClaimedDeadLetter(NamedTuple):
-    """A dead letter on its way to the dead-letter topic."""
+    """A dead letter leased for forwarding to its topic."""
 
     id: int
     raw: RawRecord
     error_type: str
     message: str
-    #: which of its deaths, should it have been brought back
+    #: distinguishes this dead letter from a later one of the same request
     dead_at: datetime
 
 
-_STORY = f"{BYTES_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_type, error_message"
-_COLUMNS = f"{PLACE_COLUMNS}, {_STORY}"
+_VALUES = f"{BYTES_COLUMNS}, coupon_id, user_id, request_id, code, attempts, first_error, error_type, error_message"
+_COLUMNS = f"{POSITION_COLUMNS}, {_VALUES}"
 _NEW = (
     f"unnest({RAW_ARRAYS}, CAST(:coupons AS bigint[]), CAST(:users AS bigint[]), CAST(:ids AS text[]),"
     f" CAST(:codes AS text[]), CAST(:attempts AS int[]), CAST(:firsts AS text[]), CAST(:kinds AS text[]),"
@@ -51,28 +58,28 @@ _INSERT = text(
 
 
 def insert(tx: Connection, log_id: int, dead_letters: Sequence[NewDeadLetter]) -> None:
-    """Stores dead letters of this log; one that died again after a replay is new again, and forwarded again."""
-    for some in split_by_bytes(dead_letters, lambda letter: letter.raw):
+    """Store dead letters of this log; one that is dead again after a replay becomes new and is forwarded again."""
+    for some in split_by_bytes(dead_letters, lambda dead_letter: dead_letter.raw):
         tx.execute(_INSERT, {"log": log_id, **_arrays(some)})
 
 
 _INSERT_FOREIGN = text(
-    f"INSERT INTO dead_letters (dlt_partition, dlt_offset, {_STORY}, forwarded_at)"
+    f"INSERT INTO dead_letters (dlt_partition, dlt_offset, {_VALUES}, forwarded_at)"
     f" SELECT {_COLUMNS}, now() FROM {_NEW} ON CONFLICT DO NOTHING"
 )
 
 
 def insert_foreign(tx: Connection, dead_letters: Sequence[NewDeadLetter]) -> None:
-    """Stores dead letters that someone else wrote to the topic, unless they were stored before."""
-    for some in split_by_bytes(dead_letters, lambda letter: letter.raw):
+    """Store dead letters that another producer wrote to the topic, unless they are stored already."""
+    for some in split_by_bytes(dead_letters, lambda dead_letter: dead_letter.raw):
         tx.execute(_INSERT_FOREIGN, _arrays(some))
 
 
 class ReceivedDeadLetter(NamedTuple):
-    """A dead letter as the listener read it: the record that it says it is, and its own place in the topic."""
+    """A record of the dead-letter topic: the log position it names as its origin, and its own."""
 
     origin: LogPosition
-    #: of the record itself: it tells which life of the log it is from
+    #: append time of the original record; identifies the log, since offsets repeat in a topic that was created again
     appended_at_ms: int
     dlt_position: LogPosition
 
@@ -90,26 +97,26 @@ _CONFIRM = text(
 )
 
 
-def confirm(tx: Connection, seen: Sequence[ReceivedDeadLetter]) -> set[ReceivedDeadLetter]:
-    """Notes where the listener first saw dead letters of ours; which of them are ours.
+def confirm(tx: Connection, received: Sequence[ReceivedDeadLetter]) -> set[ReceivedDeadLetter]:
+    """Record where in the topic dead letters of this service were first read; return those that are of this service.
 
-    That they were forwarded is the forwarder's to say: a copy seen late may be that of an earlier death.
+    Only the forwarder marks them as forwarded: a late copy may be from before a replay.
     """
     numbers = tx.execute(
         _CONFIRM,
         {
-            "partitions": [one.origin.partition for one in seen],
-            "offsets": [one.origin.offset for one in seen],
-            "appended": [to_datetime(one.appended_at_ms) for one in seen],
-            "dlt_partitions": [one.dlt_position.partition for one in seen],
-            "dlt_offsets": [one.dlt_position.offset for one in seen],
+            "partitions": [one.origin.partition for one in received],
+            "offsets": [one.origin.offset for one in received],
+            "appended": [to_datetime(one.appended_at_ms) for one in received],
+            "dlt_partitions": [one.dlt_position.partition for one in received],
+            "dlt_offsets": [one.dlt_position.offset for one in received],
         },
     ).scalars()
-    return {seen[number - 1] for number in numbers}
+    return {received[number - 1] for number in numbers}
 
 
 def claim(tx: Connection, lease_seconds: float, limit: int) -> list[ClaimedDeadLetter]:
-    """Leases up to `limit` dead letters that are not in their topic yet."""
+    """Lease up to `limit` dead letters that are not forwarded yet."""
     rows = tx.execute(
         text(
             "UPDATE dead_letters SET lease_until = now() + make_interval(secs => :lease) WHERE id IN ("
@@ -124,20 +131,23 @@ def claim(tx: Connection, lease_seconds: float, limit: int) -> list[ClaimedDeadL
 
 
 def mark_forwarded(tx: Connection, acknowledged: Sequence[ClaimedDeadLetter]) -> None:
-    """Notes that the broker has acknowledged these; one that has died again since waits to be forwarded again."""
+    """Mark those that the broker acknowledged; one that became dead again since then is still to be forwarded."""
     tx.execute(
         text(
             "WITH taken AS (SELECT id FROM dead_letters"
-            "  JOIN unnest(CAST(:ids AS bigint[]), CAST(:deaths AS timestamptz[])) AS taken(letter, death)"
-            "  ON id = letter AND dead_at = death ORDER BY id FOR NO KEY UPDATE OF dead_letters)"
+            "  JOIN unnest(CAST(:ids AS bigint[]), CAST(:dead_at AS timestamptz[])) AS taken(dead_letter_id, at)"
+            "  ON id = dead_letter_id AND dead_at = at ORDER BY id FOR NO KEY UPDATE OF dead_letters)"
             " UPDATE dead_letters SET forwarded_at = now() FROM taken WHERE dead_letters.id = taken.id"
         ),
-        {"ids": [letter.id for letter in acknowledged], "deaths": [letter.dead_at for letter in acknowledged]},
+        {
+            "ids": [dead_letter.id for dead_letter in acknowledged],
+            "dead_at": [dead_letter.dead_at for dead_letter in acknowledged],
+        },
     )
 
 
 def has_overdue(tx: Connection, grace_seconds: float) -> bool:
-    """Whether a dead letter waits for so long, that the hint to forward it must have been lost."""
+    """Return whether a dead letter waits longer than the grace period: the message to forward it was lost."""
     query = (
         "SELECT EXISTS (SELECT FROM dead_letters WHERE forwarded_at IS NULL"
         " AND dead_at < now() - make_interval(secs => :grace) AND (lease_until IS NULL OR lease_until < now()))"
@@ -146,21 +156,21 @@ def has_overdue(tx: Connection, grace_seconds: float) -> bool:
 
 
 def count_recent(tx: Connection, seconds: float) -> int:
-    """How many requests and records died in the last `seconds`."""
+    """Return how many dead letters were written in the last `seconds`."""
     query = "SELECT count(*) FROM dead_letters WHERE dead_at > now() - make_interval(secs => :seconds)"
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
 
 
 def _arrays(dead_letters: Sequence[NewDeadLetter]) -> dict[str, list[Any]]:
-    requests = [letter.request for letter in dead_letters]
+    requests = [dead_letter.request for dead_letter in dead_letters]
     return {
-        **raw_arrays([letter.raw for letter in dead_letters]),
+        **raw_arrays([dead_letter.raw for dead_letter in dead_letters]),
         "coupons": [request and request.coupon_id for request in requests],
         "users": [request and request.user_id for request in requests],
         "ids": [request and request.request_id for request in requests],
-        "codes": [letter.code.value for letter in dead_letters],
-        "attempts": [letter.attempts for letter in dead_letters],
-        "firsts": [letter.first_error for letter in dead_letters],
-        "kinds": [letter.failure.error_type for letter in dead_letters],
-        "messages": [letter.failure.message for letter in dead_letters],
+        "codes": [dead_letter.code.value for dead_letter in dead_letters],
+        "attempts": [dead_letter.attempts for dead_letter in dead_letters],
+        "firsts": [dead_letter.first_error for dead_letter in dead_letters],
+        "kinds": [dead_letter.failure.error_type for dead_letter in dead_letters],
+        "messages": [dead_letter.failure.message for dead_letter in dead_letters],
     }

@@ -1,32 +1,29 @@
-"""Builds the engines, one per process: a frozen process's locks end by themselves, plans are for the rows there are."""
+"""Builds the engines of a process: their timeouts, their planner settings, and transactions."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection as Driver
 from psycopg import Cursor
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.domain.errors import Unavailable
-from service.domain.failures import FailureClass, classify
+from service.store.errors import mapped_errors
 
-#: a frozen process's transaction ends by then, so that its successor can go on
+#: after this the transaction of a frozen process ends and releases its locks, so that another process can continue
 IDLE_IN_TRANSACTION_SECONDS = 5
 LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
 
-#: a plan is made for the rows there are: one kept from a quiet day, when the table was a page, reads all of it for each
-#: request once the sale has filled it. What is read lies in memory: pages out of order cost little more.
-#: A plan that is used once is not worth compiling.
+#: Plan every statement on execution. A plan cached for a small table would scan the whole table later. The pages read
+#: are in memory, so random access costs little more than sequential access. A plan that is used once is not worth
+#: compiling.
 _PLANS = "-c plan_cache_mode=force_custom_plan -c random_page_cost=1.1 -c jit=off"
 
 
 def build(database_url: str, name: str, connections: int = 5) -> Engine:
-    """An engine that connects when first used; `name` is what PostgreSQL shows of the process."""
+    """Return an engine that connects at first use; PostgreSQL shows `name` as application_name."""
     options = (
         f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC {_PLANS}"
@@ -39,15 +36,15 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
         pool_pre_ping=True,
         connect_args={"application_name": name, "options": options, "connect_timeout": 3, **_KEEPALIVE},
     )
-    event.listen(built, "do_executemany", _one_after_another)
+    event.listen(built, "do_executemany", _execute_one_by_one)
     return built
 
 
-def _one_after_another(cursor: Cursor, statement: Any, parameters: Sequence[Any], _: object) -> bool:
-    """Executes for many rows without the driver's pipeline.
+def _execute_one_by_one(cursor: Cursor, statement: Any, parameters: Sequence[Any], _: object) -> bool:
+    """Execute for many rows without the driver's pipeline mode.
 
-    A pipeline ends with a Flush, and PostgreSQL does not end a transaction that idles after one: the locks of a process
-    that is frozen then would stay for as long as it is.
+    A pipeline ends with a Flush message, and PostgreSQL does not time out a transaction that is idle after one: the
+    locks of a process that is frozen then would remain.
     """
     for row in parameters:
         cursor.execute(statement, row)
@@ -59,24 +56,25 @@ _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 
 @contextmanager
 def in_transaction(engine: Engine) -> Iterator[Connection]:
-    """A transaction for a caller who waits; raises Unavailable when the database is away or overloaded."""
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except PoolTimeout as error:
-        raise Unavailable("PostgreSQL", "every connection is in use") from error
-    except DBAPIError as error:
-        if classify(error).failure_class is FailureClass.SYSTEM:
-            raise Unavailable("PostgreSQL", str(error.orig).strip()) from error
-        raise
+    """Run the block in a transaction; raise Unavailable when the database is away or overloaded."""
+    with mapped_errors(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def repeatable_read(engine: Engine) -> Iterator[Connection]:
+    """Run the block in a transaction whose statements all read the same snapshot; raise Unavailable as above."""
+    with in_transaction(engine) as tx:
+        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        yield tx
 
 
 @contextmanager
 def savepoint(tx: Connection) -> Iterator[None]:
-    """A part of a transaction that leaves nothing behind when it raises, its savepoint neither.
+    """Roll back the block's changes when it raises, and release its savepoint in any case.
 
-    SQLAlchemy's own leaves the savepoint open: the next would lie within it, and the deeper they lie, the longer
-    PostgreSQL takes for every row it looks at.
+    SQLAlchemy's begin_nested leaves the savepoint open after a rollback. Later savepoints would nest in it, and with
+    each level PostgreSQL takes longer for every row it examines.
     """
     tx.exec_driver_sql("SAVEPOINT part")
     try:
@@ -90,23 +88,13 @@ def savepoint(tx: Connection) -> Iterator[None]:
 
 
 def database_now(tx: Connection) -> datetime:
-    """The database's clock: the one that decisions and delays go by, whichever process writes them."""
+    """Return the database's clock, which all processes use for decisions and delays."""
     at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
     return at
 
 
 def driver_connection(connection: Connection) -> Driver:
-    """The psycopg connection underneath, for COPY."""
+    """Return the psycopg connection, for COPY."""
     underneath = connection.connection.driver_connection
     assert isinstance(underneath, Driver)
     return underneath
-
-
-def to_datetime(at_ms: int) -> datetime:
-    """Milliseconds since 1970 as the database wants them."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def to_milliseconds(at: datetime) -> int:
-    """The reverse of moment, rounded to the millisecond."""
-    return round(at.timestamp() * 1000)

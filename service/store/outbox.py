@@ -1,6 +1,6 @@
-"""Queries on the outbox: work for Celery, written with the decisions it follows from."""
+"""Queries on the outbox: work for Celery, written in the transaction of the decisions that cause it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,19 +10,19 @@ from sqlalchemy import Connection, text
 
 from service.store.arrays import bigints
 
-#: the most offsets of one row, and what a claim takes together: the decisions of one POST
+#: offsets of one entry, and of one claimed batch: the decisions of one POST
 MAX_OFFSETS_PER_ENTRY = 500
 
 
 class OutboxKind(StrEnum):
-    """What is to be done about the decisions of a range."""
+    """What to do with the decisions of an entry."""
 
     NOTIFY = "notify"
     GATE = "gate"
 
 
 class OffsetRange(NamedTuple):
-    """Offsets of one partition, first and last included."""
+    """Offsets of one partition, both ends included."""
 
     partition: int
     first: int
@@ -30,7 +30,7 @@ class OffsetRange(NamedTuple):
 
 
 class OutboxEntry(NamedTuple):
-    """Claimed work: the requests of a range that were decided at a moment."""
+    """The requests of an offset range that were decided at decided_at."""
 
     id: int
     log_id: int
@@ -51,15 +51,20 @@ _INSERT = text(
 def insert(
     tx: Connection, log_id: int, kinds: Iterable[OutboxKind], ranges: Sequence[OffsetRange], decided_at: datetime
 ) -> None:
-    """One row for each kind and partition, or a few where a range is longer than what travels at once."""
-    names = [kind.value for kind in kinds]
-    if not names:
+    """Write one entry per kind and range, several for a range longer than MAX_OFFSETS_PER_ENTRY."""
+    kind_names = [kind.value for kind in kinds]
+    if not kind_names:
         return
-    pieces = [piece for whole in ranges for piece in _pieces(whole)]
+    size = MAX_OFFSETS_PER_ENTRY
+    pieces = [
+        OffsetRange(whole.partition, first, min(first + size - 1, whole.last))
+        for whole in ranges
+        for first in range(whole.first, whole.last + 1, size)
+    ]
     tx.execute(
         _INSERT,
         {
-            "kinds": names,
+            "kinds": kind_names,
             "log": log_id,
             "partitions": bigints([piece.partition for piece in pieces]),
             "firsts": bigints([piece.first for piece in pieces]),
@@ -69,27 +74,22 @@ def insert(
     )
 
 
-def _pieces(whole: OffsetRange) -> Iterator[OffsetRange]:
-    for first in range(whole.first, whole.last + 1, MAX_OFFSETS_PER_ENTRY):
-        yield OffsetRange(whole.partition, first, min(first + MAX_OFFSETS_PER_ENTRY - 1, whole.last))
-
-
-#: without a known delivery a planner makes `delivery_id IS NULL` of it
-_TOGETHER = "(delivery_id = CAST(:known AS uuid) OR CAST(:known AS uuid) IS NULL AND delivery_id IS NULL)"
+#: without a known delivery the planner reduces it to `delivery_id IS NULL`
+_SAME_DELIVERY = "(delivery_id = CAST(:known AS uuid) OR CAST(:known AS uuid) IS NULL AND delivery_id IS NULL)"
 _CLAIM = text(
     "UPDATE outbox SET lease_until = now() + make_interval(secs => :lease), attempts = least(attempts + 1, 32767),"
     " delivery_id = coalesce(delivery_id, :delivery_id) WHERE id IN (SELECT id FROM ("
     "  SELECT id, last_offset - first_offset + 1 AS covered,"
     "   sum(last_offset - first_offset + 1) OVER (ORDER BY id) - (last_offset - first_offset + 1) AS before"
-    f"  FROM (SELECT * FROM outbox WHERE kind = :kind AND {_TOGETHER}"
+    f"  FROM (SELECT * FROM outbox WHERE kind = :kind AND {_SAME_DELIVERY}"
     "   AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())"
     "   ORDER BY id LIMIT :rows) AS due) AS summed WHERE before + covered <= :offsets OR before = 0) RETURNING *"
 )
-_ROWS_AT_ONCE = 500
+_MAX_ROWS_PER_CLAIM = 500
 
 
 class OutboxBatch(NamedTuple):
-    """Rows that travel together, under an id that stays theirs."""
+    """Entries that are delivered together, in every attempt under the same id."""
 
     delivery_id: UUID
     entries: list[OutboxEntry]
@@ -98,9 +98,9 @@ class OutboxBatch(NamedTuple):
 def claim_batch(
     tx: Connection, kind: OutboxKind, lease_seconds: float, offsets: int = MAX_OFFSETS_PER_ENTRY
 ) -> OutboxBatch | None:
-    """Leases due work of a kind, up to `offsets` records; what was claimed before goes first, as it was.
+    """Lease due entries of a kind, up to `offsets` offsets; a batch that was claimed before comes first, unchanged.
 
-    Claims of a kind wait for each other, so that rows which travel together are never split between two.
+    Claims of one kind are serialized by an advisory lock, so that a batch is never split between two claims.
     """
     tx.execute(text("SELECT pg_advisory_xact_lock(hashtext(:kind))"), {"kind": f"outbox {kind}"})
     failed = tx.execute(
@@ -118,7 +118,7 @@ def claim_batch(
             "lease": lease_seconds,
             "delivery_id": delivery_id,
             "known": failed,
-            "rows": 1_000_000 if failed else _ROWS_AT_ONCE,
+            "rows": 1_000_000 if failed else _MAX_ROWS_PER_CLAIM,
             "offsets": 2**62 if failed else offsets,
         },
     ).all()
@@ -136,12 +136,12 @@ def claim_batch(
 
 
 def delete_batch(tx: Connection, batch: OutboxBatch) -> None:
-    """Forgets finished work."""
+    """Delete the entries of a finished batch."""
     tx.execute(text("DELETE FROM outbox WHERE delivery_id = :delivery_id"), {"delivery_id": batch.delivery_id})
 
 
 def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float) -> None:
-    """Gives the work back, to be tried again after `seconds`."""
+    """Release the lease of a batch, which is due again after `seconds`."""
     tx.execute(
         text(
             "UPDATE outbox SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
@@ -152,7 +152,7 @@ def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float) -> None:
 
 
 def overdue_kinds(tx: Connection, grace_seconds: float) -> list[OutboxKind]:
-    """The kinds of which work has been due for so long, that its hint must have been lost."""
+    """Return the kinds with entries due for longer than the grace period: their message was lost."""
     rows = tx.execute(
         text(
             "SELECT DISTINCT kind FROM outbox WHERE next_attempt_at < now() - make_interval(secs => :grace)"

@@ -1,36 +1,38 @@
-"""Queries on requests: what is known, what was decided, what a user may read."""
+"""Queries on requests: earlier requests of a user, decisions, and look-ups."""
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome, PriorRequests
 from service.domain.request import FINAL_STATES, Decision, LogPosition, ReasonCode, Request, RequestState
-from service.store.arrays import bigints
-from service.store.engine import to_datetime, to_milliseconds
-from service.store.log_positions import AT_POSITION, POSITION_ARRAYS, position_arrays
+from service.store.arrays import AT_POSITION, POSITION_ARRAYS, bigints, position_arrays
 from service.store.tables import LIVE_ROWS
+from service.timestamps import to_datetime, to_milliseconds
 
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
-_THEIRS = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
+_OF_PAIR = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
 _KNOWN = text(
     f"SELECT coupon_id, user_id, request_id, live FROM {_ASKED}, LATERAL ("
-    f"SELECT coupon_id, user_id, request_id, true AS live {_THEIRS} {LIVE_ROWS}"
-    f" UNION ALL SELECT coupon_id, user_id, request_id, false {_THEIRS} NOT ({LIVE_ROWS})) AS had"
+    f"SELECT coupon_id, user_id, request_id, true AS live {_OF_PAIR} {LIVE_ROWS}"
+    f" UNION ALL SELECT coupon_id, user_id, request_id, false {_OF_PAIR} NOT ({LIVE_ROWS})) AS had"
 )
 
 
 def prior_requests(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PriorRequests]:
-    """What the database has of each (coupon_id, user_id); to be read after the coupons' lock, by a new snapshot."""
+    """Return the earlier requests of each (coupon_id, user_id).
+
+    Call it after the coupons are locked: the statement needs a snapshot newer than the lock.
+    """
     rows = tx.execute(_KNOWN, _pairs(pairs))
     found: dict[tuple[int, int], PriorRequests] = {}
     for coupon_id, user_id, request_id, live in rows:
-        mine = found.setdefault((coupon_id, user_id), PriorRequests())
-        mine.request_ids.add(request_id)
-        mine.live = mine.live or live
+        prior = found.setdefault((coupon_id, user_id), PriorRequests())
+        prior.request_ids.add(request_id)
+        prior.live = prior.live or live
     return found
 
 
@@ -41,19 +43,19 @@ _LIVE_IDS = text(
 
 
 def live_request_ids(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """The request id of the live request of each (coupon_id, user_id) that has one."""
+    """Return the request id of the live request of each (coupon_id, user_id) that has one."""
     rows = tx.execute(_LIVE_IDS, _pairs(pairs))
     return {(coupon_id, user_id): request_id for coupon_id, user_id, request_id in rows}
 
 
 def _pairs(pairs: Iterable[tuple[int, int]]) -> dict[str, "array[int]"]:
-    """The pairs as two arrays."""
+    """Return the pairs as two arrays."""
     pairs = list(pairs)
     return {"coupons": bigints([coupon for coupon, _ in pairs]), "users": bigints([user for _, user in pairs])}
 
 
-# One statement and not COPY: while PostgreSQL waits for the rows of a COPY, no timeout of its own ends the transaction,
-# and the locks of a process that is frozen then would stay.
+# One INSERT instead of COPY: while PostgreSQL waits for the rows of a COPY, none of its timeouts ends the transaction,
+# and the locks of a process that is frozen then would remain.
 _INSERT = text(
     'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
     " attempts, requested_at, decided_at)"
@@ -72,13 +74,13 @@ InsertColumns = Mapping[str, "array[int] | str"]
 
 
 def insert(tx: Connection, log_id: int, new: InsertColumns, decided_at: datetime) -> None:
-    """Writes decided requests as new rows; the table's trigger moves the coupons' counters."""
+    """Insert decided requests; a trigger updates the counters of their coupons."""
     if new["states"]:
         tx.execute(_INSERT, {"log": log_id, "decided_at": decided_at, "finals": _FINALS, **new})
 
 
 def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
-    """What insert takes; columns of words, which have no comma, are one text: cheaper than an array of texts."""
+    """Return the values for insert. Columns of words without commas are one text, cheaper than an array of texts."""
     asked = [row.request for row in rows]
     return {
         "partitions": bigints([request.log_position.partition for request in asked]),
@@ -108,7 +110,7 @@ _UPDATE = text(
 def update(
     tx: Connection, log_id: int, outcomes: Sequence[Outcome], decided_at: datetime, *, attempts_added: int
 ) -> None:
-    """Writes what became of requests that have rows already; `spent` attempts are added to each."""
+    """Update requests that have rows already, and add attempts to each."""
     if not outcomes:
         return
     tx.execute(
@@ -126,7 +128,7 @@ def update(
 
 
 class StoredRequest(NamedTuple):
-    """What the database tells of a request."""
+    """A row of requests."""
 
     request: Request
     state: RequestState
@@ -136,17 +138,27 @@ class StoredRequest(NamedTuple):
     decided_at_ms: int | None
 
 
-_HIS = (
+_ROW = (
     'SELECT partition, "offset", coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts,'
     " decided_at FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
 )
-_FIND = text(f"{_HIS} {LIVE_ROWS} UNION ALL {_HIS} NOT ({LIVE_ROWS}) LIMIT 1")
+_FIND = text(f"{_ROW} {LIVE_ROWS} UNION ALL {_ROW} NOT ({LIVE_ROWS}) LIMIT 1")
 
 
 def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> StoredRequest | None:
-    """The row of a request id, which names its coupon and user; None while it is undecided or was never accepted."""
+    """Return the row of a request, or None while it is undecided or if it was never accepted."""
     row = tx.execute(_FIND, {"coupon": coupon_id, "uid": user_id, "request_id": request_id}).one_or_none()
-    return None if row is None else _answer(row)
+    if row is None:
+        return None
+    *columns, state, code, sequence, attempts, decided_at = row
+    return StoredRequest(
+        request_of(*columns),
+        _STATES[state],
+        code and ReasonCode(code),
+        sequence,
+        attempts,
+        decided_at and to_milliseconds(decided_at),
+    )
 
 
 _DECIDED = text(
@@ -159,11 +171,11 @@ _DECIDED = text(
 def decisions_in_range(
     tx: Connection, log_id: int, partition: int, first: int, last: int, decided_at: datetime
 ) -> list[Decision]:
-    """The requests of an offset range that were decided at that very moment, in offset order, as a look-up tells it."""
+    """Return the requests of an offset range with exactly this decided_at, in offset order."""
     where = {"log": log_id, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
-    published_at = to_datetime(to_milliseconds(decided_at))
+    rounded = to_datetime(to_milliseconds(decided_at))
     return [
-        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, published_at)
+        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, rounded)
         for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
     ]
 
@@ -172,27 +184,15 @@ _SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND
 
 
 def live_seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
-    """User and request id of every live request of the coupon."""
+    """Return user id and request id of every live request of the coupon."""
     rows = tx.execute(text(f"{_SEATS} {LIVE_ROWS}"), {"coupon": coupon_id}).all()
     return [(user_id, request_id) for user_id, request_id in rows]
 
 
 def released_seats(tx: Connection, coupon_id: int) -> list[tuple[int, str]]:
-    """User and request id of every ended request of the coupon whose seat at the gate came back."""
+    """Return user id and request id of every ended request of the coupon whose seat the gate released."""
     rows = tx.execute(text(f"{_SEATS} NOT ({LIVE_ROWS}) AND code <> 'sold_out'"), {"coupon": coupon_id}).all()
     return [(user_id, request_id) for user_id, request_id in rows]
-
-
-def _answer(row: Any) -> StoredRequest:
-    *asked, state, code, sequence, attempts, decided_at = row
-    return StoredRequest(
-        request_of(*asked),
-        _STATES[state],
-        code and ReasonCode(code),
-        sequence,
-        attempts,
-        decided_at and to_milliseconds(decided_at),
-    )
 
 
 _STATES = {state.value: state for state in RequestState}
@@ -201,6 +201,6 @@ _STATES = {state.value: state for state in RequestState}
 def request_of(
     partition: int, offset: int, coupon_id: int, user_id: int, request_id: str, requested_at: datetime
 ) -> Request:
-    """The request that these columns of `requests` stand for; how it came into the log is not kept."""
+    """Return the request of these columns; the table does not store how it entered the log."""
     at_ms = to_milliseconds(requested_at)
     return Request(LogPosition(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)

@@ -1,4 +1,4 @@
-"""Queries on requests that are held or on standby; a row is the truth, a Celery message only a hint to look at it."""
+"""Queries on held and standby requests. A row is authoritative; a Celery message only triggers the attempt."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,25 +9,25 @@ from sqlalchemy import Connection, text
 from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, Request
-from service.store.log_positions import AT_POSITION, POSITION_ARRAYS, position_arrays
+from service.store.arrays import AT_POSITION, POSITION_ARRAYS, position_arrays
 from service.store.raw_records import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row, split_by_bytes
 from service.store.requests import request_of
 
 
-class HeldRequest(NamedTuple):
-    """A request that is to be tried: its raw record, the attempts made and what went wrong first."""
+class WaitingRequest(NamedTuple):
+    """A request to be attempted: its raw record, the attempts made and the first error."""
 
     raw: RawRecord
     request: Request
-    #: since it was read or replayed, as the policy counts; 0 on standby
+    #: attempts since it was read or replayed, as the retry policy counts; 0 on standby
     attempts: int
-    #: all that were ever made
+    #: attempts ever made
     total_attempts: int
     first_error: str | None
 
 
 class OverdueRetries(NamedTuple):
-    """Held requests of one log and number of attempts whose hint was lost."""
+    """Held requests of one log and number of attempts whose message was lost."""
 
     log_id: int
     attempts: int
@@ -43,7 +43,7 @@ _INSERT = text(
 
 
 def insert(tx: Connection, log_id: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
-    """Stores requests after their first failed attempt."""
+    """Store requests after their first failed attempt."""
     for some in split_by_bytes(failed, lambda one: one[0]):
         errors = _errors([failure for _, failure in some])
         raws = raw_arrays([raw for raw, _ in some])
@@ -57,7 +57,7 @@ _INSERT_STANDBY = text(
 
 
 def insert_standby(tx: Connection, log_id: int, waiting: Sequence[RawRecord]) -> None:
-    """Stores requests that will be tried when a seat is free."""
+    """Store requests that are attempted when a seat is free."""
     for some in split_by_bytes(waiting, lambda raw: raw):
         tx.execute(_INSERT_STANDBY, {"log": log_id, **raw_arrays(some)})
 
@@ -66,17 +66,17 @@ _HELD = (
     "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
     " requests.attempts AS ever FROM retries JOIN"
 )
-_BY_PLACE = 'USING (log_id, partition, "offset")'
+_BY_POSITION = 'USING (log_id, partition, "offset")'
 _TAKE = text(
-    f"{_HELD} requests {_BY_PLACE} JOIN unnest({POSITION_ARRAYS}) AS asked(l, p, o) ON {AT_POSITION}"
+    f"{_HELD} requests {_BY_POSITION} JOIN unnest({POSITION_ARRAYS}) AS asked(l, p, o) ON {AT_POSITION}"
     ' WHERE retries.attempts = :attempts ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
 
 def lock_for_attempt(
     tx: Connection, log_id: int, log_positions: Sequence[LogPosition], attempts: int
-) -> list[HeldRequest]:
-    """Locks those of the places that have had exactly `attempts` attempts and that nobody else is trying."""
+) -> list[WaitingRequest]:
+    """Lock those requests that have had exactly `attempts` attempts and that no other transaction has locked."""
     rows = tx.execute(_TAKE, {"attempts": attempts, **position_arrays(log_id, log_positions)})
     return [_held(row) for row in rows]
 
@@ -84,22 +84,22 @@ def lock_for_attempt(
 _STANDBY = "FROM requests WHERE coupon_id = :coupon AND state = 'standby'"
 _IN_ORDER = 'ORDER BY log_id, partition, "offset"'
 _FIRST_LOG = text(f"SELECT log_id {_STANDBY} {_IN_ORDER} LIMIT 1")
-#: chosen before they are joined: a planner that expects few to have a record would join all who wait
+#: selected before the join: a planner that expects few of them to have a record would join all standby requests
 _FIRST = text(
-    f"{_HELD} (SELECT * {_STANDBY} AND log_id = :log {_IN_ORDER} LIMIT :limit) AS requests {_BY_PLACE} {_IN_ORDER}"
+    f"{_HELD} (SELECT * {_STANDBY} AND log_id = :log {_IN_ORDER} LIMIT :limit) AS requests {_BY_POSITION} {_IN_ORDER}"
 )
 
 
-def first_standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[HeldRequest]]:
-    """The first of those who wait for a seat of the locked coupon, at most `limit`, all of one log; and which log."""
+def first_standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list[WaitingRequest]]:
+    """Return the log id and the first standby requests of the locked coupon, at most `limit`, all of one log."""
     log = tx.execute(_FIRST_LOG, {"coupon": coupon_id}).scalar_one()
     rows = tx.execute(_FIRST, {"log": log, "coupon": coupon_id, "limit": limit})
     return log, [_held(row) for row in rows]
 
 
-def _held(row: Any) -> HeldRequest:
+def _held(row: Any) -> WaitingRequest:
     request = request_of(row.partition, row.offset, row.coupon_id, row.user_id, row.request_id, row.requested_at)
-    return HeldRequest(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
+    return WaitingRequest(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
 
 
 _POSTPONE = text(
@@ -112,7 +112,7 @@ _POSTPONE = text(
 
 
 def postpone(tx: Connection, log_id: int, failed: Sequence[tuple[LogPosition, Failure, float]]) -> None:
-    """Writes down one more failed attempt of each and that its next one is due after so many seconds."""
+    """Record one more failed attempt of each request and when its next one is due (log position, failure, seconds)."""
     if not failed:
         return
     tx.execute(
@@ -120,7 +120,7 @@ def postpone(tx: Connection, log_id: int, failed: Sequence[tuple[LogPosition, Fa
         {
             "delays": [delay_seconds for _, _, delay_seconds in failed],
             **_errors([failure for _, failure, _ in failed]),
-            **position_arrays(log_id, [place for place, _, _ in failed]),
+            **position_arrays(log_id, [log_position for log_position, _, _ in failed]),
         },
     )
 
@@ -129,13 +129,13 @@ _REMOVE = text(f"DELETE FROM retries USING unnest({POSITION_ARRAYS}) AS decided(
 
 
 def remove(tx: Connection, log_id: int, log_positions: Sequence[LogPosition]) -> None:
-    """Forgets requests that have been decided."""
+    """Delete the rows of requests that have been decided."""
     if log_positions:
         tx.execute(_REMOVE, position_arrays(log_id, log_positions))
 
 
 def claim_overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[OverdueRetries]:
-    """Held requests that nobody tried within `grace_seconds` after they were due; not told again for a while."""
+    """Return held requests overdue by more than `grace_seconds`; they are not returned again for `again_seconds`."""
     rows = tx.execute(
         text(
             "UPDATE retries SET next_attempt_at = now() + make_interval(secs => :again)"
@@ -149,7 +149,7 @@ def claim_overdue(tx: Connection, grace_seconds: float, again_seconds: float, li
     together: dict[tuple[int, int], list[LogPosition]] = {}
     for row in rows:
         together.setdefault((row.log_id, row.attempts), []).append(LogPosition(row.partition, row.at))
-    return [OverdueRetries(log, attempts, sorted(places)) for (log, attempts), places in together.items()]
+    return [OverdueRetries(log, attempts, sorted(at)) for (log, attempts), at in together.items()]
 
 
 def _errors(failures: Sequence[Failure]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The tables; they never leave this room, what leaves is a value of the domain."""
+"""The tables. They are used in this package only; its functions return values of the domain."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -23,12 +23,12 @@ NAMES = MetaData(
 
 
 class Table(SQLModel):
-    """What every table shares: one metadata with one naming convention."""
+    """Base of every table: one metadata with one naming convention."""
 
     metadata = NAMES
 
 
-def _moment(**options: Any) -> Any:
+def _timestamp(**options: Any) -> Any:
     """A column of type timestamptz."""
     return Field(sa_type=DateTime(timezone=True), **options)
 
@@ -42,7 +42,7 @@ def _generated_key() -> Any:
 
 
 class CouponRow(Table, table=True):
-    """A coupon and its counters; the counters are moved by the triggers on requests, never by a caller."""
+    """A coupon and its counters, which only the triggers on requests change."""
 
     __tablename__ = "coupons"
     __table_args__ = (
@@ -62,15 +62,15 @@ class CouponRow(Table, table=True):
     issued: int = Field(sa_column_kwargs={"server_default": "0"})
     held: int = Field(sa_column_kwargs={"server_default": "0"})
     standby: int = Field(sa_column_kwargs={"server_default": "0"})
-    opens_at: datetime | None = _moment()
-    closes_at: datetime | None = _moment()
+    opens_at: datetime | None = _timestamp()
+    closes_at: datetime | None = _timestamp()
     override: str = Field(sa_column_kwargs={"server_default": "none"})
     version: int = Field(sa_column_kwargs={"server_default": "0"})
-    created_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    created_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
 
 
 class CouponChangeRow(Table, table=True):
-    """A coupon's values from a place of its partition on; version 0 counts from the beginning."""
+    """A coupon's values from a position of its partition on; version 0 applies from the beginning."""
 
     __tablename__ = "coupon_changes"
     __table_args__ = (
@@ -84,16 +84,16 @@ class CouponChangeRow(Table, table=True):
     first_offset: int | None = _big()
     quantity: int
     waitlist: int
-    opens_at: datetime | None = _moment()
-    closes_at: datetime | None = _moment()
+    opens_at: datetime | None = _timestamp()
+    closes_at: datetime | None = _timestamp()
     override: str
-    changed_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
-    #: when the gate was told
-    published_at: datetime | None = _moment()
+    changed_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: when the gate received them
+    published_at: datetime | None = _timestamp()
 
 
 class LogRow(Table, table=True):
-    """One life of a topic: a topic deleted and made again is another log with offsets of its own."""
+    """A log: one topic id of Kafka. A topic that was deleted and created again is another log with its own offsets."""
 
     __tablename__ = "logs"
     id: int | None = Field(default=None, sa_column=Column(SmallInteger, Identity(always=True), primary_key=True))
@@ -102,7 +102,7 @@ class LogRow(Table, table=True):
 
 
 class OffsetRow(Table, table=True):
-    """How far a partition has been decided; written in the transaction of the decisions themselves."""
+    """The checkpoint of a partition, written in the transaction of the decisions."""
 
     __tablename__ = "offsets"
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
@@ -110,20 +110,20 @@ class OffsetRow(Table, table=True):
     partition: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     next_offset: int = _big()
     #: every record that the broker appended before this moment has been decided
-    watermark: datetime = _moment(sa_column_kwargs={"server_default": text("'epoch'")})
+    watermark: datetime = _timestamp(sa_column_kwargs={"server_default": text("'epoch'")})
 
 
 def _state_in(states: Iterable[RequestState]) -> str:
     return f"state IN ({', '.join(repr(state.value) for state in states)})"
 
 
-#: the rows that occupy a user's place; queries use these very words, so that the partial indexes serve them
+#: the condition for live rows; queries use exactly this text, so that the partial indexes apply
 LIVE_ROWS = _state_in(LIVE_STATES)
 _FINAL = _state_in(FINAL_STATES)
 
 
 class RequestRow(Table, table=True):
-    """A decided request; one row per record of the log, one live row per coupon and user."""
+    """A decided request: one row per record of the log, at most one live row per coupon and user."""
 
     __tablename__ = "requests"
     __table_args__ = (
@@ -147,12 +147,12 @@ class RequestRow(Table, table=True):
     code: str | None
     sequence: int | None = _big()
     attempts: int = Field(sa_type=SmallInteger)
-    requested_at: datetime = _moment()
-    decided_at: datetime | None = _moment()
+    requested_at: datetime = _timestamp()
+    decided_at: datetime | None = _timestamp()
 
 
 class RetryRow(Table, table=True):
-    """A held or standby request with its raw record; the Celery message is only a hint to look here."""
+    """A held or standby request with its raw record."""
 
     __tablename__ = "retries"
     __table_args__ = (Index("retries_due", "next_attempt_at"),)
@@ -162,23 +162,23 @@ class RetryRow(Table, table=True):
     key: bytes | None = Field(sa_type=LargeBinary)
     value: bytes | None = Field(sa_type=LargeBinary)
     headers: list[list[str | None]] = Field(sa_type=JSONB)
-    appended_at: datetime = _moment()
+    appended_at: datetime = _timestamp()
     attempts: int = Field(sa_type=SmallInteger)
-    #: null on standby: when a seat is free
-    next_attempt_at: datetime | None = _moment()
+    #: null on standby, where a free seat starts the attempt
+    next_attempt_at: datetime | None = _timestamp()
     first_error: str | None
     error_type: str | None
     error_message: str | None
 
 
 class DeadLetterRow(Table, table=True):
-    """A request that was given up, or a record that could not be read; raw bytes kept."""
+    """A request that used all attempts, or a record that could not be decoded, with its raw bytes."""
 
     __tablename__ = "dead_letters"
     __table_args__ = (
         CheckConstraint("state IN ('new', 'replayed', 'discarded')", name="state"),
         Index("dead_letters_origin", "log_id", "partition", "offset", unique=True),
-        # the append time tells the lives of a topic apart that was deleted and made again
+        # the append time distinguishes the records of a topic that was deleted and created again
         Index(
             "dead_letters_foreign",
             "dlt_partition",
@@ -199,7 +199,7 @@ class DeadLetterRow(Table, table=True):
     key: bytes | None = Field(sa_type=LargeBinary)
     value: bytes | None = Field(sa_type=LargeBinary)
     headers: list[list[str | None]] = Field(sa_type=JSONB)
-    appended_at: datetime = _moment()
+    appended_at: datetime = _timestamp()
     coupon_id: int | None = _big()
     user_id: int | None = _big()
     request_id: str | None
@@ -209,16 +209,16 @@ class DeadLetterRow(Table, table=True):
     error_type: str
     error_message: str
     state: str = Field(sa_column_kwargs={"server_default": "new"})
-    dead_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
-    lease_until: datetime | None = _moment()
-    forwarded_at: datetime | None = _moment()
+    dead_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    lease_until: datetime | None = _timestamp()
+    forwarded_at: datetime | None = _timestamp()
     #: where the listener of the dead-letter topic read it
     dlt_partition: int | None
     dlt_offset: int | None = _big()
 
 
 class DeadLetterActionRow(Table, table=True):
-    """What an operator did with a dead letter, and what came of it."""
+    """An operator's action on a dead letter, and its result."""
 
     __tablename__ = "dead_letter_actions"
     __table_args__ = (
@@ -228,16 +228,16 @@ class DeadLetterActionRow(Table, table=True):
     id: int | None = _generated_key()
     dead_letter_id: int = _big(foreign_key="dead_letters.id")
     action: str
-    #: through which door: api or cli
+    #: where the operator acted: api or cli
     via: str
     #: the request's state and code after a replay
     state: str | None
     code: str | None
-    acted_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
+    acted_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
 
 
-class HandoffRow(Table, table=True):
-    """Work for Celery that follows from a decision, one row per poll, kind and partition; the outbox."""
+class OutboxRow(Table, table=True):
+    """Work for Celery that follows from decisions: one row per batch, kind and partition."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -252,10 +252,10 @@ class HandoffRow(Table, table=True):
     partition: int
     first_offset: int = _big()
     last_offset: int = _big()
-    #: the rows of the range that were decided at this moment are meant, no others
-    decided_at: datetime = _moment()
+    #: selects the requests of the range with exactly this decided_at
+    decided_at: datetime = _timestamp()
     attempts: int = Field(sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
-    next_attempt_at: datetime = _moment(sa_column_kwargs={"server_default": text("now()")})
-    lease_until: datetime | None = _moment()
-    #: set at the first try, so that the same rows travel together under the same ids ever after
+    next_attempt_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    lease_until: datetime | None = _timestamp()
+    #: set at the first attempt, so that the same entries are delivered under the same id in every later attempt
     delivery_id: UUID | None

@@ -1,7 +1,11 @@
-"""Which requests the database will not have issued: each is written alone and taken back, all in one round trip."""
+"""Finds the requests whose write fails, and makes writes fail on request.
+
+The database writes each request alone and rolls it back, all in one round trip. For demos and tests it raises the
+SQLSTATE that a request asks for.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,42 +14,44 @@ from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome
 from service.domain.failures import Failure, FailureClass, classify
-from service.store.engine import savepoint, to_datetime
+from service.domain.record import InjectedFault
+from service.store.engine import savepoint
+from service.timestamps import to_datetime
 
 _FAILING = text("SELECT * FROM failing_requests(CAST(:tries AS jsonb))")
 
 
 class ProbedWrite(NamedTuple):
-    """A request that is to be issued."""
+    """A request to be issued."""
 
     log_id: int
     outcome: Outcome
     #: it has no row yet
     is_new: bool
-    #: the statement that its fault on demand is, if it has one
+    #: the statement that raises its injected fault, if it has one
     fault: str | None
 
 
-def find_failing(tx: Connection, trials: Sequence[ProbedWrite], decided_at: datetime) -> dict[str, Failure]:
-    """Which of them fail by themselves, by request id; nothing of the trial stays."""
+def find_failing(tx: Connection, writes: Sequence[ProbedWrite], decided_at: datetime) -> dict[str, Failure]:
+    """Return the failures of class record, by request id. All its changes are rolled back."""
     tries = [
-        {"row": row, "is_new": trial.is_new, "also": trial.fault}
-        for row, trial in zip(_rows(trials, decided_at), trials, strict=True)
+        {"row": row, "is_new": write.is_new, "also": write.fault}
+        for row, write in zip(_rows(writes, decided_at), writes, strict=True)
     ]
     with savepoint(tx):
         found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
-    failures = {trials[row.number].outcome.request.request_id: classify(_error(row)) for row in found}
+    failures = {writes[row.number].outcome.request.request_id: classify(_driver_error(row)) for row in found}
     return {
         request_id: failure for request_id, failure in failures.items() if failure.failure_class is FailureClass.RECORD
     }
 
 
-def _rows(trials: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[str, object]]:
-    """Each as the first of its coupon, whose sequence is the next: the others are not there while it is tried."""
+def _rows(writes: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[str, object]]:
+    """Yield each row with the first free sequence of its coupon, because rows are probed one at a time."""
     first: dict[int, int | None] = {}
-    for log, (request, state, _, sequence), *_ in trials:
+    for log_id, (request, state, _, sequence), *_ in writes:
         yield {
-            "log_id": log,
+            "log_id": log_id,
             "partition": request.log_position.partition,
             "offset": request.log_position.offset,
             "coupon_id": request.coupon_id,
@@ -59,12 +65,25 @@ def _rows(trials: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[
         }
 
 
-def _error(row: Any) -> psycopg.Error:
-    """As the driver would have raised it, also for a state that it has no class of its own for."""
-    said = f"{row.message}\nDETAIL:  {row.detail}" if row.detail else row.message
+def _driver_error(row: Any) -> psycopg.Error:
+    """Return the exception that the driver would raise, also for a SQLSTATE that it has no class for."""
+    message = f"{row.message}\nDETAIL:  {row.detail}" if row.detail else row.message
     try:
-        return psycopg.errors.lookup(row.code)(said)
+        return psycopg.errors.lookup(row.code)(message)
     except KeyError:
-        error = psycopg.errors.get_base_exception(row.code)(said)
+        error = psycopg.errors.get_base_exception(row.code)(message)
         error.sqlstate = row.code
         return error
+
+
+def raise_statement(injected_fault: InjectedFault | None, attempt: int) -> str | None:
+    """Return the statement that raises the fault, or None if it does not apply to this attempt."""
+    if not injected_fault or attempt > injected_fault.times:
+        return None
+    return f"DO $$ BEGIN RAISE EXCEPTION 'an injected fault' USING ERRCODE = '{injected_fault.sqlstate}'; END $$"
+
+
+def raise_injected(tx: Connection, statements: Iterable[str | None]) -> None:
+    """Execute the first of the statements, if there is one."""
+    for raising in filter(None, statements):
+        tx.execute(text(raising))
