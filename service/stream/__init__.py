@@ -1,1 +1,1 @@
-"""Kafka, the order: topics, the records' form, producers and consumers; the only room that knows the client."""
+"""Kafka, the order: topics, record format, producers and consumers. Only this package configures the client."""

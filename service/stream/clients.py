@@ -1,46 +1,49 @@
-"""The settings of every Kafka client, each with its reason."""
+"""Builds every Kafka client; each setting that is not obvious has its reason."""
 
 import logging
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, Producer
 
 from service.config import Settings
-from service.stream.topics import MAX_RECORD_BYTES, Group, Topic
+from service.limits import MAX_DEAD_LETTER_BYTES
+from service.log import get_logger
+from service.log_events import LogEvent
+from service.stream.topics import Group
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def build_producer(settings: Settings) -> Producer:
-    """A producer whose acknowledgement means: in the log of every in-sync replica, once."""
+    """Return a producer whose acknowledgement means: every in-sync replica has the record, once."""
     return Producer(
         {
             **_common(settings),
             "enable.idempotence": True,
             "acks": "all",
-            "partitioner": "murmur2_random",  # as the Java client's, where the caller names no partition
+            "partitioner": "murmur2_random",  # as the Java client, if the caller names no partition
             "delivery.timeout.ms": settings.produce_timeout_ms,
             "request.timeout.ms": settings.produce_timeout_ms,
-            "message.max.bytes": MAX_RECORD_BYTES[Topic.DEAD_LETTERS],
-            "linger.ms": 0.5,  # many press at once: their records travel together, and nobody waits long for others
-            "queue.buffering.max.messages": 50_000,  # above it an API answers 503 at once
+            "message.max.bytes": MAX_DEAD_LETTER_BYTES,
+            "linger.ms": 0.5,  # records of concurrent requests share a batch without a noticeable wait
+            "queue.buffering.max.messages": 50_000,  # above it the API responds 503 at once
         }
     )
 
 
 def build_issuer_consumer(settings: Settings) -> Consumer:
-    """The issuer's consumer: it starts where the database says, never where Kafka does."""
+    """Return the issuer's consumer, which starts at the database's offset and never at Kafka's."""
     return Consumer(
         {
             **_common(settings),
             "group.id": Group.ISSUER,
             **({"group.instance.id": settings.issuer_instance} if settings.issuer_instance else {}),
             "partition.assignment.strategy": "cooperative-sticky",
-            "auto.offset.reset": "error",  # an offset outside the log is said, not guessed
+            "auto.offset.reset": "error",  # an offset outside the log is reported, not replaced
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "session.timeout.ms": 6_000,
-            "heartbeat.interval.ms": 500,  # a partition that moves waits for about one: docs/decisions/0009
+            "heartbeat.interval.ms": 500,  # a partition that moves waits for about one heartbeat: docs/decisions/0009
             "max.poll.interval.ms": 30_000,
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 65_536,
@@ -49,7 +52,7 @@ def build_issuer_consumer(settings: Settings) -> Consumer:
 
 
 def build_dead_letter_consumer(settings: Settings) -> Consumer:
-    """The dead-letter listener's consumer; what it does is idempotent, so Kafka's own offsets serve."""
+    """Return the dead-letter listener's consumer; its work is idempotent, so Kafka's committed offsets suffice."""
     return Consumer(
         {
             **_common(settings),
@@ -62,7 +65,7 @@ def build_dead_letter_consumer(settings: Settings) -> Consumer:
 
 
 def build_reader(settings: Settings) -> Consumer:
-    """A consumer that is assigned by hand, belongs to no group in earnest and commits nothing."""
+    """Return a consumer that is assigned manually, joins no group and commits nothing."""
     return Consumer(
         {
             **_common(settings),
@@ -75,7 +78,10 @@ def build_reader(settings: Settings) -> Consumer:
 
 
 def build_offset_watcher(settings: Settings) -> Consumer:
-    """Asks where the log ends, and reads nothing: open transactions of others count, what follows them is undecided."""
+    """Return a client that queries end offsets and reads nothing.
+
+    It counts records behind an open transaction of another producer: they are undecided too.
+    """
     return Consumer({**_common(settings), "group.id": "coupon.reader", "isolation.level": "read_uncommitted"})
 
 
@@ -83,11 +89,7 @@ def _common(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
-        "error_cb": _say,
+        "error_cb": lambda error: _log.warning(LogEvent.KAFKA_CLIENT_ERROR, reason=str(error)),
         "reconnect.backoff.max.ms": 1_000,
         "allow.auto.create.topics": False,
     }
-
-
-def _say(error: KafkaError) -> None:
-    _log.warning("kafka client: %s", error)

@@ -1,10 +1,9 @@
-"""Step 7: dead letters as Spring Kafka's DeadLetterPublishingRecoverer writes them, to the topic and back.
+"""Dead letters in the format of Spring Kafka's DeadLetterPublishingRecoverer, produced and parsed.
 
-Header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_*) and the recoverer's source:
+Source of header names and encodings: org.springframework.kafka.support.KafkaHeaders (DLT_*) and the recoverer's code:
 strings in UTF-8, the partition as 4 bytes, offset and timestamp as 8 bytes, big-endian.
 """
 
-import logging
 import struct
 from collections.abc import Sequence
 from enum import StrEnum
@@ -15,10 +14,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
-from service.stream.codec import MAX_TIMESTAMP_MS
+from service.limits import MAX_TIMESTAMP_MS
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.stream.topics import Group, Topic
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _INT, _LONG = struct.Struct(">i"), struct.Struct(">q")
 
 
@@ -36,7 +37,7 @@ class SpringHeader(StrEnum):
 
 
 class Origin(NamedTuple):
-    """Where a dead letter says it comes from."""
+    """The log position that a dead letter names as its origin."""
 
     topic: str
     log_position: LogPosition
@@ -44,7 +45,7 @@ class Origin(NamedTuple):
 
 
 def spring_headers(raw: RawRecord, kind: str, message: str) -> list[tuple[str, bytes | None]]:
-    """The record's own headers, then where it came from and why it is dead."""
+    """Return the record's own headers, followed by its origin and its failure."""
     return [
         *raw.headers,
         (SpringHeader.TOPIC, Topic.ISSUE_COUPON.encode()),
@@ -59,10 +60,10 @@ def spring_headers(raw: RawRecord, kind: str, message: str) -> list[tuple[str, b
 
 
 def parse_origin(found: Headers) -> Origin | None:
-    """Where the dead letter comes from, or None when its headers do not say so in Spring's form."""
+    """Return the origin of a dead letter, or None if its headers do not have Spring's format."""
     values = dict(found)
     try:
-        said = Origin(
+        origin = Origin(
             (values[SpringHeader.TOPIC] or b"").decode(),
             LogPosition(
                 *_INT.unpack(values[SpringHeader.PARTITION] or b""), *_LONG.unpack(values[SpringHeader.OFFSET] or b"")
@@ -71,11 +72,11 @@ def parse_origin(found: Headers) -> Origin | None:
         )
     except (KeyError, struct.error, UnicodeDecodeError):
         return None
-    return said if 0 <= said.appended_at_ms <= MAX_TIMESTAMP_MS else None
+    return origin if 0 <= origin.appended_at_ms <= MAX_TIMESTAMP_MS else None
 
 
 def parse_failure(found: Headers) -> Failure:
-    """Why another producer's dead letter is dead, as far as its headers tell."""
+    """Return the failure that the headers of another producer's dead letter describe."""
     values = dict(found)
     return Failure(
         FailureClass.POISON, _text(values.get(SpringHeader.EXCEPTION)), _text(values.get(SpringHeader.MESSAGE))
@@ -83,23 +84,23 @@ def parse_failure(found: Headers) -> Failure:
 
 
 def produce_dead_letters(
-    producer: Producer, letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float
+    producer: Producer, dead_letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float
 ) -> list[int]:
-    """Produces dead letters (id, raw, kind, message) to the partition they came from; the ids acknowledged."""
+    """Produce dead letters (id, record, error type, message) to their original partition; return acknowledged ids."""
     acknowledged: list[int] = []
-    why = "the broker has not answered in time"
+    reason = "the broker did not answer in time"
 
-    def report(letter_id: int, error: KafkaError | None) -> None:
-        nonlocal why
+    def report(dead_letter_id: int, error: KafkaError | None) -> None:
+        nonlocal reason
         if error is None:
-            acknowledged.append(letter_id)
+            acknowledged.append(dead_letter_id)
         else:
-            why = f"letter {letter_id}: {error}"
+            reason = f"dead letter {dead_letter_id}: {error}"
 
-    def on_delivery(letter_id: int) -> object:
-        return lambda error, _: report(letter_id, error)
+    def on_delivery(dead_letter_id: int) -> object:
+        return lambda error, _: report(dead_letter_id, error)
 
-    for letter_id, raw, kind, message in letters:
+    for dead_letter_id, raw, kind, message in dead_letters:
         try:
             producer.produce(
                 Topic.DEAD_LETTERS,
@@ -107,13 +108,13 @@ def produce_dead_letters(
                 key=raw.key,
                 value=raw.value,
                 headers=spring_headers(raw, kind, message),  # type: ignore[arg-type]
-                on_delivery=on_delivery(letter_id),  # type: ignore[arg-type]
+                on_delivery=on_delivery(dead_letter_id),  # type: ignore[arg-type]
             )
-        except (BufferError, KafkaException) as error:  # this one waits, those behind it do not
-            why = f"letter {letter_id}: {error}"
+        except (BufferError, KafkaException) as error:  # skip this one; the following ones are still produced
+            reason = f"dead letter {dead_letter_id}: {error}"
     producer.flush(timeout_seconds)
-    if waiting := len(letters) - len(acknowledged):
-        _log.error("%s dead letters wait to be forwarded: %s", waiting, why)
+    if waiting := len(dead_letters) - len(acknowledged):
+        _log.error(LogEvent.DEAD_LETTERS_NOT_FORWARDED, count=waiting, reason=reason)
     return acknowledged
 
 

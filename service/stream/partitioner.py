@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: the Java client's murmur2, so that every producer agrees."""
+"""Maps a key to its partition with the Java client's murmur2, so that all producers agree."""
 
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ _MASK = 0xFFFFFFFF
 
 @lru_cache(maxsize=65536)
 def partition_of(coupon_id: int, partitions: int) -> int:
-    """The partition of a coupon's requests: positive murmur2 of the decimal key, modulo the partition count.
+    """Return the partition of a coupon: positive murmur2 of the decimal key, modulo the partition count.
 
     Source: org.apache.kafka.common.utils.Utils.murmur2 and librdkafka's `murmur2_random`.
     """
@@ -17,7 +17,7 @@ def partition_of(coupon_id: int, partitions: int) -> int:
 
 
 def murmur2(data: bytes) -> int:
-    """The 32-bit MurmurHash2 of the data with Kafka's seed, as an unsigned number."""
+    """Return the 32-bit MurmurHash2 of the data with Kafka's seed, unsigned."""
     whole = len(data) & ~3
     hashed = _SEED ^ len(data)
     for at in range(0, whole, 4):

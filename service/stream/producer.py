@@ -1,71 +1,71 @@
-"""Step 3: appends a request to the log and hears the broker's word, from asyncio."""
+"""The API's Kafka producer for asyncio: appends requests to the log and reports each outcome once."""
 
 import asyncio
-import logging
+import contextvars
 import signal
 from collections.abc import Callable
-from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from service.domain.errors import CouponsError, Unavailable
+from service.domain.errors import CouponsError, NotProduced, ProduceUnconfirmed, Unavailable
 from service.domain.request import LogPosition
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.stream.topics import Topic
 
-#: what became of an append: the record's place once every in-sync replica has it, NotSent or Unknown
+#: the result of an append: its log position once every in-sync replica has it, NotProduced or ProduceUnconfirmed
 ProduceOutcome = LogPosition | CouponsError
 Headers = list[tuple[str, str | bytes | None]]
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
-_SECONDS_UNDER_WAY = 0.001
-_SECONDS_IDLE = 0.1
-_log = logging.getLogger(__name__)
-
-
-class NotProduced(Unavailable):
-    """The record certainly is not in the log, and will not be."""
-
-
-class ProduceUnconfirmed(Unavailable):
-    """The record may be in the log or not: nobody said."""
+_POLL_SECONDS = 0.001
+_IDLE_POLL_SECONDS = 0.1
+_log = get_logger(__name__)
 
 
 class RequestProducer:
-    """A producer that the event loop itself asks for delivery reports, all that are there at a time.
+    """A producer whose delivery reports the event loop polls in batches.
 
-    A thread that waits for them would fight with the loop for the interpreter, report by report.
+    A thread that waits for them would compete with the loop for the interpreter, report by report.
     """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._loop = asyncio.get_running_loop()
+        #: of the timer, so that its log lines do not carry the fields of the request that happened to start it
+        self._context = contextvars.copy_context()
         self._fatal: str | None = None
-        self._under_way = 0
-        self._next_look = self._loop.call_later(_SECONDS_IDLE, self._look)
+        self._unreported = 0
+        self._next_poll = self._loop.call_later(_IDLE_POLL_SECONDS, self._poll, context=self._context)
         self._idle = True
 
     def produce(
         self, partition: int, key: bytes, value: bytes, headers: Headers, on_delivery: Callable[[ProduceOutcome], None]
     ) -> None:
-        """Sends a record to a partition (-1: where the producer's partitioner says).
+        """Send a record to a partition (-1: the producer's partitioner chooses).
 
-        `heard` is called once with what became of it, which may be before this returns.
+        `on_delivery` is called once with the outcome, from the event loop; that may be before this returns.
         """
-        try:
-            self._producer.produce(
-                Topic.ISSUE_COUPON, value, key, partition, partial(self._report, on_delivery), headers=headers
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            self._unreported -= 1
+            on_delivery(
+                _failure(error) if error else LogPosition(message.partition() or 0, message.offset() or 0),
             )
+
+        try:
+            self._producer.produce(Topic.ISSUE_COUPON, value, key, partition, report, headers=headers)
         except BufferError:
             on_delivery(NotProduced("Kafka", "the producer's queue is full"))
         except KafkaException as error:
             on_delivery(_failure(error.args[0]))
         else:
-            self._under_way += 1
+            self._unreported += 1
             if self._idle:
-                self._look_in(_SECONDS_UNDER_WAY)
+                self._schedule_poll(_POLL_SECONDS)
 
     def require_reachable(self, timeout_seconds: float) -> None:
-        """Raises Unavailable when no broker answers in time, or the producer cannot go on."""
+        """Raise Unavailable when no broker answers in time, or the producer has failed."""
         if self._fatal is not None:
             raise Unavailable("Kafka", self._fatal)
         try:
@@ -74,34 +74,29 @@ class RequestProducer:
             raise Unavailable("Kafka", str(error.args[0])) from error
 
     def close(self, timeout_seconds: float) -> int:
-        """Waits for outstanding reports; the number of records still unreported."""
-        self._next_look.cancel()
+        """Wait for outstanding delivery reports; return the number of records that still have none."""
+        self._next_poll.cancel()
         return self._producer.flush(timeout_seconds)
 
-    def _look(self) -> None:
-        """Serves what librdkafka has to say: reports while records are under way, errors at any time."""
+    def _poll(self) -> None:
+        """Serve librdkafka's callbacks: delivery reports while records have none yet, errors at any time.
+
+        After a fatal error the producer never sends again: the process exits cleanly, and its supervisor restarts it.
+        """
         try:
             self._producer.poll(0)
         except KafkaException as error:
-            self._fail(error.args[0])
-        finally:  # whatever a report's hearer does, the next look comes
-            self._look_in(_SECONDS_UNDER_WAY if self._under_way and self._fatal is None else _SECONDS_IDLE)
+            if self._fatal is None:
+                self._fatal = error.args[0].str()
+                _log.critical(LogEvent.PRODUCER_FATAL, reason=self._fatal)
+                signal.raise_signal(signal.SIGTERM)
+        finally:  # polled again even if an on_delivery callback raised
+            self._schedule_poll(_POLL_SECONDS if self._unreported and self._fatal is None else _IDLE_POLL_SECONDS)
 
-    def _look_in(self, seconds: float) -> None:
-        self._next_look.cancel()
-        self._idle = seconds == _SECONDS_IDLE
-        self._next_look = self._loop.call_later(seconds, self._look)
-
-    def _fail(self, error: KafkaError) -> None:
-        """After a fatal error the producer never sends again: the process ends in order, to be started anew."""
-        if self._fatal is None:
-            self._fatal = error.str()
-            _log.critical("the producer cannot go on: %s", self._fatal)
-            signal.raise_signal(signal.SIGTERM)
-
-    def _report(self, heard: Callable[[ProduceOutcome], None], error: KafkaError | None, message: Message) -> None:
-        self._under_way -= 1
-        heard(_failure(error) if error else LogPosition(message.partition() or 0, message.offset() or 0))
+    def _schedule_poll(self, seconds: float) -> None:
+        self._next_poll.cancel()
+        self._idle = seconds == _IDLE_POLL_SECONDS
+        self._next_poll = self._loop.call_later(seconds, self._poll, context=self._context)
 
 
 def _failure(error: KafkaError) -> CouponsError:

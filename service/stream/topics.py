@@ -1,10 +1,8 @@
-"""The topics, the shape they must have, and the code that makes them or refuses others."""
+"""The topics: their names and settings, creation, and the check of existing ones."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -12,34 +10,37 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from service.config import Settings
-from service.domain.errors import Misconfigured, Unavailable
+from service.domain.errors import Misconfigured
+from service.limits import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
+from service.log import get_logger
+from service.log_events import LogEvent
+from service.stream.errors import mapped_errors
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _TIMEOUT_SECONDS = 10.0
 
 
 class Topic(StrEnum):
-    """Every topic there is."""
+    """Every topic."""
 
     ISSUE_COUPON = "ISSUE_COUPON"
     DEAD_LETTERS = "ISSUE_COUPON.dlt"
 
 
-#: a dead letter is its record and the headers that say why
-MAX_RECORD_BYTES = {Topic.ISSUE_COUPON: 1_048_588, Topic.DEAD_LETTERS: 2_097_152}
+_MAX_BYTES = {Topic.ISSUE_COUPON: MAX_RECORD_BYTES, Topic.DEAD_LETTERS: MAX_DEAD_LETTER_BYTES}
 
 
 class Group(StrEnum):
-    """Every consumer group there is; see docs/decisions/0004 for the second."""
+    """Every consumer group; docs/decisions/0004 explains the second."""
 
     ISSUER = "coupon"
     DEAD_LETTERS = "coupon.dlt"
 
 
 def ensure_topics(settings: Settings) -> None:
-    """Makes the topics that are absent; raises Misconfigured naming each that has another shape than asked for."""
+    """Create missing topics; raise Misconfigured with every setting of existing ones that differs."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-    with _answering():
+    with mapped_errors():
         _create(admin, settings)
         faults = [fault for topic in Topic for fault in _faults(admin, topic, settings)]
     if faults:
@@ -47,20 +48,10 @@ def ensure_topics(settings: Settings) -> None:
 
 
 def topic_id(settings: Settings, topic: Topic) -> str:
-    """The id that Kafka gave this life of the topic; a topic deleted and made again has another."""
+    """Return Kafka's id of the topic; a topic that was deleted and created again has another id."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-    with _answering():
+    with mapped_errors():
         return str(_describe(admin, topic).topic_id)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as error:
-        raise Unavailable("Kafka", str(error.args[0])) from error
-    except TimeoutError as error:
-        raise Unavailable("Kafka", "no broker answered in time") from error
 
 
 def _create(admin: AdminClient, settings: Settings) -> None:
@@ -71,7 +62,7 @@ def _create(admin: AdminClient, settings: Settings) -> None:
     for topic, future in admin.create_topics(wanted, operation_timeout=_TIMEOUT_SECONDS).items():
         try:
             future.result(_TIMEOUT_SECONDS)
-            _log.info("topic made: %s", topic)
+            _log.info(LogEvent.TOPIC_CREATED, topic=topic)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -79,12 +70,12 @@ def _create(admin: AdminClient, settings: Settings) -> None:
 
 def _config(topic: Topic, settings: Settings) -> dict[str, str]:
     return {
-        "message.timestamp.type": "LogAppendTime",  # windows are judged by the broker's clock
+        "message.timestamp.type": "LogAppendTime",  # windows of foreign records are checked against the broker's clock
         "min.insync.replicas": str(settings.topic_min_insync_replicas),
-        "retention.ms": "-1",  # the log is the evidence that the proof reads
+        "retention.ms": "-1",  # the proof reads the log from its first record
         "retention.bytes": "-1",
         "cleanup.policy": "delete",
-        "max.message.bytes": str(MAX_RECORD_BYTES[topic]),
+        "max.message.bytes": str(_MAX_BYTES[topic]),
     }
 
 
@@ -92,25 +83,25 @@ def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
     partitions = _describe(admin, topic).partitions
     replicas = min(len(partition.replicas) for partition in partitions)
     resource = ConfigResource(ResourceType.TOPIC, topic.value)
-    config = _known(lambda: admin.describe_configs([resource])[resource])
+    config = _retry_metadata(lambda: admin.describe_configs([resource])[resource])
     found = {
         "partitions (TOPIC_PARTITIONS)": (len(partitions), settings.topic_partitions),
         "replicas (TOPIC_REPLICATION)": (replicas, settings.topic_replication),
         **{name: (config[name].value, wanted) for name, wanted in _config(topic, settings).items()},
     }
-    return [
-        f"topic {topic}: {what} is {has}, {wants} is needed" for what, (has, wants) in found.items() if has != wants
-    ]
+    return [f"topic {topic}: {what} is {has}, must be {wants}" for what, (has, wants) in found.items() if has != wants]
 
 
 def _describe(admin: AdminClient, topic: Topic) -> Any:
-    """The topic as a broker has it."""
+    """Return the broker's description of the topic."""
     name = topic.value
-    return _known(lambda: admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)[name])
+    return _retry_metadata(
+        lambda: admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)[name]
+    )
 
 
-def _known(ask: Callable[[], Future[Any]]) -> Any:
-    """A broker's answer about a topic; one that was made a moment ago may take another to be known to every broker."""
+def _retry_metadata(ask: Callable[[], Future[Any]]) -> Any:
+    """Return a broker's answer about a topic; repeat while a new topic is not known to every broker yet."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Telling the user: signed webhooks; the only room that knows the HTTP client."""
+"""Signed webhooks; the only package that imports the HTTP client."""

@@ -14,63 +14,61 @@ from service.webhooks.circuit_breaker import CircuitBreaker
 
 _PART = "the webhook's receiver"
 _TYPE = "issuance.decided"
-#: of an answer's body nothing is needed; reading it keeps the connection
-_BODY_BYTES_MOST = 65_536
+#: the response body is not used; reading a short one to its end keeps the connection
+_MAX_BODY_BYTES = 65_536
 
 
 class WebhookSender:
-    """Posts notices to one receiver, never follows it elsewhere, and leaves it alone for a while after a failure."""
+    """Posts notices to one receiver; follows no redirect, and pauses after a failure (circuit_breaker)."""
 
     def __init__(self, url: str, secret: str, timeout_seconds: float) -> None:
         self._url = url
         self._signer = Webhook(secret)
-        self._within_seconds = timeout_seconds
+        self._timeout_seconds = timeout_seconds
         self._runner = asyncio.Runner()
         self._client = httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False)
         self.circuit_breaker = CircuitBreaker()
 
     def send(self, notice_id: str, decisions: Sequence[Decision]) -> None:
-        """Posts decisions under an id that stays the same in every repeat; raises Unavailable unless answered 2xx.
+        """Post decisions; raises Unavailable unless the response is 2xx.
 
-        Connecting, sending and the whole answer together take no longer than was said, however slowly it dribbles.
+        `notice_id` is the webhook-id: it must be the same each time these decisions are sent. The timeout covers
+        connecting, sending and reading the whole response, however slowly it arrives.
         """
-        at = datetime.now(UTC)
-        body = msgspec.json.encode({"type": _TYPE, "timestamp": at, "data": decisions})
+        sent_at = datetime.now(UTC)
+        body = msgspec.json.encode({"type": _TYPE, "timestamp": sent_at, "data": decisions})
         headers = {
             "content-type": "application/json",
             "webhook-id": notice_id,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": self._signer.sign(notice_id, at, body.decode()),
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": self._signer.sign(notice_id, sent_at, body.decode()),
         }
         try:
-            answer = self._runner.run(self._post(body, headers))
+            response = self._runner.run(self._post(body, headers))
         except (httpx.HTTPError, TimeoutError) as error:
             self.circuit_breaker.record_failure()
             raise Unavailable(_PART, f"{type(error).__name__}: {error}") from error
-        if not answer.is_success:
-            self.circuit_breaker.record_failure(_asked_seconds(answer))
-            raise Unavailable(_PART, f"it answered {answer.status_code}")
+        if not response.is_success:
+            # Retry-After counts where it is a number of seconds (RFC 9110, section 10.2.3); a date is not supported
+            retry_after = response.headers.get("retry-after", "")
+            is_seconds = retry_after.isascii() and retry_after.isdigit()
+            self.circuit_breaker.record_failure(float(retry_after) if is_seconds else 0.0)
+            raise Unavailable(_PART, f"it answered {response.status_code}")
         self.circuit_breaker.record_success()
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         async with (
-            asyncio.timeout(self._within_seconds),
-            self._client.stream("POST", self._url, content=body, headers=headers) as answer,
+            asyncio.timeout(self._timeout_seconds),
+            self._client.stream("POST", self._url, content=body, headers=headers) as response,
         ):
             read = 0
-            async for chunk in answer.aiter_raw():
+            async for chunk in response.aiter_raw():
                 read += len(chunk)
-                if read > _BODY_BYTES_MOST:
+                if read > _MAX_BODY_BYTES:
                     break
-            return answer
+            return response
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._runner.run(self._client.aclose())
         self._runner.close()
-
-
-def _asked_seconds(answer: httpx.Response) -> float:
-    """The Retry-After of an answer, where it is a number of seconds (RFC 9110, section 10.2.3)."""
-    asked = answer.headers.get("retry-after", "")
-    return float(asked) if asked.isascii() and asked.isdigit() else 0.0

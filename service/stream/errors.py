@@ -1,0 +1,33 @@
+"""What the errors of the Kafka client and of decoding mean: their failure classes, and Unavailable for callers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from confluent_kafka import KafkaException
+
+from service.domain.errors import Unavailable
+from service.domain.failures import Failure, FailureClass, classify, describe, register
+
+#: librdkafka's names of the errors that concern one record; every other error concerns the system
+RECORD_ERRORS = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG", "INVALID_MSG_SIZE"})
+
+
+@classify.register
+def _classify_kafka_error(error: KafkaException) -> Failure:
+    record = error.args[0].name() in RECORD_ERRORS
+    return describe(FailureClass.RECORD if record else FailureClass.SYSTEM, error)
+
+
+register(FailureClass.POISON, msgspec.DecodeError)
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise Unavailable instead of the client's errors and of a broker that does not answer in time."""
+    try:
+        yield
+    except KafkaException as error:
+        raise Unavailable("Kafka", str(error.args[0])) from error
+    except TimeoutError as error:
+        raise Unavailable("Kafka", "no broker answered in time") from error
