@@ -1,1 +1,1 @@
-"""What the service does, step by step: each use case calls the rooms in order and holds the transaction."""
+"""Use cases: each calls the adapters in a fixed order and owns the transaction."""

@@ -1,29 +1,40 @@
-"""What needs an operator's eyes though the system goes on: told by readiness, the log and a metric."""
+"""Alerts: conditions in which the system goes on but an operator must act."""
 
 from enum import StrEnum
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from service.config import Settings
 from service.store import dead_letters
+from service.store.engine import in_transaction
 
 _MINUTE_SECONDS = 60
 
 
 class Alert(StrEnum):
-    """Every alert there is."""
+    """Every alert."""
 
     DEAD_LETTERS = "dead_letters"
 
 
-def count_recent_deaths(tx: Connection) -> int:
-    """How many requests and records died in the last minute."""
+def count_recent_dead_letters(tx: Connection) -> int:
+    """Return the number of dead letters stored in the last minute."""
     return dead_letters.count_recent(tx, _MINUTE_SECONDS)
 
 
-def active_alerts(settings: Settings, died: int) -> dict[Alert, str]:
-    """The alerts for this many deaths in the last minute, each with its reason."""
-    if died <= settings.dead_letters_per_minute:
+def active_alerts(settings: Settings, recent_dead_letters: int) -> dict[Alert, str]:
+    """Return the active alerts with their reasons; `recent_dead_letters` are those of the last minute."""
+    limit = settings.dead_letters_per_minute
+    if recent_dead_letters <= limit:
         return {}
-    why = f"{died} died in the last minute, more than {settings.dead_letters_per_minute}: coupons dead-letters list"
-    return {Alert.DEAD_LETTERS: why}
+    return {
+        Alert.DEAD_LETTERS: f"{recent_dead_letters} requests or records became dead in the last minute, more than"
+        f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
+    }
+
+
+def check_database(settings: Settings, engine: Engine) -> dict[Alert, str]:
+    """Query the database for readiness and return the active alerts; raise Unavailable when it does not answer."""
+    with in_transaction(engine) as tx:
+        recent_dead_letters = count_recent_dead_letters(tx)
+    return active_alerts(settings, recent_dead_letters)

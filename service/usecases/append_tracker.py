@@ -1,122 +1,149 @@
-"""Step 3: all requests on their way to the log, and what the gate is told of what became of them."""
+"""Tracks pending appends: produces records, resolves their waiters, updates the gate."""
 
 import asyncio
-import logging
-from collections.abc import Sequence
 from functools import partial
 
-from service.domain.errors import Unavailable
+from service.domain.errors import NotProduced, Unavailable
 from service.domain.request import LogPosition
 from service.gate.async_gate import AsyncGate, SeatRequest
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.partitioner import partition_of
-from service.stream.producer import Headers, NotProduced, ProduceOutcome, RequestProducer
-from service.usecases.pending_append import PendingAppend
+from service.stream.producer import Headers, ProduceOutcome, RequestProducer
 
-#: notes for the gate in one call, and waiting; above it the sweep settles them
+#: most offsets that one call records in the gate
 OFFSETS_BATCH_SIZE = 500
+#: most offsets that wait for such a call; `maintenance.release_expired` resolves the requests of those above
 MAX_PENDING_OFFSETS = 20_000
-#: nobody waits for a note, so many share a call
+#: no caller waits until an offset is recorded, so many share a call
 OFFSETS_LINGER_SECONDS = 0.005
-#: how long after the gate was told a press that it had judged before may still be on its way back: Redis's own timeout
+#: an entry is kept one Redis timeout after the gate was updated: an older verdict may still be in flight
 REMEMBER_SECONDS = 1.0
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
+
+
+class PendingAppend:
+    """One request on its way to the log. Each waiter has its own future, so that cancelling one affects no other."""
+
+    __slots__ = ("_outcome", "_waiters", "is_first_attempt", "seat")
+
+    def __init__(self, seat: SeatRequest, *, is_first_attempt: bool) -> None:
+        self.seat = seat
+        #: this request was never produced before
+        self.is_first_attempt = is_first_attempt
+        self._outcome: ProduceOutcome | None = None
+        self._waiters: list[asyncio.Future[LogPosition]] = []
+
+    def wait(self) -> "asyncio.Future[LogPosition]":
+        """Return a future for the record's log position; it raises NotProduced or ProduceUnconfirmed."""
+        waiter: asyncio.Future[LogPosition] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        if self._outcome is not None:
+            self.resolve(self._outcome)
+        return waiter
+
+    async def is_acknowledged(self) -> bool:
+        """Wait for the outcome; return whether the broker has acknowledged the record."""
+        try:
+            await self.wait()
+        except Unavailable:
+            return False
+        return True
+
+    def resolve(self, outcome: ProduceOutcome) -> None:
+        """Set the outcome for present and later waiters."""
+        self._outcome = outcome
+        for waiter in self._waiters:
+            if waiter.done():  # its caller was cancelled
+                continue
+            if isinstance(outcome, LogPosition):
+                waiter.set_result(outcome)
+            else:
+                waiter.set_exception(outcome)
+        self._waiters.clear()
 
 
 class AppendTracker:
-    """Effect first, then the answer.
+    """Appends requests to the log, one entry each: `start`, then `on_delivery`, then the gate's update."""
 
-    Killed before the ack: nobody knows, the seat is kept. Killed after it: a repeat is appended under the same
-    request id, and the issuer takes the second record as a redelivery.
-    """
-
-    def __init__(self, gate: AsyncGate, writer: RequestProducer, partitions: int) -> None:
-        """`partitions` is what the issuer goes by: a broker that has more of them by now moves no coupon."""
+    def __init__(self, gate: AsyncGate, producer: RequestProducer, partitions: int) -> None:
+        """`partitions` is TOPIC_PARTITIONS, not the topic's own number: added partitions must not move a coupon."""
         self._gate = gate
         self._partitions = partitions
-        self._writer = writer
-        #: by request id, until a little after the gate was told: a second press waits for the first one's word
-        self._under_way: dict[str, PendingAppend] = {}
+        self._producer = producer
+        #: by request id, until shortly after the gate was updated: a repeat waits here for the first one's outcome
+        self._pending: dict[str, PendingAppend] = {}
         self._acknowledged: list[tuple[PendingAppend, int]] = []
-        self._noting: asyncio.Task[None] | None = None
-        self._releases: set[asyncio.Task[None]] = set()
+        self._recording: asyncio.Task[None] | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    def find(self, request_id: str) -> PendingAppend | None:
+        """Return this process's append of the request, which the gate's verdict may not reflect yet."""
+        return self._pending.get(request_id)
 
     def start(self, seat: SeatRequest, fault: str | None, *, is_first_attempt: bool) -> PendingAppend:
-        """Sends the request to the log."""
+        """Produce the request; its outcome comes to `on_delivery`, also when its caller has gone."""
         append = PendingAppend(seat, is_first_attempt=is_first_attempt)
-        self._under_way[seat.request_id] = append
+        self._pending[seat.request_id] = append
         headers: Headers = [(REQUEST_ID_HEADER, seat.request_id.encode())]
         if fault:
             headers.append((FAULT_HEADER, fault.encode()))
         value = encode_value(seat.coupon_id, seat.user_id, seat.requested_at_ms)
         partition = partition_of(seat.coupon_id, self._partitions)
-        self._writer.produce(partition, encode_key(seat.coupon_id), value, headers, partial(self.on_delivery, append))
+        self._producer.produce(partition, encode_key(seat.coupon_id), value, headers, partial(self.on_delivery, append))
         return append
 
-    def find(self, request_id: str) -> PendingAppend | None:
-        """This process's append of the request of which the gate may not have known when it was asked."""
-        return self._under_way.get(request_id)
+    def on_delivery(self, append: PendingAppend, outcome: ProduceOutcome) -> None:
+        """Resolve the waiters, then update the gate in the background.
 
-    def on_delivery(self, pending: PendingAppend, outcome: ProduceOutcome) -> None:
-        """Tells those who wait what became of an append, and the gate, also when its caller has gone.
-
-        Only a first try that was certainly not sent gives the seat back: a repeat's first may be in the log.
+        Acknowledged: the offset is recorded, so that the gate answers a repeat as a duplicate. Certainly not sent on
+        the first attempt: the seat is released. Anything else keeps the seat: the record, or that of an earlier
+        attempt, may be in the log. If the process is killed before the gate is updated,
+        `maintenance.release_expired` resolves the request.
         """
-        pending.resolve(outcome)
+        append.resolve(outcome)
         if isinstance(outcome, LogPosition):
-            self._note(pending, outcome.offset)
-        elif isinstance(outcome, NotProduced) and pending.is_first_attempt:
-            release = asyncio.get_running_loop().create_task(self._release(pending))
-            self._releases.add(release)
-            release.add_done_callback(self._releases.discard)
+            if len(self._acknowledged) >= MAX_PENDING_OFFSETS:
+                _log.info(LogEvent.GATE_UPDATE_LOST, reason="too many offsets wait to be recorded")
+                self._forget(append)
+                return
+            self._acknowledged.append((append, outcome.offset))
+            if self._recording is None:
+                self._recording = asyncio.get_running_loop().create_task(self._record_offsets())
+        elif isinstance(outcome, NotProduced) and append.is_first_attempt:
+            release = asyncio.get_running_loop().create_task(self._release(append))
+            self._releasing.add(release)
+            release.add_done_callback(self._releasing.discard)
         else:
-            self._forget(pending)
+            self._forget(append)
 
-    def _note(self, pending: PendingAppend, offset: int) -> None:
-        if len(self._acknowledged) >= MAX_PENDING_OFFSETS:
-            self._forget(pending)
-            _untold(Unavailable("Redis", "too many notes wait for it"))
-            return
-        self._acknowledged.append((pending, offset))
-        if self._noting is None:
-            self._noting = asyncio.get_running_loop().create_task(self._note_all())
-
-    async def _note_all(self) -> None:
+    async def _record_offsets(self) -> None:
+        """Record acknowledged offsets in the gate, batch by batch, until none waits; a lost batch is not repeated."""
         try:
             while self._acknowledged:
                 await asyncio.sleep(OFFSETS_LINGER_SECONDS)
-                some, self._acknowledged = (
-                    self._acknowledged[:OFFSETS_BATCH_SIZE],
-                    self._acknowledged[OFFSETS_BATCH_SIZE:],
-                )
-                await self._note_some(some)
+                batch = self._acknowledged[:OFFSETS_BATCH_SIZE]
+                self._acknowledged = self._acknowledged[OFFSETS_BATCH_SIZE:]
+                try:
+                    await self._gate.record_offsets([(append.seat, offset) for append, offset in batch])
+                except Unavailable as error:
+                    _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), offsets=len(batch))
+                finally:
+                    appends = [append for append, _ in batch]
+                    asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget, *appends)
         finally:
-            self._noting = None
+            self._recording = None
 
-    async def _note_some(self, acknowledged: Sequence[tuple[PendingAppend, int]]) -> None:
+    async def _release(self, append: PendingAppend) -> None:
         try:
-            await self._gate.record_offsets([(append.seat, offset) for append, offset in acknowledged])
+            await self._gate.release(append.seat)
         except Unavailable as error:
-            _untold(error)
+            _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), request_id=append.seat.request_id)
         finally:
-            asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget_all, acknowledged)
-
-    def _forget_all(self, acknowledged: Sequence[tuple[PendingAppend, int]]) -> None:
-        for append, _ in acknowledged:
             self._forget(append)
 
-    async def _release(self, pending: PendingAppend) -> None:
-        try:
-            await self._gate.release(pending.seat)
-        except Unavailable as error:
-            _untold(error)
-        finally:
-            self._forget(pending)
-
-    def _forget(self, pending: PendingAppend) -> None:
-        if self._under_way.get(pending.seat.request_id) is pending:  # and not a repeat of it
-            del self._under_way[pending.seat.request_id]
-
-
-def _untold(error: Unavailable) -> None:
-    _log.info("the gate was not told of an append; the sweep will settle it: %s", error)
+    def _forget(self, *appends: PendingAppend) -> None:
+        for append in appends:
+            if self._pending.get(append.seat.request_id) is append:  # and not a repeat of it
+                del self._pending[append.seat.request_id]

@@ -1,6 +1,7 @@
-"""One bad item costs a split, not the batch: segments that fail are halved, those that succeed are doubled.
+"""Writes a batch in which single items fail: a failing segment is halved, after a success the size doubles.
 
-Of a small segment that fails, those that fail by themselves are asked for at once, and written as failed with the rest.
+In a small failing segment one probe finds all failing items; they are written as failed together with the succeeding
+ones.
 """
 
 import math
@@ -12,45 +13,48 @@ from typing import TypeVar
 from service.domain.failures import Failure, FailureClass, classify
 
 Item = TypeVar("Item")
-#: why requests fail by themselves, by request id
+#: why requests fail, by request id
 Failures = Mapping[str, Failure]
-#: another writer can decide first again and again only if it breaks the rule to lock the coupon
-_DECIDE_AGAIN_MOST = 3
-#: so many may fail in one transaction, and are asked about or sent to be retried together: the coupons are locked until
-#: the last of them is written, and a task that fails for each still ends well within its time limit
+#: attempts of one write; a unique violation in the last one counts as its failure
+_MAX_DECISIONS = 3
+#: failed requests of one transaction, of one probe and of one retry task: the coupons stay locked until the last is
+#: written, and a task in which all of them fail still ends well within its time limit
 MAX_FAILURES_PER_TRANSACTION = 200
-#: few among thousands may take long, too
+#: seconds after which a batch with a failure ends early: a few failures among thousands of records can take long
 MAX_FAILURE_SECONDS = 1.0
 
 
 def write_bisecting(
     items: Sequence[Item],
     write: Callable[[Sequence[Item], Failures], None],
-    failed: Callable[[Item, Failure], None],
-    tried: Callable[[Sequence[Item]], Failures] = lambda _: {},
+    write_failed: Callable[[Item, Failure], None],
+    find_failing: Callable[[Sequence[Item]], Failures] = lambda _: {},
     *,
-    failures_most: float = math.inf,
-    seconds_most: float = math.inf,
+    max_failures: float = math.inf,
+    max_seconds: float = math.inf,
 ) -> int:
-    """Writes items in order, all at once if that works; `failed` takes each single one whose own write failed.
+    """Write items in order, in one call of `write` if possible, and return how many were written.
 
-    `tried` tells which of some items fail by themselves; `write` is given them and writes them as failed. It must leave
-    nothing behind when it raises. System failures are raised as they came. Ends early once `failures_most` have failed,
-    or one has and `seconds_most` are over; how many items it is done with.
+    `write` gets items and the failures among them that are known; it writes those as failed, and must undo everything
+    when it raises. `write_failed` gets an item whose own write failed. `find_failing` returns which items fail.
+    Ends early after `max_failures` failures, or after `max_seconds` if an item has failed. Raises system failures
+    unchanged.
     """
     at, size, failures = 0, len(items), 0
     began = time.monotonic()
-    while at < len(items) and failures < failures_most:
-        if failures and time.monotonic() > began + seconds_most:
+    while at < len(items) and failures < max_failures:
+        if failures and time.monotonic() > began + max_seconds:
             break
-        some = items[at : at + size]
-        failure, found = _write(some, write, tried)
+        segment = items[at : at + size]
+        failure, found = _attempt(partial(write, segment, {})), 0
+        if failure and 1 < len(segment) <= MAX_FAILURES_PER_TRANSACTION and (failing := _probe(segment, find_failing)):
+            failure, found = _attempt(partial(write, segment, failing)), len(failing)
         if failure is None:
-            at, size, failures = at + len(some), size * 2, failures + found
-        elif len(some) > 1:
-            size = len(some) // 2
+            at, size, failures = at + len(segment), size * 2, failures + found
+        elif len(segment) > 1:
+            size = len(segment) // 2
         else:
-            failed(some[0], failure)
+            write_failed(segment[0], failure)
             at, failures = at + 1, failures + 1
     return at
 
@@ -58,46 +62,33 @@ def write_bisecting(
 def probe_then_write(
     items: Sequence[Item],
     write: Callable[[Sequence[Item], Failures], None],
-    failed: Callable[[Item, Failure], None],
-    tried: Callable[[Sequence[Item]], Failures],
+    write_failed: Callable[[Item, Failure], None],
+    find_failing: Callable[[Sequence[Item]], Failures],
 ) -> None:
-    """As in_segments, for items that have failed before: they are asked about before they are written, not after."""
+    """Write items that have failed before: like write_bisecting, with the probe before the write."""
     for first in range(0, len(items), MAX_FAILURES_PER_TRANSACTION):
-        some = items[first : first + MAX_FAILURES_PER_TRANSACTION]
-        failing = _ask(some, tried)
-        if _try(partial(write, some, failing)):
-            write_bisecting(some, write, failed, tried)
+        segment = items[first : first + MAX_FAILURES_PER_TRANSACTION]
+        if _attempt(partial(write, segment, _probe(segment, find_failing))):
+            write_bisecting(segment, write, write_failed, find_failing)
 
 
-def _write(
-    items: Sequence[Item],
-    write: Callable[[Sequence[Item], Failures], None],
-    tried: Callable[[Sequence[Item]], Failures],
-) -> tuple[Failure | None, int]:
-    """Why the items cannot be written as one, if they cannot, and how many were written as failed."""
-    failure = _try(lambda: write(items, {}))
-    if failure is None or not 1 < len(items) <= MAX_FAILURES_PER_TRANSACTION:
-        return failure, 0
-    failing = _ask(items, tried)
-    return (_try(lambda: write(items, failing)), len(failing)) if failing else (failure, 0)
-
-
-def _ask(items: Sequence[Item], tried: Callable[[Sequence[Item]], Failures]) -> Failures:
-    """Which of the items fail by themselves; none where even that cannot be told."""
+def _probe(items: Sequence[Item], find_failing: Callable[[Sequence[Item]], Failures]) -> Failures:
+    """Return which items fail; empty if the probe itself fails."""
     failing: dict[str, Failure] = {}
-    _try(lambda: failing.update(tried(items)))
+    _attempt(lambda: failing.update(find_failing(items)))
     return failing
 
 
-def _try(act: Callable[[], None]) -> Failure | None:
-    for attempt in range(1, _DECIDE_AGAIN_MOST + 1):
+def _attempt(action: Callable[[], None]) -> Failure | None:
+    """Run the action, again if another writer decided first; return its failure, and raise a system failure."""
+    for attempt in range(1, _MAX_DECISIONS + 1):
         try:
-            act()
+            action()
         except Exception as error:
             failure = classify(error)
             if failure.failure_class is FailureClass.SYSTEM:
                 raise
-            if failure.failure_class is FailureClass.DECIDE_AGAIN and attempt < _DECIDE_AGAIN_MOST:
+            if failure.failure_class is FailureClass.DECIDE_AGAIN and attempt < _MAX_DECISIONS:
                 continue
             return failure
         return None

@@ -1,63 +1,118 @@
-"""Changes of a coupon: written under its lock, with the place in the log from which they count."""
+"""Creates, reads and changes coupons, and refills the gate for them."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
-from service.domain.change import CouponChange, apply_change
-from service.domain.coupon import Coupon
-from service.domain.errors import Unavailable
-from service.domain.refusal import Refused
-from service.domain.request import LogPosition, ReasonCode
+from service.domain.coupon import Coupon, CouponChange, apply_change
+from service.domain.errors import NotFound, Unavailable
+from service.domain.request import LogPosition
 from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, coupons
 from service.store.engine import in_transaction
 from service.stream.partitioner import partition_of
+from service.usecases import follow_up
+from service.usecases.gate_fill import GateFiller
 from service.usecases.gate_sync import sync_coupon_changes
 from service.usecases.recover import Recoverer
 
+_PAGE_SIZE = 500
+
 
 class CouponService:
-    """Changes coupons."""
+    """Operations on coupons; all of them raise Unavailable when the database does not answer."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, log_id: int, gate_admin: GateAdmin, recoverer: Recoverer
+        self,
+        settings: Settings,
+        engine: Engine,
+        log_id: int,
+        gate_admin: GateAdmin,
+        gate_filler: GateFiller,
+        recoverer: Recoverer,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._log_id = log_id
         self._gate_admin = gate_admin
+        self._gate_filler = gate_filler
         self._recoverer = recoverer
 
-    def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
-        """Stores new values (fields of Coupon) and returns the coupon as it is then.
+    def create(
+        self, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
+    ) -> Coupon:
+        """Store a new coupon and load it into the gate; times are milliseconds since 1970 UTC, None: no bound.
 
-        Raises Refused when there is no such coupon, Conflict when the values do not fit, Unavailable. What the issuer
-        has not decided yet is decided by the new values; seats that a raise frees go to those on standby first.
+        If Redis is away or the process is killed in between, the first request for the coupon fills the gate.
+        """
+        with in_transaction(self._engine) as tx:
+            coupon = coupons.create(tx, name, quantity, waitlist, opens_at_ms, closes_at_ms)
+        with suppress(Unavailable):
+            self._gate_filler.fill(coupon.id)
+        return coupon
+
+    def get(self, coupon_id: int) -> Coupon:
+        """Return the coupon with its current counters; raise NotFound."""
+        with in_transaction(self._engine) as tx:
+            coupon = coupons.get(tx, coupon_id)
+        if coupon is None:
+            raise _unknown_coupon(coupon_id)
+        return coupon
+
+    def list_page(self, after_id: int, limit: int) -> list[Coupon]:
+        """Return up to `limit` coupons with ids above `after_id`, in id order."""
+        with in_transaction(self._engine) as tx:
+            return coupons.page(tx, after_id, limit)
+
+    def iterate_ids(self) -> Iterator[int]:
+        """Yield the id of every coupon in id order, page by page, each page in a transaction of its own."""
+        after_id = 0
+        while found := self.list_page(after_id, _PAGE_SIZE):
+            yield from (coupon.id for coupon in found)
+            after_id = found[-1].id
+
+    def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
+        """Store new values (fields of Coupon) and return the coupon as it is afterwards.
+
+        The new values apply to every request that the issuer has not decided yet. Seats that a higher quantity adds go
+        to requests on standby first. Raises NotFound, and Conflict when the values contradict the coupon's state.
+        A process that is killed after the commit leaves the standby requests and the gate to the sweep.
         """
         with in_transaction(self._engine) as tx:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
-                raise Refused(ReasonCode.UNKNOWN_COUPON)
-            new = apply_change(coupon, values)
-            if new != coupon:
-                self._store(tx, new)
+                raise _unknown_coupon(coupon_id)
+            changed = apply_change(coupon, values)
+            if changed != coupon:
+                # While the coupon is locked no issuer decides it, so the change applies from the checkpoint.
+                partition = partition_of(coupon_id, self._settings.topic_partitions)
+                checkpoint = checkpoints.current_checkpoints(tx, self._log_id).get(partition)
+                effective_from = LogPosition(partition, checkpoint.next_offset if checkpoint else 0)
+                coupons.update(tx, CouponChange(changed, self._log_id, effective_from))
             crash_points.reach(CrashPoint.CHANGE_WRITTEN)
         crash_points.reach(CrashPoint.CHANGE_COMMITTED)
-        with suppress(Unavailable):  # the change stands; the sweep does what is left
-            self._recoverer.decide_standby(coupon_id)
+        with suppress(Unavailable):  # the change is committed; the sweep does what is left
+            follow_up.publish(self._gate_admin, self._recoverer.decide_standby(coupon_id))
             crash_points.reach(CrashPoint.CHANGE_STANDBY_DECIDED)
             sync_coupon_changes(self._engine, self._gate_admin)
         with in_transaction(self._engine) as tx:
             return coupons.get_many(tx, [coupon_id])[coupon_id]
 
-    def _store(self, tx: Connection, coupon: Coupon) -> None:
-        """Under the lock no issuer is deciding about the coupon: the stored offset is where the new values begin."""
-        partition = partition_of(coupon.id, self._settings.topic_partitions)
-        position = checkpoints.current_checkpoints(tx, self._log_id).get(partition)
-        since = LogPosition(partition, position.next_offset if position else 0)
-        coupons.update(tx, CouponChange(coupon, self._log_id, since))
+    def refill_gate(self, coupon_id: int) -> None:
+        """Empty the gate of one coupon and fill it from the database and the log.
+
+        Raises Unavailable, also when another process holds the fill lock for too long.
+        """
+        self._gate_admin.evict(coupon_id)
+        self._gate_filler.fill(coupon_id)
+        if self._gate_admin.is_cold(coupon_id):
+            raise Unavailable("Redis", f"another process is still filling the gate of coupon {coupon_id}; try again")
+
+
+def _unknown_coupon(coupon_id: int) -> NotFound:
+    return NotFound("unknown_coupon", f"There is no coupon {coupon_id}.")

@@ -1,26 +1,29 @@
-"""Fills a cold gate: a coupon's seats from the database and from the log's tail that nobody has decided yet."""
+"""Fills a cold gate with a coupon's seats: those in the database and the undecided ones at the end of the log."""
 
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
 from service.gate.gate_admin import GateAdmin
-from service.gate.keys import ANY_TIME_MS
+from service.gate.keys import END_OF_TIME_MS
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.store import checkpoints, coupons, requests
-from service.store.engine import in_transaction
+from service.store.checkpoints import Checkpoint
+from service.store.engine import in_transaction, repeatable_read
 from service.stream import log_reader
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _WAIT_SECONDS = 4.0
-_RELEASED_AT_ONCE = 2_000
+_POLL_SECONDS = 0.05
+_RELEASE_BATCH_SIZE = 2_000
 
 
 class GateFiller:
@@ -36,53 +39,57 @@ class GateFiller:
         self._gate_admin = gate_admin
 
     def fill(self, coupon_id: int) -> None:
-        """Makes the gate know the coupon; waits while another process is at it. Raises Unavailable.
+        """Fill the gate for the coupon if it is cold, or wait while another process does. Raises Unavailable.
 
-        A request on its way to the log meanwhile may be missed, which admits one too many; the issuer refuses it.
+        A request that is being produced meanwhile may be missing, so one too many may be admitted; the issuer refuses
+        it. After a wait of several seconds the gate may still be cold.
         """
         deadline = time.monotonic() + _WAIT_SECONDS
         while self._gate_admin.is_cold(coupon_id) and time.monotonic() < deadline:
-            with self._gate_admin.fill_lock(coupon_id) as mine:
-                if mine:
+            with self._gate_admin.fill_lock(coupon_id) as acquired:
+                if acquired:
                     self._fill(coupon_id)
                     return
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
 
     def _fill(self, coupon_id: int) -> None:
-        with in_transaction(self._engine) as tx:
-            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))  # seats and offset of one moment
+        """Read the coupon, its seats and the undecided records, then open the gate with all of them at once.
+
+        If the process is killed before the gate is open, the gate stays cold, and the next fill starts when the lock
+        has expired. If it is killed after that, seats released meanwhile stay taken until the gate is filled again.
+        """
+        since = self._gate_admin.server_state()  # before anything is read: fill() compares it
+        with repeatable_read(self._engine) as tx:  # seats and checkpoint of the same moment
             coupon = coupons.get(tx, coupon_id)
             seats = requests.live_seats(tx, coupon_id) if coupon else []
-            positions = checkpoints.current_checkpoints(tx, self._log_id)
+            current = checkpoints.current_checkpoints(tx, self._log_id)
         if coupon is None:
             self._gate_admin.mark_unknown(coupon_id)
             return
-        position = positions.get(partition_of(coupon_id, self._settings.topic_partitions))
-        tail = dict(self._tail(coupon_id, position.next_offset if position else 0))
+        undecided = dict(self._undecided(coupon_id, current))
         crash_points.reach(CrashPoint.GATE_FILLING)
-        self._gate_admin.fill(coupon, (tail | dict(seats)).items())
+        opened = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), since)
         crash_points.reach(CrashPoint.GATE_FILLED)
-        self._release_freed(coupon_id)
-        _log.info("gate filled", extra={"coupon_id": coupon_id, "decided": len(seats), "undecided": len(tail)})
-
-    def _release_freed(self, coupon_id: int) -> None:
-        """Seats that came back while the gate was being filled came back to a cold gate: once more, as it is open."""
+        # a seat that was released during the fill was released from a cold gate: release it again from the open one
         with in_transaction(self._engine) as tx:
-            freed = [(coupon_id, user_id, request_id) for user_id, request_id in requests.released_seats(tx, coupon_id)]
-        for first in range(0, len(freed), _RELEASED_AT_ONCE):
-            self._gate_admin.release(freed[first : first + _RELEASED_AT_ONCE], ANY_TIME_MS)
+            released = [
+                (coupon_id, user_id, request_id) for user_id, request_id in requests.released_seats(tx, coupon_id)
+            ]
+        for first in range(0, len(released), _RELEASE_BATCH_SIZE):
+            self._gate_admin.release(released[first : first + _RELEASE_BATCH_SIZE], END_OF_TIME_MS)
+        if opened:
+            _log.info(LogEvent.GATE_FILLED, coupon_id=coupon_id, decided=len(seats), undecided=len(undecided))
 
     def is_undecided(self, coupon_id: int, request_id: str) -> bool:
-        """Whether the request lies in the log beyond what has been decided. Raises Unavailable."""
+        """Return whether the request is in the log and not decided yet. Raises Unavailable."""
         with in_transaction(self._engine) as tx:
-            position = checkpoints.current_checkpoints(tx, self._log_id).get(
-                partition_of(coupon_id, self._settings.topic_partitions)
-            )
-        return any(found == request_id for _, found in self._tail(coupon_id, position.next_offset if position else 0))
+            current = checkpoints.current_checkpoints(tx, self._log_id)
+        return any(found == request_id for _, found in self._undecided(coupon_id, current))
 
-    def _tail(self, coupon_id: int, next_offset: int) -> Iterator[tuple[int, str]]:
-        """User and request id of the accepted requests that are in the log and not decided; the first one counts."""
+    def _undecided(self, coupon_id: int, current: Mapping[int, Checkpoint]) -> Iterator[tuple[int, str]]:
+        """Yield user id and request id of accepted undecided requests; only the first request of each user."""
         partition = partition_of(coupon_id, self._settings.topic_partitions)
+        next_offset = current[partition].next_offset if partition in current else 0
         seen: set[int] = set()
         for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
             request = self._reader.decode(raw).request

@@ -1,4 +1,4 @@
-"""Steps 4 and 5: decides a poll in offset order and writes all that follows from it in one transaction."""
+"""Issues a batch: decides it in offset order and writes everything that follows in one transaction."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -12,25 +12,21 @@ from service.domain.errors import Fenced
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Record
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import (
-    checkpoints,
-    coupons,
-    dead_letters,
-    engine,
-    fault_injection,
-    outbox,
-    requests,
-    retries,
-    write_probe,
+from service.store import checkpoints, coupons, dead_letters, engine, outbox, requests, retries, write_probe
+from service.usecases.batch_bisect import (
+    MAX_FAILURE_SECONDS,
+    MAX_FAILURES_PER_TRANSACTION,
+    Failures,
+    write_bisecting,
 )
-from service.usecases.batch_bisect import MAX_FAILURE_SECONDS, MAX_FAILURES_PER_TRANSACTION, Failures, write_bisecting
 from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advances, offset_ranges
 
 
 class Issuer:
-    """Writes decisions; keeps nothing between polls but what it was built with."""
+    """Writes decisions. It keeps no state between batches."""
 
     def __init__(self, engine: Engine, log_id: int, *, notices: bool) -> None:
+        """`notices`: whether final decisions are delivered to a webhook."""
         self._engine = engine
         self._log_id = log_id
         self._notices = notices
@@ -40,91 +36,91 @@ class Issuer:
         records: Sequence[Record],
         next_offsets: Mapping[int, int],
         *,
-        on_writing: Callable[[], None] = lambda: None,
+        on_decided: Callable[[], None] = lambda: None,
     ) -> IssueResult:
-        """Decides the records of a poll, which stand in offset order within each partition.
+        """Decide the records of a batch, which are in offset order within each partition, and commit.
 
-        `positions` is the next offset that the database is believed to have, by partition. Records that fail by
-        themselves are held or dead-lettered; after many of those it ends early, and what is returned tells how far it
-        came. A system failure is raised, and so is Fenced when a partition is not where it is believed to be; then
-        nothing has happened. Killed at any line before the commit: the same.
+        `next_offsets` is the next offset that the database is expected to have, by partition. A record that fails by
+        itself is held or becomes a dead letter. After many of those the batch ends early: record_count of the result
+        says how many records it covers. `on_decided` is called when the decisions are made and the thread waits for
+        the database.
 
-        `writing` is called when the decisions are made, and the database has to work and this thread to wait.
+        Raises Fenced if a partition is not at its expected offset, and system failures. A crash or an exception before
+        the commit leaves nothing behind.
         """
         partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
-            if fenced := checkpoints.lock_expected(
-                tx, self._log_id, {partition: next_offsets[partition] for partition in partitions}
-            ):
+            expected = {partition: next_offsets[partition] for partition in partitions}
+            if fenced := checkpoints.lock_expected(tx, self._log_id, expected):
                 raise Fenced(fenced)
             crash_points.reach(CrashPoint.ISSUER_LOCKED)
-            poll = _Poll(tx, self._log_id, records, on_writing, notices=self._notices)
-            decided = write_bisecting(
+            batch = _BatchTransaction(tx, self._log_id, records, on_decided, notices=self._notices)
+            count = write_bisecting(
                 records,
-                poll.write,
-                poll.give_way,
-                poll.failing,
-                failures_most=MAX_FAILURES_PER_TRANSACTION,
-                seconds_most=MAX_FAILURE_SECONDS,
+                batch.write,
+                batch.write_failed,
+                batch.find_failing,
+                max_failures=MAX_FAILURES_PER_TRANSACTION,
+                max_seconds=MAX_FAILURE_SECONDS,
             )
-            moves = checkpoint_advances(records[:decided], next_offsets)
-            checkpoints.advance(tx, self._log_id, moves)
-            outbox.insert(tx, self._log_id, poll.issued.outbox_kinds, offset_ranges(moves), poll.decided_at)
+            advances = checkpoint_advances(records[:count], next_offsets)
+            checkpoints.advance(tx, self._log_id, advances)
+            outbox.insert(tx, self._log_id, batch.result.outbox_kinds, offset_ranges(advances), batch.decided_at)
             crash_points.reach(CrashPoint.ISSUER_WRITTEN)
         crash_points.reach(CrashPoint.ISSUER_COMMITTED)
-        poll.issued.record_count = decided
-        poll.issued.next_offsets = {move.partition: move.next_offset for move in moves}
-        return poll.issued
+        batch.result.record_count = count
+        batch.result.next_offsets = {advance.partition: advance.next_offset for advance in advances}
+        return batch.result
 
 
-class _Poll:
-    """A poll under way: its transaction, its moment, and its coupons, locked all at once and in id order."""
+class _BatchTransaction:
+    """The transaction of a batch. It locks all coupons at once, in id order."""
 
     def __init__(
-        self, tx: Connection, log_id: int, records: Sequence[Record], writing: Callable[[], None], *, notices: bool
+        self, tx: Connection, log_id: int, records: Sequence[Record], on_decided: Callable[[], None], *, notices: bool
     ) -> None:
         self._tx = tx
         self._log_id = log_id
-        self._writing = writing
+        self._on_decided = on_decided
         self._notices = notices
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
         self.decided_at = engine.database_now(tx)
-        self.issued = IssueResult()
+        self.result = IssueResult()
 
     def write(self, records: Sequence[Record], failing: Failures) -> None:
-        """Decides and writes records as one; raises what the database says, and then nothing of it stays.
+        """Decide and write records together; requests in `failing` hold the seats they are entitled to.
 
-        Requests that fail by themselves hold the seats that they are due.
+        Raises the database's error; then all its changes are rolled back.
         """
         with engine.savepoint(self._tx):
             self._store(self._plan(records, failing))
 
-    def failing(self, records: Sequence[Record]) -> Failures:
-        """Which of the requests cannot be issued though they are due a seat."""
-        return write_probe.find_failing(self._tx, self._plan(records, {}).trials(self._log_id), self.decided_at)
+    def find_failing(self, records: Sequence[Record]) -> Failures:
+        """Return which requests cannot be issued although they are entitled to a seat."""
+        probed = self._plan(records, {}).probed_writes(self._log_id)
+        return write_probe.find_failing(self._tx, probed, self.decided_at)
 
-    def give_way(self, record: Record, failure: Failure) -> None:
-        """One request failed by itself: its seat is held for a retry, or it is dead, and the others go on."""
+    def write_failed(self, record: Record, failure: Failure) -> None:
+        """Write one request whose own write failed: its seat is held for a retry, or it is dead."""
         request = record.request if failure.failure_class is FailureClass.RECORD else None
         plan = self._plan([record], {request.request_id: failure} if request else {})
-        plan.fail(failure)
+        plan.kill_unless_held(failure)
         self._store(plan)
 
     def _plan(self, records: Sequence[Record], failing: Failures) -> WritePlan:
-        if self.issued.counts:  # an earlier segment of this poll has moved the counters
+        if self.result.counts:  # an earlier segment of this batch has changed the counters
             self._coupons = coupons.get_many(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
-        known = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return WritePlan(records, self._coupons, decide(asked, self._coupons, known, failing), failing)
+        prior = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
+        return WritePlan(records, self._coupons, decide(asked, self._coupons, prior, failing), failing)
 
     def _store(self, plan: WritePlan) -> None:
-        new = requests.insert_columns(plan.outcomes)
-        self._writing()
-        requests.insert(self._tx, self._log_id, new, self.decided_at)
-        retries.insert(
-            self._tx, self._log_id, plan.held, self.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
-        )
+        columns = requests.insert_columns(plan.outcomes)
+        self._on_decided()
+        requests.insert(self._tx, self._log_id, columns, self.decided_at)
+        first_retry_at = self.decided_at + timedelta(seconds=ISSUE_RETRY_POLICY.delay_seconds)
+        retries.insert(self._tx, self._log_id, plan.held, first_retry_at)
         retries.insert_standby(self._tx, self._log_id, plan.standby())
         dead_letters.insert(self._tx, self._log_id, plan.dead)
-        fault_injection.raise_injected(self._tx, plan.faults())
-        plan.tell(self.issued, notices=self._notices)
+        write_probe.raise_injected(self._tx, plan.injected_faults())
+        plan.add_to(self.result, notices=self._notices)

@@ -1,4 +1,4 @@
-"""Reads where a request stands; never says "unknown" of one that was accepted."""
+"""Finds the current state of a request; an accepted request is never reported as unknown."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,16 +14,15 @@ from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, requests
 from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
-from service.store.requests import StoredRequest
 from service.stream.partitioner import partition_of
 from service.usecases.gate_fill import GateFiller
 
-#: allowance for clocks that differ between the API, the broker and the database
+#: allowance for differences between the clocks of the API, the broker and the database
 CLOCK_SKEW_ALLOWANCE_MS = 30_000
 
 
 class RequestStatus(NamedTuple):
-    """What a request's own page tells; times are milliseconds since 1970 UTC."""
+    """The state of a request; times are milliseconds since 1970 UTC."""
 
     request_id: str
     coupon_id: int
@@ -37,7 +36,7 @@ class RequestStatus(NamedTuple):
 
 
 class Lookup:
-    """Answers from the id itself and the database; Redis may be empty."""
+    """Looks up requests by their id and the database; Redis may be empty."""
 
     def __init__(
         self,
@@ -56,27 +55,44 @@ class Lookup:
         self._gate_admin = gate_admin
 
     def find(self, request_id: str) -> RequestStatus | None:
-        """The request's standing, or None: not an id of ours, or certainly never in the log. Raises Unavailable."""
-        claim = self._ids.decode(request_id)
-        if claim is None:
+        """Return the request's status, or None if the id is forged or the request certainly is not in the log.
+
+        Raises Unavailable.
+        """
+        claims = self._ids.decode(request_id)
+        if claims is None:
             return None
         with in_transaction(self._engine) as tx:
-            positions = checkpoints.current_checkpoints(
-                tx, self._log_id
-            )  # before the row: what is passed by then has its row by now
-            answer = requests.find(tx, claim.coupon_id, claim.user_id, request_id)
-        if answer:
-            return _decided(request_id, answer)
-        if claim.foreign or self._is_lost(request_id, claim, positions):
+            # Read before the row: a request that these checkpoints have passed has its row by then.
+            by_partition = checkpoints.current_checkpoints(tx, self._log_id)
+            stored = requests.find(tx, claims.coupon_id, claims.user_id, request_id)
+        if stored:
+            request = stored.request
+            return RequestStatus(
+                request_id,
+                request.coupon_id,
+                request.user_id,
+                stored.state,
+                stored.code,
+                stored.sequence,
+                stored.attempts,
+                request.requested_at_ms,
+                stored.decided_at_ms,
+            )
+        if claims.foreign or self._is_lost(request_id, claims, by_partition):
             return None
-        return _queued(request_id, claim)
+        coupon_id, user_id = claims.coupon_id, claims.user_id
+        return RequestStatus(
+            request_id, coupon_id, user_id, RequestState.QUEUED, None, None, 0, claims.minted_at_ms, None
+        )
 
-    def _is_lost(self, request_id: str, claims: RequestIdClaims, positions: Mapping[int, Checkpoint]) -> bool:
-        """Whether the issuer has passed every moment at which the request could be in the log, and it is not there.
+    def _is_lost(self, request_id: str, claims: RequestIdClaims, by_partition: Mapping[int, Checkpoint]) -> bool:
+        """Return whether the request can no longer be among the undecided records of the log.
 
-        A repeat is appended under its first id, long after that was minted perhaps: its seat tells, or the log's tail.
+        A repeat is appended under the first request's id, possibly long after that id was minted. So past the watermark
+        the request still counts as queued while it has its seat, or while its record is in the undecided tail.
         """
-        if not is_past_watermark(claims.minted_at_ms, claims.coupon_id, positions, self._settings):
+        if not is_past_watermark(claims.minted_at_ms, claims.coupon_id, by_partition, self._settings):
             return False
         with suppress(Unavailable):
             if self._gate_admin.seat_holder(claims.coupon_id, claims.user_id) == request_id:
@@ -85,30 +101,12 @@ class Lookup:
 
 
 def is_past_watermark(
-    tried_at_ms: int, coupon_id: int, positions: Mapping[int, Checkpoint], settings: Settings
+    tried_at_ms: int, coupon_id: int, by_partition: Mapping[int, Checkpoint], settings: Settings
 ) -> bool:
-    """Whether all that an append tried at that moment can have put into the log has been decided."""
-    position = positions.get(partition_of(coupon_id, settings.topic_partitions))
+    """Return whether any record appended by an attempt at `tried_at_ms` has been decided by now.
+
+    Such a record is appended within the produce timeout; `by_partition` are the current checkpoints.
+    """
+    checkpoint = by_partition.get(partition_of(coupon_id, settings.topic_partitions))
     last_ms = tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS
-    return position is not None and position.watermark_ms > last_ms
-
-
-def _decided(request_id: str, answer: StoredRequest) -> RequestStatus:
-    request = answer.request
-    return RequestStatus(
-        request_id,
-        request.coupon_id,
-        request.user_id,
-        answer.state,
-        answer.code,
-        answer.sequence,
-        answer.attempts,
-        request.requested_at_ms,
-        answer.decided_at_ms,
-    )
-
-
-def _queued(request_id: str, claims: RequestIdClaims) -> RequestStatus:
-    return RequestStatus(
-        request_id, claims.coupon_id, claims.user_id, RequestState.QUEUED, None, None, 0, claims.minted_at_ms, None
-    )
+    return checkpoint is not None and checkpoint.watermark_ms > last_ms

@@ -1,4 +1,4 @@
-"""Step 8: tells the receiver of decisions, in batches, each under an id that stays its own."""
+"""Delivers notices of decisions to the webhook's receiver, in batches with an id that stays the same when repeated."""
 
 from itertools import chain
 
@@ -15,35 +15,38 @@ from service.webhooks.sender import WebhookSender
 
 
 def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
-    """Delivers one claim of waiting notices, one POST; the number of hand-offs done, 0 when none is to be done now.
+    """Claim one batch of outbox entries and deliver its notices in one POST.
 
-    Raises Unavailable when the receiver did not take them: they are due again later, under the same ids. Killed
-    after a POST and before its row is gone, the same POST is made again; the receiver knows it by its webhook-id.
+    Returns the number of entries delivered: 0 when none is due or the circuit breaker is open. Raises Unavailable when
+    the receiver does not accept the POST; the entries are then due again later, under the same delivery id.
+
+    The entries are deleted after the POST. After a crash in between, the same POST is made again once the lease ends;
+    the receiver recognises it by its webhook-id.
     """
     if sender.circuit_breaker.open_seconds:
         return 0
     with engine.begin() as tx:
-        claim = outbox.claim_batch(tx, OutboxKind.NOTIFY, lease_seconds)
-        decided = decisions_of(tx, claim) if claim else []
-    if claim is None:
+        batch = outbox.claim_batch(tx, OutboxKind.NOTIFY, lease_seconds)
+        decisions = decisions_of(tx, batch) if batch else []
+    if batch is None:
         return 0
     crash_points.reach(CrashPoint.NOTICES_CLAIMED)
     try:
-        if decided:
-            sender.send(str(claim.delivery_id), decided)
+        if decisions:
+            sender.send(str(batch.delivery_id), decisions)
     except Exception:
         with engine.begin() as tx:
-            outbox.postpone_batch(tx, claim, backoff_seconds(claim.entries[0].attempts, jitter=jitter()))
+            outbox.postpone_batch(tx, batch, backoff_seconds(batch.entries[0].attempts, jitter=jitter()))
         raise
     crash_points.reach(CrashPoint.NOTICES_POSTED)
     with engine.begin() as tx:
-        outbox.delete_batch(tx, claim)
-    return len(claim.entries)
+        outbox.delete_batch(tx, batch)
+    return len(batch.entries)
 
 
 def decisions_of(tx: Connection, batch: OutboxBatch) -> list[Decision]:
-    """The decisions that a claim's hand-offs speak of, in their order."""
-    found = (
-        requests.decisions_in_range(tx, handoff.log_id, *handoff.range, handoff.decided_at) for handoff in batch.entries
+    """Return the decisions that the entries of a batch refer to, in order."""
+    by_entry = (
+        requests.decisions_in_range(tx, entry.log_id, *entry.range, entry.decided_at) for entry in batch.entries
     )
-    return list(chain.from_iterable(found))
+    return list(chain.from_iterable(by_entry))

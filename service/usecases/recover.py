@@ -1,7 +1,6 @@
-"""Step 6: tries held requests again, gives up those that had their attempts, and settles who waited for a seat."""
+"""Retries held requests, stores a dead letter for each one without attempts left, and decides standby requests."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Connection, Engine
@@ -13,32 +12,21 @@ from service.domain.decide import Outcome, StandbyAction, issue_seated, next_sta
 from service.domain.failures import Failure
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import coupons, dead_letters, fault_injection, retries, write_probe
+from service.store import coupons, dead_letters, retries, write_probe
 from service.store.dead_letters import NewDeadLetter
 from service.store.engine import in_transaction, savepoint
-from service.store.outbox import OutboxKind
-from service.store.retries import HeldRequest
+from service.store.retries import WaitingRequest
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
 from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION, Failures, probe_then_write, write_bisecting
 from service.usecases.decision_writer import DecisionWriter
+from service.usecases.follow_up import FollowUp
+from service.usecases.write_plan import HeldFailure
 
-#: the most that are promoted or refused in one transaction
+#: standby requests that one transaction promotes or refuses
 STANDBY_BATCH_SIZE = 1_000
-#: so few at a time are promoted, so that the failures of one step are bounded too
-_PROMOTED_AT_ONCE = 50
-
-
-@dataclass(slots=True)
-class FollowUp:
-    """What an attempt led to, for those who are told after the commit."""
-
-    #: requests that failed once more and are due again, by log and number of attempts made
-    retries: dict[tuple[int, int], list[LogPosition]] = field(default_factory=dict)
-    outbox_kinds: set[OutboxKind] = field(default_factory=set)
-    has_dead_letters: bool = False
-    #: coupons with more on standby to be decided than one transaction takes
-    coupons_with_standby: list[int] = field(default_factory=list)
+#: standby requests promoted in one step, so that the failures of a step are bounded too
+_PROMOTION_BATCH_SIZE = 50
 
 
 class Recoverer:
@@ -50,171 +38,156 @@ class Recoverer:
         self._notices = notices
 
     def retry(self, log_id: int, log_positions: Sequence[LogPosition], attempts_made: int) -> FollowUp:
-        """Makes one more attempt for those that have had exactly `attempts_made`; others are left as they are.
+        """Make one more attempt for those requests that have had exactly `attempts_made`; skip the others.
 
-        Requests that succeed are issued; one that fails by itself is due again, or dead after its last attempt, and
-        then its seat goes to the lowest standby offset. System failures are raised, spend no attempt and leave
-        everything as it was.
+        A request that succeeds is issued. One that fails by itself is due again, or dead after its last attempt; then
+        its seat goes to the lowest standby offset. A system failure is raised: no attempt is counted, nothing changes.
         """
         with self._engine.begin() as tx:
-            taken = retries.lock_for_attempt(tx, log_id, sorted(log_positions), attempts_made)
+            held = retries.lock_for_attempt(tx, log_id, sorted(log_positions), attempts_made)
             crash_points.reach(CrashPoint.RETRY_TAKEN)
-            coupon_ids = coupons.lock(tx, {held.request.coupon_id for held in taken}).keys()
-            attempt = RetryTransaction(tx, self._reader, notices=self._notices)
-            attempt.again(log_id, taken)
-            attempt.settle(coupon_ids)
-            recovered = attempt.end()
+            coupon_ids = coupons.lock(tx, {one.request.coupon_id for one in held}).keys()
+            transaction = RetryTransaction(tx, self._reader, notices=self._notices)
+            transaction.retry(log_id, held)
+            transaction.decide_standby(coupon_ids)
+            follow_up = transaction.finish()
             crash_points.reach(CrashPoint.RETRY_WRITTEN)
         crash_points.reach(CrashPoint.RETRY_COMMITTED)
-        return recovered
+        return follow_up
 
     def decide_standby(self, coupon_id: int) -> FollowUp:
-        """Promotes or refuses those on standby for a coupon, as far as can be decided now, in one short transaction.
+        """Promote or refuse the standby requests of a coupon as far as possible now, in one short transaction.
 
-        Raises Unavailable when the database is away or busy; then nothing has happened.
+        Raises Unavailable when the database is away or overloaded; then nothing has changed.
         """
         with in_transaction(self._engine) as tx:
-            locked = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is noted
-            attempt = RetryTransaction(tx, self._reader, notices=self._notices)
-            attempt.settle(locked)
-            recovered = attempt.end()
+            coupon_ids = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is read
+            transaction = RetryTransaction(tx, self._reader, notices=self._notices)
+            transaction.decide_standby(coupon_ids)
+            follow_up = transaction.finish()
             crash_points.reach(CrashPoint.STANDBY_WRITTEN)
         crash_points.reach(CrashPoint.STANDBY_COMMITTED)
-        return recovered
+        return follow_up
 
 
 class RetryTransaction:
-    """A transaction that tries requests which have a seat; it holds the lock of every coupon it touches."""
+    """A transaction that attempts requests which have a seat. Its caller holds the lock of every coupon involved."""
 
     def __init__(self, tx: Connection, reader: RecordReader, *, notices: bool) -> None:
         self._tx = tx
         self._reader = reader
-        self._rows = DecisionWriter(tx, notices=notices)
-        self._done = FollowUp()
+        self._writer = DecisionWriter(tx, notices=notices)
+        self._follow_up = FollowUp()
         self._decided = 0
         self._failed = 0
 
-    def again(self, log_id: int, held: Sequence[HeldRequest]) -> None:
-        """Issues requests of one log that have failed before, in order; one that fails again is due again or dead."""
-        self._make(probe_then_write, log_id, held)
+    def retry(self, log_id: int, held: Sequence[WaitingRequest]) -> None:
+        """Issue requests of one log that have failed before, in order; one that fails again is due again or dead."""
+        self._attempt(probe_then_write, log_id, held)
 
-    def _make(self, segments: Callable[..., object], log_id: int, seated: Sequence[HeldRequest]) -> None:
-        write = partial(self._write, log_id)
-        segments(
+    def decide_standby(self, coupon_ids: Iterable[int]) -> None:
+        """Promote and refuse until the remaining requests must wait. A failed promotion is held."""
+        for coupon_id in sorted(coupon_ids):
+            while not self._is_full and (decided := self._take_standby_step(coupon_id)):
+                self._decided += decided
+            if self._is_full and next_standby_action(self._coupon(coupon_id)) is not StandbyAction.WAIT:
+                self._follow_up.coupons_with_standby.append(coupon_id)
+
+    def finish(self) -> FollowUp:
+        """Write the outbox entries and return what remains to be done after the commit."""
+        self._follow_up.outbox_kinds = self._writer.write_outbox()
+        return self._follow_up
+
+    @property
+    def _is_full(self) -> bool:
+        return self._decided >= STANDBY_BATCH_SIZE or self._failed >= MAX_FAILURES_PER_TRANSACTION
+
+    def _coupon(self, coupon_id: int) -> Coupon:
+        """Return the locked coupon with this transaction's changes."""
+        return coupons.get_many(self._tx, [coupon_id])[coupon_id]
+
+    def _take_standby_step(self, coupon_id: int) -> int:
+        """Promote some or refuse all standby requests of the coupon; return how many were decided."""
+        coupon = self._coupon(coupon_id)
+        action = next_standby_action(coupon)
+        if action is StandbyAction.WAIT:
+            return 0
+        if action is StandbyAction.PROMOTE:
+            limit = min(_PROMOTION_BATCH_SIZE, coupon.remaining)
+            log_id, standby = retries.first_standby(self._tx, coupon_id, limit)
+            self._attempt(write_bisecting, log_id, standby)
+        else:
+            log_id, standby = retries.first_standby(self._tx, coupon_id, STANDBY_BATCH_SIZE)
+            outcomes = [Outcome(one.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for one in standby]
+            self._writer.update(log_id, outcomes, attempts_added=1)
+            self._writer.mark_final(log_id, outcomes)
+            retries.remove(self._tx, log_id, [one.request.log_position for one in standby])
+        return len(standby)
+
+    def _attempt(self, write_all: Callable[..., object], log_id: int, seated: Sequence[WaitingRequest]) -> None:
+        """Attempt requests of one log with probe_then_write or write_bisecting."""
+        write = partial(self.write, log_id)
+        write_all(
             seated,
             write,
             lambda one, failure: write([one], {one.request.request_id: failure}),
-            partial(self._failing, log_id),
+            partial(self.find_failing, log_id),
         )
 
-    def settle(self, coupon_ids: Iterable[int]) -> None:
-        """Takes turns until those on standby have to wait; a promotion that fails is held, and the next turn knows."""
-        for coupon_id in sorted(coupon_ids):
-            while not self._has_enough and (decided := self._take_turn(coupon_id)):
-                self._decided += decided
-            if self._has_enough and next_standby_action(self._coupon(coupon_id)) is not StandbyAction.WAIT:
-                self._done.coupons_with_standby.append(coupon_id)
-
-    @property
-    def _has_enough(self) -> bool:
-        return self._decided >= STANDBY_BATCH_SIZE or self._failed >= MAX_FAILURES_PER_TRANSACTION
-
-    def end(self) -> FollowUp:
-        """Leaves the hand-offs; what came of it all."""
-        self._done.outbox_kinds = self._rows.write_outbox()
-        return self._done
-
-    def _write(self, log_id: int, seated: Sequence[HeldRequest], failing: Failures) -> None:
-        """Writes one more attempt for each; raises what the database says, and then nothing of it stays."""
-        failed = [(held, failing[held.request.request_id]) for held in seated if held.request.request_id in failing]
-        again, dead = _sorted(failed)
+    def write(self, log_id: int, seated: Sequence[WaitingRequest], failing: Failures) -> None:
+        """Write one more attempt of each request; raise the database's error; then all its changes are rolled back."""
+        succeeding = [one for one in seated if one.request.request_id not in failing]
+        failed = [(one, failing[one.request.request_id]) for one in seated if one.request.request_id in failing]
+        delays = [ISSUE_RETRY_POLICY.delay_after(one.attempts + 1) for one, _ in failed]
+        due = [(*one, delay) for one, delay in zip(failed, delays, strict=True) if delay is not None]
+        dead = [one for one, delay in zip(failed, delays, strict=True) if delay is None]
         with savepoint(self._tx):
-            outcomes = self._issue(log_id, [held for held in seated if held.request.request_id not in failing])
-            self._postpone(log_id, again)
-            outcomes += self._bury(log_id, dead)
-        self._rows.mark_final(log_id, outcomes)
+            outcomes = self._issue_outcomes(succeeding)
+            self._writer.update(log_id, outcomes, attempts_added=1)
+            retries.remove(self._tx, log_id, [one.request.log_position for one in succeeding])
+            write_probe.raise_injected(self._tx, map(self._injected_fault, succeeding))
+            postponed = [(one.request.log_position, failure, delay) for one, failure, delay in due]
+            retries.postpone(self._tx, log_id, postponed)
+            retrying = [Outcome(one.request, RequestState.RETRYING) for one, *_ in due]
+            self._writer.update(log_id, retrying, attempts_added=1)
+            outcomes += self._give_up(log_id, dead)
+        self._writer.mark_final(log_id, outcomes)
         self._failed += len(failing)
-        self._done.has_dead_letters = self._done.has_dead_letters or bool(dead)
-        for held, *_ in again:
-            self._done.retries.setdefault((log_id, held.attempts + 1), []).append(held.request.log_position)
+        self._follow_up.has_dead_letters = self._follow_up.has_dead_letters or bool(dead)
+        for one, failure, _ in due:
+            held = HeldFailure(one.request.coupon_id, failure)
+            self._follow_up.hold(log_id, one.request.log_position, one.attempts + 1, held)
 
-    def _issue(self, log_id: int, seated: Sequence[HeldRequest]) -> list[Outcome]:
-        outcomes = self._seat(seated)
-        self._rows.update(log_id, outcomes, attempts_added=1)
-        retries.remove(self._tx, log_id, [held.request.log_position for held in seated])
-        fault_injection.raise_injected(self._tx, map(self._fault, seated))
-        return outcomes
-
-    def _seat(self, seated: Sequence[HeldRequest]) -> list[Outcome]:
-        asked = [held.request for held in seated]
-        return issue_seated(asked, coupons.get_many(self._tx, {request.coupon_id for request in asked}))
-
-    def _failing(self, log_id: int, seated: Sequence[HeldRequest]) -> Failures:
-        """Which of them cannot be issued."""
-        tried = [
-            ProbedWrite(log_id, outcome, is_new=False, fault=self._fault(held))
-            for held, outcome in zip(seated, self._seat(seated), strict=True)
+    def _give_up(self, log_id: int, dead: Sequence[tuple[WaitingRequest, Failure]]) -> list[Outcome]:
+        """Release the seats and store the dead letters; forwarding them to their topic happens later."""
+        outcomes = [Outcome(one.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for one, _ in dead]
+        self._writer.update(log_id, outcomes, attempts_added=1)
+        new = [
+            NewDeadLetter(
+                one.raw,
+                one.request,
+                ReasonCode.EXHAUSTED,
+                one.total_attempts + 1,
+                one.first_error or str(failure),
+                failure,
+            )
+            for one, failure in dead
         ]
-        return write_probe.find_failing(self._tx, tried, self._rows.decided_at)
-
-    def _fault(self, held: HeldRequest) -> str | None:
-        return fault_injection.raise_statement(self._reader.injected_fault(held.raw), held.total_attempts + 1)
-
-    def _postpone(self, log_id: int, failed: Sequence[tuple[HeldRequest, Failure, float]]) -> None:
-        retries.postpone(
-            self._tx, log_id, [(held.request.log_position, failure, delay) for held, failure, delay in failed]
-        )
-        self._rows.update(
-            log_id, [Outcome(held.request, RequestState.RETRYING) for held, *_ in failed], attempts_added=1
-        )
-
-    def _bury(self, log_id: int, failed: Sequence[tuple[HeldRequest, Failure]]) -> list[Outcome]:
-        """Gives the seats up and the dead letters to the store; forwarding may wait, these decisions do not."""
-        outcomes = [Outcome(held.request, RequestState.DEAD, ReasonCode.EXHAUSTED) for held, _ in failed]
-        self._rows.update(log_id, outcomes, attempts_added=1)
-        dead_letters.insert(self._tx, log_id, [_letter(held, failure) for held, failure in failed])
-        retries.remove(self._tx, log_id, [held.request.log_position for held, _ in failed])
+        dead_letters.insert(self._tx, log_id, new)
+        retries.remove(self._tx, log_id, [one.request.log_position for one, _ in dead])
         return outcomes
 
-    def _take_turn(self, coupon_id: int) -> int:
-        """One step for the coupon's standby; how many it decided."""
-        coupon = self._coupon(coupon_id)
-        now = next_standby_action(coupon)
-        if now is StandbyAction.WAIT:
-            return 0
-        most = min(_PROMOTED_AT_ONCE, coupon.remaining) if now is StandbyAction.PROMOTE else STANDBY_BATCH_SIZE
-        log, first = retries.first_standby(self._tx, coupon_id, most)
-        if now is StandbyAction.PROMOTE:
-            self._make(write_bisecting, log, first)
-        else:
-            self._refuse(log, first)
-        return len(first)
+    def _issue_outcomes(self, seated: Sequence[WaitingRequest]) -> list[Outcome]:
+        requests = [one.request for one in seated]
+        return issue_seated(requests, coupons.get_many(self._tx, {request.coupon_id for request in requests}))
 
-    def _coupon(self, coupon_id: int) -> Coupon:
-        """The locked coupon as this transaction has left it."""
-        return coupons.get_many(self._tx, [coupon_id])[coupon_id]
+    def find_failing(self, log_id: int, seated: Sequence[WaitingRequest]) -> Failures:
+        """Return which of the requests cannot be issued."""
+        probed = [
+            ProbedWrite(log_id, outcome, is_new=False, fault=self._injected_fault(one))
+            for one, outcome in zip(seated, self._issue_outcomes(seated), strict=True)
+        ]
+        return write_probe.find_failing(self._tx, probed, self._writer.decided_at)
 
-    def _refuse(self, log_id: int, standby: Sequence[HeldRequest]) -> None:
-        outcomes = [Outcome(held.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for held in standby]
-        self._rows.update(log_id, outcomes, attempts_added=1)
-        self._rows.mark_final(log_id, outcomes)
-        retries.remove(self._tx, log_id, [held.request.log_position for held in standby])
-
-
-def _sorted(
-    failed: Iterable[tuple[HeldRequest, Failure]],
-) -> tuple[list[tuple[HeldRequest, Failure, float]], list[tuple[HeldRequest, Failure]]]:
-    """Those that are due again, after so many seconds, and those that have had their attempts."""
-    again, dead = [], []
-    for held, failure in failed:
-        delay = ISSUE_RETRY_POLICY.delay_after(held.attempts + 1)
-        if delay is None:
-            dead.append((held, failure))
-        else:
-            again.append((held, failure, delay))
-    return again, dead
-
-
-def _letter(held: HeldRequest, failure: Failure) -> NewDeadLetter:
-    first = held.first_error or str(failure)
-    return NewDeadLetter(held.raw, held.request, ReasonCode.EXHAUSTED, held.total_attempts + 1, first, failure)
+    def _injected_fault(self, one: WaitingRequest) -> str | None:
+        return write_probe.raise_statement(self._reader.injected_fault(one.raw), one.total_attempts + 1)

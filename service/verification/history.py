@@ -1,4 +1,4 @@
-"""What clients were told, as they wrote it down: one JSON object a line."""
+"""What clients were answered, as they recorded it: one JSON object per line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +10,18 @@ from service.domain.errors import InvalidInput
 
 
 class ClientAnswer(msgspec.Struct, frozen=True):
-    """One call's answer as its client had it; unknown: no answer, or a 5xx."""
+    """The response to one call as its client received it; outcome unknown means no response, or a 5xx."""
 
     user_id: int
     coupon_id: int
     outcome: Literal["accepted", "refused", "unknown"]
     code: str | None = None
-    #: of the receipt, or of the first request where the answer was `duplicate`
+    #: the accepted request, or the first request if the answer was `duplicate`
     request_id: str | None = None
 
 
 def read_history(path: Path) -> Iterator[ClientAnswer]:
-    """The file's lines; raises Unreadable naming the first one that has another form."""
+    """Yield the answers of a file; raise InvalidInput naming the first line that has another format."""
     decoder = msgspec.json.Decoder(ClientAnswer)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):

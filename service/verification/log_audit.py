@@ -1,4 +1,4 @@
-"""Walks a partition of the log and its rows side by side, from the first record."""
+"""Reads a partition of the log beside its rows, from the first record."""
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -17,13 +17,13 @@ from service.verification import queries
 from service.verification.order import version_index_at
 from service.verification.queries import AuditRow
 
-_UNDECIDED_AT_ONCE = 5_000
-_COUPONS_KNOWN = 1_000
-_OF_WINDOWS = (ReasonCode.NOT_OPEN, ReasonCode.CLOSED, ReasonCode.PAUSED)
+_UNDECIDED_BATCH_SIZE = 5_000
+_CACHED_COUPONS = 1_000
+_WINDOW_CODES = (ReasonCode.NOT_OPEN, ReasonCode.CLOSED, ReasonCode.PAUSED)
 
 
 class LogAudit:
-    """Compares what is in the log with what the database has; of one coupon, or of all."""
+    """Compares the log with the database, for one coupon or for all."""
 
     def __init__(
         self,
@@ -41,62 +41,56 @@ class LogAudit:
         self._reader = reader
         self._coupon_id = coupon_id
         self._undecided: list[str] = []
-        self._versions = lru_cache(_COUPONS_KNOWN)(partial(queries.coupon_versions, tx))
+        self._versions = lru_cache(_CACHED_COUPONS)(partial(queries.coupon_versions, tx))
 
-    def audit_partition(self, partition: int, passed: int) -> Iterator[str]:
-        """Yields `records` for each record and the name of each finding; records from `passed` on are undecided."""
+    def audit_partition(self, partition: int, next_offset: int) -> Iterator[str]:
+        """Yield `records` for each record and the name of each finding.
+
+        Records from next_offset on are undecided. Findings: archived (a row whose record was deleted), phantom (a row
+        without a record), and those of _compare.
+        """
         rows = queries.audit_rows(self._tx, self._log_id, partition, self._coupon_id)
-        beginning = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
+        first_offset = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
         row = next(rows, None)
-        while row is not None and row.offset < beginning:
+        while row is not None and row.offset < first_offset:
             yield "archived"
             row = next(rows, None)
-        for raw, request in self._records(partition):
+        for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None):
+            request = self._reader.decode(raw).request
+            if self._coupon_id is not None and (request is None or request.coupon_id != self._coupon_id):
+                continue
             yield "records"
             while row is not None and row.offset < raw.log_position.offset:
                 yield "phantom"
                 row = next(rows, None)
-            mine = row if row is not None and row.offset == raw.log_position.offset else None
-            if verdict := self._verdict(raw, request, mine, passed):
-                yield verdict
-            row = next(rows, None) if mine else row
+            own_row = row if row is not None and row.offset == raw.log_position.offset else None
+            if finding := self._compare(raw, request, own_row, next_offset):
+                yield finding
+            row = next(rows, None) if own_row else row
         yield from ("phantom" for left in (row, *rows) if left is not None)
-        self._keep()
+        self._flush_undecided()
 
-    def _records(self, partition: int) -> Iterator[tuple[RawRecord, Request | None]]:
-        for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None):
-            request = self._reader.decode(raw).request
-            if self._coupon_id is None or (request and request.coupon_id == self._coupon_id):
-                yield raw, request
-
-    def _verdict(self, raw: RawRecord, request: Request | None, row: AuditRow | None, passed: int) -> str | None:
-        if raw.log_position.offset >= passed:
-            self._note(request)
+    def _compare(self, raw: RawRecord, request: Request | None, row: AuditRow | None, next_offset: int) -> str | None:
+        """Return the finding for a record and its row, or None."""
+        if raw.log_position.offset >= next_offset:
+            if request:
+                self._undecided.append(request.request_id)
+            if len(self._undecided) >= _UNDECIDED_BATCH_SIZE:
+                self._flush_undecided()
             return "contradicted" if row else "undecided"
         if row is None:
-            again = request and requests.find(self._tx, request.coupon_id, request.user_id, request.request_id)
-            return "redelivered" if again else "lost"
+            decided = request and requests.find(self._tx, request.coupon_id, request.user_id, request.request_id)
+            return "redelivered" if decided else "lost"
         if request and row.state == "poison":
-            return "readable_by_now"
-        if not self._agrees(row, request):
+            return "decodable_now"
+        if not self._is_row_of(row, request):
             return "contradicted"
-        return None if self._is_in_time(raw, request, row) else "window_ignored"
+        return None if self._keeps_window(raw, request, row) else "window_ignored"
 
-    def _is_in_time(self, raw: RawRecord, request: Request | None, row: AuditRow) -> bool:
-        """Whether a record that was not judged at the gate heard what its coupon's window said at its append time."""
-        if request is None or request.accepted or row.replayed or row.state == "dead":
-            return True
-        versions = self._versions(request.coupon_id)
-        number = version_index_at(versions, (self._log_id, raw.log_position.offset))
-        if number < 0:
-            return True
-        said = versions[number].window_refusal(raw.appended_at_ms)
-        return row.code == said if said else row.code not in _OF_WINDOWS
+    def _is_row_of(self, row: AuditRow, request: Request | None) -> bool:
+        """Return whether the row belongs to the record: same id and user, or neither has a request.
 
-    def _agrees(self, row: AuditRow, request: Request | None) -> bool:
-        """A record without a request has no request's row; one with a request has that of the same id and user.
-
-        An id that was derived before a key's rotation is another text for the same claim.
+        An id that was derived before a key rotation is another text with the same claims.
         """
         if request is None or row.request_id is None:
             return request is None and row.state in ("poison", "dead")
@@ -105,12 +99,17 @@ class LogAudit:
         )
         return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
 
-    def _note(self, request: Request | None) -> None:
-        if request:
-            self._undecided.append(request.request_id)
-        if len(self._undecided) >= _UNDECIDED_AT_ONCE:
-            self._keep()
+    def _keeps_window(self, raw: RawRecord, request: Request | None, row: AuditRow) -> bool:
+        """Return whether a foreign record was decided by the window of its coupon at its append time."""
+        if request is None or request.accepted or row.replayed or row.state == "dead":
+            return True
+        versions = self._versions(request.coupon_id)
+        index = version_index_at(versions, (self._log_id, raw.log_position.offset))
+        if index < 0:
+            return True
+        refusal = versions[index].window_refusal(raw.appended_at_ms)
+        return row.code == refusal if refusal else row.code not in _WINDOW_CODES
 
-    def _keep(self) -> None:
+    def _flush_undecided(self) -> None:
         queries.insert_undecided(self._tx, self._undecided)
         self._undecided.clear()

@@ -1,4 +1,4 @@
-"""Queries of the proof: they count rows themselves, a few at a time, and believe no counter, index or constraint."""
+"""Queries of the proof. They count rows themselves, in bounded memory, and rely on no counter, index or constraint."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -7,16 +7,17 @@ from sqlalchemy import Connection, text
 
 from service.domain.coupon import Override
 from service.domain.request import ReasonCode, RequestState
-from service.store.engine import driver_connection, to_milliseconds
+from service.store.engine import driver_connection
+from service.timestamps import to_milliseconds
 from service.verification.order import CouponVersion, DecidedRequest
 
-_FEW = {"yield_per": 2000}
+_IN_BATCHES = {"yield_per": 2000}
 #: one coupon's rows, or all
-_MEANT = "coupon_id = coalesce(CAST(:coupon AS bigint), coupon_id)"
+_SELECTED = "coupon_id = coalesce(CAST(:coupon AS bigint), coupon_id)"
 
 
 class AuditRow(NamedTuple):
-    """What the database has of one record of the log."""
+    """The row of one record of the log."""
 
     offset: int
     coupon_id: int | None
@@ -24,25 +25,25 @@ class AuditRow(NamedTuple):
     request_id: str | None
     state: str
     code: str | None
-    #: an operator brought it back from the dead
+    #: an operator replayed its dead letter
     replayed: bool
 
 
-def _has_letter(name: str, such: str = "true") -> str:
-    """Whether the request of the table `name` has a dead letter, and one of which `such` holds."""
+def _has_dead_letter(name: str, such: str = "true") -> str:
+    """Return the SQL condition that a request has a dead letter for which the condition `such` is true."""
     return (
         f"EXISTS (SELECT FROM dead_letters AS letter WHERE letter.log_id = {name}.log_id"
         f' AND letter.partition = {name}.partition AND letter."offset" = {name}."offset" AND {such})'
     )
 
 
-_REPLAYED = _has_letter(
+_REPLAYED = _has_dead_letter(
     "requests",
     "EXISTS (SELECT FROM dead_letter_actions AS act WHERE act.dead_letter_id = letter.id AND act.action = 'replayed')",
 )
 _ROWS = text(
     f'SELECT "offset", coupon_id, user_id, request_id, state, code, {_REPLAYED} FROM requests'
-    f" WHERE log_id = :log AND partition = :partition AND {_MEANT}"
+    f" WHERE log_id = :log AND partition = :partition AND {_SELECTED}"
     " UNION ALL "
     "SELECT \"offset\", NULL, NULL, NULL, 'poison', 'poison', false FROM dead_letters"
     " WHERE log_id = :log AND partition = :partition AND code = 'poison' AND request_id IS NULL"
@@ -52,20 +53,20 @@ _ROWS = text(
 
 
 def audit_rows(tx: Connection, log_id: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
-    """Every row that stands for a record of the partition, in offset order; of one coupon, or all and the poison."""
+    """Yield the row of each record of the partition in offset order: of one coupon, or of all with the poison."""
     values = {"log": log_id, "partition": partition, "coupon": coupon_id}
-    return (AuditRow(*row) for row in tx.execute(_ROWS, values, execution_options=_FEW))
+    return (AuditRow(*row) for row in tx.execute(_ROWS, values, execution_options=_IN_BATCHES))
 
 
 _LINES = text(
     'SELECT coupon_id, log_id, "offset", state, code, sequence, attempts, decided_at, request_id,'
     f" {_REPLAYED} AS replayed"
-    f' FROM requests WHERE {_MEANT} ORDER BY coupon_id, log_id, "offset"'
+    f' FROM requests WHERE {_SELECTED} ORDER BY coupon_id, log_id, "offset"'
 )
 
 
 class CouponRequest(NamedTuple):
-    """What became of one request, and of which coupon it is."""
+    """A decided request with its coupon and its id."""
 
     coupon_id: int
     request_id: str
@@ -73,8 +74,8 @@ class CouponRequest(NamedTuple):
 
 
 def decided_requests(tx: Connection, coupon_id: int | None) -> Iterator[CouponRequest]:
-    """Every request by coupon and in order; whether it was accepted, its id tells, not the database."""
-    for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_FEW):
+    """Yield every request by coupon and in order. `accepted` is left False: only the request id proves it."""
+    for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_IN_BATCHES):
         at = (row.log_id, row.offset)
         code, ended = row.code and ReasonCode(row.code), row.decided_at and to_milliseconds(row.decided_at)
         line = DecidedRequest(
@@ -84,7 +85,7 @@ def decided_requests(tx: Connection, coupon_id: int | None) -> Iterator[CouponRe
 
 
 def coupon_versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:
-    """A coupon's recorded values, oldest first."""
+    """Return the recorded values of a coupon, oldest first."""
     found = tx.execute(
         text("SELECT * FROM coupon_changes WHERE coupon_id = :coupon ORDER BY version"), {"coupon": coupon_id}
     )
@@ -106,7 +107,7 @@ def _numbers(tx: Connection, query: str, **values: object) -> dict[str, int]:
 
 
 def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
-    """Coupons with more issued or held than their quantity, or whose counters differ from their rows."""
+    """Count coupons with more issued and held than their quantity, and those whose counters differ from their rows."""
     return _numbers(
         tx,
         f"""
@@ -119,46 +120,46 @@ def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
             SELECT coupon_id, count(*) FILTER (WHERE state = 'issued') AS issued,
                    count(*) FILTER (WHERE state = 'retrying') AS held,
                    count(*) FILTER (WHERE state = 'standby') AS standby
-            FROM requests WHERE {_MEANT} GROUP BY coupon_id) AS counted ON counted.coupon_id = coupons.id
+            FROM requests WHERE {_SELECTED} GROUP BY coupon_id) AS counted ON counted.coupon_id = coupons.id
         WHERE coupons.id = coalesce(CAST(:coupon AS bigint), coupons.id)
         """,
         coupon=coupon_id,
     )
 
 
-#: refused with one of these, a request has never been in anybody's way, unless it was dead in between
+#: a request refused with one of these never blocked another one, unless it was dead before
 _NEVER_LIVE = "'duplicate', 'closed', 'not_open', 'paused', 'unknown_coupon'"
 
 
 def duplicate_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:
-    """Users with more than one live request for a coupon, ids with more than one row, duplicates of nothing."""
+    """Count users with several live requests of a coupon, ids with several rows, and duplicates without a first."""
     return _numbers(
         tx,
         f"""
-        SELECT (SELECT count(*) FROM (SELECT FROM requests WHERE {_MEANT}
+        SELECT (SELECT count(*) FROM (SELECT FROM requests WHERE {_SELECTED}
                 AND state IN ('issued', 'retrying', 'standby')
                 GROUP BY coupon_id, user_id HAVING count(*) > 1) AS users) AS users_with_two,
-               (SELECT count(*) FROM (SELECT FROM requests WHERE {_MEANT}
+               (SELECT count(*) FROM (SELECT FROM requests WHERE {_SELECTED}
                 GROUP BY log_id, coupon_id, user_id, request_id HAVING count(*) > 1) AS ids) AS request_ids_with_two,
-               (SELECT count(*) FROM requests AS later WHERE {_MEANT} AND code = 'duplicate'
+               (SELECT count(*) FROM requests AS later WHERE {_SELECTED} AND code = 'duplicate'
                 AND NOT EXISTS (
                    SELECT FROM requests AS first WHERE first.coupon_id = later.coupon_id
                    AND first.user_id = later.user_id
                    AND (first.log_id, first."offset") < (later.log_id, later."offset")
-                   AND (coalesce(first.code, '') NOT IN ({_NEVER_LIVE}) OR {_has_letter("first")}))
-                AND NOT {_has_letter("later")}) AS duplicates_of_nothing
+                   AND (coalesce(first.code, '') NOT IN ({_NEVER_LIVE}) OR {_has_dead_letter("first")}))
+                AND NOT {_has_dead_letter("later")}) AS duplicates_without_first
         """,
         coupon=coupon_id,
     )
 
 
 def coupons_with_sequence_gaps(tx: Connection, coupon_id: int | None) -> int:
-    """Coupons whose sequences are not 1 to n, each once."""
+    """Count coupons whose sequences are not 1 to n, each once."""
     found = _numbers(
         tx,
         f"""
         SELECT count(*) AS coupons FROM (
-            SELECT FROM requests WHERE {_MEANT} AND state = 'issued' GROUP BY coupon_id
+            SELECT FROM requests WHERE {_SELECTED} AND state = 'issued' GROUP BY coupon_id
             HAVING min(sequence) <> 1 OR max(sequence) <> count(*) OR count(DISTINCT sequence) <> count(*)) AS gaps
         """,
         coupon=coupon_id,
@@ -167,30 +168,30 @@ def coupons_with_sequence_gaps(tx: Connection, coupon_id: int | None) -> int:
 
 
 def state_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:
-    """Requests by where they stand; dead ones that no dead letter keeps, and held ones that nothing will try again."""
+    """Count requests by state, dead ones without a dead letter, and held ones without a row in retries."""
     return _numbers(
         tx,
         f"""
         SELECT count(*) FILTER (WHERE state = 'issued') AS issued, count(*) FILTER (WHERE state = 'refused') AS refused,
                count(*) FILTER (WHERE state = 'dead') AS dead,
                count(*) FILTER (WHERE state IN ('retrying', 'standby')) AS retrying_or_standby,
-               count(*) FILTER (WHERE state = 'dead' AND NOT {_has_letter("requests", "letter.state <> 'replayed'")}
-               ) AS dead_without_letter,
+               count(*) FILTER (WHERE state = 'dead'
+                AND NOT {_has_dead_letter("requests", "letter.state <> 'replayed'")}) AS dead_without_dead_letter,
                count(*) FILTER (WHERE (state IN ('retrying', 'standby')) <> EXISTS (
                    SELECT FROM retries WHERE retries.log_id = requests.log_id
                    AND retries.partition = requests.partition AND retries."offset" = requests."offset")
                ) AS held_without_retry
-        FROM requests WHERE {_MEANT}
+        FROM requests WHERE {_SELECTED}
         """,
         coupon=coupon_id,
     )
 
 
 def create_temporary_tables(tx: Connection) -> None:
-    """Makes room, for the length of the transaction, for what clients were told and what is undecided."""
+    """Create tables, until the end of the transaction, for client answers and undecided requests."""
     tx.execute(
         text(
-            "CREATE TEMPORARY TABLE told (coupon_id bigint, user_id bigint, outcome text, request_id text)"
+            "CREATE TEMPORARY TABLE answers (coupon_id bigint, user_id bigint, outcome text, request_id text)"
             " ON COMMIT DROP"
         )
     )
@@ -198,7 +199,7 @@ def create_temporary_tables(tx: Connection) -> None:
 
 
 def insert_undecided(tx: Connection, request_ids: Iterable[str]) -> None:
-    """Takes in request ids of the log beyond what is decided."""
+    """Insert the ids of requests in the log that are not decided."""
     with driver_connection(tx).cursor() as cursor, cursor.copy("COPY undecided FROM STDIN") as copy:
         for request_id in request_ids:
             copy.write_row((request_id,))
@@ -208,17 +209,17 @@ AnswerValues = tuple[int, int, str, str | None]
 
 
 def insert_client_answers(tx: Connection, answers: Iterable[AnswerValues]) -> None:
-    """Takes in what clients were told: coupon, user, outcome, request id."""
-    with driver_connection(tx).cursor() as cursor, cursor.copy("COPY told FROM STDIN") as copy:
+    """Insert client answers: coupon, user, outcome, request id."""
+    with driver_connection(tx).cursor() as cursor, cursor.copy("COPY answers FROM STDIN") as copy:
         for answer in answers:
             copy.write_row(answer)
-    tx.execute(text("CREATE INDEX ON told (coupon_id, user_id)"))
-    tx.execute(text("ANALYZE told"))
+    tx.execute(text("CREATE INDEX ON answers (coupon_id, user_id)"))
+    tx.execute(text("ANALYZE answers"))
     tx.execute(text("ANALYZE undecided"))
 
 
 class AnsweredRequest(NamedTuple):
-    """What a client was told, and what became of that request."""
+    """A client's answer and the state of the request that it names."""
 
     coupon_id: int
     user_id: int
@@ -229,21 +230,22 @@ class AnsweredRequest(NamedTuple):
 
 
 def answered_requests(tx: Connection) -> Iterator[AnsweredRequest]:
-    """Every answer that clients were told, with the row of the request that it names."""
+    """Yield every client answer with the row of the request that it names."""
     query = text(
-        "SELECT told.*, requests.state, undecided.request_id IS NOT NULL FROM told"
-        " LEFT JOIN requests ON told.request_id = requests.request_id AND told.coupon_id = requests.coupon_id"
-        "  AND told.user_id = requests.user_id"
-        " LEFT JOIN (SELECT DISTINCT request_id FROM undecided) AS undecided ON undecided.request_id = told.request_id"
+        "SELECT answers.*, requests.state, undecided.request_id IS NOT NULL FROM answers"
+        " LEFT JOIN requests ON answers.request_id = requests.request_id AND answers.coupon_id = requests.coupon_id"
+        "  AND answers.user_id = requests.user_id"
+        " LEFT JOIN (SELECT DISTINCT request_id FROM undecided) AS undecided"
+        "  ON undecided.request_id = answers.request_id"
     )
-    return (AnsweredRequest(*row) for row in tx.execute(query, execution_options=_FEW))
+    return (AnsweredRequest(*row) for row in tx.execute(query, execution_options=_IN_BATCHES))
 
 
 def unrequested_ids(tx: Connection, log_id: int, coupon_id: int | None) -> Iterator[str]:
-    """The ids of requests of this log that no client of the history asked for."""
+    """Yield the ids of requests of this log that no client of the history sent."""
     query = text(
-        f"SELECT request_id FROM requests WHERE log_id = :log AND {_MEANT} AND NOT EXISTS ("
-        " SELECT FROM told WHERE outcome <> 'refused' AND told.coupon_id = requests.coupon_id"
-        " AND told.user_id = requests.user_id)"
+        f"SELECT request_id FROM requests WHERE log_id = :log AND {_SELECTED} AND NOT EXISTS ("
+        " SELECT FROM answers WHERE outcome <> 'refused' AND answers.coupon_id = requests.coupon_id"
+        " AND answers.user_id = requests.user_id)"
     )
-    return (row[0] for row in tx.execute(query, {"log": log_id, "coupon": coupon_id}, execution_options=_FEW))
+    return (row[0] for row in tx.execute(query, {"log": log_id, "coupon": coupon_id}, execution_options=_IN_BATCHES))
