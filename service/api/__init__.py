@@ -1,1 +1,1 @@
-"""FastAPI: speaks HTTP, calls the use cases, turns errors into problems."""
+"""The HTTP API: parses requests, calls the use cases and renders results and errors."""

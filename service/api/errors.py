@@ -1,67 +1,60 @@
-"""Errors as answers: RFC 9457 problem details, the one place for the status codes of refusals."""
+"""Maps errors to responses: RFC 9457 problem details; chooses the status codes of errors."""
 
-import logging
 import math
 import secrets
 from functools import singledispatch
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from service.api.schemas.base import Problem, encode
 from service.clock import now_ms
-from service.domain.errors import Conflict, NotFound, Unavailable
-from service.domain.refusal import Refused
+from service.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from service.domain.request import ReasonCode
+from service.log import get_logger
+from service.log_events import LogEvent
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
+_PROBLEM_JSON = "application/problem+json"
 _REFUSED = {
-    ReasonCode.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no such coupon."),
+    ReasonCode.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no coupon with this id."),
     ReasonCode.DUPLICATE: (
         HTTPStatus.CONFLICT,
-        "This user has asked for this coupon before; Location is that request.",
+        "This user has already requested this coupon. The Location header names the first request.",
     ),
-    ReasonCode.SOLD_OUT: (HTTPStatus.CONFLICT, "At this instant no coupon is left."),
-    ReasonCode.NOT_OPEN: (HTTPStatus.CONFLICT, "The coupon is not open yet; Retry-After tells when it is."),
-    ReasonCode.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed."),
-    ReasonCode.PAUSED: (HTTPStatus.CONFLICT, "The coupon is paused by its operator; try again later."),
+    ReasonCode.SOLD_OUT: (HTTPStatus.CONFLICT, "All coupons are taken. A coupon may become available later."),
+    ReasonCode.NOT_OPEN: (
+        HTTPStatus.CONFLICT,
+        "The coupon is not open yet. The Retry-After header gives the seconds until it opens.",
+    ),
+    ReasonCode.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed and accepts no more requests."),
+    ReasonCode.PAUSED: (HTTPStatus.CONFLICT, "An administrator has paused the coupon. Try again later."),
 }
 _UNAVAILABLE_SECONDS = 1
 
 
-class InvalidRequest(Exception):
-    """What was sent cannot be read as what this call takes."""
-
-
 def problem_response(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A problem details answer; its request_id is in the log beside what caused it."""
-    request_id = secrets.token_hex(8)
-    body = {
-        "type": f"urn:coupons:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "request_id": request_id,
-    }
+    """Build a response with problem details; the log of a 5xx has its `request_id` as `problem_id`."""
+    problem_id = secrets.token_hex(8)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning("answered %s %s: %s", status, code, detail, extra={"request_id": request_id})
-    return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
+        _log.warning(LogEvent.SERVER_ERROR, status=status, code=code, detail=detail, problem_id=problem_id)
+    body = Problem(f"urn:coupons:problem:{code}", HTTPStatus(status).phrase, int(status), code, detail, problem_id)
+    return Response(encode(body), status, headers, _PROBLEM_JSON)
 
 
 @singledispatch
 def error_response(error: Exception) -> Response:
-    """Any error as a problem details answer; one that nobody foresaw is logged."""
-    _log.error("a handler failed", exc_info=error)
-    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The failure has been logged.")
+    """Build the response for any error; an exception of an unknown type is logged and becomes a 500."""
+    _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=error)
+    detail = "An internal error occurred. An operator can find it in the log by this request_id."
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
 
 
 @error_response.register
 def _refused(error: Refused) -> Response:
-    """What the gate says, with the first request's Location or the time to wait."""
     status, detail = _REFUSED[error.code]
     headers = {}
     if error.first_request_id:
@@ -77,22 +70,21 @@ def _conflict(error: Conflict) -> Response:
 
 
 @error_response.register
-def _missing(error: NotFound) -> Response:
+def _not_found(error: NotFound) -> Response:
     return problem_response(HTTPStatus.NOT_FOUND, error.code, str(error))
 
 
 @error_response.register
 def _unavailable(error: Unavailable) -> Response:
-    """503: nothing was decided; where the outcome is unknown, the repeat is safe."""
+    """The caller can repeat the request, also when its outcome is unknown."""
     headers = {"Retry-After": str(_UNAVAILABLE_SECONDS)}
-    detail = f"{error.part} does not answer. Nothing is lost: the same request may be sent again."
-    _log.warning("unavailable: %s", error)
+    detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
+    _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
     return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers)
 
 
 @error_response.register
-def _invalid(error: InvalidRequest) -> Response:
-    """422: what was sent, not when, is at fault."""
+def _invalid(error: InvalidInput) -> Response:
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error))
 
 
@@ -103,16 +95,16 @@ def _http(error: HTTPException) -> Response:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error of the application a problem details answer."""
+    """Make the application answer every error with problem details."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return error_response(error)
 
-    for kind in (Refused, Conflict, NotFound, Unavailable, InvalidRequest, HTTPException, Exception):
+    for kind in (Refused, Conflict, NotFound, Unavailable, InvalidInput, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses' entries in the OpenAPI document."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    """Return the entries of these statuses for a route's OpenAPI description."""
+    content = {_PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

@@ -1,73 +1,55 @@
-"""Serves the API on its port: in this process, or in several beneath it that share the port."""
+"""Builds the application and uvicorn's options for each process that serves the API."""
 
 import gc
 import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import threading
 from typing import Any
 
-import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from service import resources, startup
 from service.api import app
 from service.api.fast_path import IssuanceFastPath
 from service.config import Settings
-from service.domain.errors import CouponsError
-from service.metrics import MULTIPROCESS_DIRECTORY_VARIABLE
-
-
-def run_single(settings: Settings) -> None:
-    """Serves until told to stop; raises Misconfigured."""
-    uvicorn.run(_application(settings), **_options(settings))
-
-
-def run_workers(settings: Settings) -> None:
-    """Serves with as many processes as the settings say until told to stop; one that dies is started anew.
-
-    Each has clients of its own and is ready or not by itself. Raises Misconfigured.
-    """
-    resources.wait_for_resources(settings, "api").close()  # a fault is told once, before any process begins
-    with tempfile.TemporaryDirectory(prefix="coupons-api-") as numbers:
-        os.environ[MULTIPROCESS_DIRECTORY_VARIABLE] = numbers
-        name = f"{create_worker_app.__module__}:{create_worker_app.__name__}"
-        uvicorn.run(name, factory=True, workers=settings.api_processes, **_options(settings))
 
 
 def create_worker_app() -> IssuanceFastPath:
-    """The application of one of several processes."""
+    """Build the application of one of several worker processes, which exits when its parent process exits."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    try:
-        return _application(startup.configure_process())
-    except CouponsError as error:
-        print(f"cannot start: {error}", file=sys.stderr)  # noqa: T201  # for whoever starts it
-        sys.exit(STARTUP_FAILURE)  # at which the parent ends, too
+
+        def exit_with_parent() -> None:
+            # A worker whose parent was killed would keep the port from the parent's successor.
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=exit_with_parent, daemon=True).start()
+    with startup.exit_on_error(STARTUP_FAILURE):  # a status at which the parent exits as well
+        return build_application(startup.configure_process())
 
 
-def _end_with(parent: Any) -> None:
-    """A process whose parent was killed would hold the port against the parent's successor."""
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _application(settings: Settings) -> IssuanceFastPath:
-    built = IssuanceFastPath(app.create_app(resources.wait_for_resources(settings, "api", connections=10)))
+def build_application(settings: Settings) -> IssuanceFastPath:
+    """Build the ASGI application as soon as PostgreSQL and Kafka answer; raise Misconfigured."""
+    common = resources.wait_for_resources(settings, "api", connections=10)
+    application = IssuanceFastPath(app.create_app(common))
     tune_garbage_collector()
-    return built
+    return application
 
 
 def tune_garbage_collector() -> None:
-    """Requests live for a second and leave no cycles: looking for some among thousands costs a tenth of their time."""
+    """Collect garbage less often.
+
+    Requests live for a second and leave no cycles, and a search for cycles among thousands of requests takes a tenth of
+    their CPU time.
+    """
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """Return uvicorn's options for one process or several."""
     return {
         "host": settings.api_host,
         "port": settings.api_port,
@@ -75,5 +57,6 @@ def _options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": 15,
-        "timeout_worker_healthcheck": 30,  # it begins with the process, which answers once it has imported everything
+        "reset_contextvars": True,  # a pipelined request must not inherit the log fields of the one before
+        "timeout_worker_healthcheck": 30,  # counted from the start of a worker, which answers after all its imports
     }

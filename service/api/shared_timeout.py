@@ -1,4 +1,4 @@
-"""Waits that may last so long and no longer, for so many at once that each should cost next to nothing."""
+"""One timer for many concurrent waits."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,36 +8,39 @@ Result = TypeVar("Result")
 
 
 class SharedTimeout:
-    """One timer for all who wait; asyncio.timeout sets one for each, most of them for what is there already."""
+    """One timer behind all waits of the same length.
+
+    Most waits complete at once, so a timer for each (asyncio.timeout) would be wasted.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        #: when each wait is over, the earliest first
-        self._over_at: dict[asyncio.Task[object], float] = {}
+        #: by waiting task when its wait expires, in the loop's time; the earliest first
+        self._expires_at: dict[asyncio.Task[object], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, awaitable: Awaitable[Result]) -> Result:
-        """What is waited for; raises TimeoutError when it takes too long."""
+        """Return the awaitable's result; raise TimeoutError when it takes longer than `seconds`."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        self._over_at[task] = loop.time() + self._seconds
+        self._expires_at[task] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._look)
+            self._timer = loop.call_later(self._seconds, self._cancel_expired)
         try:
             return await awaitable
         except asyncio.CancelledError:
-            if task in self._over_at or task.uncancel() > 0:
-                raise  # someone else has ended it
+            if task in self._expires_at or task.uncancel() > 0:
+                raise  # cancelled by something else
             raise TimeoutError from None
         finally:
-            self._over_at.pop(task, None)
+            self._expires_at.pop(task, None)
 
-    def _look(self) -> None:
+    def _cancel_expired(self) -> None:
         loop = asyncio.get_running_loop()
-        for task, over_at in list(self._over_at.items()):
-            if over_at > loop.time():
-                self._timer = loop.call_at(over_at, self._look)
+        for task, expires_at in list(self._expires_at.items()):
+            if expires_at > loop.time():
+                self._timer = loop.call_at(expires_at, self._cancel_expired)
                 return
-            del self._over_at[task]
+            del self._expires_at[task]
             task.cancel()
         self._timer = None

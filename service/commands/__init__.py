@@ -1,1 +1,1 @@
-"""The groups of commands of the console script, thin over the use cases."""
+"""Command groups of the console script `coupons`; they call the use cases and print the results."""

@@ -1,55 +1,102 @@
-"""What every command does first and last: opens the parts, prints lines or JSON."""
+"""What the commands share: opening the resources, reporting errors, and output as a table, tab-separated or JSON.
 
+On a terminal, rows are printed as a table with headers, and cells that do not fit are shortened or wrapped. Otherwise
+each row is one line of complete, tab-separated cells without a header. Characters of foreign text that could control
+the terminal are escaped in all forms of output.
+"""
+
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from service import resources, startup
-from service.domain.coupon import MAX_ID
-from service.domain.errors import CouponsError, NotFound
+from service.domain.errors import CouponsError
+from service.limits import MAX_ID
 from service.resources import Resources
-from service.store import coupons
-from service.store.engine import in_transaction
 
-CouponId = Annotated[int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="of this coupon only")]
+CouponOption = Annotated[
+    int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="Only this coupon, given by its id.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+#: a cell that is True or False is printed as a mark
+Cell = str | int | bool
+_MARKS = {True: ("ok", "✓", "green"), False: ("BROKEN", "✗", "bold red")}
+#: DEL, the C1 controls and the characters that reverse the direction of text; JSON itself escapes only the C0 controls
+_UNSAFE_IN_JSON = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @contextmanager
 def open_for_command(name: str) -> Iterator[Resources]:
-    """The parts for the length of a command; what cannot be done is said, with exit status 2."""
+    """Open the resources for the duration of a command; print errors to standard error and exit with status 2."""
     with startup.exit_on_error():
         common = resources.open_resources(startup.configure_process(), name)
     try:
         yield common
     except CouponsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # for whoever runs it
-        sys.exit(2)
+        typer.echo("\n".join(map(escape, str(error).split("\n"))), err=True)
+        sys.exit(startup.EXIT_STATUS)
     finally:
         common.close()
 
 
-def require_coupon(resources: Resources, coupon_id: int) -> int:
-    """The id of a coupon that is there; raises Missing."""
-    with in_transaction(resources.engine) as tx:
-        if coupons.get(tx, coupon_id) is None:
-            raise NotFound("unknown_coupon", f"there is no coupon {coupon_id}")
-    return coupon_id
+def escape(text: str) -> str:
+    """Replace characters that are not printable, such as ESC or a line break, by their Python escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def print_result(told: Any, lines: Iterable[str], *, as_json: bool) -> None:
-    """A command's result, for programs or for eyes."""
-    for line in [msgspec.json.encode(_named(told)).decode()] if as_json else lines:
-        print(line)  # noqa: T201  # the command's result
+def print_json(result: Any) -> None:
+    """Print one line of JSON; named tuples become objects."""
+    text = msgspec.json.encode(_to_objects(result)).decode()
+    typer.echo(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def _named(told: Any) -> Any:
-    """Named tuples as objects: a program reads a field by its name, not by its place."""
-    if hasattr(told, "_asdict"):
-        told = told._asdict()
-    if isinstance(told, dict):
-        return {name: _named(part) for name, part in told.items()}
-    return [_named(part) for part in told] if isinstance(told, list | tuple) else told
+def _to_objects(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _to_objects(part) for name, part in value.items()}
+    return [_to_objects(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def print_line(text: str) -> None:
+    """Print one line."""
+    typer.echo(escape(text))
+
+
+def print_rows(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, wrap_last: bool = False) -> None:
+    """Print rows: a table with headers on a terminal, otherwise tab-separated without headers.
+
+    On a terminal that is too narrow, the last column is wrapped if `wrap_last` is set and shortened otherwise.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            cells = (_MARKS[cell][0] if isinstance(cell, bool) else escape(str(cell)) for cell in row)
+            typer.echo("\t".join(cells).rstrip("\t"))
+        return
+    console = Console(highlight=False)
+    has_signs = not console.options.ascii_only
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header, no_wrap=header != headers[-1])
+    for row in rows:
+        rendered: list[Text] = []
+        for cell in row:
+            if isinstance(cell, bool):
+                word, sign, style = _MARKS[cell]
+                rendered.append(Text(f"{sign} {word}" if has_signs else word, style))
+            else:
+                rendered.append(Text(escape(str(cell))))
+        if not wrap_last:
+            rendered[-1].no_wrap, rendered[-1].overflow = True, "ellipsis"
+        table.add_row(*rendered)
+    console.print(table)

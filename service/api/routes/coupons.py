@@ -1,93 +1,66 @@
-"""Coupons: make one, read one, list them."""
-
-from contextlib import suppress
+"""Routes that create, list, show, change and verify coupons."""
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.errors import problem_responses
-from service.api.request_parsing import ApiDeps, parse_id, parse_limit, read_body
+from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body
 from service.api.schemas.base import encode
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
 from service.clock import now_ms
-from service.domain.coupon import Coupon
-from service.domain.errors import Unavailable
-from service.domain.refusal import Refused
-from service.domain.request import ReasonCode
-from service.resources import ApiResources
-from service.store import coupons
-from service.store.engine import in_transaction, to_milliseconds
+from service.timestamps import to_milliseconds
 
 router = APIRouter(tags=["coupons"])
 
 
 @router.post("/coupons", status_code=201, responses=problem_responses(413, 415, 422, 503))
 async def create(request: Request, api: ApiDeps) -> Response:
-    """Makes a coupon; it may be asked for from `opens_at` (null: at once) to `closes_at` (null: for ever)."""
+    """Create a coupon. Users can request it from `opens_at` (null: at once) until `closes_at` (null: no end)."""
     body = await read_body(request, NewCoupon)
-    coupon = await run_in_threadpool(_create, api, body)
-    return Response(
-        encode(coupon_view(coupon, now_ms())), 201, {"Location": f"/coupons/{coupon.id}"}, "application/json"
+    opens_at_ms = None if body.opens_at is None else to_milliseconds(body.opens_at)
+    closes_at_ms = None if body.closes_at is None else to_milliseconds(body.closes_at)
+    coupon = await run_in_threadpool(
+        api.coupons.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms
     )
+    return Response(encode(coupon_view(coupon, now_ms())), 201, {"Location": f"/coupons/{coupon.id}"}, JSON)
 
 
 @router.get("/coupons", responses=problem_responses(422, 503))
 def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Response:
-    """A page of coupons in id order, at most 500; `cursor` is the `next` of the page before."""
+    """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page."""
     size = parse_limit(limit)
-    with in_transaction(api.engine) as tx:
-        found = coupons.page(tx, parse_id(cursor) if cursor is not None else 0, size + 1)
-    more = str(found[size - 1].id) if len(found) > size else None
+    found = api.coupons.list_page(0 if cursor is None else parse_id(cursor, "cursor"), size + 1)
+    next_cursor = str(found[size - 1].id) if len(found) > size else None
     views = [coupon_view(coupon, now_ms()) for coupon in found[:size]]
-    return Response(encode(CouponPage(views, more)), media_type="application/json")
+    return Response(encode(CouponPage(views, next_cursor)), media_type=JSON)
 
 
 @router.get("/coupons/{coupon_id}", responses=problem_responses(404, 422, 503))
 def read(coupon_id: str, api: ApiDeps) -> Response:
-    """A coupon with its counters as of now."""
-    with in_transaction(api.engine) as tx:
-        coupon = coupons.get(tx, parse_id(coupon_id))
-    if coupon is None:
-        raise Refused(ReasonCode.UNKNOWN_COUPON)
-    return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
+    """Return a coupon with its current counters."""
+    coupon = api.coupons.get(parse_id(coupon_id))
+    return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
 
 
 @router.patch("/coupons/{coupon_id}", responses=problem_responses(404, 409, 413, 415, 422, 503))
 async def change(coupon_id: str, request: Request, api: ApiDeps) -> Response:
-    """Changes what is named; it counts from the first request that is not decided yet, and a repeat changes nothing.
+    """Change the fields that the body contains, for all requests that are not decided yet. A repeat changes nothing.
 
-    `paused` lets nobody new into the line; `closed` refuses also those in line who are not decided yet; `open` ends
-    either. Seats of a raised quantity go to those on standby first.
+    `paused` refuses new requests; `closed` also refuses accepted requests that are not decided yet; `open` reverts
+    both.
+    Seats that a higher quantity adds go to requests on standby first.
     """
     body = await read_body(request, CouponPatch)
     coupon = await run_in_threadpool(api.coupons.change, parse_id(coupon_id), changes_of(body))
-    return Response(encode(coupon_view(coupon, now_ms())), media_type="application/json")
+    return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
 
 
 @router.get("/coupons/{coupon_id}/verification", responses=problem_responses(404, 422, 503))
 def verification(coupon_id: str, api: ApiDeps) -> Response:
-    """Proves P1 to P5 for the coupon, from the log's first record and the database; it takes as long as the log is.
+    """Verify the promises P1 to P5 for the coupon, from the first record of the log and the database.
 
-    One proof at a time: who asks meanwhile is told to come again.
+    The time it takes grows with the log. One verification runs at a time; a concurrent call is answered 503.
     """
-    number = parse_id(coupon_id)
-    with in_transaction(api.engine) as tx:
-        if coupons.get(tx, number) is None:
-            raise Refused(ReasonCode.UNKNOWN_COUPON)
-    return Response(encode(verification_view(api.verifier.verify(coupon_id=number))), media_type="application/json")
-
-
-def _create(api: ApiResources, body: NewCoupon) -> Coupon:
-    with in_transaction(api.engine) as tx:
-        coupon = coupons.create(
-            tx,
-            body.name,
-            body.quantity,
-            body.waitlist,
-            None if body.opens_at is None else to_milliseconds(body.opens_at),
-            None if body.closes_at is None else to_milliseconds(body.closes_at),
-        )
-    with suppress(Unavailable):  # without Redis now, the first request fills the gate
-        api.gate_filler.fill(coupon.id)
-    return coupon
+    coupon = api.coupons.get(parse_id(coupon_id))
+    return Response(encode(verification_view(api.verifier.verify(coupon_id=coupon.id))), media_type=JSON)

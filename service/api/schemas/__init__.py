@@ -1,1 +1,1 @@
-"""The bodies of requests and answers; the types that read and write them also make the OpenAPI document."""
+"""Bodies of requests and responses; the types that decode and encode them also describe them in OpenAPI."""

@@ -1,4 +1,4 @@
-"""Coupons: to make, to change, to read."""
+"""Bodies that create, change and show coupons."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.api.schemas.base import to_datetime, to_storable_milliseconds
-from service.domain.coupon import MAX_QUANTITY, Coupon, Override
-from service.store.engine import to_milliseconds
+from service.domain.coupon import Coupon, Override
+from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
+from service.timestamps import to_milliseconds, to_optional_datetime, to_storable_milliseconds
 
 
 class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
-    """A coupon to make."""
+    """A coupon to create."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
     opens_at: Annotated[datetime, Meta(tz=True)] | None = None
@@ -28,7 +28,7 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to change about a coupon; what is not named stays as it is, and a null moment takes it away."""
+    """New values of a coupon. A field that is absent stays as it is; null removes opens_at or closes_at."""
 
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)] | UnsetType = UNSET
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] | UnsetType = UNSET
@@ -46,19 +46,19 @@ _OVERRIDES = {"paused": Override.PAUSED, "open": Override.NONE, "closed": Overri
 
 
 def changes_of(body: CouponPatch) -> dict[str, Any]:
-    """The fields of Coupon that the body names, with their new values."""
-    named: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+    """Return the new values that the body contains, by field of Coupon."""
+    changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     for name in ("opens_at", "closes_at"):
-        if name in named:
-            at = named.pop(name)
-            named[f"{name}_ms"] = None if at is None else to_milliseconds(at)
-    if "state" in named:
-        named["override"] = _OVERRIDES[named.pop("state")]
-    return named
+        if name in changes:
+            at = changes.pop(name)
+            changes[f"{name}_ms"] = None if at is None else to_milliseconds(at)
+    if "state" in changes:
+        changes["override"] = _OVERRIDES[changes.pop("state")]
+    return changes
 
 
 class CouponView(Struct, frozen=True):
-    """A coupon as users see it."""
+    """A coupon with its counters and its state at the time of the response."""
 
     id: int
     name: str
@@ -74,14 +74,14 @@ class CouponView(Struct, frozen=True):
 
 
 class CouponPage(Struct, frozen=True):
-    """Coupons in id order; `next` is the cursor of the page that follows, null on the last."""
+    """Coupons in id order; `next` is the cursor of the next page, null on the last."""
 
     coupons: list[CouponView]
     next: str | None
 
 
 def coupon_view(coupon: Coupon, now_ms: int) -> CouponView:
-    """A coupon as it stands at now_ms."""
+    """Render a coupon with its state at now_ms."""
     return CouponView(
         coupon.id,
         coupon.name,
@@ -92,6 +92,6 @@ def coupon_view(coupon: Coupon, now_ms: int) -> CouponView:
         coupon.standby,
         coupon.remaining,
         coupon.state(now_ms),
-        to_datetime(coupon.opens_at_ms),
-        to_datetime(coupon.closes_at_ms),
+        to_optional_datetime(coupon.opens_at_ms),
+        to_optional_datetime(coupon.closes_at_ms),
     )

@@ -1,19 +1,21 @@
-"""Dead letters: as operators see them, and what they do with them."""
+"""Bodies that show, replay and discard dead letters."""
 
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from service.api.schemas.base import Id, to_datetime
+from service.api.schemas.base import Id
 from service.domain.dead_letter import DeadLetter, DeadLetterAction
+from service.limits import MAX_REPLAY_SIZE
+from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.replay import ReplayResult
 
 
 class RawRecord(Struct, frozen=True):
-    """A record's bytes in base64, and its value as text where it is UTF-8."""
+    """The bytes of a record in base64; `text` is its value if that is UTF-8, otherwise null."""
 
     key: str | None
     value: str | None
@@ -22,7 +24,7 @@ class RawRecord(Struct, frozen=True):
 
 
 class ActionView(Struct, frozen=True):
-    """One entry of the audit trail; state and code are what the request became by a replay."""
+    """An entry of the audit trail; state and code are the request's after a replay."""
 
     action: str
     via: str
@@ -32,7 +34,7 @@ class ActionView(Struct, frozen=True):
 
 
 class DeadLetterView(Struct, frozen=True):
-    """A dead letter; its partition and offset are those of the topic it comes from."""
+    """A dead letter; partition and offset are those of its record in the original topic."""
 
     id: int
     state: str
@@ -53,23 +55,23 @@ class DeadLetterView(Struct, frozen=True):
 
 
 class DeadLetterPage(Struct, frozen=True):
-    """Dead letters, the newest first; `next` is the cursor of the page that follows, null on the last."""
+    """Dead letters, newest first; `next` is the cursor of the next page, null on the last."""
 
     dead_letters: list[DeadLetterView]
     next: str | None
 
 
 class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which dead letters to bring back: those of a coupon, with a code, at most so many."""
+    """Selects the new dead letters to replay: of one coupon, with one code, at most `limit`."""
 
     coupon_id: Id | None = None
     code: Literal["poison", "exhausted"] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    limit: Annotated[int, Meta(ge=1, le=MAX_REPLAY_SIZE)] = 100
     dry_run: bool = False
 
 
 class ReplayedView(Struct, frozen=True):
-    """What came of a dead letter, or would: its request's state and code; null, with `why`, where it cannot be."""
+    """The request's state and code after a replay or dry run; where none is possible, `why` is set and state null."""
 
     id: int
     request_id: str | None
@@ -79,15 +81,19 @@ class ReplayedView(Struct, frozen=True):
 
 
 class ReplayView(Struct, frozen=True):
-    """What came of a replay, letter by letter, in the order of their places."""
+    """The result of each dead letter, in the order of their offsets."""
 
     dry_run: bool
     replayed: list[ReplayedView]
 
 
 def dead_letter_view(dead_letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
-    """A dead letter as operators see it."""
+    """Render a dead letter with its raw record and the actions taken on it."""
     raw = dead_letter.raw
+    try:
+        value_text = None if raw.value is None else raw.value.decode()
+    except UnicodeDecodeError:
+        value_text = None
     return DeadLetterView(
         dead_letter.id,
         dead_letter.state,
@@ -100,30 +106,23 @@ def dead_letter_view(dead_letter: DeadLetter, actions: Sequence[DeadLetterAction
         dead_letter.attempts,
         dead_letter.first_error,
         dead_letter.last_error,
-        datetime.fromtimestamp(raw.appended_at_ms / 1000, UTC),
-        datetime.fromtimestamp(dead_letter.dead_at_ms / 1000, UTC),
-        to_datetime(dead_letter.forwarded_at_ms),
+        to_datetime(raw.appended_at_ms),
+        to_datetime(dead_letter.dead_at_ms),
+        to_optional_datetime(dead_letter.forwarded_at_ms),
         RawRecord(
-            _base64(raw.key), _base64(raw.value), _text(raw.value), [(name, _base64(at)) for name, at in raw.headers]
+            _base64(raw.key), _base64(raw.value), value_text, [(name, _base64(value)) for name, value in raw.headers]
         ),
         [
-            ActionView(one.action, one.via, one.state, one.code, datetime.fromtimestamp(one.acted_at_ms / 1000, UTC))
-            for one in actions
+            ActionView(action.action, action.via, action.state, action.code, to_datetime(action.acted_at_ms))
+            for action in actions
         ],
     )
 
 
-def replayed_view(done: ReplayResult) -> ReplayedView:
-    """What came of a replay."""
-    return ReplayedView(done.dead_letter_id, done.request_id, done.state, done.code, done.why)
+def replayed_view(result: ReplayResult) -> ReplayedView:
+    """Render the result of one replay."""
+    return ReplayedView(result.dead_letter_id, result.request_id, result.state, result.code, result.why)
 
 
 def _base64(value: bytes | None) -> str | None:
     return None if value is None else b64encode(value).decode()
-
-
-def _text(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
-        return None

@@ -1,22 +1,23 @@
-"""Issuances: to ask for, and where they stand."""
+"""Bodies that request an issuance and show the state of a request."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import Struct
 
-from service.api.schemas.base import Id, to_datetime
+from service.api.schemas.base import Id
+from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
 from service.usecases.lookup import RequestStatus
 
 
 class NewIssuance(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who wants the coupon."""
+    """A user's request for a coupon."""
 
     user_id: Id
 
 
 class ReceiptView(Struct, frozen=True):
-    """A place in line; `position` counts the records ahead in the partition, null when that is not known."""
+    """An accepted request; `position` is the number of records ahead in its partition, null if unknown."""
 
     request_id: str
     coupon_id: int
@@ -26,7 +27,7 @@ class ReceiptView(Struct, frozen=True):
 
 
 class IssuanceView(Struct, frozen=True):
-    """Where a request stands."""
+    """The state of a request."""
 
     request_id: str
     coupon_id: int
@@ -42,12 +43,12 @@ class IssuanceView(Struct, frozen=True):
 
 
 def receipt_view(receipt: Receipt) -> ReceiptView:
-    """What a 202 tells."""
+    """Render the body of a 202."""
     return ReceiptView(receipt.request_id, receipt.coupon_id, receipt.user_id, "queued", receipt.position)
 
 
 def issuance_view(status: RequestStatus, position: int | None) -> IssuanceView:
-    """What a request's own page tells."""
+    """Render the state of a request; `position` is the number of records ahead, None if unknown."""
     return IssuanceView(
         status.request_id,
         status.coupon_id,
@@ -58,6 +59,6 @@ def issuance_view(status: RequestStatus, position: int | None) -> IssuanceView:
         None,
         status.sequence,
         status.attempts,
-        datetime.fromtimestamp(status.requested_at_ms / 1000, UTC),
-        to_datetime(status.decided_at_ms),
+        to_datetime(status.requested_at_ms),
+        to_optional_datetime(status.decided_at_ms),
     )

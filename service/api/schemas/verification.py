@@ -1,4 +1,4 @@
-"""The proof."""
+"""Body of a verification's result."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from service.verification.verify import Check
 
 
 class CheckView(Struct, frozen=True):
-    """One promise, or part of it, with its numbers; those in `must_be_zero` decide it."""
+    """One check of a promise; it is ok if every number named in `must_be_zero` is 0."""
 
     promise: str
     what: str
@@ -18,13 +18,15 @@ class CheckView(Struct, frozen=True):
 
 
 class VerificationView(Struct, frozen=True):
-    """The proof."""
+    """All checks; `ok` if each of them is."""
 
     ok: bool
     checks: list[CheckView]
 
 
 def verification_view(checks: Sequence[Check]) -> VerificationView:
-    """The proof."""
-    views = [CheckView(c.promise, c.what, c.ok, c.numbers, list(c.must_be_zero)) for c in checks]
+    """Render the checks of a verification."""
+    views = [
+        CheckView(check.promise, check.what, check.ok, check.numbers, list(check.must_be_zero)) for check in checks
+    ]
     return VerificationView(all(check.ok for check in checks), views)
