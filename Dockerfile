@@ -1,11 +1,11 @@
-# One image for every process of the service; `entrypoint` knows each by one word.
+# One image for every process of the service; the command is the name of a process in `entrypoint`.
 FROM python:3.13-slim-trixie AS builder
 WORKDIR /source
 RUN python -m venv --without-pip /opt/coupons
 COPY requirements.lock requirements-dev.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/coupons install --require-hashes --only-binary :all: --requirement requirements.lock
-# What builds the wheel is locked like the rest: hatchling and all it requires, which the tests compare.
+# The build tools are locked, too: hatchling and everything it requires; a test checks that this list is complete.
 RUN --mount=type=cache,target=/root/.cache/pip \
     sed -nE '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --require-hashes --only-binary :all: --requirement build.lock

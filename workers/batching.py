@@ -1,29 +1,49 @@
-"""Work that comes in steps: a task takes as many as fit, the rest is another task's."""
+"""Runs a task's work in batches within its time limit; the rest is left to another run."""
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from service.domain.errors import Unavailable
+from service.gate.gate_admin import GateAdmin
+from workers import messages
 from workers.celery import app
 from workers.queues import Task
 
-#: well below the time limit of a task, which kills its process
-_WITHIN_SECONDS = 3.0
+#: well below the time limit of a task, at which Celery kills the process
+_MAX_SECONDS = 3.0
 
 
 def run_batches(
-    task: Task, run_batch: Callable[[], int], *, batch_timeout_seconds: float = 0.0, idle_ratio: float = 0.0
-) -> None:
-    """Takes steps while they find something to do; after three seconds the rest is sent on as the same task.
+    task: Task,
+    run_batch: Callable[[], int],
+    *,
+    batch_timeout_seconds: float = 0.0,
+    idle_ratio: float = 0.0,
+    gate_admin: GateAdmin | None = None,
+) -> int:
+    """Call `run_batch` until it returns 0; after three seconds stop and send the same task again.
 
-    `step_seconds`: so long before that no further step begins, for steps that must have ended by then. For each second
-    that a step computed it `rests` so many before the next, so that others go first who share the machine.
+    `batch_timeout_seconds`: the longest time that a batch may take; no batch that may find more starts when less than
+    this is left of the three seconds. `gate_admin`: at the first 0 it removes the mark of the task, and `run_batch` is
+    called again, because commits before the removal sent no message. `idle_ratio`: seconds of sleep for each second of
+    CPU time that a batch used, so that the issuer has priority on the same machine. Returns the sum of what `run_batch`
+    returned.
     """
-    no_step_after = time.monotonic() + _WITHIN_SECONDS - batch_timeout_seconds
-    began = time.thread_time()
-    while run_batch():
-        pause = idle_ratio * (time.thread_time() - began)
-        if time.monotonic() + pause > no_step_after:
-            app.send_task(task.value)
-            return
+    no_batch_after = time.monotonic() + _MAX_SECONDS - batch_timeout_seconds
+    done = 0
+    cpu_began = time.thread_time()
+    while (count := run_batch()) or gate_admin:
+        if not count and gate_admin:
+            with suppress(Unavailable):  # the mark expires
+                gate_admin.unmark_queued(task)
+            gate_admin = None
+            continue
+        done += count
+        pause = idle_ratio * (time.thread_time() - cpu_began)
+        if time.monotonic() + pause > no_batch_after:
+            messages.send_continuation(app, task)
+            break
         time.sleep(pause)
-        began = time.thread_time()
+        cpu_began = time.thread_time()
+    return done

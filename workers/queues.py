@@ -1,10 +1,10 @@
-"""The closed vocabulary of Celery's side: queues, tasks, whose hint a task follows, and what beat starts."""
+"""Celery's queues, tasks, message sources and beat schedule."""
 
 from enum import StrEnum
 
 
 class Queue(StrEnum):
-    """Every queue there is."""
+    """Every queue."""
 
     RETRY = "retry"
     DEAD_LETTER = "dead_letter"
@@ -13,7 +13,7 @@ class Queue(StrEnum):
 
 
 class Task(StrEnum):
-    """Every task there is; the part before the dot is its queue."""
+    """Every task; the name before the dot is its queue."""
 
     RETRY = "retry.issue"
     DECIDE_STANDBY = "retry.decide_standby"
@@ -26,19 +26,21 @@ class Task(StrEnum):
 
     @property
     def queue(self) -> Queue:
-        """Where the task waits."""
+        """The queue that the task is sent to."""
         return Queue(self.value.partition(".")[0])
 
 
 class MessageSource(StrEnum):
-    """Whose message made a task run."""
+    """Who sent the message that made a task run."""
 
+    #: sent after a commit, by beat, or by Celery's own retry
     BROKER = "broker"
+    #: sent by the sweep, because the first message was lost
     SWEEP = "sweep"
 
 
 class BeatEntry(StrEnum):
-    """What beat starts, and how often."""
+    """Every task that beat schedules, and how often."""
 
     SWEEP = "sweep"
     RELEASE_EXPIRED = "release_expired"

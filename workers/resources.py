@@ -1,4 +1,4 @@
-"""What tasks use, opened once in each process at its first task: a client made before a fork is dead after it."""
+"""The clients that tasks use, opened at a process's first task: clients cannot be used after a fork."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,42 +12,40 @@ from service.stream import clients
 from service.usecases.recover import Recoverer
 from service.webhooks.sender import WebhookSender
 
-#: all the time that a POST to the webhook's receiver may take
+#: time limit of one POST to the webhook's receiver, from connecting to the end of the response
 WEBHOOK_TIMEOUT_SECONDS = 2.5
-#: work claimed and not done is claimed again after it; above the longest task, below the visibility timeout
+#: claimed work that is not done is claimed again after this; above the longest task, below the visibility timeout
 LEASE_SECONDS = 7.5
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """The clients of a worker's process."""
+    """The clients of a worker process."""
 
     shared: Resources
     ids: RequestIds
     recoverer: Recoverer
     producer: Producer
+    #: None if no webhook is configured
     sender: WebhookSender | None
 
 
 @cache
 def worker_resources() -> WorkerResources:
-    """This process's clients; raises Unavailable when the database or Kafka is away."""
+    """Return this process's clients; raises Unavailable while the database or Kafka does not answer."""
     settings = config.load()
-    common = resources.open_resources(settings, "worker", connections=2)
-    notices = bool(settings.webhook_url)
+    shared = resources.open_resources(settings, "worker", connections=2)
+    sender = None
+    if settings.webhook_url:
+        secret = settings.webhook_secret.get_secret_value()
+        sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS)
     return WorkerResources(
-        common,
-        resources.request_ids(settings),
-        resources.recoverer(common),
-        clients.build_producer(settings),
-        WebhookSender(settings.webhook_url, settings.webhook_secret.get_secret_value(), WEBHOOK_TIMEOUT_SECONDS)
-        if notices
-        else None,
+        shared, resources.request_ids(settings), resources.recoverer(shared), clients.build_producer(settings), sender
     )
 
 
 def close() -> None:
-    """Closes what was opened, in mirror order."""
+    """Close what was opened, in reverse order."""
     if not worker_resources.cache_info().currsize:
         return
     opened = worker_resources()

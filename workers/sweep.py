@@ -1,4 +1,7 @@
-"""Finds what was lost, hints and the gate's memory; beat's task does so, and the issuer, should beat be away."""
+"""Finds rows whose message was lost, and a gate that lost its state.
+
+Beat's task runs it every second. The issuer runs it too, in case beat is down: see workers/issuer/monitor.py.
+"""
 
 from contextlib import suppress
 
@@ -10,25 +13,30 @@ from service.store import coupon_changes, coupons, dead_letters, outbox, retries
 from workers import messages
 from workers.queues import MessageSource
 
-#: a hint that was sent again is given this long
-_AGAIN_SECONDS = 5.0
-_RETRIES_AT_ONCE = 2_000
-_COUPONS_AT_ONCE = 100
+#: a row whose message was sent again is not sent again for this long
+_RESEND_SECONDS = 5.0
+_MAX_RETRIES = 2_000
+_MAX_COUPONS = 100
 
 
 def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
-    """Sends the hints again of rows that nobody took up within the grace, and has a gate begin anew that must."""
+    """Send again the messages of rows that have been due for longer than `grace_seconds`.
+
+    Coupons whose standby requests can be decided are sent at once. Coupons in a gate that lost its state become cold.
+
+    A crash at any line is repaired by the next sweep: it only sends messages, and the gate's reset can be repeated.
+    """
     with resources.engine.begin() as tx:
-        overdue = retries.claim_overdue(tx, grace_seconds, _AGAIN_SECONDS, _RETRIES_AT_ONCE)
-        unsettled = coupons.with_decidable_standby(tx, _COUPONS_AT_ONCE)
+        overdue = retries.claim_overdue(tx, grace_seconds, _RESEND_SECONDS, _MAX_RETRIES)
+        coupon_ids = coupons.with_decidable_standby(tx, _MAX_COUPONS)
         kinds = outbox.overdue_kinds(tx, grace_seconds)
         changes = coupon_changes.has_overdue(tx, grace_seconds)
         dead = dead_letters.has_overdue(tx, grace_seconds)
     for due in overdue:
         messages.send_retry(app, due.log_id, due.log_positions, due.attempts, source=MessageSource.SWEEP)
-    messages.send_decide_standby(app, unsettled, source=MessageSource.SWEEP)
-    messages.send_outbox_tasks(app, kinds, dead=dead, source=MessageSource.SWEEP)
+    messages.send_decide_standby(app, coupon_ids, source=MessageSource.SWEEP)
+    messages.send_outbox_tasks(app, None, kinds, dead=dead, source=MessageSource.SWEEP)
     if changes:
         messages.send_sync_changes(app, source=MessageSource.SWEEP)
-    with suppress(Unavailable):  # Celery's broker may be another
+    with suppress(Unavailable):  # the gate's Redis may be away while Celery's broker, another server, is not
         resources.gate_admin.reset_if_state_lost()

@@ -1,75 +1,94 @@
-"""After a commit: tells Celery and the gate, from a thread of its own; what it drops the sweep finds."""
+"""Messages to Celery and the gate after a commit, sent by a thread of their own; the sweep repeats what is dropped."""
 
-import logging
 import queue
 import threading
+import time
 
 from celery import Celery
 
 from service.domain.errors import Unavailable
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.resources import Resources
+from service.store.outbox import OutboxKind
 from service.usecases.write_plan import IssueResult
 from workers import messages
 
-_log = logging.getLogger(__name__)
-_WAITING_MOST = 1_000
+_log = get_logger(__name__)
+_MAX_WAITING = 1_000
+#: a task takes all outbox entries of its kind that are due, so one message for many commits is enough; the first commit
+#: after a pause sends its message at once
+_OUTBOX_INTERVAL_SECONDS = 0.5
 
 
 class AfterCommit:
-    """The issuing thread puts and goes on; it never talks to Redis itself."""
+    """A bounded queue and its thread, so that the issuing thread never waits for Redis or Celery's broker."""
 
     def __init__(self, celery: Celery, resources: Resources) -> None:
         self._celery = celery
         self._log_id = resources.log_id
         self._gate_admin = resources.gate_admin
-        self._polls: queue.Queue[IssueResult | None] = queue.Queue(_WAITING_MOST)
-        self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
+        self._waiting: queue.Queue[IssueResult | None] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._run, name="after-commit", daemon=True)
         self._thread.start()
 
     def publish(self, issued: IssueResult) -> None:
-        """Never waits: above a thousand untold polls the newest is dropped."""
+        """Queue a committed result; never waits: when a thousand results are queued, this one is dropped."""
         try:
-            self._polls.put_nowait(issued)
+            self._waiting.put_nowait(issued)
         except queue.Full:
-            _log.warning("a poll's hints are dropped; the sweep will find its rows")
+            _log.warning(LogEvent.MESSAGES_LOST, reason="the queue is full")
 
     def close(self, timeout_seconds: float) -> None:
-        """Tells what waits, for so long at most."""
+        """Send what is queued, within the timeout for each of two steps: queueing the end mark, and sending."""
         try:
-            self._polls.put(None, timeout=timeout_seconds)
+            self._waiting.put(None, timeout=timeout_seconds)
         except queue.Full:
             return
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while (issued := self._next()) is not None:
-            try:
-                self._tell(issued)
-            except Exception as error:  # noqa: BLE001  # a hint: its row stays, the sweep finds it
-                _log.warning("hints are lost, the sweep will find the rows: %s", error)
+        """Send until the end mark. Kinds of outbox entries wait for their interval, everything else is sent at once."""
+        kinds: set[OutboxKind] = set()
+        next_outbox_at = 0.0
+        ended = False
+        while not ended:
+            wait_seconds = max(0.0, next_outbox_at - time.monotonic()) if kinds else None
+            issued, ended = self._next_result(wait_seconds)
+            kinds |= issued.outbox_kinds
+            due = bool(kinds) and (ended or time.monotonic() >= next_outbox_at)
+            if due:
+                next_outbox_at = time.monotonic() + _OUTBOX_INTERVAL_SECONDS
+            self._send(issued, kinds if due else set())
+            if due:
+                kinds = set()
 
-    def _next(self) -> IssueResult | None:
-        """What came since the last time as one: however many polls, each kind is told once."""
-        told = self._polls.get()
-        while told is not None and not self._polls.empty():
-            later = self._polls.get()
-            if later is None:
-                self._polls.put(None)
-                break
-            told.merge(later)
-        return told
-
-    def _tell(self, issued: IssueResult) -> None:
+    def _next_result(self, wait_seconds: float | None) -> tuple[IssueResult, bool]:
+        """Return all queued results merged into one, empty after the timeout, and whether the end mark came."""
+        merged = IssueResult()
         try:
-            self._gate_admin.publish_progress(issued.next_offsets)
-        except Unavailable as error:
-            _log.info("the gate was not told of the progress: %s", error)
-        messages.send_retry(self._celery, self._log_id, issued.held, attempts_made=1)
-        messages.send_outbox_tasks(self._celery, issued.outbox_kinds, dead=issued.has_dead_letters)
+            issued = self._waiting.get(timeout=wait_seconds)
+            while issued is not None:
+                merged.merge(issued)
+                issued = self._waiting.get_nowait()
+        except queue.Empty:
+            return merged, False
+        return merged, True
+
+    def _send(self, issued: IssueResult, kinds: set[OutboxKind]) -> None:
+        try:
+            try:
+                self._gate_admin.publish_progress(issued.next_offsets)
+            except Unavailable as error:  # Celery's broker may be another server that answers
+                _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error))
+            messages.send_retry(self._celery, self._log_id, issued.held, attempts_made=1, failures=issued.held_failures)
+            messages.send_outbox_tasks(self._celery, self._gate_admin, kinds, dead=issued.has_dead_letters)
+        except Exception as error:  # noqa: BLE001  # the rows are committed, the sweep finds them
+            _log.warning(LogEvent.MESSAGES_LOST, reason=str(error))
 
 
 def build_celery_client() -> Celery:
-    """A Celery that only sends: no tasks, no worker."""
+    """Return a Celery application that only sends: it has no tasks and no worker."""
     celery = Celery("issuer", set_as_current=False)
     celery.config_from_object("celeryconfig")
     return celery

@@ -1,69 +1,64 @@
-"""Takes records off the consumer, all that is there or what comes first within a moment, and keeps them in order."""
+"""The records read from Kafka and not decided yet, in order."""
 
-import logging
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from service.domain.record import Record
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.stream import log_reader
 from service.stream.codec import RecordReader
 from workers.issuer.assignment import Assignment
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class RecordBuffer:
-    """Reads in order, and keeps what was read until it is decided or somebody else's to decide."""
+    """Keeps records until they are decided or their partition is no longer active."""
 
     def __init__(self, consumer: Consumer, assignment: Assignment, reader: RecordReader) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._reader = reader
-        self._read: list[Record] = []
+        self._records: list[Record] = []
 
     def __len__(self) -> int:
-        """Records in hand."""
-        return len(self._read)
+        return len(self._records)
 
-    def fill(self, most: int, wait_seconds: float) -> None:
-        """Takes what is there until `most` are in hand, and one in any case: the group must see that this issuer lives.
+    def fill(self, max_records: int, wait_seconds: float) -> None:
+        """Poll until `max_records` are buffered, and poll at least one, so that the member stays in the group.
 
-        A lone record is not kept waiting. Raises KafkaException when the consumer is done for.
+        Waits up to `wait_seconds` for the first record if the buffer is empty, and not at all for more: a lone record
+        is not delayed. Raises KafkaException when the consumer has failed for good.
         """
-        taken = self._take(max(1, most - len(self._read)), 0 if self._read else wait_seconds)
-        self._read = self._read + taken  # a rebalance may have given some back meanwhile
+        messages = log_reader.poll_batch(
+            self._consumer, max(1, max_records - len(self._records)), 0 if self._records else wait_seconds
+        )
+        records = [self._reader.decode(log_reader.raw_record(each)) for each in messages if each.error() is None]
+        if len(records) < len(messages):
+            for error, partition in ((each.error(), each.partition()) for each in messages):
+                if error is None:
+                    continue
+                if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
+                    reason = f"the database's offset is not in the log: {error.str()}"
+                    self._assignment.stop(partition or 0, reason)
+                elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
+                    raise KafkaException(error)
+                else:
+                    _log.warning(LogEvent.CONSUMER_ERROR, reason=str(error))
+        self._records = self._records + records  # a rebalance during the poll may have shortened the buffer
 
     def push_front(self, records: Sequence[Record]) -> None:
-        """These come first: they were read before what is in hand."""
-        self._read = [*records, *self._read]
+        """Put records back before those that were read after them."""
+        self._records = [*records, *self._records]
 
-    def take(self, most: int) -> list[Record]:
-        """Hands out the next poll: up to `most` of those that are ours to decide."""
+    def take(self, max_records: int) -> list[Record]:
+        """Remove and return the next batch: up to `max_records` that are to be decided here."""
         self.drop_stale()
-        poll, self._read = self._read[:most], self._read[most:]
-        return poll
+        batch, self._records = self._records[:max_records], self._records[max_records:]
+        return batch
 
     def drop_stale(self) -> None:
-        """Drops what is not ours to decide; to be done before a partition flows from another offset."""
-        self._read = self._assignment.assigned_only(self._read)
-
-    def _take(self, most: int, wait_seconds: float) -> list[Record]:
-        messages = log_reader.poll_batch(self._consumer, most, wait_seconds)
-        return [
-            self._reader.decode(log_reader.raw_record(one))
-            for one in messages
-            if one.error() is None or self._heard(one)
-        ]
-
-    def _heard(self, message: Message) -> bool:
-        """Deals with a message that carries an error and no record."""
-        error = message.error()
-        assert error is not None
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
-            self._assignment.stop(message.partition() or 0, f"the database's offset is not in the log: {error.str()}")
-        elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
-            raise KafkaException(error)
-        else:
-            _log.warning("kafka: %s", error)
-        return False
+        """Drop what is not to be decided here; must precede resuming a partition at another offset."""
+        self._records = self._assignment.assigned_only(self._records)

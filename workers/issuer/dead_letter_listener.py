@@ -1,29 +1,32 @@
-"""The listener of the dead-letter topic: logs each dead letter, confirms ours, stores those of others."""
+"""The consumer of the dead-letter topic: logs each dead letter, confirms those of this service, stores foreign ones."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer, KafkaException, Message
+from confluent_kafka import Consumer, KafkaException
 
 from service.clock import jitter
 from service.domain.failures import classify
 from service.domain.record import RawRecord
 from service.domain.retry import backoff_seconds
+from service.log import bound_contextvars, get_logger
+from service.log_events import LogEvent
 from service.resources import Resources
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
+from workers.issuer.batch_offsets import BatchOffsets
 from workers.issuer.health import Health
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _SUBJECT = "dead letters"
-_AT_ONCE = 500
-_WAIT_SECONDS = 0.5
+_BATCH_SIZE = 500
+_POLL_SECONDS = 0.5
+_REPLACE_SECONDS = 1.0
 
 
 class DeadLetterListener:
-    """A consumer of its own in a thread of its own; its coming and going does not touch the issuer's group."""
+    """A consumer and a thread of its own, so that its rebalances do not disturb the issuer's group."""
 
     def __init__(self, resources: Resources, connect: Callable[[], Consumer], health: Health) -> None:
         self._resources = resources
@@ -34,72 +37,69 @@ class DeadLetterListener:
         self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Finishes those under way and leaves the group."""
+        """Finish the batch in progress and leave the group."""
         self._stopping.set()
         self._thread.join()
         self._consumer.close()
 
     def _run(self) -> None:
-        """Listens until stopped; a consumer that cannot go on is replaced."""
+        """Consume until closed; replace a consumer that has failed."""
         while not self._stopping.is_set():
             try:
-                self._follow()
-            except Exception as error:  # noqa: BLE001  # a thread that ends says nothing any more
-                _log.warning("dead letters are not heard: %s", classify(error))
+                self._consumer.subscribe([Topic.DEAD_LETTERS])
+                while not self._stopping.is_set():
+                    self._consume_batch()
+                    self._health.set_ready(_SUBJECT)
+            except Exception as error:  # noqa: BLE001  # the thread must not end
+                _log.warning(LogEvent.DEAD_LETTER_LISTENER_FAILED, reason=str(classify(error)))
                 self._health.set_unready(_SUBJECT, str(classify(error)))
                 self._consumer.close()
-                self._stopping.wait(1)
+                self._stopping.wait(_REPLACE_SECONDS)
                 self._consumer = self._connect()
 
-    def _follow(self) -> None:
-        self._consumer.subscribe([Topic.DEAD_LETTERS])
-        while not self._stopping.is_set():
-            self._listen()
-            self._health.set_ready(_SUBJECT)
+    def _consume_batch(self) -> None:
+        """Poll a batch, store it, then commit its offsets.
 
-    def _listen(self) -> None:
-        messages = log_reader.poll_batch(self._consumer, _AT_ONCE, _WAIT_SECONDS)
-        found = [log_reader.raw_record(message) for message in messages if _is_record(message)]
-        if found and self._take_in(found):
-            self._commit()
+        After a crash before the commit the same records are read again; storing them a second time changes nothing.
+        Raises KafkaException when the consumer has failed for good.
+        """
+        records = []
+        for message in log_reader.poll_batch(self._consumer, _BATCH_SIZE, _POLL_SECONDS):
+            error = message.error()
+            if error is None:
+                records.append(log_reader.raw_record(message))
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                _log.warning(LogEvent.CONSUMER_ERROR, reason=str(error))
+        if records and self._store(records):
+            try:
+                self._consumer.commit(asynchronous=True)
+            except KafkaException as error:
+                _log.info(LogEvent.KAFKA_COMMIT_FAILED, reason=str(error))
 
-    def _take_in(self, found: Sequence[RawRecord]) -> bool:
-        """Tries until they are stored, or the process ends; then another reads the same records.
+    def _store(self, records: Sequence[RawRecord]) -> bool:
+        """Try until the records are stored; return False if the process ends first; they are then read again.
 
-        Where many cannot be stored together they are stored one by one.
+        If several cannot be stored together, they are stored one by one, in order.
         """
         attempts = 0
-        while not self._stopping.is_set():
-            try:
-                dead_letter_topic.store_received(self._resources.engine, self._resources.reader, found)
-            except Exception as error:  # noqa: BLE001  # nothing is dropped: the same records until they are stored
-                _log.warning("%s dead letters cannot be stored yet: %s", len(found), str(error).strip())
-                if len(found) > 1:
-                    return all(self._take_in([one]) for one in found)
-                attempts += 1
-                self._health.set_unready(_SUBJECT, str(classify(error)))
-                self._stopping.wait(backoff_seconds(attempts, initial_seconds=0.2, max_seconds=5, jitter=jitter()))
-            else:
-                return True
+        with bound_contextvars(offsets=BatchOffsets(records)):
+            while not self._stopping.is_set():
+                try:
+                    dead_letter_topic.store_received(self._resources.engine, self._resources.reader, records)
+                except Exception as error:  # noqa: BLE001  # no dead letter is dropped: the same are tried again
+                    attempts += 1
+                    reason = str(error).strip()
+                    _log.warning(LogEvent.DEAD_LETTERS_NOT_STORED, count=len(records), attempt=attempts, reason=reason)
+                    if len(records) > 1:
+                        return all(self._store([record]) for record in records)
+                    self._health.set_unready(_SUBJECT, str(classify(error)))
+                    self._stopping.wait(backoff_seconds(attempts, initial_seconds=0.2, max_seconds=5, jitter=jitter()))
+                else:
+                    return True
         return False
-
-    def _commit(self) -> None:
-        """All that was taken has been stored."""
-        try:
-            self._consumer.commit(asynchronous=True)
-        except KafkaException as error:
-            _log.info("dead letters will be read again: %s", error)
-
-
-def _is_record(message: Message) -> bool:
-    """Whether it carries no error; raises KafkaException where the consumer cannot go on."""
-    error = message.error()
-    if error and error.fatal():
-        raise KafkaException(error)
-    if error:
-        _log.warning("dead letters: %s", error)
-    return error is None

@@ -1,4 +1,4 @@
-"""What the issuer tells of itself on a small port: whether it can issue, why not, and its numbers."""
+"""The issuer's small HTTP server: whether it can issue, why not, and its metrics."""
 
 import json
 import threading
@@ -7,32 +7,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-#: a turn of the issuing thread that lasts longer hangs in a part that says nothing; above the statements' own limit
-_TURN_SECONDS = 8.0
+#: an iteration of the loop that lasts longer is stuck in a call; above the time limit of database statements
+_MAX_ITERATION_SECONDS = 8.0
 
 
 class Health:
-    """Why the issuer cannot do all its work at the moment, by subject."""
+    """The reasons why the issuer is not ready, and its alerts, each by subject."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, str] = {"issuer": "it is not in its group yet"}
+        self._reasons: dict[str, str] = {"issuer": "the issuer has not joined its consumer group yet"}
         self._alerts: dict[str, str] = {}
-        self._turned = time.monotonic()
+        self._last_iteration = time.monotonic()
 
-    def record_progress(self) -> None:
-        """The issuing thread has come round again."""
-        self._turned = time.monotonic()
+    def record_iteration(self) -> None:
+        """Record that the loop has begun another iteration."""
+        self._last_iteration = time.monotonic()
 
     def set_unready(self, subject: str, reason: str) -> None:
-        """The subject is in trouble."""
+        """Add or replace the reason of a subject."""
         self._reasons[subject] = reason
 
     def set_ready(self, subject: str) -> None:
-        """The subject is well."""
+        """Remove the reason of a subject."""
         self._reasons.pop(subject, None)
 
     def set_alert(self, subject: str, why: str | None) -> None:
-        """The subject needs an operator's eyes, or does no more; that alone makes nothing unready."""
+        """Raise an alert that needs an operator, or clear it with None; an alert alone does not make it unready."""
         if why:
             self._alerts[subject] = why
         else:
@@ -45,43 +45,38 @@ class Health:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Every trouble, by subject; empty when ready."""
+        """Every reason for not being ready, by subject; empty when ready."""
         reasons = dict(self._reasons)
-        if (stuck := time.monotonic() - self._turned) > _TURN_SECONDS:
-            reasons.setdefault("issuer", f"it waits for an answer since {stuck:.0f} s")
+        if (stuck := time.monotonic() - self._last_iteration) > _MAX_ITERATION_SECONDS:
+            reasons.setdefault("issuer", f"the issuer loop has made no progress for {stuck:.0f} s")
         return reasons
 
 
 def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
-    """Starts answering /healthz, /readyz and /metrics in a thread; raises OSError when the port is in use."""
+    """Serve /healthz, /readyz and /metrics in a thread; raises OSError when the port is in use."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, kind, body = _answer(self.path, health)
+            status, content_type, reasons = 200, "application/json", health.reasons
+            match self.path:
+                case "/healthz":
+                    body = b'{"status":"ok"}'
+                case "/readyz":
+                    status = 503 if reasons else 200
+                    body = json.dumps({"ready": not reasons, "faults": reasons, "alerts": health.alerts}).encode()
+                case "/metrics":
+                    content_type, body = CONTENT_TYPE_LATEST, generate_latest()
+                case _:
+                    status, body = 404, b'{"code":"not_found"}'
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
-            """Health checks are not worth a line each."""
+            """Log nothing: health checks come every few seconds."""
 
     server = ThreadingHTTPServer((host, port), Handler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
-
-
-def _answer(path: str, health: Health) -> tuple[int, str, bytes]:
-    reasons = health.reasons
-    if path == "/healthz":
-        return 200, "application/json", b'{"status":"ok"}'
-    if path == "/readyz":
-        return (
-            503 if reasons else 200,
-            "application/json",
-            json.dumps({"ready": not reasons, "faults": reasons, "alerts": health.alerts}).encode(),
-        )
-    if path == "/metrics":
-        return 200, CONTENT_TYPE_LATEST, generate_latest()
-    return 404, "application/json", b'{"code":"not_found"}'

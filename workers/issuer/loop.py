@@ -1,9 +1,8 @@
-"""Step 4: poll, issue, tell; what comes next is read while a poll is written."""
+"""The issuer's loop: poll a batch, decide it, publish it; the next batch is read while the current one is written."""
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -15,6 +14,8 @@ from service.domain.errors import Fenced
 from service.domain.failures import classify
 from service.domain.record import Record
 from service.domain.retry import backoff_seconds
+from service.log import bound_contextvars, get_logger
+from service.log_events import LogEvent
 from service.metrics import BATCH_DURATION, BATCH_RECORDS, DECISIONS
 from service.resources import Resources
 from service.store import checkpoints
@@ -25,203 +26,215 @@ from service.usecases.issue import Issuer
 from service.usecases.write_plan import IssueResult
 from workers.issuer.after_commit import AfterCommit
 from workers.issuer.assignment import Assignment
+from workers.issuer.batch_offsets import BatchOffsets
 from workers.issuer.buffer import RecordBuffer
 from workers.issuer.health import Health
 from workers.issuer.watermark import Watermark
 
-_log = logging.getLogger(__name__)
-_IDLE_SECONDS = 0.2
-_RENEW_SECONDS = 1.0
-_LOOK_AGAIN_SECONDS = 1.0
-_BACKOFF_CEILING_SECONDS = 5.0
-#: a poll that waits for a lock keeps nobody from reading
-_DECIDING_SECONDS_MOST = 0.05
+_log = get_logger(__name__)
+#: how long a poll waits for the first record
+_POLL_SECONDS = 0.2
+#: pause before a failed consumer is replaced
+_REPLACE_SECONDS = 1.0
+#: pause after a partition leader did not answer
+_LEADER_AWAY_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 5.0
+#: reading starts after this time even if the batch is still being decided, for example while it waits for a lock
+_MAX_DECIDING_SECONDS = 0.05
 
 
 class IssueLoop:
-    """One consumer at a time; a system failure pauses, a restart begins at the database's offsets.
+    """Decides the partitions of this issuer in order, starting at the offsets that the database holds.
 
-    One thread reads and keeps the positions; a second one issues, a poll after the other. What was read while a poll
-    was written counts only once that poll's end is known: whatever its partitions lost is dropped then. Reading begins
-    when the other has decided and the database writes: two that compute take turns at the interpreter, both slower.
+    Two threads. The loop's thread polls Kafka and keeps the offsets. The issuing thread decides and writes one batch
+    after another. Records read while a batch is written are kept only if that batch succeeds: when it fails, its
+    partitions are paused and their records are dropped and read again.
+
+    Reading starts when the issuing thread has made its decisions and waits for the database. Two threads that compute
+    would take turns at the interpreter lock, and both would be slower.
     """
 
     def __init__(
-        self, resources: Resources, connect: Callable[[], Consumer], issuer: Issuer, teller: AfterCommit, health: Health
+        self,
+        resources: Resources,
+        connect: Callable[[], Consumer],
+        issuer: Issuer,
+        after_commit: AfterCommit,
+        health: Health,
     ) -> None:
         self._resources = resources
         self._connect = connect
         self._issuer = issuer
-        self._teller = teller
+        self._after_commit = after_commit
         self._health = health
-        self._issuing = ThreadPoolExecutor(1, "issuing")
-        self._under_way: tuple[list[Record], Future[IssueResult]] | None = None
-        self._writing = threading.Event()
-        #: decided; to free thousands takes a while, which is there while the database works
-        self._spent: Sequence[Record] = ()
-        self._renew()
+        self._executor = ThreadPoolExecutor(1, "issuing")
+        #: the batch that the issuing thread works on
+        self._in_progress: tuple[list[Record], Future[IssueResult]] | None = None
+        #: set when the batch in progress is decided and is being written
+        self._decided = threading.Event()
+        #: records of the last finished batch. Freeing thousands takes a while, so it happens while the database works.
+        self._finished_records: Sequence[Record] = ()
         self._stopping = False
-        self._at_once = resources.settings.poll_records
+        self._max_records = resources.settings.poll_records
+        #: current batch size: small after a batch with many failures, then it grows back
+        self._batch_size = self._max_records
+        #: system failures in a row
         self._failures = 0
+        #: monotonic time before which paused partitions stay paused
         self._not_before = 0.0
-        self._idle = Watermark(resources, health)
+        self._watermark = Watermark(resources, health)
+        self._open_consumer()
 
-    def stop(self) -> None:
-        """Lets the poll under way finish, then ends."""
-        self._stopping = True
+    def _open_consumer(self) -> None:
+        self._consumer = self._connect()
+        self._assignment = Assignment(self._consumer, self._health, self._finish_batch)
+        self._buffer = RecordBuffer(self._consumer, self._assignment, self._resources.reader)
 
-    def run(self) -> None:
-        """Issues until stopped; a consumer that cannot go on is replaced."""
-        while not self._stopping:
-            try:
-                self._follow()
-            except KafkaException as error:
-                _log.error("the consumer is replaced: %s", error)
-                self._health.set_unready("issuer", str(error))
-                self._leave()
-                time.sleep(_RENEW_SECONDS)
-                self._renew()
-
-    def close(self) -> None:
-        """Leaves the group once the poll under way has ended."""
-        self._leave()
-        self._issuing.shutdown()
-        self._idle.close()
-
-    def _leave(self) -> None:
-        self._settle()
+    def _close_consumer(self) -> None:
+        self._finish_batch()
         self._consumer.close()
         self._assignment.clear_health()
 
-    def _renew(self) -> None:
-        self._consumer = self._connect()
-        self._assignment = Assignment(self._consumer, self._health, self._settle)
-        self._intake = RecordBuffer(self._consumer, self._assignment, self._resources.reader)
+    def stop(self) -> None:
+        """Make run() return after the batch in progress."""
+        self._stopping = True
 
-    def _follow(self) -> None:
-        """Issues until stopped; raises KafkaException when the consumer has failed for good."""
-        self._assignment.subscribe()
+    def close(self) -> None:
+        """Finish the batch in progress and leave the consumer group."""
+        self._close_consumer()
+        self._executor.shutdown()
+        self._watermark.close()
+
+    def run(self) -> None:
+        """Issue until stop() is called; replace a consumer that has failed for good."""
         while not self._stopping:
-            self._health.record_progress()
-            self._place()
-            self._read()
-            self._idle.poll(self._assignment)
-            self._begin()
+            try:
+                self._assignment.subscribe()
+                while not self._stopping:
+                    self._run_once()
+            except KafkaException as error:
+                _log.error(LogEvent.CONSUMER_REPLACED, reason=str(error))
+                self._health.set_unready("issuer", str(error))
+                self._close_consumer()
+                time.sleep(_REPLACE_SECONDS)
+                self._open_consumer()
 
-    def _read(self) -> None:
-        """All that is there, read while the poll before is written, and what came until that had ended."""
-        most = self._resources.settings.poll_records
-        if self._under_way:
-            self._writing.wait(_DECIDING_SECONDS_MOST)
-        self._spent = ()
-        self._intake.fill(most, _IDLE_SECONDS)
-        self._settle()
-        if len(self._intake) < most:
-            self._intake.fill(most, 0)
+    def _run_once(self) -> None:
+        """Read the next batch while the current one is written, finish the current one, start the next.
 
-    def _begin(self) -> None:
-        records = self._intake.take(self._at_once)
-        if not records:
-            return
-        positions = dict(self._assignment.next_offsets)
-        self._writing.clear()
-        self._under_way = records, self._issuing.submit(self._issue, records, positions)
+        Raises KafkaException when the consumer has failed for good.
+        """
+        self._health.record_iteration()
+        if self._assignment.waiting and time.monotonic() >= self._not_before:
+            self._resume_partitions()
 
-    def _issue(self, records: Sequence[Record], positions: dict[int, int]) -> IssueResult:
-        """Effect first, then those who are told.
+        if self._in_progress:
+            self._decided.wait(_MAX_DECIDING_SECONDS)
+        self._finished_records = ()
+        self._buffer.fill(self._max_records, _POLL_SECONDS)
+        self._finish_batch()
+        if len(self._buffer) < self._max_records:
+            self._buffer.fill(self._max_records, 0)  # what has arrived in the meantime
 
-        Killed before the commit: another reads the same records. Killed after it: the database's offset is past them,
-        and the sweep finds what nobody was told of.
+        self._watermark.poll(self._assignment)
+
+        if records := self._buffer.take(self._batch_size):
+            self._decided.clear()
+            offsets = dict(self._assignment.next_offsets)
+            self._in_progress = records, self._executor.submit(self._issue, records, offsets)
+
+    def _issue(self, records: Sequence[Record], next_offsets: Mapping[int, int]) -> IssueResult:
+        """Decide and commit a batch, then publish what follows from it; runs in the issuing thread.
+
+        The order is effect first, then messages and offsets. After a crash:
+        - before the commit inside issue(): nothing is written; the next owner of the partitions reads the same records;
+        - after the commit, before or during publish(): the checkpoint in the database is past these records, so nobody
+          decides them again; the sweep finds the rows whose messages were not sent.
         """
         began = time.monotonic()
-        issued = self._issuer.issue(records, positions, on_writing=self._writing.set)
-        self._teller.publish(issued)
-        crash_points.reach(CrashPoint.ISSUER_PUBLISHED)
+        with bound_contextvars(offsets=BatchOffsets(record.raw for record in records)):
+            issued = self._issuer.issue(records, next_offsets, on_decided=self._decided.set)
+            self._after_commit.publish(issued)
+            crash_points.reach(CrashPoint.ISSUER_PUBLISHED)
         BATCH_DURATION.observe(time.monotonic() - began)
         BATCH_RECORDS.observe(issued.record_count)
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
         return issued
 
-    def _settle(self) -> None:
-        """Waits for the poll under way and takes in what became of it; afterwards none is under way."""
-        if not self._under_way:
+    def _finish_batch(self) -> None:
+        """Wait for the batch in progress and act on its result; afterwards none is in progress.
+
+        No record is skipped: a batch that failed is read again from the offsets in the database, and the part that a
+        batch did not reach goes to the front of the buffer.
+        """
+        if not self._in_progress:
             return
-        records, ending = self._under_way
-        self._spent = records
-        self._under_way = None
+        records, future = self._in_progress
+        self._finished_records = records
+        self._in_progress = None
+        with bound_contextvars(offsets=BatchOffsets(record.raw for record in records)):
+            try:
+                issued = future.result()
+                self._failures = 0
+                self._assignment.advance(issued.next_offsets)
+                self._commit_to_kafka(issued.next_offsets)
+                self._buffer.push_front(records[issued.record_count :])
+                # A batch ends early after many failures. It goes on in small batches, which grow back.
+                ended_early = issued.record_count < len(records)
+                grown = min(2 * self._batch_size, self._max_records)
+                self._batch_size = MAX_FAILURES_PER_TRANSACTION if ended_early else grown
+            except Fenced as fenced:
+                # Another issuer has advanced these partitions. They stay paused until their checkpoints are read; the
+                # other records of the batch are decided again.
+                _log.warning(LogEvent.PARTITIONS_FENCED, partitions=sorted(fenced.partitions))
+                self._assignment.pause(fenced.partitions, str(fenced))
+                self._buffer.push_front(records)
+            except Exception as error:  # noqa: BLE001  # any failure is retried from the database's offsets
+                # The system failed, not a record. No attempt is counted.
+                partitions = {record.raw.log_position.partition for record in records}
+                self._assignment.pause(partitions, str(classify(error)))
+                self._back_off(LogEvent.ISSUER_PAUSED, error)
+
+    def _resume_partitions(self) -> None:
+        """Seek waiting partitions to the offsets in the database and resume them.
+
+        A partition without a checkpoint gets one at the first offset of its log.
+        """
+        self._finish_batch()  # so that the offsets published below are the database's
         try:
-            self._take_in(records, ending.result())
-        except Fenced as fenced:
-            self._without(fenced, records)
-        except Exception as error:  # noqa: BLE001  # whatever it was: nothing is dropped, nothing skipped
-            self._trouble(records, error)
+            with self._resources.engine.begin() as tx:
+                stored = checkpoints.current_checkpoints(tx, self._resources.log_id)
+            unknown = self._assignment.waiting - stored.keys()
+            found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, unknown)
+            for partition, why in found.errors.items():
+                self._health.set_unready(f"partition {partition}", why)
+            if found.errors:
+                self._not_before = time.monotonic() + _LEADER_AWAY_SECONDS  # asking an absent leader blocks the loop
+            if beginnings := {partition: first for partition, (first, _) in found.ranges.items()}:
+                with self._resources.engine.begin() as tx:
+                    stored |= checkpoints.ensure_checkpoints(tx, self._resources.log_id, beginnings)
+            self._buffer.drop_stale()
+            self._assignment.resume_at({partition: at.next_offset for partition, at in stored.items()})
+            self._after_commit.publish(IssueResult(next_offsets=dict(self._assignment.next_offsets)))
+            self._commit_to_kafka(self._assignment.next_offsets)
+        except Exception as error:  # noqa: BLE001  # any failure: the partitions stay paused and are tried again
+            self._back_off(LogEvent.CHECKPOINTS_UNREADABLE, error)
 
-    def _take_in(self, records: Sequence[Record], issued: IssueResult) -> None:
-        """The positions are the database's; what many failures kept a poll from is next, in growing polls."""
-        self._failures = 0
-        self._assignment.advance(issued.next_offsets)
-        self._commit(issued.next_offsets)
-        self._intake.push_front(records[issued.record_count :])
-        was_cut = issued.record_count < len(records)
-        self._at_once = (
-            MAX_FAILURES_PER_TRANSACTION if was_cut else min(2 * self._at_once, self._resources.settings.poll_records)
-        )
-
-    def _without(self, fenced: Fenced, records: Sequence[Record]) -> None:
-        """Another issuer has moved some partitions: they are placed anew, the rest of the poll goes on."""
-        _log.warning("dropped: %s", fenced)
-        self._assignment.pause(fenced.partitions, str(fenced))
-        self._intake.push_front(records)
-
-    def _trouble(self, records: Sequence[Record], error: Exception) -> None:
-        """The system failed, not a record: pause, spend no attempts, begin again at the database's offset."""
-        self._assignment.pause({record.raw.log_position.partition for record in records}, str(classify(error)))
-        self._back_off("issuing is paused", error)
-
-    def _place(self) -> None:
-        """Places waiting partitions at the database's offsets, once the pause after a failure is over."""
-        if not self._assignment.waiting or time.monotonic() < self._not_before:
-            return
-        self._settle()  # so that the positions which are told are the database's
-        try:
-            stored = self._stored_offsets()
-            self._intake.drop_stale()
-            self._assignment.resume_at(stored)
-            self._teller.publish(IssueResult(next_offsets=dict(self._assignment.next_offsets)))
-            self._commit(self._assignment.next_offsets)
-        except Exception as error:  # noqa: BLE001  # whatever it was: nothing flows until it is over
-            self._back_off("the offsets cannot be read", error)
-
-    def _back_off(self, what: str, error: Exception) -> None:
+    def _back_off(self, event: LogEvent, error: Exception) -> None:
         self._failures += 1
-        wait = backoff_seconds(
-            self._failures, initial_seconds=0.1, max_seconds=_BACKOFF_CEILING_SECONDS, jitter=jitter()
-        )
+        wait = backoff_seconds(self._failures, initial_seconds=0.1, max_seconds=_MAX_BACKOFF_SECONDS, jitter=jitter())
         self._not_before = time.monotonic() + wait
-        _log.warning("%s, next try in %.1f s: %s", what, wait, classify(error))
+        _log.warning(event, retry_in_seconds=round(wait, 1), reason=str(classify(error)))
 
-    def _stored_offsets(self) -> dict[int, int]:
-        """Where waiting partitions go on; one that was never decided begins where its log begins."""
-        with self._resources.engine.begin() as tx:
-            stored = checkpoints.current_checkpoints(tx, self._resources.log_id)
-        unknown = self._assignment.waiting - stored.keys()
-        found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, unknown)
-        for partition, why in found.errors.items():
-            self._health.set_unready(f"partition {partition}", why)
-        if found.errors:
-            self._not_before = time.monotonic() + _LOOK_AGAIN_SECONDS  # a look at a leader that is away takes its time
-        beginnings = {partition: first for partition, (first, _) in found.ranges.items()}
-        with self._resources.engine.begin() as tx:
-            stored |= checkpoints.ensure_checkpoints(tx, self._resources.log_id, beginnings) if beginnings else {}
-        return {partition: position.next_offset for partition, position in stored.items()}
-
-    def _commit(self, positions: dict[int, int]) -> None:
-        """Kafka's own offsets follow, for tools that show the lag; nothing depends on them."""
-        following = [TopicPartition(Topic.ISSUE_COUPON, at, position) for at, position in positions.items()]
-        if not following:
+    def _commit_to_kafka(self, next_offsets: Mapping[int, int]) -> None:
+        """Commit to the consumer group, for tools that show the lag. Nothing reads these offsets here."""
+        if not next_offsets:
             return
         try:
-            self._consumer.commit(offsets=following, asynchronous=True)
+            self._consumer.commit(
+                offsets=[TopicPartition(Topic.ISSUE_COUPON, at, offset) for at, offset in next_offsets.items()],
+                asynchronous=True,
+            )
         except KafkaException as error:
-            _log.info("Kafka's offsets do not follow: %s", error)
+            _log.info(LogEvent.KAFKA_COMMIT_FAILED, reason=str(error))

@@ -1,11 +1,12 @@
-"""Looks after the whole every few seconds, from a thread: alerts, and lost hints should beat be away."""
+"""A periodic check beside the issuer: raises and clears alerts, and runs the sweep in case beat is down."""
 
-import logging
 import threading
 
 from celery import Celery
 
 from service.domain.failures import classify
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.metrics import ALERTS, RECENT_DEAD_LETTERS
 from service.resources import Resources
 from service.usecases import alerts
@@ -13,53 +14,50 @@ from service.usecases.alerts import Alert
 from workers.issuer.health import Health
 from workers.sweep import sweep
 
-_log = logging.getLogger(__name__)
-_EVERY_SECONDS = 2.0
-#: beat's own sweep comes first; what is still there then was left by it
+_log = get_logger(__name__)
+_INTERVAL_SECONDS = 2.0
+#: longer than the grace period of beat's sweep, so that this sweep only finds rows that beat's missed
 _GRACE_SECONDS = 10.0
 
 
 class Monitor:
-    """Never in the way of issuing: whatever fails here is tried again a moment later."""
+    """A thread of its own, so that issuing never waits for it; a check that fails is repeated at the next interval."""
 
     def __init__(self, resources: Resources, celery: Celery, health: Health) -> None:
         self._resources = resources
         self._celery = celery
         self._health = health
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Ends after the look under way."""
+        """Stop after the check in progress."""
         self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_SECONDS):
+        while not self._stopping.wait(_INTERVAL_SECONDS):
             try:
-                self._look()
+                with self._resources.engine.begin() as tx:
+                    recent_dead_letters = alerts.count_recent_dead_letters(tx)
+                RECENT_DEAD_LETTERS.set(recent_dead_letters)
+                active = alerts.active_alerts(self._resources.settings, recent_dead_letters)
+                for alert in Alert:
+                    self._publish(alert, active.get(alert))
                 sweep(self._celery, self._resources, _GRACE_SECONDS)
-            except Exception as error:  # noqa: BLE001  # the next look may see better
-                _log.info("nothing is seen for a moment: %s", classify(error))
+            except Exception as error:  # noqa: BLE001  # the next check may succeed
+                _log.info(LogEvent.ALERT_CHECK_FAILED, reason=str(classify(error)))
 
-    def _look(self) -> None:
-        with self._resources.engine.begin() as tx:
-            died = alerts.count_recent_deaths(tx)
-        RECENT_DEAD_LETTERS.set(died)
-        raised = alerts.active_alerts(self._resources.settings, died)
-        for alert in Alert:
-            self._tell(alert, raised.get(alert))
-
-    def _tell(self, alert: Alert, why: str | None) -> None:
-        """The log hears of the edges only."""
-        was = alert in self._health.alerts
-        if why and not was:
-            _log.error("alert %s: %s", alert, why)
-        elif was and not why:
-            _log.info("alert %s is over", alert)
+    def _publish(self, alert: Alert, why: str | None) -> None:
+        """Publish an alert to metrics and health; log only when it begins or ends."""
+        was_active = alert in self._health.alerts
+        if why and not was_active:
+            _log.error(LogEvent.ALERT_RAISED, alert=alert.value, reason=why)
+        elif was_active and not why:
+            _log.info(LogEvent.ALERT_CLEARED, alert=alert.value)
         ALERTS.labels(alert).set(why is not None)
         self._health.set_alert(alert, why)

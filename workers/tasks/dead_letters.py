@@ -1,4 +1,4 @@
-"""Step 7: forwards dead letters to their topic."""
+"""Queue dead_letter: forwards dead letters to their topic."""
 
 from functools import partial
 
@@ -8,14 +8,25 @@ from workers.celery import app
 from workers.queues import Task
 from workers.resources import LEASE_SECONDS, worker_resources
 
-_PRODUCE_SECONDS = 2.5
+_PRODUCE_TIMEOUT_SECONDS = 2.5
 
 
 @app.task(name=Task.FORWARD_DEAD_LETTERS.value)
-def forward() -> None:
-    """Forwards all that waits; what the broker does not take in time waits for the sweep."""
+def forward() -> str:
+    """Forward all dead letters that wait; what the broker does not acknowledge in time waits for the sweep.
+
+    A crash after the broker's acknowledgement and before it is stored leads to a second copy on the topic. The listener
+    treats the copy like the first.
+    """
     opened = worker_resources()
-    some = partial(
-        dead_letter_topic.forward_dead_letters, opened.shared.engine, opened.producer, LEASE_SECONDS, _PRODUCE_SECONDS
+    forward_batch = partial(
+        dead_letter_topic.forward_dead_letters,
+        opened.shared.engine,
+        opened.producer,
+        LEASE_SECONDS,
+        _PRODUCE_TIMEOUT_SECONDS,
     )
-    batching.run_batches(Task.FORWARD_DEAD_LETTERS, some, batch_timeout_seconds=_PRODUCE_SECONDS)
+    count = batching.run_batches(
+        Task.FORWARD_DEAD_LETTERS, forward_batch, batch_timeout_seconds=_PRODUCE_TIMEOUT_SECONDS
+    )
+    return f"dead letters forwarded: {count}"

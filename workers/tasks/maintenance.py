@@ -1,47 +1,52 @@
-"""What keeps the rest honest: beat's sweep for lost hints, the gate's upkeep."""
+"""Queue maintenance: the sweep for lost messages, and what keeps the gate up to date."""
 
 from functools import partial
 
 from service.clock import now_ms
 from service.usecases import gate_sync
 from workers import batching
-from workers import sweep as lost
+from workers import sweep as lost_messages
 from workers.celery import app
 from workers.queues import Task
 from workers.resources import LEASE_SECONDS, worker_resources
 
-#: work that nobody took up by then has lost its hint
+#: a row that no task has claimed after this time has lost its message
 _GRACE_SECONDS = 2.0
 
 
-@app.task(name=Task.SWEEP.value)
+# Beat starts this every second. Without events it does not fill Flower's pages; what it sends appears as its own task.
+@app.task(name=Task.SWEEP.value, send_events=False)
 def sweep() -> None:
-    """Sends the hints again of rows that wait too long."""
-    common = worker_resources().shared
-    lost.sweep(app, common, _GRACE_SECONDS)
-    common.gate_admin.record_sweep()
+    """Send the messages again of rows that have waited too long."""
+    shared = worker_resources().shared
+    lost_messages.sweep(app, shared, _GRACE_SECONDS)
+    shared.gate_admin.record_sweep()
 
 
 @app.task(name=Task.SYNC_GATE.value)
-def sync_gate() -> None:
-    """Gives seats back to the gate and lets it know which coupons are gone."""
-    common = worker_resources().shared
-    batching.run_batches(
-        Task.SYNC_GATE, partial(gate_sync.sync_decisions, common.engine, common.gate_admin, LEASE_SECONDS)
+def sync_gate() -> str:
+    """Release seats at the gate and mark sold-out coupons."""
+    shared = worker_resources().shared
+    count = batching.run_batches(
+        Task.SYNC_GATE,
+        partial(gate_sync.sync_decisions, shared.engine, shared.gate_admin, LEASE_SECONDS),
+        gate_admin=shared.gate_admin,
     )
+    return f"outbox entries applied: {count}"
 
 
 @app.task(name=Task.SYNC_CHANGES.value)
 def sync_changes() -> None:
-    """Tells the gate which coupons operators changed while it was away."""
-    common = worker_resources().shared
-    gate_sync.sync_coupon_changes(common.engine, common.gate_admin)
+    """Publish coupon changes that the gate has not received."""
+    shared = worker_resources().shared
+    gate_sync.sync_coupon_changes(shared.engine, shared.gate_admin)
 
 
-@app.task(name=Task.RELEASE_EXPIRED.value)
+@app.task(name=Task.RELEASE_EXPIRED.value, send_events=False)  # every five seconds, as above
 def release_expired() -> None:
-    """Frees the seats of requests that certainly never reached the log."""
-    opened, common = worker_resources(), worker_resources().shared
+    """Release the seats of requests that can no longer reach the log."""
+    opened = worker_resources()
+    shared = opened.shared
     gate_sync.release_expired_seats(
-        common.settings, common.engine, common.log_id, opened.ids, common.gate_admin, now_ms()
+        shared.settings, shared.engine, shared.log_id, opened.ids, shared.gate_admin, now_ms()
     )

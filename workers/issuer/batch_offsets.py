@@ -1,0 +1,28 @@
+"""The offsets of a batch, as a value that every log line of the batch can carry."""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from service.domain.record import RawRecord
+
+
+class BatchOffsets:
+    """First and last offset by partition, shown as `{0: '17-240', 3: '5'}`.
+
+    Bound as a context variable for each batch; computed lazily, because successful batches log nothing.
+    """
+
+    def __init__(self, records: Iterable[RawRecord]) -> None:
+        self._records = records
+
+    @cached_property
+    def text(self) -> str:
+        """The offsets as a log line shows them."""
+        ranges: dict[int, tuple[int, int]] = {}
+        for (partition, offset), *_ in self._records:
+            first, last = ranges.get(partition, (offset, offset))
+            ranges[partition] = min(first, offset), max(last, offset)
+        return str({at: f"{first}-{last}" if first != last else f"{first}" for at, (first, last) in ranges.items()})
+
+    def __repr__(self) -> str:
+        return self.text
