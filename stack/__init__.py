@@ -1,1 +1,1 @@
-"""The local stack: real Kafka, PostgreSQL and Valkey and the application's processes, under one supervisor."""
+"""The local stack: a supervisor for real Kafka, PostgreSQL and Valkey servers and the application's processes."""

@@ -1,4 +1,4 @@
-"""The commands of the local stack: up, parts, lock."""
+"""Command line of the local stack: up, servers, lock."""
 
 import argparse
 import signal
@@ -9,25 +9,25 @@ from pathlib import Path
 from stack import jars
 from stack.errors import StackError
 from stack.local import LocalStack
-from stack.plan import EVERYTHING, PARTS
+from stack.startup import EVERYTHING, SERVERS
 
 PREFERRED_PORTS = {"api": 8000, "issuer": 8001, "flower": 5555}
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class ToldToStop(BaseException):
-    """Ctrl-C, a kill, or the terminal that went away."""
+class StopRequested(BaseException):
+    """A stop signal arrived: Ctrl-C, `kill`, or the terminal closed."""
 
 
 def main() -> int:
-    """Runs one command; returns its exit status."""
-    chosen = _arguments()
+    """Run one command and return its exit status."""
+    arguments = _parse_arguments()
     try:
-        if chosen.command == "lock":
+        if arguments.command == "lock":
             jars.write_lock(jars.resolve())
         else:
-            _run(chosen.directory, EVERYTHING if chosen.command == "up" else PARTS)
-    except ToldToStop:
+            _run(arguments.directory, EVERYTHING if arguments.command == "up" else SERVERS)
+    except StopRequested:
         return 0
     except StackError as error:
         print(error, file=sys.stderr)
@@ -35,43 +35,39 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, explanation in (
-        ("up", "run Kafka, PostgreSQL, Valkey and every process of the application until Ctrl-C"),
-        ("parts", "run Kafka, PostgreSQL and Valkey alone until Ctrl-C"),
-    ):
-        command = commands.add_parser(name, help=explanation)
-        command.add_argument("--directory", type=Path, default=Path(".stack"), help="where state and logs are kept")
-    commands.add_parser("lock", help="resolve Kafka's jars anew into stack/kafka.lock")
+    up = commands.add_parser("up", help="run the servers and every process of the application until Ctrl-C")
+    servers = commands.add_parser(
+        "servers", aliases=["parts"], help="run only Kafka, PostgreSQL and Valkey until Ctrl-C"
+    )
+    for command in (up, servers):
+        command.add_argument("--directory", type=Path, default=Path(".stack"), help="directory of data and logs")
+    commands.add_parser("lock", help="resolve Kafka's jars again and write stack/kafka.lock")
     return parser.parse_args()
 
 
 def _run(directory: Path, names: Iterable[str]) -> None:
-    for number in STOPPING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup is meant
-            signal.signal(number, _stop)
-    with LocalStack(directory, names, preferred_ports=PREFERRED_PORTS, tell=_print) as stack:
-        _welcome(stack)
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # keep the SIG_IGN that nohup sets
+            signal.signal(number, _request_stop)
+    with LocalStack(directory, names, preferred_ports=PREFERRED_PORTS, on_message=_print) as stack:
+        if "API_URL" in stack.environment:
+            _print(f"API       {stack.api_url}/docs")
+        if "FLOWER_URL" in stack.environment:
+            _print(f"Flower    {stack.flower_url}")
+        _print(f"shell     source {stack.directory / 'env'}")
+        _print("Authentication is off and every port listens on loopback only. Press Ctrl-C to stop.")
         while True:
             signal.pause()
 
 
-def _stop(*_: object) -> None:
-    for each in STOPPING:
-        signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the stopping
+def _request_stop(*_: object) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the shutdown
     _print("stopping")
-    raise ToldToStop
-
-
-def _welcome(stack: LocalStack) -> None:
-    if "API_URL" in stack.environment:
-        _print(f"API       {stack.api_url}/docs")
-    if "FLOWER_URL" in stack.environment:
-        _print(f"Flower    {stack.flower_url}")
-    _print(f"a shell   source {stack.directory / 'env'}")
-    _print("Authentication is off; everything listens on loopback only. Ctrl-C stops it.")
+    raise StopRequested
 
 
 def _print(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Small files of the local stack's directory: written whole or not at all, secrets readable by their owner only."""
+"""Small files in the stack's directory: atomic writes, secrets, and the `env` file that a shell can source."""
 
 import secrets
 import shlex
@@ -7,27 +7,27 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file's content at once; only its owner can read it."""
+    """Replace a file's content in one step; only its owner can read it. A crash leaves the old content."""
     draft = path.with_name(f"{path.name}.draft")
     draft.touch(mode=0o600)
     draft.write_text(text)
     draft.replace(path)
 
 
-def kept_secret(path: Path) -> str:
-    """A random key of 32 bytes in hex, made at the first call and kept in a file."""
+def load_or_create_secret(path: Path) -> str:
+    """Return the key stored in a file; the first call creates it from 32 random bytes, in hex."""
     if not path.exists():
         write_atomically(path, secrets.token_hex(32))
     return path.read_text()
 
 
 def write_exports(path: Path, variables: Mapping[str, str]) -> None:
-    """A file that a shell can source to get these variables."""
+    """Write a file that a shell can source to set these variables."""
     write_atomically(path, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
 
 
 def read_exports(path: Path) -> dict[str, str]:
-    """The variables of such a file; none if there is no file."""
+    """Return the variables written by `write_exports`; empty if the file does not exist."""
     if not path.exists():
         return {}
     words = [word for word in shlex.split(path.read_text()) if word != "export"]

@@ -1,4 +1,4 @@
-"""Kafka's jars: named and hashed in kafka.lock, fetched exactly, checked before every start."""
+"""Kafka's jars: pinned with their hashes in kafka.lock, downloaded once, verified before every start."""
 
 import fcntl
 import hashlib
@@ -16,13 +16,13 @@ from stack.files import write_atomically
 LOCK = Path(__file__).with_name("kafka.lock")
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"  # without it the broker logs nothing
-FETCHERS = 8
+PARALLEL_DOWNLOADS = 8
 ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
 class Jar:
-    """One locked file: its Maven coordinates and what it must hash to."""
+    """One jar of the lock file: its Maven coordinates and expected SHA-256, in hex."""
 
     group: str
     artifact: str
@@ -34,52 +34,49 @@ class Jar:
 
     @property
     def path(self) -> Path:
-        """Its place in the local Maven repository."""
-        return repository().joinpath(*self.group.split("."), self.artifact, self.version, self._file_name)
+        """Its path in the local Maven repository."""
+        name = f"{self.artifact}-{self.version}.jar"
+        return repository().joinpath(*self.group.split("."), self.artifact, self.version, name)
 
     @property
     def intact(self) -> bool:
-        """Whether the whole file lies there, unchanged."""
+        """Whether the file exists and matches its hash."""
         return self.path.exists() and sha256(self.path) == self.sha256
-
-    @property
-    def _file_name(self) -> str:
-        return f"{self.artifact}-{self.version}.jar"
 
 
 def repository() -> Path:
-    """The local Maven repository, shared with Maven itself."""
+    """Return the local Maven repository, which Maven itself uses too."""
     return Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def locked() -> list[Jar]:
-    """The jars of the lock file."""
+def read_lock() -> list[Jar]:
+    """Return the jars of the lock file."""
     return [Jar(*line.replace(" ", ":").split(":")) for line in LOCK.read_text().splitlines()]
 
 
-def all_there() -> bool:
-    """Whether no locked jar is missing; what they contain is checked when Kafka starts."""
-    return all(jar.path.exists() for jar in locked())
+def all_present() -> bool:
+    """Return whether every locked jar exists; the hashes are verified when Kafka starts."""
+    return all(jar.path.exists() for jar in read_lock())
 
 
-def fetch(jars: Sequence[Jar]) -> None:
-    """Makes every jar lie in the repository, intact; raises StackError naming one that cannot be had."""
-    with _alone_in_repository():
-        absent = [jar for jar in jars if not jar.intact]
-        if absent:
-            print(f"fetching {len(absent)} jars into {repository()}", flush=True)
-        with ThreadPoolExecutor(FETCHERS) as pool:
-            list(pool.map(_fetch, absent))
+def download_missing(jars: Sequence[Jar]) -> None:
+    """Download each jar that is missing or damaged; raises StackError for a jar that cannot be downloaded intact."""
+    with _repository_locked():
+        missing = [jar for jar in jars if not jar.intact]
+        if missing:
+            print(f"downloading {len(missing)} jars into {repository()}", flush=True)
+        with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+            list(pool.map(_download_verified, missing))
 
 
-def _fetch(jar: Jar) -> None:
-    reason: object = "its content is not what kafka.lock says"
+def _download_verified(jar: Jar) -> None:
+    reason: object = "its content does not match the hash in kafka.lock"
     for _ in range(ATTEMPTS):
         jar.path.unlink(missing_ok=True)
         try:
@@ -89,52 +86,55 @@ def _fetch(jar: Jar) -> None:
         if jar.intact:
             return
     jar.path.unlink(missing_ok=True)
-    raise StackError(f"{jar} cannot be fetched: {reason}; check the network, or set KAFKA_BOOTSTRAP_SERVERS")
+    raise StackError(
+        f"{jar} cannot be downloaded: {reason}; check the network, or set KAFKA_BOOTSTRAP_SERVERS to a running Kafka"
+    )
 
 
 def download(group: str, artifact: str, version: str) -> Path:
-    """Has jgo put one jar into the repository; a file that lies there is left as it is."""
-    from jgo.maven import MavenContext  # noqa: PLC0415  a quarter of a second, spent only to fetch
+    """Download one jar into the repository with jgo; an existing file is not replaced."""
+    from jgo.maven import MavenContext  # noqa: PLC0415  the import takes 0.25 s and is needed only here
 
     context = MavenContext(repo_cache=repository())
     return context.project(group, artifact).at_version(version).artifact().resolve()
 
 
 def resolve() -> list[Jar]:
-    """What Kafka needs at run time according to Maven's rules, fetched and hashed."""
+    """Resolve Kafka's runtime dependencies by Maven's rules; download and hash each jar."""
     import jgo  # noqa: PLC0415  see download
 
-    # One after the other: resolved together, each would impose its versions on the other's dependencies.
+    # Resolve the two roots separately: together, each would force its versions on the other's dependencies.
     versions = {(jar.groupId, jar.artifactId): jar.version for root in (LOGGING, BROKER) for jar in jgo.resolve(root)}
-    with _alone_in_repository(), ThreadPoolExecutor(FETCHERS) as pool:
-        return list(pool.map(_hashed, sorted((*names, version) for names, version in versions.items())))
+    with _repository_locked(), ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        coordinates = sorted((group, artifact, version) for (group, artifact), version in versions.items())
+        return list(pool.map(_download_and_hash, coordinates))
 
 
-def _hashed(coordinates: tuple[str, str, str]) -> Jar:
+def _download_and_hash(coordinates: tuple[str, str, str]) -> Jar:
     return Jar(*coordinates, sha256(download(*coordinates)))
 
 
 def write_lock(jars: Sequence[Jar]) -> None:
-    """Writes the lock file anew."""
+    """Replace the lock file."""
     LOCK.write_text("".join(f"{jar} {jar.sha256}\n" for jar in jars))
 
 
 @contextmanager
-def _alone_in_repository() -> Iterator[None]:
+def _repository_locked() -> Iterator[None]:
     repository().mkdir(parents=True, exist_ok=True)
     descriptor = os.open(repository(), os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # another stack may be fetching: half of its file would look corrupt
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # a file that another stack is still writing would look damaged
         yield
     finally:
         os.close(descriptor)
 
 
 def main(class_path: Path) -> None:
-    """Fetches the locked jars and writes the option that names them for Java."""
-    jars = locked()
+    """Download the locked jars and write Java's class path option for them to a file."""
+    jars = read_lock()
     try:
-        fetch(jars)
+        download_missing(jars)
     except StackError as error:
         sys.exit(str(error))
     write_atomically(class_path, '-cp "{}"\n'.format(":".join(str(jar.path) for jar in jars)))

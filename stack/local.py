@@ -1,4 +1,4 @@
-"""The local stack as a value: `with LocalStack(directory) as stack` starts it, gives its addresses, and stops it."""
+"""A running local stack as a context manager: `with LocalStack(directory) as stack` starts it and stops it."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,139 +6,226 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
-from stack import jars, memory, ports, settings, single
+from stack import app_processes, directory_lock, jars, ports, settings
 from stack.errors import StackError
 from stack.files import write_exports
-from stack.guard import Guard
-from stack.handle import Handle
-from stack.journal import Journal
-from stack.launch import Launcher
-from stack.parts import processes
-from stack.plan import PARTS, PROCESSES, SERVERS, Plan
+from stack.launcher import Launcher
+from stack.logs import SupervisorLog
+from stack.process_spec import ProcessSpec
+from stack.reaper import Reaper
+from stack.server_env import LOOPBACK
+from stack.servers import kafka
+from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, ProcessFactory, start_in_order
 from stack.supervisor import Supervisor
+
+RESTART_TIMEOUT_SECONDS = 60.0
 
 Value = TypeVar("Value")
 
 
-class LocalStack(Handle):
-    """Real parts and processes in one directory; what they keep survives until the directory is deleted."""
+class LocalStack:
+    """Servers and application processes with their state in one directory, which survives until it is deleted.
+
+    Methods that take a process name raise StackError if the stack is not running or does not run that process.
+    """
 
     def __init__(
         self,
         directory: Path,
-        names: Iterable[str] = PARTS,
+        names: Iterable[str] = SERVERS,
         variables: Mapping[str, str] | None = None,
         preferred_ports: Mapping[str, int] | None = None,
-        tell: Callable[[str], object] | None = None,
+        on_message: Callable[[str], object] | None = None,
         overrides: Mapping[str, Mapping[str, str]] | None = None,
         directories: Mapping[str, Path] | None = None,
         kafka_proxies: Mapping[str, int] | None = None,
     ) -> None:
-        """Says what to run: `names` of parts and processes, with `variables` added to the environment.
+        """Configure a stack; nothing is started yet.
 
-        A part whose address the environment gives is used and not started. `tell` hears what happens, line by line.
-        `overrides` are variables of single processes. `directories` are places of single parts' data; it is made
-        there, its parent must exist. `kafka_proxies` are ports under which Kafka is reached through a proxy: for each
-        it listens on one more port, see `kafka_port`. With the variable KAFKA_BROKERS=3 the part kafka is three:
-        kafka-1, kafka-2 and kafka-3.
-        Raises StackError if an override or a directory is for something that is not among the names.
+        `names` are the servers and processes to run. A server whose address the environment sets is external: it is
+        used and not started. With KAFKA_BROKERS=3 the server kafka is three processes: kafka-1, kafka-2 and kafka-3.
+        `variables` are added to the environment, `overrides` to that of single processes.
+        `preferred_ports` are used for the named processes if they are free.
+        `on_message` is called with each line of the supervisor's log.
+        `directories` hold the data of single servers; a directory is created, its parent must exist.
+        `kafka_proxies` maps a proxy's name to the port on which clients reach it. Kafka listens on one more port for
+        each proxy, see `kafka_port`.
+        Raises StackError if an override or a directory is for a process that this stack does not run.
         """
-        super().__init__()
         self.directory = directory.resolve()
-        self._given = {**os.environ, **(variables or {})}
-        self._wanted = tuple(names)
-        self._names = settings.to_start(self._wanted, self._given)
+        self.environment: dict[str, str] = {}
+        self._user_env = {**os.environ, **(variables or {})}
+        self._requested = tuple(names)
+        self._names = settings.processes_to_start(self._requested, self._user_env)
         self._preferred_ports = preferred_ports or {}
-        self._tell = tell
-        self._overrides = _among(self._names, overrides or {}, PROCESSES)
-        self._directories = _among(self._names, directories or {}, SERVERS)
+        self._on_message = on_message
+        self._overrides = _require_running(overrides or {}, APP_PROCESSES, self._names)
+        self._directories = _require_running(directories or {}, SERVER_PROCESSES, self._names)
         self._kafka_proxies = kafka_proxies or {}
         self._ports: Mapping[str, int] = {}
+        self._supervisor: Supervisor | None = None
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
-        """Starts the stack, see `up`."""
+        """Start the stack, see `up`."""
         self.up()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stops the stack, see `down`."""
+        """Stop the stack, see `down`."""
         self.down()
 
     def up(self) -> None:
-        """Starts everything and waits for its health; whatever it raises, nothing is left running.
+        """Start everything and wait until it is healthy. If this raises, nothing is left running.
 
-        Raises AlreadyRunning, PortTaken, CannotStart, or another StackError that says what to do.
+        Raises AlreadyRunning, PortTaken, CannotStart, or another StackError.
         """
         self._check_brokers()
         logs = self.directory / "log"
         logs.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
-            lock = undo.enter_context(single.held(self.directory))
-            listening = settings.listening(self._names, self._kafka_proxies)
-            remembered = self.directory / "ports.json"
-            self._ports = settings.choose_ports(remembered, listening, self._given, self._preferred_ports)
-            self.environment = settings.environment(self.directory, self._ports, self._given)
-            journal = undo.enter_context(Journal(logs / "stack.log", self._tell))
-            guard = undo.enter_context(Guard(self.directory / "env", journal.file, lock))
-            self._supervisor = undo.enter_context(Supervisor(Launcher(logs, guard), journal.say))
-            self._announce(journal)
-            self._plan().carry_out(self._supervisor, self._names)
+            lock = undo.enter_context(directory_lock.hold(self.directory))
+            port_names = settings.port_names(self._names, self._kafka_proxies)
+            memory = self.directory / "ports.json"
+            self._ports = settings.choose_ports(memory, port_names, self._user_env, self._preferred_ports)
+            self.environment = settings.process_environment(self.directory, self._ports, self._user_env)
+            log = undo.enter_context(SupervisorLog(logs / "stack.log", self._on_message))
+            reaper = undo.enter_context(Reaper(self.directory / "env", log.file, lock))
+            self._supervisor = undo.enter_context(Supervisor(Launcher(logs, reaper), log.write))
+            self._log_not_started(log)
+            factory = ProcessFactory(
+                self.directory, self._ports, self.environment, self._overrides, self._directories, self._kafka_proxies
+            )
+            start_in_order(self._supervisor, factory, self._names)
             write_exports(self.directory / "env", settings.exports(self.environment))
             self._undo = undo.pop_all()
 
     def down(self) -> None:
-        """Stops everything in reverse order; a second call does nothing."""
+        """Stop everything in reverse order; a second call has no effect."""
         self._undo.close()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parts and processes that run as long as it does."""
+        """The processes that run until the stack is stopped."""
         return tuple(name for name in self._names if name != "migrate")
 
+    @property
+    def kafka_bootstrap_servers(self) -> str:
+        """Kafka's address: host:port of each broker, separated by commas."""
+        return self.environment["KAFKA_BOOTSTRAP_SERVERS"]
+
+    @property
+    def database_url(self) -> str:
+        """PostgreSQL's address."""
+        return self.environment["DATABASE_URL"]
+
+    @property
+    def redis_url(self) -> str:
+        """The address of the gate's Valkey database."""
+        return self.environment["REDIS_URL"]
+
+    @property
+    def celery_broker_url(self) -> str:
+        """The address of Celery's broker."""
+        return self.environment["CELERY_BROKER_URL"]
+
+    @property
+    def api_url(self) -> str:
+        """The API's address, without a trailing slash."""
+        return self.environment["API_URL"]
+
+    @property
+    def issuer_url(self) -> str:
+        """The address of the issuer's readiness endpoint, without a trailing slash."""
+        return self.environment["ISSUER_URL"]
+
+    @property
+    def flower_url(self) -> str:
+        """Flower's address, without a trailing slash."""
+        return self.environment["FLOWER_URL"]
+
     def kafka_port(self, proxy: str) -> int:
-        """The port on which Kafka listens for one of `kafka_proxies`; raises StackError for any other."""
+        """Return the port on which Kafka listens for one of `kafka_proxies`; raises StackError for any other name."""
         try:
-            return self._ports[settings.proxied(proxy)]
+            return self._ports[settings.proxy_port_name(proxy)]
         except KeyError:
             raise StackError(f"Kafka does not listen for a proxy {proxy}: name it in kafka_proxies") from None
 
-    def add_issuer(self, instance: str, overrides: Mapping[str, str] | None = None) -> str:
-        """Starts one more issuer, a part of that name, with variables of its own, and returns its URL.
+    def start(self, name: str) -> None:
+        """Start a stopped process and wait until it is healthy; raises CannotStart."""
+        self._running_supervisor.restarter(name).start()
 
-        Raises CannotStart.
-        """
+    def stop(self, name: str) -> None:
+        """Stop a process as a shutdown does; it is not restarted until `start`."""
+        self._running_supervisor.restarter(name).stop()
+
+    def restart(self, name: str) -> None:
+        """Stop a process, start it and wait until it is healthy; raises CannotStart."""
+        self.stop(name)
+        self.start(name)
+
+    def kill(self, name: str) -> None:
+        """Kill a process and its descendants with SIGKILL; the supervisor restarts it after half a second."""
+        self._running_supervisor.restarter(name).kill()
+
+    def crash(self, name: str) -> None:
+        """Kill a process and its descendants with SIGKILL; it is not restarted until `start`."""
+        self._running_supervisor.restarter(name).crash()
+
+    def freeze(self, name: str) -> None:
+        """Suspend a process and its descendants (SIGSTOP); raises StackError while it is not running."""
+        self._running_supervisor.restarter(name).freeze()
+
+    def thaw(self, name: str) -> None:
+        """Resume a frozen process (SIGCONT); raises StackError while it is not running."""
+        self._running_supervisor.restarter(name).thaw()
+
+    def wait_up(self, name: str, timeout_seconds: float = RESTART_TIMEOUT_SECONDS) -> None:
+        """Wait until a killed process is healthy again; raises StackError after the timeout."""
+        self._running_supervisor.restarter(name).wait_up(timeout_seconds)
+
+    def pid(self, name: str) -> int:
+        """Return a process's id, which is also its group id; raises StackError while it is not running."""
+        return self._running_supervisor.restarter(name).pid
+
+    def add(self, spec: ProcessSpec) -> None:
+        """Start one more process, which is stopped before all others; raises CannotStart."""
+        self._running_supervisor.start([spec])
+
+    def add_issuer(self, instance: str, overrides: Mapping[str, str] | None = None) -> str:
+        """Start one more issuer as a process named `instance`, and return its URL; raises CannotStart."""
         port = ports.any_free()
-        its_own = {"ISSUER_INSTANCE": instance, "ISSUER_PORT": str(port), **(overrides or {})}
-        self.add(processes.issuer({**self.environment, **its_own}, instance))
-        return f"http://127.0.0.1:{port}"
+        variables = {"ISSUER_INSTANCE": instance, "ISSUER_PORT": str(port), **(overrides or {})}
+        self.add(app_processes.issuer({**self.environment, **variables}, instance))
+        return f"http://{LOOPBACK}:{port}"
+
+    @property
+    def _running_supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise StackError("the stack is not running: call up() first")
+        return self._supervisor
 
     def _check_brokers(self) -> None:
-        brokers = sum(name in settings.KAFKA for name in self._names)
+        brokers = sum(name in settings.KAFKA_NODES for name in self._names)
         if brokers > 1 and self._kafka_proxies:
-            raise StackError("a Kafka proxy leads to one broker: unset KAFKA_BROKERS")
-        if brokers and (missing := memory.lack(brokers)):
-            raise StackError(missing)
+            raise StackError("a Kafka proxy supports one broker: unset KAFKA_BROKERS")
+        if brokers and (shortage := kafka.memory_shortage(brokers)):
+            raise StackError(shortage)
 
-    def _plan(self) -> Plan:
-        return Plan(
-            self.directory, self._ports, self.environment, self._overrides, self._directories, self._kafka_proxies
-        )
-
-    def _announce(self, journal: Journal) -> None:
-        for name in PARTS:
-            if name in self._wanted and settings.is_given(name, self._given):
-                journal.say(f"{name:<9} given, not started")
-        if "flower" in self._wanted and "flower" not in self._names:
-            journal.say("flower    sees nothing over Kafka, not started")
-        if any(name in settings.KAFKA for name in self._names) and not jars.all_there():
-            journal.say("kafka     fetching its jars, once, about 40 MB")
+    def _log_not_started(self, log: SupervisorLog) -> None:
+        for name in SERVERS:
+            if name in self._requested and settings.is_external(name, self._user_env):
+                log.write(f"{name:<9} not started: {' and '.join(settings.ADDRESSES[name])} set by the user")
+        if "flower" in self._requested and "flower" not in self._names:
+            log.write("flower    not started: it cannot show tasks while Celery's broker is Kafka")
+        if any(name in settings.KAFKA_NODES for name in self._names) and not jars.all_present():
+            log.write("kafka     downloading its jars: about 40 MB, on the first start only")
 
 
-def _among(wanted: Sequence[str], meant: Mapping[str, Value], kind: Sequence[str]) -> dict[str, Value]:
-    """What is meant for members of a kind; raises StackError if one of them is not wanted."""
-    running = [name for name in kind if name in wanted]
-    for name in meant:
-        if name not in running:
-            raise StackError(f"this stack does not run {name}: choose from {', '.join(running)}")
-    return dict(meant)
+def _require_running(values: Mapping[str, Value], kind: Sequence[str], running: Sequence[str]) -> dict[str, Value]:
+    """Return values by process name; raises StackError for a name that is not of that kind or not running."""
+    allowed = [name for name in kind if name in running]
+    for name in values:
+        if name not in allowed:
+            raise StackError(f"this stack does not run {name}: choose from {', '.join(allowed)}")
+    return dict(values)

