@@ -1,1 +1,1 @@
-"""The demo: thousands of users race for a few coupons on the real stack, then the proof that all promises held."""
+"""The demo: thousands of users compete for a few coupons on the real system, and every promise is verified."""

@@ -1,4 +1,4 @@
-"""Live progress: a bar on a terminal, a plain line every second without one."""
+"""Live progress: a bar on a terminal, one plain line a second elsewhere."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 BAR_SECONDS = 0.2
-BAR_WIDTH = 16  # what is told beside it fits into 80 columns then
+BAR_WIDTH = 16  # the text beside it then fits into 80 columns
 LINE_SECONDS = 1.0
 
 
 class Tick(NamedTuple):
-    """How far it is at a moment."""
+    """Progress at one moment."""
 
     done: int
     total: int
@@ -22,50 +22,50 @@ class Tick(NamedTuple):
 
 
 @contextmanager
-def shown(console: Console, what: str, now: Callable[[], Tick]) -> Iterator[None]:
-    """Shows how far it is as long as the block runs."""
-    with _bar(console, what, now) if console.is_terminal else _lines(console, what, now):
+def show_progress(console: Console, name: str, read: Callable[[], Tick]) -> Iterator[None]:
+    """Show progress while the block runs; `read` is called for each update."""
+    with _bar(console, name, read) if console.is_terminal else _lines(console, name, read):
         yield
 
 
 @contextmanager
-def _bar(console: Console, what: str, now: Callable[[], Tick]) -> Iterator[None]:
+def _bar(console: Console, name: str, read: Callable[[], Tick]) -> Iterator[None]:
     columns = (TextColumn("{task.description}"), BarColumn(BAR_WIDTH), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, text="")
+        task = progress.add_task(name, text="")
 
-        def show() -> None:
-            done, total, text = now()
+        def update() -> None:
+            done, total, text = read()
             progress.update(task, completed=done, total=total, text=text)
 
-        with every(BAR_SECONDS, show):
+        with repeat_every(BAR_SECONDS, update):
             yield
 
 
 @contextmanager
-def _lines(console: Console, what: str, now: Callable[[], Tick]) -> Iterator[None]:
-    def show() -> None:
-        done, total, text = now()
-        console.print(f"{what} {done:,}/{total:,} · {text}")
+def _lines(console: Console, name: str, read: Callable[[], Tick]) -> Iterator[None]:
+    def update() -> None:
+        done, total, text = read()
+        console.print(f"{name} {done:,}/{total:,} · {text}")
 
-    with every(LINE_SECONDS, show):
+    with repeat_every(LINE_SECONDS, update):
         yield
 
 
 @contextmanager
-def every(seconds: float, show: Callable[[], None]) -> Iterator[None]:
-    """Calls it again and again as long as the block runs, and once more at the end."""
+def repeat_every(seconds: float, function: Callable[[], None]) -> Iterator[None]:
+    """Call a function in a thread every so many seconds while the block runs, and once more at its end."""
     ended = threading.Event()
 
     def run() -> None:
         while not ended.wait(seconds):
-            show()
+            function()
 
-    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread = threading.Thread(target=run, name="repeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    show()
+    function()

@@ -1,65 +1,115 @@
-"""The demo's steps in their order: the stack, the coupons, the race, what became of it, a replay, the proof."""
+"""Steps of the demo in their order: stack, coupons, sale, replay, verification, last page."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 from rich.console import Console
 
-from demo import audit, coupons, desk, ground, pages, proof, race, sale, table, tale, verdict
-from demo.findings import Findings, Snapshot
-from demo.history import History
-from demo.proof import Check
-from demo.receiver import Receiver
-from demo.sale import Sale
-from demo.view import View
+from demo import checks, environment, operator_api, sale
+from demo.foreign_producer import ForeignProducer, spring_record
+from demo.progress import Tick, show_progress
+from demo.report import print_report
+from demo.result import SaleResult, Snapshot
+from demo.sale import IssuanceRequest, Sale
+from demo.system_state import SystemReader, observe_statuses
 from stack.local import LocalStack
+from testkit.history import AnswerHistory
+from testkit.issuance_client import IssuanceClient
+from testkit.webhook_receiver import WebhookReceiver
+
+RESPONSE_TIMEOUT_SECONDS = 15.0
+FINAL_WITHIN_SECONDS = 60.0
 
 
 @contextmanager
-def held(console: Console, plan: Sale) -> Iterator[bool]:
-    """Holds the sale and gives whether everything promised is so; the stack runs on until the block ends."""
-    receiver = Receiver()
-    with ground.prepared(console, receiver) as stack:
-        checks = _shown(console, plan, stack, receiver)
+def run_demo(console: Console, plan: Sale, *, details: bool) -> Iterator[bool]:
+    """Run the demo and print its last page; yield whether every check passed. The stack runs until the block ends."""
+    with WebhookReceiver() as receiver, environment.started(console, receiver) as stack:
+        with SystemReader(stack.database_url, stack.kafka_bootstrap_servers) as reader:
+            history = AnswerHistory(stack.directory / "history.jsonl")
+            result = run_sale(console, plan, stack, receiver, reader, history)
+            if result.faults:
+                result = replay_dead_letter(console, plan, stack, reader, result)
+        console.print("verifying the promises", style="dim")
+        all_checks = [*checks.verify(stack.environment, history.path), *checks.demo_checks(result)]
+        print_report(console, result, all_checks, details=details)
         console.print(f"\nAPI     {stack.api_url}\ndocs    {stack.api_url}/docs\nFlower  {stack.flower_url}")
-        yield all(check.ok for check in checks)
+        console.print(f"logs    {stack.directory / 'log'}")
+        yield all(check.ok for check in all_checks)
 
 
-def _shown(console: Console, plan: Sale, stack: LocalStack, receiver: Receiver) -> list[Check]:
-    with (
-        View(stack.database_url, stack.kafka_bootstrap_servers) as view,
-        History(stack.directory / "history.jsonl") as history,
-    ):
-        found = _sold(console, plan, stack, receiver, view, history)
-        table.show_sale(console, found)
-        found = _brought_back(console, plan, stack, view, found)
-    console.print(tale.told(found))
-    checks = [*proof.prove(stack.environment, history.path), *audit.checks(found), *verdict.checks(found)]
-    table.show_proof(console, checks)
-    return checks
+def run_sale(
+    console: Console,
+    plan: Sale,
+    stack: LocalStack,
+    receiver: WebhookReceiver,
+    reader: SystemReader,
+    history: AnswerHistory,
+) -> SaleResult:
+    """Create the coupons, send every request, and wait until all is final."""
+    coupon_ids = [operator_api.create_coupon(stack.api_url, offer).id for offer in sale.offers(plan.quantities)]
+    valid = spring_record(coupon_ids[sale.biggest_offer(plan.quantities)], plan.foreign_user)
+
+    def progress() -> Tick:
+        accepted, refused, unknown = (history.counts[outcome] for outcome in ("accepted", "refused", "unknown"))
+        text = f"accepted {accepted:,}, issued {reader.issued():,}, refused {refused:,}, unknown {unknown:,}"
+        return Tick(history.counts.total(), len(plan.requests), text)
+
+    with observe_statuses(stack.api_url, reader) as statuses:
+        with (
+            history,
+            ForeignProducer(stack.kafka_bootstrap_servers) as foreign_producer,
+            ThreadPoolExecutor(1) as thread,
+            show_progress(console, "requests", progress),
+        ):
+            (partition,) = foreign_producer.append([valid])
+            malformed = thread.submit(foreign_producer.append_malformed, valid, partition)
+            asyncio.run(send(stack.api_url, sale.stages(plan.requests), coupon_ids, history))
+        after_sale = snapshot(console, stack, reader)
+    coupons = [operator_api.read_coupon(stack.api_url, coupon_id) for coupon_id in coupon_ids]
+    return SaleResult(
+        plan.requests, history.answers, statuses, coupons, after_sale, receiver, malformed.result(), plan.foreign_user
+    )
 
 
-def _sold(
-    console: Console, plan: Sale, stack: LocalStack, receiver: Receiver, view: View, history: History
-) -> Findings:
-    """Holds the race; what became of it once all is final."""
-    ids = [coupons.make(stack.api_url, offer).id for offer in sale.offers(plan.quantities)]
-    with pages.watched(stack.api_url, view) as noted:
-        malformed = race.run(console, plan, stack, ids, view, history)
-        final = _settled(console, stack, view)
-    made = [coupons.look(stack.api_url, coupon_id) for coupon_id in ids]
-    return Findings(plan.asks, history.calls, noted, made, final, receiver, malformed, plan.outsider)
+async def send(
+    api_url: str, stages: Sequence[Sequence[IssuanceRequest]], coupon_ids: Sequence[int], history: AnswerHistory
+) -> None:
+    """Send all requests in their order, stage by stage, as many at a time as there are connections."""
+    async with IssuanceClient(api_url, sale.CONNECTIONS, RESPONSE_TIMEOUT_SECONDS) as client:
+
+        async def send_next(requests: Iterator[IssuanceRequest]) -> None:
+            for user_id, offer, fault in requests:
+                history.add(await client.request(user_id, coupon_ids[offer], fault))
+
+        for stage in stages:
+            requests = iter(stage)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(sale.CONNECTIONS):
+                    group.create_task(send_next(requests))
 
 
-def _brought_back(console: Console, plan: Sale, stack: LocalStack, view: View, found: Findings) -> Findings:
-    """Has the operator bring back one of those that failed until they were dead, where some were made to."""
-    if not found.faults:
-        return found
-    console.print("the operator brings a dead letter back", style="dim")
-    replay = desk.bring_back(stack.api_url, found.coupons[sale.biggest(plan.quantities)].id)
-    return replace(found, replay=replay, after=_settled(console, stack, view))
+def snapshot(console: Console, stack: LocalStack, reader: SystemReader) -> Snapshot:
+    """Wait until everything is final, with progress, and read the state; after the timeout, read what there is."""
+    total = reader.records()
+
+    def progress() -> Tick:
+        pending = reader.pending()
+        return Tick(total - pending.records - pending.undecided, total, str(pending))
+
+    with show_progress(console, "decided ", progress):
+        pending = reader.wait_until_final(FINAL_WITHIN_SECONDS)
+    return Snapshot(pending, reader.rows(), operator_api.list_dead_letters(stack.api_url))
 
 
-def _settled(console: Console, stack: LocalStack, view: View) -> Snapshot:
-    return Snapshot(race.settled(console, view), view.rows(), desk.letters(stack.api_url))
+def replay_dead_letter(
+    console: Console, plan: Sale, stack: LocalStack, reader: SystemReader, result: SaleResult
+) -> SaleResult:
+    """Replay one dead letter of the biggest coupon as an operator would, and wait until all is final again."""
+    console.print("the operator replays a dead letter", style="dim")
+    coupon_id = result.coupons[sale.biggest_offer(plan.quantities)].id
+    replay = operator_api.replay_first(stack.api_url, coupon_id)
+    return replace(result, replay=replay, after_replay=snapshot(console, stack, reader))

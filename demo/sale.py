@@ -1,41 +1,43 @@
-"""The sale: which coupons there are, who asks for which one in which order, and whose issuing is made to fail."""
+"""Plan of the sale: the coupons, who requests which one in which order, and whose requests fail on purpose."""
 
 from collections.abc import Sequence
 from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
-SEED = "first come, first served"  # the same sale each time
-#: connections that the users share; so many asks may overtake one another
+#: the same seed makes the same sale
+SEED = "first come, first served"
+#: connections that all users share, and thus the number of requests that may overtake one another
 CONNECTIONS = 150
-TWICE = 0.05
-#: a repeat follows its first ask at the latest after so many others
+#: share of the users who request their coupon a second time
+REPEATING_SHARE = 0.05
+#: at most so many other requests lie between a request and its repeat
 REPEAT_WITHIN = 500
 
-#: PostgreSQL raises division_by_zero in the first attempt, or in each of the three that a request has
-FAILS_ONCE, FAILS_THRICE = "22012 1", "22012 3"
-#: how many fail so; half of the early ones at most fail once, so that others are issued meanwhile
-ONCE, THRICE = 20, 3
-#: seats of the biggest coupon below which nothing is made to fail: all who fail once might by chance come last then
-FEWEST = 30
-#: users let into the line beyond the quantity of the biggest coupon: they get the seats that the dead give up
+#: faults to inject: PostgreSQL raises division_by_zero in the first attempt, or in all three attempts of a request
+FAILS_ONCE, FAILS_ALWAYS = "22012 1", "22012 3"
+#: number of requests with each fault; at most half of the early ones fail once, so that others are issued meanwhile
+ONCE, ALWAYS = 20, 3
+#: without this many seats nothing fails: all requests that fail once might happen to be the last in line
+MIN_QUANTITY_FOR_FAULTS = 30
+#: users admitted beyond the quantity of the biggest coupon: they get the released seats of dead requests
 WAITLIST = 5
 
 
 class Offer(NamedTuple):
-    """A coupon to be made."""
+    """A coupon to be created."""
 
     quantity: int
     waitlist: int
 
     @property
     def name(self) -> str:
-        """What it is called."""
-        return f"{self.quantity:,} to give away"
+        """Name of the coupon."""
+        return f"{self.quantity:,} seats"
 
 
-class Ask(NamedTuple):
-    """One press of the button: `offer` is the coupon's place in the list of offers."""
+class IssuanceRequest(NamedTuple):
+    """A request by one user; `offer` is the coupon's index in the list of offers."""
 
     user_id: int
     offer: int
@@ -43,62 +45,67 @@ class Ask(NamedTuple):
 
 
 class Sale(NamedTuple):
-    """What is to happen: coupons by their quantities, and who asks; the last user asks from outside."""
+    """Quantities of the coupons, the requests in their order, and the user whom a foreign producer's record names."""
 
     quantities: Sequence[int]
-    asks: Sequence[Ask]
-    outsider: int
+    requests: Sequence[IssuanceRequest]
+    foreign_user: int
 
 
-def planned(users: int, quantities: Sequence[int]) -> Sale:
-    """A sale of coupons of these quantities to so many users."""
-    return Sale(quantities, asks(users, quantities, Random(SEED)), users + 1)
+def plan_sale(users: int, quantities: Sequence[int]) -> Sale:
+    """Plan a sale of coupons of these quantities to so many users."""
+    return Sale(quantities, plan_requests(users, quantities, Random(SEED)), users + 1)
 
 
 def offers(quantities: Sequence[int]) -> list[Offer]:
-    """The coupons; the biggest is the one with failures, so it has the waitlist."""
-    return [Offer(quantity, WAITLIST if at == biggest(quantities) else 0) for at, quantity in enumerate(quantities)]
+    """Return the coupons to create; the biggest has the failing requests, so it has the waitlist."""
+    biggest = biggest_offer(quantities)
+    return [Offer(quantity, WAITLIST if index == biggest else 0) for index, quantity in enumerate(quantities)]
 
 
-def biggest(quantities: Sequence[int]) -> int:
-    """The place of the biggest coupon in the list."""
+def biggest_offer(quantities: Sequence[int]) -> int:
+    """Return the index of the biggest coupon."""
     return quantities.index(max(quantities))
 
 
-def asks(users: int, quantities: Sequence[int], randomly: Random) -> list[Ask]:
-    """Who asks in which order: users 1…n, each for one coupon, the bigger the likelier, some of them twice."""
-    wanted = randomly.choices(range(len(quantities)), weights=quantities, k=users)
-    first = [Ask(user_id, offer) for user_id, offer in enumerate(wanted, 1)]
-    faults = _faults(first, quantities, randomly)
-    patient = [ask.user_id for ask in first if ask not in faults]
-    impatient = set(randomly.sample(patient, round(users * TWICE)))
-    return _with_repeats([ask._replace(fault=faults.get(ask)) for ask in first], impatient, randomly)
+def plan_requests(users: int, quantities: Sequence[int], random: Random) -> list[IssuanceRequest]:
+    """Return the requests of users 1 to n: one coupon each, the bigger the likelier, and some of them repeated."""
+    chosen = random.choices(range(len(quantities)), weights=quantities, k=users)
+    requests = [IssuanceRequest(user_id, offer) for user_id, offer in enumerate(chosen, 1)]
+    faults = _choose_faults(requests, quantities, random)
+    healthy = [request.user_id for request in requests if request not in faults]
+    repeating = set(random.sample(healthy, round(users * REPEATING_SHARE)))
+    placed = list(enumerate(request._replace(fault=faults.get(request)) for request in requests))
+    repeats = [
+        (index + random.uniform(0, REPEAT_WITHIN), request) for index, request in placed if request.user_id in repeating
+    ]
+    return [request for _, request in sorted([*placed, *repeats], key=itemgetter(0))]
 
 
-def stages(asks: Sequence[Ask]) -> list[list[Ask]]:
-    """The asks in parts; each begins when all of the one before have been answered.
+def _choose_faults(
+    requests: Sequence[IssuanceRequest], quantities: Sequence[int], random: Random
+) -> dict[IssuanceRequest, str]:
+    """Choose the requests that fail: those for the last seats always, some earlier ones once.
 
-    Those who will give their seats up ask alone: nobody overtakes them, so their seats are the last, and whoever asks
-    for the coupon next stands behind them.
+    They request the biggest coupon. None fails if the coupon has too few seats or too few users request it.
     """
-    last = [ask for ask in asks if ask.fault == FAILS_THRICE]
-    at = asks.index(last[0]) if last else len(asks)
-    parts = [list(asks[:at]), last, [ask for ask in asks[at:] if ask not in last]]
-    return [part for part in parts if part]
-
-
-def _faults(first: Sequence[Ask], quantities: Sequence[int], randomly: Random) -> dict[Ask, str]:
-    """Those with the last seats of the biggest coupon lose them, some before them fail once; without a queue nobody."""
-    line = [ask for ask in first if ask.offer == biggest(quantities)]
-    seats = max(quantities) - 1  # one is the outsider's
-    if seats < FEWEST - 1 or len(line) <= seats + WAITLIST:
+    biggest = biggest_offer(quantities)
+    line = [request for request in requests if request.offer == biggest]
+    seats = max(quantities) - 1  # one seat goes to the foreign producer's user
+    if seats < MIN_QUANTITY_FOR_FAULTS - 1 or len(line) <= seats + WAITLIST:
         return {}
-    early, last = line[: seats - THRICE], line[seats - THRICE : seats]
-    once = randomly.sample(early, min(ONCE, len(early) // 2))
-    return dict.fromkeys(once, FAILS_ONCE) | dict.fromkeys(last, FAILS_THRICE)
+    early, last = line[: seats - ALWAYS], line[seats - ALWAYS : seats]
+    once = random.sample(early, min(ONCE, len(early) // 2))
+    return dict.fromkeys(once, FAILS_ONCE) | dict.fromkeys(last, FAILS_ALWAYS)
 
 
-def _with_repeats(first: Sequence[Ask], impatient: set[int], randomly: Random) -> list[Ask]:
-    placed = list(enumerate(first))
-    again = [(at + randomly.uniform(0, REPEAT_WITHIN), ask) for at, ask in placed if ask.user_id in impatient]
-    return [ask for _, ask in sorted([*placed, *again], key=itemgetter(0))]
+def stages(requests: Sequence[IssuanceRequest]) -> list[list[IssuanceRequest]]:
+    """Split the requests into stages; a stage begins when every request of the previous one is answered.
+
+    The requests whose seats are released are a stage of their own: no other request overtakes them, so they hold the
+    last seats, and the next requests for the coupon stand behind them.
+    """
+    failing = [request for request in requests if request.fault == FAILS_ALWAYS]
+    first = requests.index(failing[0]) if failing else len(requests)
+    rest = [request for request in requests[first:] if request not in failing]
+    return [stage for stage in (list(requests[:first]), failing, rest) if stage]
