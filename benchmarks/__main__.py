@@ -1,84 +1,107 @@
-"""Runs the experiments and shows them side by side: `python -m benchmarks [--quick] [--only NAME …] [--repeat N]`."""
+"""Run the experiments and print their figures: `python -m benchmarks [--quick] [--only NAME …] [--repeat N]`."""
 
 import argparse
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from benchmarks import results
-from benchmarks.catalogue import EXPERIMENTS, QUICK_ROUNDS, Experiment
-from benchmarks.report import charts, page, terminal
+from benchmarks import ROOT, results
+from benchmarks.experiments import (
+    accept,
+    burst,
+    coupons,
+    drain,
+    growth,
+    notices,
+    parts,
+    profiles,
+    retries,
+    scaling,
+)
+from benchmarks.experiments.common import Experiment
+from benchmarks.report import charts, page, tables
 from benchmarks.results import Result
-from stack.parts.surroundings import ROOT
 
-_GROUND = Path(".stack/bench-ground")
-_OUT = Path(".stack/bench")
+EXPERIMENTS = (
+    drain.EXPERIMENT,
+    accept.EXPERIMENT,
+    scaling.PROCESSES,
+    burst.BURST,
+    burst.SMALL_BURST,
+    burst.EAGER_BURST,
+    burst.TO_BE_BURST,
+    parts.EXPERIMENT,
+    growth.EXPERIMENT,
+    coupons.EXPERIMENT,
+    scaling.ISSUERS,
+    notices.EXPERIMENT,
+    retries.EXPERIMENT,
+    profiles.EXPERIMENT,
+)
+"""All experiments in the order in which they run."""
+
+_QUICK_ROUNDS = 2
+_ENVIRONMENT = Path(".stack/bench-environment")
+_OUTPUT = Path(".stack/bench")
 _PUBLISHED = ROOT / "docs" / "benchmarks"
 
 
 def main() -> None:
-    """Each experiment on fresh ground, one after the other; then the tables, the files and the charts.
+    """Run each experiment in a fresh environment, one after the other; then write files, charts and page.
 
-    Exit status 1 when an experiment failed; it takes none of the others with it.
+    An experiment that fails does not stop the others. Exits with status 1 if one failed.
     """
-    told = _told()
-    out = _PUBLISHED if told.publish else _OUT
-    began = results.circumstances(quick=told.quick)  # first: the page's own files belong to the tree
-    shutil.rmtree(out, ignore_errors=True)  # a page is one run's
-    failed = [each.name for each in _chosen(told.only) if not _done(each, told, out)]
-    circumstances = msgspec.structs.replace(began, failed=failed)
-    results.write(out, "circumstances", circumstances)
-    found = results.read(out, [each.name for each in EXPERIMENTS])
-    charts.draw(found, out)
-    page.write(found, circumstances, out)
-    terminal.show(found, failed)
-    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+    arguments = _parse_arguments()
+    output = _PUBLISHED if arguments.publish else _OUTPUT
+    run = results.describe_run(quick=arguments.quick)  # before the deletion: the page's files belong to the work tree
+    shutil.rmtree(output, ignore_errors=True)  # a page shows the results of a single run
+    chosen = [each for each in EXPERIMENTS if arguments.only is None or each.name in arguments.only]
+    run = msgspec.structs.replace(run, failed=[each.name for each in chosen if not _run(each, arguments, output)])
+    results.write(output, "run", run)
+    measured = results.read(output, [each.name for each in EXPERIMENTS])
+    charts.draw(measured, output)
+    page.write(measured, run, output)
+    tables.print_targets(measured, run.failed)
+    sys.exit(f"failed: {', '.join(run.failed)}" if run.failed else 0)
 
 
-def _told() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, without the long ones: three minutes")
-    parser.add_argument("--only", nargs="+", choices=[each.name for each in EXPERIMENTS], metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="three minutes: smaller sizes, without long experiments")
+    names = [each.name for each in EXPERIMENTS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--repeat", type=int, help="rounds of each experiment")
-    parser.add_argument("--publish", action="store_true", help="write into docs/ and not into .stack/")
-    told = parser.parse_args()
-    if told.publish and (told.only or told.quick):
-        parser.error("a page is one whole run's: --publish goes with neither --only nor --quick")
-    return told
+    parser.add_argument("--publish", action="store_true", help="write into docs/ instead of .stack/")
+    arguments = parser.parse_args()
+    if arguments.publish and (arguments.only or arguments.quick):
+        parser.error("the published page is made from a full run: use --publish without --only and --quick")
+    return arguments
 
 
-def _chosen(names: Sequence[str] | None) -> Iterator[Experiment]:
-    return (each for each in EXPERIMENTS if names is None or each.name in names)
-
-
-def _done(experiment: Experiment, told: argparse.Namespace, out: Path) -> bool:
-    """Runs an experiment and keeps its result; False when it failed."""
-    size = experiment.quick if told.quick else experiment.full
+def _run(experiment: Experiment, arguments: argparse.Namespace, output: Path) -> bool:
+    """Run all rounds of an experiment and write its result; return False if it raised an exception."""
+    size = experiment.quick if arguments.quick else experiment.full
     if size is None:
-        print(f"{experiment.name}: left out, it takes too long for a quick run")
+        print(f"{experiment.name}: skipped, it takes too long for --quick")
         return True
-    rounds = told.repeat or (QUICK_ROUNDS if told.quick else experiment.rounds)
+    rounds = arguments.repeat or (_QUICK_ROUNDS if arguments.quick else experiment.rounds)
+    print(f"{experiment.name}: {experiment.description}", flush=True)
+    began, measured = time.monotonic(), []
     try:
-        results.write(out, experiment.name, _run(experiment, size, rounds))
-    except Exception:  # noqa: BLE001  # whatever it was is said, and the others go on
+        for figures in experiment.measure(_ENVIRONMENT, size, rounds):
+            measured.append({name: float(value) for name, value in figures.items()})
+            print(f"  round {len(measured)} of {rounds}, {time.monotonic() - began:.0f} s", flush=True)
+        seconds = time.monotonic() - began
+        result = Result(experiment.name, experiment.description, size._asdict(), measured, seconds)
+        results.write(output, experiment.name, result)
+    except Exception:  # noqa: BLE001  # printed, and the other experiments run
         traceback.print_exc()
         return False
     return True
-
-
-def _run(experiment: Experiment, size: tuple[float, ...], rounds: int) -> Result:
-    """All rounds of one experiment, each told when it is over."""
-    print(f"{experiment.name}: {experiment.what}", flush=True)
-    began, done = time.monotonic(), []
-    for figures in experiment.measure(_GROUND, size, rounds):
-        done.append({name: float(value) for name, value in figures.items()})
-        print(f"  round {len(done)} of {rounds}, {time.monotonic() - began:.0f} s", flush=True)
-    return Result(experiment.name, experiment.what, size._asdict(), done, time.monotonic() - began)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

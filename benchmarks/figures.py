@@ -1,4 +1,4 @@
-"""Arithmetic on measurements: percentiles, ratios of one round, and the spread over rounds."""
+"""Arithmetic on measurements: percentiles, ratios within a round, spread over rounds."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -6,41 +6,45 @@ from statistics import median
 from typing import NamedTuple
 
 Figures = Mapping[str, float]
-"""What one round of an experiment measured, by name; the unit is the end of the name."""
+"""Measurements of one round of an experiment, by name. A name ends in its unit."""
 
 
 class Spread(NamedTuple):
-    """A figure over all rounds."""
+    """Minimum, median and maximum of a figure over all rounds."""
 
-    least: float
-    middle: float
-    most: float
+    minimum: float
+    median: float
+    maximum: float
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The least, the median and the greatest of the values; raises ValueError when there are none."""
+    """Return the spread of the values; raise ValueError if there are none."""
     if not values:
-        raise ValueError("nothing was measured")
+        raise ValueError("no values: nothing was measured")
     return Spread(min(values), median(values), max(values))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least of the values that `share` of them do not exceed (nearest rank); raises ValueError when there are none.
+    """Return the smallest value that `share` of the values do not exceed (nearest rank).
 
-    A value that was measured, never one between two: p99 of 100 values is the second greatest.
+    The result is always a measured value, never an interpolation: p99 of 100 values is the second largest.
+    Raises ValueError without values, and for a share outside 0 < share <= 1.
     """
     if not values or not 0 < share <= 1:
         raise ValueError("a percentile needs values and a share above 0 and up to 1")
     return sorted(values)[ceil(share * len(values)) - 1]
 
 
-def ratios(rounds: Sequence[Figures], over: str, under: str | None) -> list[float]:
-    """Each round's own ratio of two figures, or the figure itself: rounds are never mixed with one another."""
-    return [each[over] / (each[under] if under else 1) for each in rounds]
+def ratios(rounds: Sequence[Figures], numerator: str, denominator: str | None) -> list[float]:
+    """Return the ratio of two figures in each round, or the figure itself without a denominator.
+
+    A ratio never mixes two rounds.
+    """
+    return [figures[numerator] / (figures[denominator] if denominator else 1) for figures in rounds]
 
 
 def in_milliseconds(waits_seconds: Sequence[float], prefix: str) -> dict[str, float]:
-    """Median, 99th percentile and maximum of waits, named `<prefix>_p50_ms` and so on; nothing of no waits."""
+    """Return p50, p99 and maximum as `<prefix>_p50_ms` and so on; an empty dictionary without waits."""
     if not waits_seconds:
         return {}
     shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}

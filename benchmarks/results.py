@@ -1,4 +1,4 @@
-"""What a run leaves behind: one JSON file for each experiment, and one that says where and when it ran."""
+"""Files of a run: one JSON file for each experiment, and `run.json` with the machine, versions and commit."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from stack.parts.surroundings import ROOT
+from benchmarks import ROOT
 
 _PACKAGES = (
     "fastapi",
@@ -29,18 +29,18 @@ _PACKAGES = (
 
 
 class Result(Struct, frozen=True):
-    """One experiment's rounds."""
+    """Figures of all rounds of one experiment."""
 
     experiment: str
-    what: str
-    #: the sizes that were asked for, by name
+    description: str
+    #: the experiment's parameters, by name
     size: dict[str, float | list[float]]
     rounds: list[dict[str, float]]
-    #: how long it took, the starting of its parts included
+    #: duration, the start of the environment included
     seconds: float
 
 
-class Circumstances(Struct, frozen=True):
+class RunInfo(Struct, frozen=True):
     """Where, when and how a run was made."""
 
     command: str
@@ -50,46 +50,42 @@ class Circumstances(Struct, frozen=True):
     machine: dict[str, str]
     versions: dict[str, str]
     load_average_before: float
-    #: experiments that broke off
+    #: experiments that raised an exception
     failed: list[str] = []
 
 
-def circumstances(*, quick: bool) -> Circumstances:
-    """Of the run that begins now."""
-    return Circumstances(
+def describe_run(*, quick: bool) -> RunInfo:
+    """Describe the run that begins now."""
+    return RunInfo(
         command=" ".join(["python -m benchmarks", *sys.argv[1:]]),
         quick=quick,
         began_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         commit=_commit(),
-        machine=_machine(),
+        machine={
+            "processor": _processor(),
+            "cores": str(os.cpu_count()),
+            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+            "system": f"{platform.system()} {platform.release()}",
+        },
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         load_average_before=round(os.getloadavg()[0], 2),
     )
 
 
 def write(directory: Path, name: str, value: Struct) -> None:
-    """Keeps a result under its name."""
+    """Write a result to `directory/name.json`."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
-def read(directory: Path, names: Sequence[str]) -> dict[str, Result]:
-    """Those of the experiments that a run has left results of."""
-    paths = {name: directory / f"{name}.json" for name in names}
+def read(directory: Path, experiments: Sequence[str]) -> dict[str, Result]:
+    """Read the results of those of the experiments that have a file."""
+    paths = {name: directory / f"{name}.json" for name in experiments}
     return {name: msgspec.json.decode(path.read_bytes(), type=Result) for name, path in paths.items() if path.exists()}
 
 
-def _machine() -> dict[str, str]:
-    return {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
-    }
-
-
 def _processor() -> str:
-    """Its name as Linux tells it, or what Python knows."""
+    """Return the processor's model name from /proc/cpuinfo, or what `platform` returns."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -98,7 +94,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit that was measured, with a plus sign if the tree differs from it; empty outside a repository."""
+    """Return the commit, with a plus sign if the work tree differs from it; empty outside a repository."""
     command = ("git", "describe", "--always", "--dirty=+")
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What the measurements are held against: figures and ratios of two, their bounds, and what is missing to them."""
+"""Targets: figures and ratios of two figures, their bounds, and by how much a bound is missed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,62 +7,72 @@ from benchmarks.figures import Figures, ratios
 
 
 class Target(NamedTuple):
-    """`over` ÷ `under`, or `over` alone; its median over the rounds must be at least, or at most, the bound if any."""
+    """A ratio `numerator` ÷ `denominator`, or the figure `numerator` alone.
 
-    what: str
+    Its median over the rounds must be at least the bound, or at most the bound with `at_most`. A target without a bound
+    is shown only.
+    """
+
+    description: str
     experiment: str
-    over: str
-    under: str | None
+    numerator: str
+    denominator: str | None
     bound: float | None = None
     unit: str = "×"
     at_most: bool = False
 
     def measured(self, rounds: Sequence[Figures]) -> list[float]:
-        """The figure in each round."""
-        return ratios(rounds, self.over, self.under)
+        """Return the figure of each round."""
+        return ratios(rounds, self.numerator, self.denominator)
 
-    def missed_by(self, figure: float) -> float:
-        """The part of the bound that a figure falls short of, or exceeds it by; 0 when it is reached."""
+    def missed_by(self, value: float) -> float:
+        """Return the share of the bound by which a value misses it; 0 if it is reached."""
         if self.bound is None:
             return 0.0
-        return max(0.0, (figure - self.bound if self.at_most else self.bound - figure) / self.bound)
+        return max(0.0, (value - self.bound if self.at_most else self.bound - value) / self.bound)
 
 
-PROMISED = (
+PRIMARY = (
     Target(
-        "drain of one coupon's backlog, with outbox and offsets ÷ the bare insert limit",
+        "issue rate on one coupon's backlog, with outbox rows and offsets ÷ PostgreSQL's insert limit",
         "drain",
         "ours_per_second",
         "limit_insert_per_second",
         0.6,
     ),
-    Target("the same ÷ message by message", "drain", "ours_per_second", "to_be_per_second", 40),
+    Target("the same issue rate ÷ the TO-BE consumer's", "drain", "ours_per_second", "to_be_per_second", 40),
     Target(
-        "wait p50 of a burst of 1,000 on one coupon: scheduler, 5 s and chunk 100 ÷ ours",
+        "wait p50 of a burst of 1,000 on one coupon: scheduler, 5 s and chunk 100 ÷ this project",
         "small_burst",
         "as_is_wait_p50_ms",
         "ours_wait_p50_ms",
         100,
     ),
     Target(
-        "wait p50 of a burst of 10,000: scheduler, 5 s and all there is ÷ ours",
+        "wait p50 of a burst of 10,000: scheduler, 5 s and whole queue ÷ this project",
         "burst",
         "as_is_wait_p50_ms",
         "ours_wait_p50_ms",
         10,
     ),
     Target(
-        "accepted requests/s of one API process, not issued yet ÷ the same server answering a constant from FastAPI",
+        "accepted requests/s of one API process, issuer suspended ÷ a constant response from FastAPI, same server",
         "accept",
         "accepted_per_second",
         "constant_per_second",
         0.8,
     ),
     Target(
-        "wait (accept → issued) p99 at half of capacity", "accept", "half_wait_p99_ms", None, 100, " ms", at_most=True
+        "wait (request due → issued) p99 at half of capacity",
+        "accept",
+        "half_wait_p99_ms",
+        None,
+        100,
+        " ms",
+        at_most=True,
     ),
     Target(
-        "throughput with 5 million rows ÷ with none",
+        "issue rate with 5 million rows ÷ with none",
         "growth",
         "rows_5000000_per_second",
         "rows_0_per_second",
@@ -70,39 +80,39 @@ PROMISED = (
     ),
 )
 
-ALSO = (
+SECONDARY = (
     Target(
-        "from the first press of a burst of 1,000, p50: scheduler, 5 s and chunk 100 ÷ ours",
+        "wait p50 from the first request of a burst of 1,000: scheduler, 5 s and chunk 100 ÷ this project",
         "small_burst",
         "as_is_from_burst_p50_ms",
         "ours_from_burst_p50_ms",
     ),
     Target(
-        "from the first press of a burst of 10,000, p50: scheduler, 5 s and all there is ÷ ours",
+        "wait p50 from the first request of a burst of 10,000: scheduler, 5 s and whole queue ÷ this project",
         "burst",
         "as_is_from_burst_p50_ms",
         "ours_from_burst_p50_ms",
     ),
     Target(
-        "wait p50 of a burst of 10,000: scheduler, 0.1 s and all there is ÷ ours",
+        "wait p50 of a burst of 10,000: scheduler, 0.1 s and whole queue ÷ this project",
         "eager_burst",
         "as_is_wait_p50_ms",
         "ours_wait_p50_ms",
     ),
     Target(
-        "from the first press of that burst, p50: the same ÷ ours",
+        "wait p50 from the first request of that burst: the same scheduler ÷ this project",
         "eager_burst",
         "as_is_from_burst_p50_ms",
         "ours_from_burst_p50_ms",
     ),
     Target(
-        "accepted requests/s of one API process, not issued yet ÷ the same server answering from a bare ASGI function",
+        "accepted requests/s of one API process, issuer suspended ÷ a bare ASGI function, same server",
         "accept",
         "accepted_per_second",
         "bare_per_second",
     ),
     Target(
-        "accepted requests/s while they are issued ÷ the same server answering a constant from FastAPI",
+        "accepted requests/s while they are issued ÷ a constant response from FastAPI, same server",
         "accept",
         "while_issuing_per_second",
         "constant_per_second",
@@ -110,14 +120,14 @@ ALSO = (
     Target("accepted by two API processes ÷ by one", "processes", "two_per_second", "one_per_second"),
     Target("issued by two issuers ÷ by one", "issuers", "two_per_second", "one_per_second"),
     Target(
-        "issuing while a worker delivers its notices ÷ without notices",
+        "issue rate while a worker delivers the notices ÷ without notices",
         "notices",
         "delivering_per_second",
         "without_per_second",
         0.8,
     ),
     Target(
-        "notices that wait after ten seconds of 3,000 requests/s ÷ those decided in a second",
+        "pending notices after ten seconds of 3,000 requests/s ÷ decisions per second",
         "notices",
         "paced_waiting_at_end",
         "paced_per_second",
@@ -125,7 +135,7 @@ ALSO = (
         at_most=True,
     ),
     Target(
-        "ten thousand failing requests ÷ the policy's delays",
+        "seconds until ten thousand failing requests are dead ÷ the retry policy's delays",
         "retries",
         "retries_seconds",
         "policy_seconds",
@@ -133,7 +143,7 @@ ALSO = (
         at_most=True,
     ),
     Target(
-        "wait p99 of cold coupons on other partitions, beside a hot one ÷ alone",
+        "wait p99 of cold coupons on other partitions: beside a hot coupon ÷ alone",
         "coupons",
         "others_beside_wait_p99_ms",
         "others_alone_wait_p99_ms",
@@ -141,9 +151,9 @@ ALSO = (
         at_most=True,
     ),
     Target(
-        "wait p99 of cold coupons on the hot one's partition ÷ the hot one's",
+        "wait p99 of cold coupons on the hot coupon's partition ÷ the hot coupon's",
         "coupons",
-        "sharing_in_line_p99_ms",
+        "sharing_since_request_p99_ms",
         "hot_wait_p99_ms",
         1,
         at_most=True,
@@ -157,7 +167,7 @@ ALSO = (
         at_most=True,
     ),
     Target(
-        "updates of a coupon's counters that touch no index (HOT) ÷ all",
+        "updates of a coupon's counters that change no index (HOT) ÷ all",
         "growth",
         "coupons_updates_hot",
         "coupons_updates",

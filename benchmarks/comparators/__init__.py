@@ -1,1 +1,1 @@
-"""What this project replaces, as its advocates would write it, on the same tables; and a server with a constant."""
+"""What the issuer and the API are compared with: the AS-IS and TO-BE systems on the same tables, a constant server."""

@@ -1,1 +1,1 @@
-"""The experiments: each module says its sizes and yields the figures of round after round, from fresh ground."""
+"""The experiments. Each module defines one or more `Experiment`s; an experiment runs in a fresh environment."""

@@ -1,95 +1,102 @@
-"""Accepts requests: one API process beside the same server with constants, and the wait at half of what it takes."""
+"""Experiment `accept`: accepted requests per second of one API process, and waits at half of that rate.
+
+Each round measures the constant servers, the API while the issuer is suspended, the API while the issuer issues, then
+half of the last rate in an open model.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import cost, decided
-from benchmarks.experiments.acts import WARM_SECONDS, WITHOUT_END, accepted, closed, path
+from benchmarks import decisions
+from benchmarks.environment import Environment, start_environment
+from benchmarks.experiments.common import UNLIMITED, WARM_UP_SECONDS, Experiment, accept_without_issuing
 from benchmarks.figures import Figures, in_milliseconds
-from benchmarks.ground import Ground, prepared
-from benchmarks.load.plan import Plan, Pressed
-from benchmarks.load.pressing import press
+from benchmarks.load.http_load import LoadResult, Plan, issuance_path, run_closed_model, run_load
 
 _PARTS = ("api", "issuer-0", "postgres", "kafka", "valkey")
 _CONNECTIONS = (64, 256)
+_CONSTANTS = {"bare": "bare", "constant": "fastapi"}
+"""Figure name by the variant of the constant server."""
 
 
 class Size(NamedTuple):
-    """How long each part of a round presses."""
+    """Seconds of each closed-model and of the open-model measurement."""
 
     closed_seconds: float
     open_seconds: float
 
 
-FULL, QUICK = Size(4.0, 10.0), Size(2.0, 2.0)
-
-
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """Each round: the constants, the API alone, the API while the issuer issues, then half of that in an open model."""
-    with prepared(directory) as ground:
-        api = ground.api()
-        constants = {name: ground.api(name, f"benchmarks.comparators.{name}") for name in ("bare", "constant")}
-        ground.issuer()
+    """Yield the figures of each round: for each server, the better rate of the two connection counts."""
+    with start_environment(directory) as environment:
+        api = environment.start_api()
+        module = "benchmarks.comparators.constant_server"
+        constants = {
+            name: environment.start_server(name, module, variant, port_variable="API_PORT")
+            for name, variant in _CONSTANTS.items()
+        }
+        environment.start_issuer()
         for port in constants.values():
-            closed(port, 1, 1)
-        closed(api, ground.coupon(WITHOUT_END), 1)
+            run_closed_model(port, 1, 1)
+        run_closed_model(api, environment.create_coupon(UNLIMITED), 1)
         for _ in range(rounds):
-            found: dict[str, float] = {}
+            figures: dict[str, float] = {}
             for connections in _CONNECTIONS:
-                found |= _named(answered(ground, api, constants, size, connections), connections)
-            found |= {f"{name}_per_second": _better(found, name) for name in (*constants, "accepted", "while_issuing")}
-            yield found | at_half(ground, api, found["while_issuing_per_second"] / 2, size)
+                rates = closed_model_rates(environment, api, constants, size, connections)
+                figures |= {f"by_{connections}_{name}": value for name, value in rates.items()}
+            for name in (*constants, "accepted", "while_issuing"):
+                # with few connections all may wait for the broker at the same time, and the API idles
+                figures[f"{name}_per_second"] = max(figures[f"by_{n}_{name}_per_second"] for n in _CONNECTIONS)
+            yield figures | waits_at_half(environment, api, figures["while_issuing_per_second"] / 2, size)
 
 
-def answered(ground: Ground, api: int, constants: Mapping[str, int], size: Size, connections: int) -> dict[str, float]:
-    """Answers per second in a closed model: constants, accepted while nobody issues, accepted while issued."""
-    found: dict[str, float] = {}
+def closed_model_rates(
+    environment: Environment, api: int, constants: Mapping[str, int], size: Size, connections: int
+) -> dict[str, float]:
+    """Return responses per second: of the constant servers, of the API without and with the issuer running."""
+    figures: dict[str, float] = {}
     for name, port in constants.items():
-        found |= _told(name, closed(port, 1, size.closed_seconds, connections))
-    found |= _told("accepted", accepted(ground, api, size.closed_seconds, connections))
-    return found | while_issuing(ground, api, size, connections)
+        figures |= _rate(name, run_closed_model(port, 1, size.closed_seconds, connections))
+    figures |= _rate("accepted", accept_without_issuing(environment, api, size.closed_seconds, connections))
+    return figures | accept_while_issuing(environment, api, size, connections)
 
 
-def while_issuing(ground: Ground, api: int, size: Size, connections: int) -> dict[str, float]:
-    """Accepted per second while they are issued at that rate, and what each part spends."""
-    coupon_id = ground.coupon(WITHOUT_END)
-    with cost.measured(ground, _PARTS) as spent:
-        pressed = closed(api, coupon_id, size.closed_seconds, connections)
-        decided.await_issued(ground, coupon_id, len(pressed.due))
-    return _told("while_issuing", pressed) | spent.figures(len(pressed.due))
+def accept_while_issuing(environment: Environment, api: int, size: Size, connections: int) -> dict[str, float]:
+    """Return accepted requests per second while the issuer issues them, and CPU time per request of each part."""
+    coupon_id = environment.create_coupon(UNLIMITED)
+    with environment.cpu_time(_PARTS) as cpu:
+        result = run_closed_model(api, coupon_id, size.closed_seconds, connections)
+        decisions.wait_for_issued(environment, coupon_id, len(result.due))
+    return _rate("while_issuing", result) | cpu.figures(len(result.due))
 
 
-def _told(name: str, pressed: Pressed) -> dict[str, float]:
+def _rate(name: str, result: LoadResult) -> dict[str, float]:
     return {
-        f"{name}_per_second": pressed.rate_after(WARM_SECONDS),
-        f"{name}_generator_share": pressed.cpu_share,
-        f"{name}_generator_us": pressed.cpu_seconds / len(pressed.due) * 1e6,
+        f"{name}_per_second": result.rate_after(WARM_UP_SECONDS),
+        f"{name}_generator_share": result.cpu_share,
+        f"{name}_generator_us": result.cpu_seconds / len(result.due) * 1e6,
     }
 
 
-def _named(found: Mapping[str, float], connections: int) -> dict[str, float]:
-    return {f"by_{connections}_{name}": value for name, value in found.items()}
-
-
-def _better(found: Mapping[str, float], name: str) -> float:
-    """A constant waits for nothing; of few connections all may wait for the broker at once, and the API with them."""
-    return max(found[f"by_{connections}_{name}_per_second"] for connections in _CONNECTIONS)
-
-
-def at_half(ground: Ground, api: int, rate: float, size: Size) -> dict[str, float]:
-    """Waits at a constant rate, counted from when each request was due."""
-    coupon_id = ground.coupon(WITHOUT_END)
-    pressed = press(Plan(api, [path(coupon_id)], 1, round(rate * size.open_seconds), rate=rate))
-    decided.await_issued(ground, coupon_id, len(pressed.due))
-    return {"half_per_second": rate} | waited(ground, coupon_id, pressed, "half")
-
-
-def waited(ground: Ground, coupon_id: int, pressed: Pressed, prefix: str) -> dict[str, float]:
-    """Waits for the answer and for the issuance, and the generator's share of a core."""
-    waits = decided.waits(ground, [coupon_id], 1, pressed)
+def waits_at_half(environment: Environment, api: int, rate: float, size: Size) -> dict[str, float]:
+    """Return waits for the issuance and for the response at a constant rate, from when each request was due."""
+    coupon_id = environment.create_coupon(UNLIMITED)
+    result = run_load(Plan(api, [issuance_path(coupon_id)], 1, round(rate * size.open_seconds), rate=rate))
+    decisions.wait_for_issued(environment, coupon_id, len(result.due))
     return {
-        **in_milliseconds(waits, f"{prefix}_wait"),
-        **in_milliseconds(pressed.latencies, f"{prefix}_answer"),
-        f"{prefix}_generator_cpu_share": pressed.cpu_share,
+        "half_per_second": rate,
+        **in_milliseconds(decisions.waits(environment, [coupon_id], 1, result), "half_wait"),
+        **in_milliseconds(result.latencies, "half_response"),
+        "half_generator_cpu_share": result.cpu_share,
     }
+
+
+EXPERIMENT = Experiment(
+    name="accept",
+    description="Accepted requests: one API process beside servers with a constant response, and waits at half load.",
+    measure=measure,
+    full=Size(4.0, 10.0),
+    quick=Size(2.0, 2.0),
+    rounds=5,
+)

@@ -1,65 +1,75 @@
-"""Drains a backlog of one coupon: the issuer, beside the database's limit and the report's consumer."""
+"""Experiment `drain`: the issue rate on a backlog of one coupon.
+
+Each round measures the issuer, then PostgreSQL's limit with the same rows, then the TO-BE consumer.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import cost, decided
-from benchmarks.experiments.acts import TO_BE_TOPIC, drain, held_back, start_to_be, warm
+from benchmarks import decisions
+from benchmarks.environment import WEBHOOK, Environment, start_environment
+from benchmarks.experiments.common import TO_BE_TOPIC, Experiment, drain, start_to_be, warm_up
 from benchmarks.figures import Figures
-from benchmarks.ground import WEBHOOK, Ground, prepared
 from benchmarks.limits import insert
-from benchmarks.records import append, minted, shuffled
+from benchmarks.load.records import append, build_records, shuffled_users
 
 _PARTS = ("issuer-0", "postgres", "kafka", "valkey")
 
 
 class Size(NamedTuple):
-    """Requests of a round."""
+    """Requests of a round, for the issuer and for the TO-BE consumer."""
 
     issuer: int
     to_be: int
 
 
-FULL, QUICK = Size(100_000, 5_000), Size(40_000, 1_500)
-
-
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """Each round: the issuer, then the limit with the same rows, then message by message."""
-    with prepared(directory, WEBHOOK) as ground:
-        ground.issuer()
-        start_to_be(ground)
-        warm(ground, "issuer-0")
-        refuse_like_ours(ground)
+    """Yield the rates of each round."""
+    with start_environment(directory, WEBHOOK) as environment:
+        environment.start_issuer()
+        start_to_be(environment)
+        warm_up(environment, "issuer-0")
+        check_to_be_refusals(environment)
         for _ in range(rounds):
-            yield ours(ground, size.issuer) | to_be(ground, size.to_be)
+            yield issuer_rate(environment, size.issuer) | to_be_rate(environment, size.to_be)
 
 
-def ours(ground: Ground, requests: int) -> dict[str, float]:
-    """The issuer's rate and cost, and the limit of the very rows that it wrote."""
-    coupon_id = ground.coupon(requests)
-    asked = list(minted(coupon_id, shuffled(requests)))
-    ground.clear()
-    with cost.measured(ground, _PARTS) as spent:
-        drain(ground, "issuer-0", coupon_id, asked)
-    found = {"ours_per_second": decided.rate(ground, coupon_id), **spent.figures(requests)}
-    return found | insert.measure(ground, coupon_id)
+def issuer_rate(environment: Environment, requests: int) -> dict[str, float]:
+    """Return the issuer's rate, CPU time per request by part, and PostgreSQL's limit for the rows that it wrote."""
+    coupon_id = environment.create_coupon(requests)
+    records = list(build_records(coupon_id, shuffled_users(requests)))
+    environment.clear_decisions()
+    with environment.cpu_time(_PARTS) as cpu:
+        drain(environment, "issuer-0", coupon_id, records)
+    figures = {"ours_per_second": decisions.issue_rate(environment, coupon_id), **cpu.figures(requests)}
+    return figures | insert.measure(environment, coupon_id)
 
 
-def to_be(ground: Ground, requests: int) -> dict[str, float]:
-    """The rate of the report's consumer."""
-    coupon_id = ground.coupon(requests)
-    ground.clear()
-    drain(ground, "to_be", coupon_id, minted(coupon_id, shuffled(requests)), TO_BE_TOPIC)
-    return {"to_be_per_second": decided.rate(ground, coupon_id)}
+def to_be_rate(environment: Environment, requests: int) -> dict[str, float]:
+    """Return the rate of the TO-BE consumer."""
+    coupon_id = environment.create_coupon(requests)
+    environment.clear_decisions()
+    drain(environment, "to_be", coupon_id, build_records(coupon_id, shuffled_users(requests)), TO_BE_TOPIC)
+    return {"to_be_per_second": decisions.issue_rate(environment, coupon_id)}
 
 
-def refuse_like_ours(ground: Ground) -> None:
-    """Raises AssertionError unless the report's consumer refuses repeats and issues no more than there are."""
-    coupon_id = ground.coupon(100)
-    asked = [*minted(coupon_id, range(1, 51)), *minted(coupon_id, range(1, 201))]
-    with held_back(ground, "to_be"):
-        append(ground.stack.kafka_bootstrap_servers, asked, TO_BE_TOPIC)
-    refused = f"SELECT 150 - count(*) FROM requests WHERE coupon_id = {coupon_id} AND state = 'refused'"
-    decided.await_issued(ground, coupon_id, 100)
-    decided.await_none(ground, "150 refused message by message", refused)
+def check_to_be_refusals(environment: Environment) -> None:
+    """Raise AssertionError unless the TO-BE consumer refuses duplicates and issues no more than the quantity."""
+    coupon_id = environment.create_coupon(100)
+    records = [*build_records(coupon_id, range(1, 51)), *build_records(coupon_id, range(1, 201))]
+    with environment.suspended("to_be"):
+        append(environment.stack.kafka_bootstrap_servers, records, TO_BE_TOPIC)
+    missing = f"SELECT 150 - count(*) FROM requests WHERE coupon_id = {coupon_id} AND state = 'refused'"
+    decisions.wait_for_issued(environment, coupon_id, 100)
+    decisions.wait_for_zero(environment, "150 requests refused by the TO-BE consumer", missing)
+
+
+EXPERIMENT = Experiment(
+    name="drain",
+    description="Drain of one coupon's backlog: the issuer, beside PostgreSQL's limit and the TO-BE consumer.",
+    measure=measure,
+    full=Size(100_000, 5_000),
+    quick=Size(40_000, 1_500),
+    rounds=5,
+)

@@ -1,107 +1,110 @@
-"""What telling users costs the issuer: without notices, with their outbox rows, and with a worker that delivers."""
+"""Experiment `notices`: what notices cost the issuer, and whether a worker delivers them as fast as they arise.
 
-import subprocess
-import sys
+The issuer's settings differ, so there are three environments: without notices, with outbox rows only, and with a worker
+that delivers. They drain in turn, each round in another order.
+"""
+
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import decided
-from benchmarks.experiments.acts import WITHOUT_END, drain, warm
+from benchmarks import decisions
+from benchmarks.comparators.webhook_receiver import run_receiver
+from benchmarks.environment import WEBHOOK, Environment, start_environment
+from benchmarks.experiments.common import UNLIMITED, Experiment, drain, warm_up
 from benchmarks.figures import Figures
-from benchmarks.ground import WEBHOOK, Ground, prepared
-from benchmarks.pacing import paced
-from benchmarks.records import minted, shuffled
-from stack.parts.surroundings import ROOT
+from benchmarks.load.records import append_at_rate, build_records, shuffled_users
 
-_WAITING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM outbox WHERE kind = 'notify'"
-_SETTLED_SECONDS = 300.0
+_PENDING = "SELECT coalesce(sum(last_offset - first_offset + 1), 0)::bigint FROM outbox WHERE kind = 'notify'"
+_DELIVERY_TIMEOUT_SECONDS = 300.0
 
-Way = Callable[[int], dict[str, float]]
-"""Drains so many requests, with or without notices; the figures of it."""
+Variant = Callable[[int], dict[str, float]]
+"""Drains so many requests in one of the environments and returns the figures."""
 
 
 class Size(NamedTuple):
-    """Requests of a drain; then so many decisions a second for so long."""
+    """Requests of a drain; then decisions per second and seconds at a constant rate."""
 
     requests: int
     rate: float
     seconds: float
 
 
-FULL, QUICK = Size(100_000, 3_000, 10), None
-
-
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """A ground for each way, as the issuer's settings differ; they drain in turns, each round in another order."""
+    """Yield the figures of each round."""
     with (
-        receiver() as url,
+        run_receiver() as url,
         _issuing(directory / "without", {}) as without,
         _issuing(directory / "outbox", WEBHOOK) as outbox,
         _issuing(directory / "delivering", WEBHOOK | {"WEBHOOK_URL": url}) as delivering,
     ):
-        delivering.worker()
-        ways = [partial(_drained, without, "without"), partial(_drained, outbox, "outbox"), partial(_told, delivering)]
-        _in_turns(ways, size.requests, -1)
-        drained = [_in_turns(ways, size.requests, number) for number in range(rounds)]
-        yield from (each | _keep_up(delivering, size) for each in drained)
+        delivering.start_worker()
+        variants: list[Variant] = [
+            partial(_drain, without, "without"),
+            partial(_drain, outbox, "outbox"),
+            partial(_drain_and_deliver, delivering),
+        ]
 
+        def run_round(number: int) -> dict[str, float]:
+            # in rotation: the first of a round runs beside the last one's after-effects
+            first = number % len(variants)
+            order = (*variants[first:], *variants[:first])
+            return {name: value for variant in order for name, value in variant(size.requests).items()}
 
-def _in_turns(ways: Sequence[Way], requests: int, number: int) -> dict[str, float]:
-    """One round; whoever begins would have the last one's afterglow each time."""
-    first = number % len(ways)
-    return {name: value for way in (*ways[first:], *ways[:first]) for name, value in way(requests).items()}
+        run_round(-1)
+        drained = [run_round(number) for number in range(rounds)]
+        yield from (figures | _deliver_at_rate(delivering, size) for figures in drained)
 
 
 @contextmanager
-def _issuing(directory: Path, variables: dict[str, str]) -> Iterator[Ground]:
-    with prepared(directory, variables) as ground:
-        ground.issuer()
-        warm(ground, "issuer-0")
-        yield ground
+def _issuing(directory: Path, variables: dict[str, str]) -> Iterator[Environment]:
+    with start_environment(directory, variables) as environment:
+        environment.start_issuer()
+        warm_up(environment, "issuer-0")
+        yield environment
 
 
-def _drained(ground: Ground, name: str, requests: int) -> dict[str, float]:
-    coupon_id = ground.coupon(requests)
-    asked = list(minted(coupon_id, shuffled(requests)))
-    ground.clear()
-    drain(ground, "issuer-0", coupon_id, asked)
-    return {f"{name}_per_second": decided.rate(ground, coupon_id)}
+def _drain(environment: Environment, name: str, requests: int) -> dict[str, float]:
+    coupon_id = environment.create_coupon(requests)
+    records = list(build_records(coupon_id, shuffled_users(requests)))
+    environment.clear_decisions()
+    drain(environment, "issuer-0", coupon_id, records)
+    return {f"{name}_per_second": decisions.issue_rate(environment, coupon_id)}
 
 
-def _told(ground: Ground, requests: int) -> dict[str, float]:
-    """The drain's rate, how many notices it left behind, and how fast those went afterwards."""
-    rate, left, began = _drained(ground, "delivering", requests), ground.count(_WAITING), time.monotonic()
-    decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
+def _drain_and_deliver(environment: Environment, requests: int) -> dict[str, float]:
+    """Return the drain's rate, the notices pending at its end, and the rate at which those are delivered."""
+    rate, pending = _drain(environment, "delivering", requests), environment.query_int(_PENDING)
+    began = time.monotonic()
+    decisions.wait_for_zero(environment, "all notices delivered", _PENDING, _DELIVERY_TIMEOUT_SECONDS)
     seconds = time.monotonic() - began
-    return {**rate, "notices_left": left, "notices_left_per_second": left / max(seconds, 0.05)}
+    return {**rate, "notices_left": pending, "notices_left_per_second": pending / max(seconds, 0.05)}
 
 
-def _keep_up(ground: Ground, size: Size) -> dict[str, float]:
-    """Notices that wait after half of the time and at its end, while requests are issued at a constant rate."""
-    coupon_id, half = ground.coupon(WITHOUT_END), size.seconds / 2
-    waiting = []
-    with paced(ground, coupon_id, size.rate, size.seconds + half) as appended:
+def _deliver_at_rate(environment: Environment, size: Size) -> dict[str, float]:
+    """Return pending notices at half time and at the end, while requests are issued at a constant rate."""
+    coupon_id, half = environment.create_coupon(UNLIMITED), size.seconds / 2
+    pending = []
+    servers = environment.stack.kafka_bootstrap_servers
+    with append_at_rate(servers, coupon_id, size.rate, size.seconds + half) as due_times:
         began = time.monotonic()
         for _ in range(2):
             time.sleep(half)
-            waiting.append(ground.count(_WAITING))
-        rate = ground.issued(coupon_id) / (time.monotonic() - began)
-    decided.await_issued(ground, coupon_id, len(appended))
-    decided.await_none(ground, "all notices delivered", _WAITING, _SETTLED_SECONDS)
-    return {"paced_per_second": rate, "paced_waiting_at_half": waiting[0], "paced_waiting_at_end": waiting[1]}
+            pending.append(environment.query_int(_PENDING))
+        rate = environment.issued_count(coupon_id) / (time.monotonic() - began)
+    decisions.wait_for_issued(environment, coupon_id, len(due_times))
+    decisions.wait_for_zero(environment, "all notices delivered", _PENDING, _DELIVERY_TIMEOUT_SECONDS)
+    return {"paced_per_second": rate, "paced_waiting_at_half": pending[0], "paced_waiting_at_end": pending[1]}
 
 
-@contextmanager
-def receiver() -> Iterator[str]:
-    """A receiver that takes everything, in a process of its own; its URL."""
-    command = (sys.executable, "-m", "benchmarks.comparators.receiver")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+EXPERIMENT = Experiment(
+    name="notices",
+    description="Cost of notices for the issuer: without notices, with outbox rows, and with a worker that delivers.",
+    measure=measure,
+    full=Size(100_000, 3_000, 10),
+    quick=None,
+    rounds=3,
+)

@@ -1,29 +1,22 @@
-"""Where the time goes: the issuer, the API and the comparators, each sampled under the load of its experiment."""
+"""Experiment `profiles`: code locations of issuer, API and comparators, each under the load of its experiment."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import decided
-from benchmarks.experiments.acts import (
-    TO_BE_TOPIC,
-    WITHOUT_END,
-    burst,
-    closed,
-    held_back,
-    queue_for,
-    start_as_is,
-    start_to_be,
-)
+from benchmarks import decisions
+from benchmarks.comparators.as_is_queue import register_coupon
+from benchmarks.environment import WEBHOOK, Environment, start_environment, wait_until
+from benchmarks.experiments.common import TO_BE_TOPIC, UNLIMITED, Experiment, burst, start_as_is, start_to_be
 from benchmarks.figures import Figures
-from benchmarks.ground import WEBHOOK, Ground, await_that, prepared
-from benchmarks.records import append, minted, shuffled
-from benchmarks.spying import spying
+from benchmarks.load.http_load import run_closed_model
+from benchmarks.load.records import append, build_records, shuffled_users
+from benchmarks.profiler import profile
 from service.stream.topics import Topic
 
-#: before a part, a thread and a place: the part of the time in which it was there, and in which it ran there
-THERE, RAN = "there", "ran"
+#: prefixes of the figures: the share of time in which a thread was at a location, and was running there
+PRESENT, RUNNING = "present", "running"
 
 
 class Size(NamedTuple):
@@ -34,59 +27,68 @@ class Size(NamedTuple):
     api_seconds: float
 
 
-FULL, QUICK = Size(400_000, 5_000, 6), None
-
-
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
-    """A round gives the shares of the places where each part's threads were, named `there part (thread) place`."""
-    with prepared(directory, WEBHOOK, sampled=True) as ground:
-        api, as_is = ground.api(), start_as_is(ground, 0.1, 0)
-        ground.issuer()
-        start_to_be(ground)
+    """Yield shares of time, named `present part (thread) location` and `running part (thread) location`."""
+    with start_environment(directory, WEBHOOK, profiled=True) as environment:
+        api, as_is = environment.start_api(), start_as_is(environment, 0.1, 0)
+        environment.start_issuer()
+        start_to_be(environment)
         for _ in range(rounds):
             yield {
-                **drained(ground, "issuer-0", size.issuer, Topic.ISSUE_COUPON),
-                **drained(ground, "to_be", size.comparator, TO_BE_TOPIC),
-                **scheduled(ground, as_is, size.comparator),
-                **pressed(ground, api, size.api_seconds),
+                **profile_drain(environment, "issuer-0", size.issuer, Topic.ISSUE_COUPON),
+                **profile_drain(environment, "to_be", size.comparator, TO_BE_TOPIC),
+                **profile_as_is(environment, as_is, size.comparator),
+                **profile_api(environment, api, size.api_seconds),
             }
 
 
 @contextmanager
-def looking(ground: Ground, *parts: str) -> Iterator[Figures]:
-    """Gives where these parts were while the block ran; it is filled when the block has ended."""
+def profiled(environment: Environment, *parts: str) -> Iterator[Figures]:
+    """Profile parts while the block runs; the yielded figures are filled when the block ends."""
     figures: dict[str, float] = {}
-    with ExitStack() as spies:
-        seen = {part: spies.enter_context(spying(ground, part)) for part in parts}
+    stack = environment.stack
+    with ExitStack() as samplers:
+        profiles = {part: samplers.enter_context(profile(stack.pid(part), stack.directory, part)) for part in parts}
         yield figures
-    for part, (there, ran) in seen.items():
-        figures |= {f"{THERE} {part} {place}": share for place, share in there.items()}
-        figures |= {f"{RAN} {part} {place}": share for place, share in ran.items()}
+    for part, (present, running) in profiles.items():
+        figures |= {f"{PRESENT} {part} {location}": share for location, share in present.items()}
+        figures |= {f"{RUNNING} {part} {location}": share for location, share in running.items()}
 
 
-def drained(ground: Ground, part: str, requests: int, topic: str) -> Figures:
-    """A backlog of one coupon, from when the part may go on."""
-    coupon_id = ground.coupon(requests)
-    asked = list(minted(coupon_id, shuffled(requests)))
-    with held_back(ground, part):
-        append(ground.stack.kafka_bootstrap_servers, asked, topic)
-    with looking(ground, part) as shares:
-        await_that(lambda: ground.issued(coupon_id) >= requests, f"{requests} of coupon {coupon_id} issued")
-    decided.check(ground, coupon_id, requests)
+def profile_drain(environment: Environment, part: str, requests: int, topic: str) -> Figures:
+    """Profile a consumer that drains a backlog of one coupon, from when it is resumed."""
+    coupon_id = environment.create_coupon(requests)
+    records = list(build_records(coupon_id, shuffled_users(requests)))
+    with environment.suspended(part):
+        append(environment.stack.kafka_bootstrap_servers, records, topic)
+    with profiled(environment, part) as shares:
+        description = f"{requests} of coupon {coupon_id} issued"
+        wait_until(lambda: environment.issued_count(coupon_id) >= requests, description)
+    decisions.check_issued(environment, coupon_id, requests)
     return shares
 
 
-def scheduled(ground: Ground, port: int, requests: int) -> Figures:
-    """A burst on the replaced system."""
-    coupon_id = ground.coupon(requests)
-    queue_for(ground, coupon_id, requests)
-    with looking(ground, "as_is", "as_is_api") as shares:
-        burst(ground, port, coupon_id, requests)
+def profile_as_is(environment: Environment, port: int, requests: int) -> Figures:
+    """Profile the AS-IS system during a burst."""
+    coupon_id = environment.create_coupon(requests)
+    register_coupon(environment.stack.redis_url, coupon_id, requests)
+    with profiled(environment, "as_is", "as_is_api") as shares:
+        burst(environment, port, coupon_id, requests)
     return shares
 
 
-def pressed(ground: Ground, port: int, seconds: float) -> Figures:
-    """Presses on our API, with the issuer behind it."""
-    with looking(ground, "api") as shares:
-        closed(port, ground.coupon(WITHOUT_END), seconds)
+def profile_api(environment: Environment, port: int, seconds: float) -> Figures:
+    """Profile this project's API in a closed model, with the issuer running."""
+    with profiled(environment, "api") as shares:
+        run_closed_model(port, environment.create_coupon(UNLIMITED), seconds)
     return shares
+
+
+EXPERIMENT = Experiment(
+    name="profiles",
+    description="Where the time goes: the issuer, the API and the comparators, profiled under their experiment's load.",
+    measure=measure,
+    full=Size(400_000, 5_000, 6),
+    quick=None,
+    rounds=1,
+)

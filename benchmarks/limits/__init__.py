@@ -1,1 +1,1 @@
-"""The limits of the parts: what each does when nothing but the bare work is asked of it."""
+"""Limits of PostgreSQL, Kafka and Valkey: the rate of each at the bare work, without this project's code around it."""

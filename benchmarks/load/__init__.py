@@ -1,1 +1,1 @@
-"""The load: a process of its own that presses buttons over HTTP and says how much of a core it took."""
+"""Load: HTTP requests from a generator process, records appended to Kafka directly, and rows of past coupons."""

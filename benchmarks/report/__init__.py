@@ -1,1 +1,1 @@
-"""What a run shows: a table on the terminal, charts, the page in docs; every figure comes from the results."""
+"""The report of a run: tables, charts and the page docs/benchmarks.md, all computed from the results."""

@@ -1,70 +1,78 @@
-"""The page's section on where the time goes: places of each process's threads, by their share of it."""
+"""The page's section on profiles: code locations of each process's threads, by their share of the time."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.experiments.profiles import RAN, THERE
+from benchmarks.experiments.profiles import PRESENT, RUNNING
 from benchmarks.figures import Figures, spread
-from benchmarks.spying import MAIN
+from benchmarks.profiler import MAIN_THREAD
 
-_LEAST = 0.02
-_EXPLAINED = f"""\
-Where the threads of each process were under load, by py-spy from outside: the function, the library that it was in, the
-part of the time in which the thread was there, and in which it ran there; the rest it waited. (The two are counted by a
-sampler each, which seldom look at the same moment.) Places below {_LEAST:.0%} are left out, and threads beside the main
-one that hardly ran. An API's main function in asyncio is the event loop: it waits for sockets, or is in the C code of
-uvloop and httptools. A place that is a library alone is a thread's or a task's own beginning: `concurrent`, in the
-issuer, is the wait for the next poll.
+_MIN_SHARE = 0.02
+_EXPLANATION = f"""\
+The table shows where the threads of each process were under load, as py-spy saw it from outside: the function of this
+project, the library that it called, the share of time in which the thread was there, and the share in which it was
+running there. The rest of the time it waited. Two samplers measure the two shares, at different moments, so a running
+share may exceed the other. Locations below {_MIN_SHARE:.0%} are left out. Threads other than the main one are left out
+if they hardly ran. Function names are those of the measured commit.
 
-A backlog of one coupon is one line: poll after poll is decided by a thread (`issuing`) that then waits for the
-database, under the coupon's lock. A record costs what that thread computes and, after it, what PostgreSQL takes to look
-up (`known`), insert and commit; the bare limit is the insert and commit alone. Reading, by the main thread, goes on
-meanwhile, and waits (`_read`, `_settle`) while the other decides and the database works.
+The main function of an API is asyncio's event loop: it waits for sockets, or it is in the C code of uvloop and
+httptools. A location that is only a library is the start of a thread or a task. `concurrent` in the issuer is the wait
+for the next batch.
+
+A backlog of one coupon is one queue. One thread of the issuer decides batch after batch, under the coupon's lock, and
+waits for the database. A record costs the CPU time of that thread plus the time of PostgreSQL: the query for earlier
+decisions, the insert, the commit. PostgreSQL's insert limit contains only the insert and the commit. The main thread
+reads the next batch meanwhile; it waits while the other thread decides, and until the database has committed.
 """
 
 
-class Place(NamedTuple):
-    """Shares of the time: that a thread was there, and that it ran there."""
+class LocationShare(NamedTuple):
+    """Shares of the time in which a thread was at a code location, and was running there."""
 
     part: str
     thread: str
-    where: str
-    there: float
-    ran: float
+    location: str
+    present: float
+    running: float
 
 
 def section(rounds: Sequence[Figures]) -> Iterator[str]:
-    """The section's lines."""
+    """Yield the lines of the section."""
     yield "## Where the time goes\n"
-    yield _EXPLAINED
-    yield "| process | thread | place | of the time | running |"
+    yield _EXPLANATION
+    yield "| process | thread | location | share of time | running |"
     yield "|---|---|---|---|---|"
-    places = sorted(_places(rounds), key=lambda each: -each.there)
-    for part in dict.fromkeys(each.part for each in _places(rounds)):
-        yield from (_row(each) for each in places if each.part == part)
+    shown = _shown(rounds)
+    by_share = sorted(shown, key=lambda each: -each.present)
+    for part in dict.fromkeys(each.part for each in shown):
+        for each in by_share:
+            if each.part == part:
+                cells = (part, each.thread, f"`{each.location}`", f"{each.present:.0%}", f"{each.running:.0%}")
+                yield f"| {' | '.join(cells)} |"
     yield ""
 
 
-def _places(rounds: Sequence[Figures]) -> list[Place]:
-    """Those that are told, in the order of the experiment."""
-    found = list(_all(rounds))
-    ran: dict[tuple[str, str], float] = {}
-    for each in found:
-        ran[each[:2]] = ran.get(each[:2], 0.0) + each.ran
-    return [each for each in found if each.there >= _LEAST and (each.thread == MAIN or ran[each[:2]] >= 2 * _LEAST)]
+def _shown(rounds: Sequence[Figures]) -> list[LocationShare]:
+    """Return the locations that the table shows, in the order of the experiment."""
+    locations = list(_locations(rounds))
+    thread_ran: dict[tuple[str, str], float] = {}
+    for each in locations:
+        thread_ran[each.part, each.thread] = thread_ran.get((each.part, each.thread), 0.0) + each.running
+    return [
+        each
+        for each in locations
+        if each.present >= _MIN_SHARE
+        and (each.thread == MAIN_THREAD or thread_ran[each.part, each.thread] >= 2 * _MIN_SHARE)
+    ]
 
 
-def _all(rounds: Sequence[Figures]) -> Iterator[Place]:
-    for name in dict.fromkeys(name.partition(" ")[2] for each in rounds for name in each):
+def _locations(rounds: Sequence[Figures]) -> Iterator[LocationShare]:
+    for name in dict.fromkeys(name.partition(" ")[2] for figures in rounds for name in figures):
         part, _, rest = name.partition(" (")
-        thread, _, where = rest.partition(") ")
-        yield Place(part, thread, where, _share(rounds, f"{THERE} {name}"), _share(rounds, f"{RAN} {name}"))
-
-
-def _share(rounds: Sequence[Figures], name: str) -> float:
-    """The median; a place that was never seen in a round had no part in it."""
-    return spread([each.get(name, 0.0) for each in rounds]).middle
-
-
-def _row(place: Place) -> str:
-    return f"| {place.part} | {place.thread} | `{place.where}` | {place.there:.0%} | {place.ran:.0%} |"
+        thread, _, location = rest.partition(") ")
+        present, running = (
+            # a location that is missing in a round had a share of 0
+            spread([figures.get(f"{prefix} {name}", 0.0) for figures in rounds]).median
+            for prefix in (PRESENT, RUNNING)
+        )
+        yield LocationShare(part, thread, location, present, running)

@@ -1,8 +1,9 @@
-"""The report's consumer: `python -m benchmarks.comparators.to_be TOPIC LOG`; one message, one transaction.
+"""The TO-BE consumer in Python: `python -m benchmarks.comparators.to_be_consumer TOPIC LOG_ID`.
 
-As its advocates would write it: one connection kept, every statement prepared, the coupon locked, duplicate and
-quantity checked under the lock, the row inserted, committed; the records' offsets follow once a fetch is done, as
-Spring Kafka's listener does by default. A refusal is a row too, as in our table.
+One message, one transaction, as in the report. It is a good implementation of that design: one kept connection, every
+statement prepared, the coupon locked, duplicate and quantity checked under the lock, the row inserted, committed.
+Offsets are committed once per fetch, as Spring Kafka's listener does by default. A refusal is a row too, as in this
+project's table.
 """
 
 import os
@@ -17,9 +18,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from service.stream.codec import REQUEST_ID_HEADER, Payload
 
-_AT_ONCE = 500  # what a poll of Spring Kafka's consumer brings at most
-_LOCK = "SELECT issued, quantity FROM coupons WHERE id = %s FOR NO KEY UPDATE"
-_HAS = (
+_MAX_POLL_RECORDS = 500  # the default of Spring Kafka's consumer
+_LOCK_COUPON = "SELECT issued, quantity FROM coupons WHERE id = %s FOR NO KEY UPDATE"
+_IS_DUPLICATE = (
     "SELECT EXISTS (SELECT FROM requests WHERE coupon_id = %s AND user_id = %s"
     " AND state IN ('issued', 'retrying', 'standby'))"
 )
@@ -32,7 +33,7 @@ _decode = msgspec.json.Decoder(Payload).decode
 
 
 class Listener:
-    """Handles messages until told to stop."""
+    """Handles messages one by one until stopped."""
 
     def __init__(self, database: "psycopg.Connection", log_id: int) -> None:
         self._database = database
@@ -40,48 +41,48 @@ class Listener:
         self._stopping = False
 
     def stop(self) -> None:
-        """Lets the message under way finish."""
+        """Stop after the current fetch."""
         self._stopping = True
 
     def run(self, consumer: Consumer) -> None:
-        """Takes what there is, handles it one by one, then commits the offsets."""
+        """Poll, handle each message, then commit the offsets."""
         while not self._stopping:
-            messages = consumer.consume(_AT_ONCE, timeout=0) or consumer.consume(1, timeout=0.5)
+            messages = consumer.consume(_MAX_POLL_RECORDS, timeout=0) or consumer.consume(1, timeout=0.5)
             for message in messages:
                 assert not message.error(), message.error()
                 self._handle(message)
             if messages:
-                consumer.commit(offsets=_ends(messages), asynchronous=True)
+                consumer.commit(offsets=_next_offsets(messages), asynchronous=True)
 
     def _handle(self, message: Message) -> None:
         payload = _decode(message.value() or b"")
         with self._database.transaction():
             state, code, sequence = self._decide(payload)
             headers = dict(message.headers() or [])
-            place = (self._log_id, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
-            name = cast(bytes, headers[REQUEST_ID_HEADER]).decode()
-            self._database.execute(_INSERT, (*place, name, state, code, sequence, payload.request_time_millis))
+            row_key = (self._log_id, message.partition(), message.offset(), payload.coupon_id, payload.user_id)
+            request_id = cast(bytes, headers[REQUEST_ID_HEADER]).decode()
+            self._database.execute(_INSERT, (*row_key, request_id, state, code, sequence, payload.request_time_millis))
 
     def _decide(self, payload: Payload) -> tuple[str, str | None, int | None]:
-        """State, code and sequence, under the coupon's lock."""
-        coupon = self._database.execute(_LOCK, [payload.coupon_id]).fetchone()
-        had = self._database.execute(_HAS, [payload.coupon_id, payload.user_id]).fetchone()
+        """Lock the coupon and return state, code and sequence."""
+        coupon = self._database.execute(_LOCK_COUPON, [payload.coupon_id]).fetchone()
+        duplicate = self._database.execute(_IS_DUPLICATE, [payload.coupon_id, payload.user_id]).fetchone()
         assert coupon
-        assert had
+        assert duplicate
         issued, quantity = coupon
-        if had[0]:
+        if duplicate[0]:
             return "refused", "duplicate", None
         return ("issued", None, issued + 1) if issued < quantity else ("refused", "sold_out", None)
 
 
-def _ends(messages: Sequence[Message]) -> list[TopicPartition]:
-    ends = {(message.topic(), message.partition()): message.offset() for message in messages}
-    return [TopicPartition(str(topic), partition or 0, (at or 0) + 1) for (topic, partition), at in ends.items()]
+def _next_offsets(messages: Sequence[Message]) -> list[TopicPartition]:
+    last = {(message.topic(), message.partition()): message.offset() for message in messages}
+    return [TopicPartition(str(topic), partition or 0, (at or 0) + 1) for (topic, partition), at in last.items()]
 
 
 def main() -> None:
-    """Consumes the topic from its beginning, in group `to_be`, until told to stop."""
-    topic, log = sys.argv[1], int(sys.argv[2])
+    """Consume the topic from its beginning, in group `to_be`, until SIGTERM or SIGINT."""
+    topic, log_id = sys.argv[1], int(sys.argv[2])
     settings = {
         "bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"],
         "group.id": "to_be",
@@ -90,7 +91,7 @@ def main() -> None:
     }
     consumer = Consumer(settings)
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=0) as database:
-        listener = Listener(database, log)
+        listener = Listener(database, log_id)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())
         consumer.subscribe([topic], on_assign=lambda *_: print("assigned", flush=True))

@@ -1,0 +1,1 @@
+"""How long partitions stay unread during a consumer group's rebalance: a study of group protocols."""
