@@ -1,1 +1,1 @@
-"""Tests read as promises: unit is pure, integration uses real parts, acceptance runs real processes."""
+"""Tests: unit tests are pure, integration tests use real servers, acceptance tests run real processes."""

@@ -1,4 +1,4 @@
-"""Builds values for tests: defaults, one override at a time."""
+"""Builders of domain values and rows for tests, with defaults for everything."""
 
 from sqlalchemy import Connection, text
 
@@ -25,7 +25,7 @@ def coupon(
     closes_at_ms: int | None = None,
     override: Override = Override.NONE,
 ) -> Coupon:
-    """A coupon as the database has it."""
+    """Return a coupon with these values, without a database."""
     return Coupon(
         coupon_id, "a coupon", quantity, waitlist, issued, held, standby, opens_at_ms, closes_at_ms, override, 0
     )
@@ -34,7 +34,7 @@ def coupon(
 def request(
     offset: int, user_id: int | None = None, coupon_id: int = 1, *, request_id: str | None = None, accepted: bool = True
 ) -> Request:
-    """A request at an offset; by default each offset is another user."""
+    """Return a request at an offset of partition 0; by default each offset has a user of its own."""
     return Request(
         LogPosition(0, offset),
         coupon_id,
@@ -55,12 +55,12 @@ def raw(
     fault: str | None = None,
     request_id: str | None = None,
 ) -> RawRecord:
-    """A record as the API writes it, at the place where Kafka would put it."""
-    name = request_id or ids.mint(coupon_id, user_id, AT_MS)
-    headers = [(REQUEST_ID_HEADER, name.encode())] + ([(FAULT_HEADER, fault.encode())] if fault else [])
-    place = LogPosition(partition_of(coupon_id, PARTITIONS), offset)
+    """Return the record that the API produces for this request, at the partition that Kafka chooses for its key."""
+    request_id = request_id or ids.mint(coupon_id, user_id, AT_MS)
+    headers = [(REQUEST_ID_HEADER, request_id.encode())] + ([(FAULT_HEADER, fault.encode())] if fault else [])
+    log_position = LogPosition(partition_of(coupon_id, PARTITIONS), offset)
     return RawRecord(
-        place, encode_key(coupon_id), encode_value(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset
+        log_position, encode_key(coupon_id), encode_value(coupon_id, user_id, AT_MS), tuple(headers), AT_MS + offset
     )
 
 
@@ -73,10 +73,13 @@ def records(
     first: int = 0,
     faults: dict[int, str] | None = None,
 ) -> list[Record]:
-    """One record for each user, from offset `first` on; `faults` by user id."""
+    """Return one decoded record for each user, from offset `first` on.
+
+    `faults` maps user ids to the value of the header `Fault`.
+    """
     return [
-        reader.decode(raw(ids, coupon_id, user, first + number, fault=(faults or {}).get(user)))
-        for number, user in enumerate(users)
+        reader.decode(raw(ids, coupon_id, user, first + index, fault=(faults or {}).get(user)))
+        for index, user in enumerate(users)
     ]
 
 
@@ -90,19 +93,19 @@ def insert_request(
     sequence: int | None = None,
     log_id: int = 1,
 ) -> None:
-    """A row written past all code of the service, as a buggy caller would."""
+    """Insert a row into table `requests` without the code of the service, as a faulty caller would."""
     tx.execute(
         text(
             'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
-            " attempts, requested_at, decided_at) VALUES (:log, 0, :offset, :coupon, :uid, :name, :state, :code,"
-            " :sequence, 1, now(), CASE WHEN :final THEN now() END)"
+            " attempts, requested_at, decided_at) VALUES (:log_id, 0, :offset, :coupon_id, :user_id, :request_id,"
+            " :state, :code, :sequence, 1, now(), CASE WHEN :final THEN now() END)"
         ),
         {
-            "log": log_id,
+            "log_id": log_id,
             "offset": offset,
-            "coupon": coupon_id,
-            "uid": offset + 1 if user_id is None else user_id,
-            "name": f"request-{offset}",
+            "coupon_id": coupon_id,
+            "user_id": offset + 1 if user_id is None else user_id,
+            "request_id": f"request-{offset}",
             "state": state.value,
             "code": ReasonCode.SOLD_OUT.value if state in (RequestState.REFUSED, RequestState.DEAD) else None,
             "sequence": sequence,

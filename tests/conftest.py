@@ -1,4 +1,4 @@
-"""What every test may ask for; each kind of fixture has a file of its own."""
+"""Pytest plugins that all tests share."""
 
 pytest_plugins = [
     "tests.fixtures.parts",
@@ -7,5 +7,5 @@ pytest_plugins = [
     "tests.faults.selection",
     "tests.faults.report",
 ]
-"""Fixtures by what they cost: parts (seconds, once), rooms (a clean database each test), running processes; then the
-options and the table of the rows of faults."""
+"""Servers that are started once, objects on an emptied database for each test, running processes; then the options and
+the report of the fault tests."""

@@ -1,4 +1,4 @@
-"""The gate from outside asyncio: many users at its gate_client at once."""
+"""A blocking client of the asynchronous gate, which sends the requests of many users at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from tests.builders import AT_MS
 
 
 class GateClient:
-    """The gate, a call at a time."""
+    """Runs each call in an event loop of its own."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def admit(self, *seats: SeatRequest) -> list[Admission]:
-        """What the gate says to each of these, who all ask at the same moment."""
+        """Return the gate's response to each seat request; all are sent at the same time."""
         return asyncio.run(self._admit(seats))
 
     async def _admit(self, seats: Sequence[SeatRequest]) -> list[Admission]:
@@ -24,16 +24,16 @@ class GateClient:
             gate = AsyncGate(redis)
             return await asyncio.gather(*(gate.admit(seat) for seat in seats))
 
-    def note(self, seat: SeatRequest, offset: int) -> None:
-        """Tells the gate of the broker's acknowledgement."""
+    def record_offset(self, seat: SeatRequest, offset: int) -> None:
+        """Record in the gate that the broker has acknowledged the request."""
 
-        async def note() -> None:
+        async def record() -> None:
             async with AsyncRedis.from_url(self._url) as redis:
                 await AsyncGate(redis).record_offsets([(seat, offset)])
 
-        asyncio.run(note())
+        asyncio.run(record())
 
 
-def seat(user_id: int, name: str = "", coupon_id: int = 1, now_ms: int = AT_MS) -> SeatRequest:
-    """A user's claim under an id of his own."""
-    return SeatRequest(coupon_id, user_id, name or f"request-of-{user_id}", now_ms)
+def seat(user_id: int, request_id: str = "", coupon_id: int = 1, now_ms: int = AT_MS) -> SeatRequest:
+    """A seat request; the default request id tells users apart."""
+    return SeatRequest(coupon_id, user_id, request_id or f"request-of-{user_id}", now_ms)

@@ -1,4 +1,4 @@
-"""The real log by hand: appends records and lets the issuer decide them, a step at a time."""
+"""The real topic under a test's control: append records, then let the issuer decide them."""
 
 from confluent_kafka import KafkaError, Message
 
@@ -14,7 +14,7 @@ from tests.builders import AT_MS
 
 
 class Log:
-    """Records go to Kafka, as the API sends them, and are issued when the test says so."""
+    """Appends records to Kafka as the API does, and has them decided when the test says so."""
 
     def __init__(
         self, settings: Settings, ids: RequestIds, reader: RecordReader, issuer: Issuer, positions: dict[int, int]
@@ -26,40 +26,40 @@ class Log:
         self._producer = clients.build_producer(settings)
         self.positions = positions
 
-    def ask(self, coupon_id: int, user_id: int, *, fault: str | None = None) -> str:
-        """Appends a request as the API does; its id."""
+    def append_request(self, coupon_id: int, user_id: int, *, fault: str | None = None) -> str:
+        """Append a request as the API does and return its id."""
         request_id = self._ids.mint(coupon_id, user_id, AT_MS)
         self.append(coupon_id, user_id, request_id, fault)
         return request_id
 
     def append(self, coupon_id: int, user_id: int, request_id: str | None, fault: str | None = None) -> LogPosition:
-        """Appends a record; one without a request id is another producer's."""
+        """Append a record; without a request id it is one of another producer."""
         headers = [(REQUEST_ID_HEADER, request_id.encode())] if request_id else []
         headers += [(FAULT_HEADER, fault.encode())] if fault else []
         return self.append_raw(encode_key(coupon_id), encode_value(coupon_id, user_id, AT_MS), headers)
 
     def append_raw(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> LogPosition:
-        """Appends any bytes."""
-        places: list[LogPosition] = []
+        """Append any bytes as a record."""
+        positions: list[LogPosition] = []
 
-        def report(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            places.append(LogPosition(message.partition() or 0, message.offset() or 0))
+            positions.append(LogPosition(message.partition() or 0, message.offset() or 0))
 
-        self._producer.produce(Topic.ISSUE_COUPON, key=key, value=value, headers=list(headers), on_delivery=report)
+        self._producer.produce(Topic.ISSUE_COUPON, key=key, value=value, headers=list(headers), on_delivery=on_delivery)
         assert self._producer.flush(10) == 0
-        return places[0]
+        return positions[0]
 
     def issue(self) -> list[LogPosition]:
-        """The issuer decides all that has been appended; the places of those that are held."""
+        """Decide every undecided record and return the LogPositions of the held requests."""
         issued = self._issuer.issue(self.undecided(), self.positions)
         self.positions = issued.next_offsets
         return issued.held
 
     def undecided(self) -> list[Record]:
-        """What has been appended and not been decided."""
-        found = (
-            log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first)
+        """Read the records that were appended and not decided."""
+        return [
+            self._reader.decode(raw)
             for partition, first in self.positions.items()
-        )
-        return [self._reader.decode(raw) for raws in found for raw in raws]
+            for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first)
+        ]

@@ -1,7 +1,8 @@
-"""The running system with a client that writes down every answer, and the proof at the end."""
+"""The running system as tests use it: a recording client, reads of the database, and the verification."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any, Self
 
 import httpx
@@ -11,7 +12,7 @@ from sqlalchemy import text
 
 from service import resources
 from service.config import Settings
-from service.domain.request import LogPosition
+from service.domain.request import FINAL_STATES, LogPosition
 from service.store import engine
 from service.stream import clients, log_reader
 from service.stream.codec import encode_key
@@ -19,17 +20,22 @@ from service.stream.topics import Topic
 from service.verification.history import ClientAnswer
 from service.verification.verify import Check, Verifier
 from stack.local import LocalStack
-from tests.receiver import Receiver
+from testkit.issuance_client import IssuanceResponse
+from testkit.webhook_receiver import WebhookReceiver
 from tests.waiting import Value, eventually
 
-#: generous: recovery after a kill has to wait for session timeouts and leases
-SETTLE_SECONDS = 60.0
+#: generous: recovery after a kill waits for session timeouts and leases
+RECOVERY_SECONDS = 60.0
+_UNFINISHED_WORK = (
+    "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM outbox)"
+    " + (SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL OR dlt_offset IS NULL)"
+)
 
 
 class System:
-    """What a test does to the system, and what it hears."""
+    """The running processes with clients for each part; `history` holds every answer that a client received."""
 
-    def __init__(self, stack: LocalStack, receiver: Receiver) -> None:
+    def __init__(self, stack: LocalStack, receiver: WebhookReceiver) -> None:
         self.stack = stack
         self.receiver = receiver
         self.history: list[ClientAnswer] = []
@@ -55,92 +61,89 @@ class System:
         self.redis.close()
         self.store.dispose()
 
-    def begin(self) -> None:
-        """Every process is ready before a test begins."""
+    def wait_until_ready(self) -> None:
+        """Wait until the API and the issuer are ready."""
         eventually(lambda: self.http.get("/readyz").status_code == 200)
         eventually(lambda: httpx.get(f"{self.stack.issuer_url}/readyz").status_code == 200)
 
     def make_coupon(self, quantity: int, **fields: Any) -> int:
-        """A coupon's id."""
-        answer = self.http.post("/coupons", json={"name": "a coupon", "quantity": quantity, **fields})
-        assert answer.status_code == 201, answer.text
-        return int(answer.json()["id"])
+        """Create a coupon; return its id."""
+        response = self.http.post("/coupons", json={"name": "a coupon", "quantity": quantity, **fields})
+        assert response.status_code == 201, response.text
+        return int(response.json()["id"])
 
-    def ask(self, coupon_id: int, user_id: int, fault: str | None = None) -> httpx.Response | None:
-        """One request, its answer written down; None when there was none."""
+    def request_issuance(self, coupon_id: int, user_id: int, fault: str | None = None) -> httpx.Response | None:
+        """Send one issuance request and record its answer; None if there was no response."""
         headers = {"Fault": fault} if fault else {}
         try:
-            answer = self.http.post(f"/coupons/{coupon_id}/issuances", json={"user_id": user_id}, headers=headers)
+            response = self.http.post(f"/coupons/{coupon_id}/issuances", json={"user_id": user_id}, headers=headers)
         except httpx.HTTPError:
             self.history.append(ClientAnswer(user_id, coupon_id, "unknown"))
             return None
-        self.history.append(told(user_id, coupon_id, answer))
-        return answer
+        self.history.append(client_answer(user_id, coupon_id, response))
+        return response
+
+    def request_many(self, coupon_id: int, users: Iterable[int], at_once: int = 16) -> list[httpx.Response | None]:
+        """Send one issuance request for each user, `at_once` in parallel."""
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(lambda user: self.request_issuance(coupon_id, user), users))
+
+    def request_until_answered(self, coupon_id: int, user_id: int, fault: str | None = None) -> httpx.Response:
+        """Repeat an issuance request until its outcome is known, as a user would."""
+
+        def answered() -> httpx.Response | None:
+            response = self.request_issuance(coupon_id, user_id, fault)
+            return response if response is not None and response.status_code < 500 else None
+
+        return self.eventually(answered)
+
+    def request_many_until_answered(
+        self, coupon_id: int, users: Iterable[int], at_once: int = 16
+    ) -> list[httpx.Response]:
+        """Repeat an issuance request for each user until its outcome is known, `at_once` in parallel."""
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(lambda user: self.request_until_answered(coupon_id, user), users))
 
     def produce(self, coupon_id: int, value: bytes | None, key: bytes | None = None) -> LogPosition:
-        """Writes a record straight onto the topic, as another producer would."""
-        places: list[LogPosition] = []
+        """Append a record to the topic as another producer would."""
+        positions: list[LogPosition] = []
         producer = Producer({"bootstrap.servers": self.stack.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
         producer.produce(
             Topic.ISSUE_COUPON,
             value,
             key or encode_key(coupon_id),
-            on_delivery=lambda _, record: places.append(LogPosition(record.partition() or 0, record.offset() or 0)),
+            on_delivery=lambda _, record: positions.append(LogPosition(record.partition() or 0, record.offset() or 0)),
         )
         assert producer.flush(10) == 0
-        return places[0]
+        return positions[0]
 
     def eventually(self, condition: Callable[[], Value | None]) -> Value:
-        """The condition's first true value, within the time that recovery may take."""
-        return eventually(condition, within_seconds=SETTLE_SECONDS)
+        """Return the condition's first true value, within the time that recovery may take."""
+        return eventually(condition, within_seconds=RECOVERY_SECONDS)
 
-    def press(self, coupon_id: int, user_id: int, fault: str | None = None) -> httpx.Response:
-        """Asks as a user does who hears nothing: again, until there is an answer."""
+    def read_status(self, request_id: str) -> dict[str, Any]:
+        """Return a request's status from the API."""
+        response = self.http.get(f"/issuances/{request_id}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
-        def answered() -> httpx.Response | None:
-            answer = self.ask(coupon_id, user_id, fault)
-            return answer if answer is not None and answer.status_code < 500 else None
-
-        return self.eventually(answered)
-
-    def press_many(self, coupon_id: int, users: Iterable[int], at_once: int = 16) -> list[httpx.Response]:
-        """Many users who each press until there is an answer."""
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(lambda user: self.press(coupon_id, user), users))
-
-    def ask_many(self, coupon_id: int, users: Iterable[int], at_once: int = 16) -> list[httpx.Response | None]:
-        """Many users' requests, some at a time."""
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(lambda user: self.ask(coupon_id, user), users))
-
-    def standing(self, request_id: str) -> dict[str, Any]:
-        """What a request's own page says."""
-        answer = self.http.get(f"/issuances/{request_id}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
-
-    def final(self, request_id: str) -> dict[str, Any]:
-        """The request's page once its state is final."""
-        return eventually(
-            lambda: page if (page := self.standing(request_id))["state"] in ("issued", "refused", "dead") else None,
-            within_seconds=SETTLE_SECONDS,
+    def wait_until_final(self, request_id: str) -> dict[str, Any]:
+        """Wait until a request's state is final; return its status."""
+        return self.eventually(
+            lambda: status if (status := self.read_status(request_id))["state"] in FINAL_STATES else None
         )
 
     def count(self, query: str, **values: object) -> int:
-        """A number from the database."""
+        """Return a number from the database."""
         with self.store.begin() as tx:
             return int(tx.execute(text(query), values).scalar_one())
 
-    def settle(self, within_seconds: float = SETTLE_SECONDS) -> None:
-        """Waits until the log is decided to its end and nothing waits for Celery."""
-        waiting = (
-            "SELECT (SELECT count(*) FROM retries) + (SELECT count(*) FROM outbox)"
-            " + (SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL OR dlt_offset IS NULL)"
-        )
-        eventually(lambda: self._undecided() == 0 and self.count(waiting) == 0, within_seconds=within_seconds)
+    def wait_until_idle(self, within_seconds: float = RECOVERY_SECONDS) -> None:
+        """Wait until every record is decided and Celery has no unfinished work."""
+        eventually(lambda: self._undecided() == 0 and self.count(_UNFINISHED_WORK) == 0, within_seconds=within_seconds)
 
     def _undecided(self) -> int:
-        """Records of the log beyond what has been decided."""
+        """Count records at or after the checkpoints."""
         consumer = clients.build_reader(self.settings)
         try:
             partitions = range(self.settings.topic_partitions)
@@ -149,8 +152,8 @@ class System:
             consumer.close()
         return ends - self.count("SELECT coalesce(sum(next_offset), 0) FROM offsets")
 
-    def proof(self) -> list[Check]:
-        """The checks of P1 to P5, by the log, the database and everything the clients were told."""
+    def verify(self) -> list[Check]:
+        """Verify P1 to P5 against the log, the database and every recorded answer; return the checks."""
         common = resources.open_resources(self.settings, "proof")
         try:
             ids = resources.request_ids(self.settings)
@@ -158,21 +161,20 @@ class System:
         finally:
             common.close()
 
-    def prove(self) -> None:
-        """P1 to P5 hold, and nothing accepted is still under way."""
-        checks = self.proof()
-        broken = [check for check in checks if not check.ok]
-        assert not broken, broken
+    def assert_promises(self) -> None:
+        """Assert that P1 to P5 hold and that no accepted request is in flight."""
+        checks = self.verify()
+        failed = [check for check in checks if not check.ok]
+        assert not failed, failed
         assert checks[-1].numbers["in_flight"] == 0, checks[-1]
 
 
-def told(user_id: int, coupon_id: int, answer: httpx.Response) -> ClientAnswer:
-    """What an answer told its client."""
-    if answer.status_code == 202:
-        return ClientAnswer(user_id, coupon_id, "accepted", request_id=answer.json()["request_id"])
-    if answer.status_code >= 500:
-        return ClientAnswer(user_id, coupon_id, "unknown")
-    location = answer.headers.get("location")
-    return ClientAnswer(
-        user_id, coupon_id, "refused", answer.json()["code"], location and location.removeprefix("/issuances/")
-    )
+def client_answer(user_id: int, coupon_id: int, response: httpx.Response) -> ClientAnswer:
+    """Return what a response means to its client; fails if the response breaks the API's contract."""
+    location = response.headers.get("location")
+    answer = IssuanceResponse(response.status_code, location, response.content).answer(user_id, coupon_id)
+    if response.status_code == HTTPStatus.ACCEPTED:
+        assert (answer.outcome, answer.request_id) == ("accepted", response.json()["request_id"]), response.text
+    elif response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        assert answer.outcome == "refused", response.text
+    return answer

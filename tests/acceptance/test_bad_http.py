@@ -1,4 +1,4 @@
-"""Bad input over HTTP: a clear problem, the same spelling of an id or none, and nothing harmed."""
+"""Invalid HTTP requests: problem details with the right status and code, and no effect on anything else."""
 
 import re
 import socket
@@ -69,7 +69,7 @@ _BAD_COUPONS = [
 
 
 def test_bad_bodies_are_problems(system: System) -> None:
-    """Each broken body of a request for a coupon is refused as invalid; the coupon is as it was."""
+    """Each invalid body of an issuance request is refused as invalid; the coupon is unchanged."""
     coupon = system.make_coupon(quantity=1)
 
     for body in _BAD_USERS:
@@ -78,16 +78,16 @@ def test_bad_bodies_are_problems(system: System) -> None:
     assert system.http.get(f"/coupons/{coupon}").json()["remaining"] == 1
 
 
-@pytest.mark.parametrize("spelling", _BAD_IDS)
-def test_an_id_has_one_spelling(system: System, spelling: str) -> None:
-    """A path's id in any other spelling than its plain decimal one is refused, before anything is asked."""
-    answer = system.http.post(f"/coupons/{spelling}/issuances", json={"user_id": 1})
+@pytest.mark.parametrize("coupon_id", _BAD_IDS)
+def test_only_plain_decimal_ids_are_valid(system: System, coupon_id: str) -> None:
+    """Any other form of an id in the path is refused without a look-up."""
+    answer = system.http.post(f"/coupons/{coupon_id}/issuances", json={"user_id": 1})
 
     assert_problem(answer, 422, "invalid")
 
 
 def test_bad_coupons_are_problems(system: System) -> None:
-    """A coupon that cannot be is refused, and none is made."""
+    """An invalid coupon is refused, and none is created."""
     before = system.count("SELECT count(*) FROM coupons")
 
     for body in _BAD_COUPONS:
@@ -97,13 +97,13 @@ def test_bad_coupons_are_problems(system: System) -> None:
 
 
 def test_bad_pages_are_problems(system: System) -> None:
-    """A cursor or limit that is none is refused."""
+    """An invalid cursor or limit is refused."""
     for query in ("limit=0", "limit=501", "limit=x", "cursor=", "cursor=-1"):
         assert_problem(system.http.get(f"/coupons?{query}"), 422, "invalid")
 
 
 def test_pages_list_every_coupon_once(system: System) -> None:
-    """Following `next` from the first page gives each coupon once, in id order."""
+    """Following `next` from the first page returns each coupon once, in id order."""
     made = [system.make_coupon(quantity=1) for _ in range(5)]
     found: list[int] = []
     cursor: str | None = None
@@ -118,10 +118,10 @@ def test_pages_list_every_coupon_once(system: System) -> None:
     assert set(made) <= set(found)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_another_content_type_is_refused(system: System, kind: str) -> None:
-    """A body that is not sent as JSON is 415."""
-    headers = {"content-type": kind} if kind else {}
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type_is_refused(system: System, content_type: str) -> None:
+    """A body without the JSON content type is answered with 415."""
+    headers = {"content-type": content_type} if content_type else {}
 
     answer = system.http.post("/coupons/1/issuances", content=b'{"user_id": 1}', headers=headers)
 
@@ -129,7 +129,7 @@ def test_another_content_type_is_refused(system: System, kind: str) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused(system: System) -> None:
-    """A megabyte is 413, with a length given or in chunks without one."""
+    """A megabyte is answered with 413, with a content length and in chunks without one."""
     large = b'{"user_id": 1, "x": "' + b"x" * 1_000_000 + b'"}'
 
     whole = system.http.post("/coupons/1/issuances", content=large, headers=_JSON)
@@ -141,35 +141,35 @@ def test_a_body_that_is_too_large_is_refused(system: System) -> None:
 
 @pytest.mark.parametrize("request_id", ["x", "A" * 60, "%00", "-" * 60, "é"])
 def test_a_forged_request_id_is_unknown(system: System, request_id: str) -> None:
-    """A request id that was not made with our key is 404."""
+    """A request id that was not made with our key is answered with 404."""
     assert_problem(system.http.get(f"/issuances/{request_id}"), 404, "unknown_request")
 
 
 def test_an_unknown_coupon_is_refused(system: System) -> None:
-    """A coupon that was never made is 404, asked for or read."""
+    """A coupon that was never created is answered with 404, requested or read."""
     for _ in range(2):
-        answer = system.ask(2**62, 1)
+        answer = system.request_issuance(2**62, 1)
         assert answer is not None
         assert_problem(answer, 404, "unknown_coupon")
     assert_problem(system.http.get(f"/coupons/{2**62}"), 404, "unknown_coupon")
 
 
 def test_unknown_paths_and_methods_are_problems(system: System) -> None:
-    """What is not there is said in the same form as everything else."""
+    """Routing errors have the same form as all other problems."""
     assert_problem(system.http.get("/nothing"), 404, "not_found")
     assert_problem(system.http.delete("/coupons"), 405, "method_not_allowed")
 
 
-def test_rubbish_on_the_port_harms_nobody(system: System) -> None:
-    """Bytes that are no HTTP get an answer or a closed connection, and the next request is served."""
+def test_non_http_data_does_no_harm(system: System) -> None:
+    """Data that is not HTTP gets an answer or a closed connection, and the next request is served."""
     port = httpx.URL(system.stack.api_url).port or 0
-    for rubbish in (
+    for data in (
         b"\x00\x01\x02\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /coupons HTTP/1.1\r\ncontent-length: x\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-            connection.sendall(rubbish)
+            connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1024):
                 pass
@@ -178,18 +178,18 @@ def test_rubbish_on_the_port_harms_nobody(system: System) -> None:
 
 
 def test_the_docs_load_and_describe_the_bodies(system: System) -> None:
-    """Swagger's page and all it needs come from here, and the document names the very types that are decoded."""
+    """Swagger UI's page and all its assets come from this service, and the schema has the limits of the decoder."""
     page = system.http.get("/docs").text
-    needed = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(needed) >= 3
-    assert all(url.startswith(system.stack.api_url) and system.http.get(url).is_success for url in needed)
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) >= 3
+    assert all(url.startswith(system.stack.api_url) and system.http.get(url).is_success for url in assets)
     document = system.http.get("/openapi.json").json()
     user_id = document["components"]["schemas"]["NewIssuance"]["properties"]["user_id"]
     assert (user_id["minimum"], user_id["maximum"]) == (1, 2**63 - 1)
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
-    """The answer is problem details with this status and code, and shows nothing of the inside."""
+    """Assert that the answer is problem details with this status and code, and contains no stack trace."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     body = answer.json()
     assert (body["status"], body["code"]) == (status, code)

@@ -1,121 +1,150 @@
-"""The console script as an operator runs it: what it prints, and the status it ends with."""
+"""The console script as an operator runs it: its output and its exit status."""
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.acceptance.test_changes import accepted, change, refused, rename
-from tests.acceptance.test_dead_letters import die, only
+from tests.acceptance.test_changes import accepted, change, overwrite_request_id, refused
+from tests.acceptance.test_dead_letters import make_dead, only_dead_letter
 from tests.system import System
 
 _ROOT = Path(__file__).resolve().parents[2]
 Ended = subprocess.CompletedProcess[str]
 
 
-def test_verify_proves_one_coupon(system: System) -> None:
-    """Step 9: status 0 and every promise with its numbers, in lines or JSON; status 1 for the one that is broken."""
+def test_verify_checks_one_coupon(system: System) -> None:
+    """P1-P5: status 0 and the numbers of every promise, as rows or JSON; status 1 when one is broken."""
     coupon = system.make_coupon(quantity=2)
     names = [accepted(system, coupon, user) for user in (1, 2)]
     for name in names:
-        system.final(name)
+        system.wait_until_final(name)
 
-    told = parsed(coupons(system, "verify", "--coupon", str(coupon), "--json"))
-    rename(system, names[0], "another")
+    printed = parsed(coupons(system, "verify", "--coupon", str(coupon), "--json"))
+    overwrite_request_id(system, names[0], "another")
     try:
         broken = coupons(system, "verify", "--coupon", str(coupon))
     finally:
-        rename(system, "another", names[0])
+        overwrite_request_id(system, "another", names[0])
 
-    assert told["ok"] is True
-    assert {check["promise"] for check in told["checks"] if check["ok"]} == {"P1", "P2", "P3", "P4", "P5"}
-    assert [check["numbers"]["issued"] for check in told["checks"] if check["promise"] == "P1"] == [2]
+    assert printed["ok"] is True
+    assert {check["promise"] for check in printed["checks"] if check["ok"]} == {"P1", "P2", "P3", "P4", "P5"}
+    assert [check["numbers"]["issued"] for check in printed["checks"] if check["promise"] == "P1"] == [2]
     assert broken.returncode == 1
-    (line,) = [line for line in broken.stdout.splitlines() if not line.startswith("ok ")]
-    assert line.startswith("BROKEN P4 nothing lost in the log: records 2, ")
-    assert line.endswith(" lost 0, phantom 0, contradicted 1")
+    (row,) = [row for row in rows(broken) if row[2] != "ok"]
+    assert row[:3] == ["P4", "nothing lost in the log", "BROKEN"]
+    assert row[3].startswith("records 2, ")
+    assert row[3].endswith(" lost 0, phantom 0, contradicted 1")
 
 
-def test_verify_holds_clients_to_what_they_wrote_down(system: System, tmp_path: Path) -> None:
-    """Step 9: a receipt that is not in the log is a broken promise; a history that cannot be read is none."""
+def test_a_terminal_gets_tables_with_headers(system: System) -> None:
+    """On a terminal: headers, marks, every number of a check, and a dead letter on one line that fits."""
     coupon = system.make_coupon(quantity=1)
-    told = {"user_id": 1, "coupon_id": coupon, "outcome": "accepted", "request_id": accepted(system, coupon, 1)}
+    make_dead(system, coupon, 7)
+    dead_letter = only_dead_letter(system, coupon)
+
+    status, verified = on_terminal(system, "verify", "--coupon", str(coupon))
+    listed = on_terminal(system, "dead-letters", "list", "--coupon", str(coupon)).lines
+    piped = rows(coupons(system, "verify", "--coupon", str(coupon)))
+
+    assert status == 0
+    assert verified[0].split() == ["Promise", "Check", "Result", "Numbers"]
+    assert sum("✓ ok" in line for line in verified) == len(piped) >= 5
+    whole = " ".join(" ".join(verified).split())
+    assert all(number in whole for row in piped for number in row[3].split(", "))
+    assert listed[0].split() == ["Id", "State", "Code", "Partition/Offset", "Request", "Last", "error"]
+    assert listed[2].split()[:3] == [str(dead_letter), "new", "exhausted"]
+    assert listed[2].endswith("…")
+    assert len(listed) == 3
+    assert max(map(len, [*verified, *listed])) <= 80
+
+
+def test_verify_compares_the_history_of_clients(system: System, tmp_path: Path) -> None:
+    """P5: a receipt that is not in the log breaks the promise; an unreadable history ends with status 2."""
+    coupon = system.make_coupon(quantity=1)
+    answer = {"user_id": 1, "coupon_id": coupon, "outcome": "accepted", "request_id": accepted(system, coupon, 1)}
     history = tmp_path / "history.jsonl"
 
     def verified(line: str) -> Ended:
         history.write_text(line)
         return coupons(system, "verify", "--coupon", str(coupon), "--history", str(history))
 
-    assert verified(json.dumps(told)).returncode == 0
-    assert verified(json.dumps(told | {"user_id": 2})).returncode == 1
+    assert verified(json.dumps(answer)).returncode == 0
+    assert verified(json.dumps(answer | {"user_id": 2})).returncode == 1
     unreadable = verified("{}")
     assert (unreadable.returncode, unreadable.stdout) == (2, "")
     assert unreadable.stderr.startswith(f"{history}, line 1: ")
 
 
-def test_dead_letters_are_found_shown_and_brought_back(system: System) -> None:
-    """Step 7: a line each, all of one, what a replay would do and what it did; a repeat says the same."""
+def test_dead_letters_are_listed_shown_and_replayed(system: System) -> None:
+    """P4: a row each, the details of one, the result of a dry run and of a replay; a repeat has the same result."""
     coupon = system.make_coupon(quantity=1)
-    (name,) = die(system, coupon, 7)
-    letter = only(system, coupon)
+    (name,) = make_dead(system, coupon, 7)
+    dead_letter = only_dead_letter(system, coupon)
     change(system, coupon, quantity=2)
 
     listed = coupons(system, "dead-letters", "list", "--coupon", str(coupon))
-    shown = coupons(system, "dead-letters", "show", str(letter))
+    shown = coupons(system, "dead-letters", "show", str(dead_letter))
     dry = coupons(system, "dead-letters", "replay", "--coupon", str(coupon), "--dry-run")
-    before = system.standing(name)["state"]
-    done = [parsed(coupons(system, "dead-letters", "replay", str(letter), "--json")) for _ in range(2)]
+    before = system.read_status(name)["state"]
+    done = [parsed(coupons(system, "dead-letters", "replay", str(dead_letter), "--json")) for _ in range(2)]
 
-    (line,) = listed.stdout.splitlines()
-    assert line.split("\t")[:3] == [str(letter), "new", "exhausted"]
-    assert line.endswith(f"coupon {coupon} user 7\tpsycopg.errors.DivisionByZero: a fault on demand")
+    (row,) = rows(listed)
+    assert row[:3] == [str(dead_letter), "new", "exhausted"]
+    assert row[4:] == [f"coupon {coupon} user 7", "psycopg.errors.DivisionByZero: an injected fault"]
     assert f'"userId":7,"couponId":{coupon}' in shown.stdout
-    assert (dry.stdout, before) == (f"{letter}\tissued\n", "dead")
+    assert (dry.stdout, before) == (f"{dead_letter}\tissued\n", "dead")
     assert done[0] == done[1]
-    assert [(one["letter_id"], one["state"]) for one in done[0]["replayed"]] == [(letter, "issued")]
-    assert system.standing(name)["state"] == "issued"
-    system.eventually(lambda: system.receiver.states(name) == {"dead", "issued"})
-    after = parsed(coupons(system, "dead-letters", "show", str(letter), "--json"))
+    assert [(result["dead_letter_id"], result["state"]) for result in done[0]["replayed"]] == [(dead_letter, "issued")]
+    assert system.read_status(name)["state"] == "issued"
+    system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
+    after = parsed(coupons(system, "dead-letters", "show", str(dead_letter), "--json"))
     assert (after["letter"]["state"], after["actions"][0]["via"]) == ("replayed", "cli")
 
 
-def test_a_dead_letter_is_put_away(system: System) -> None:
-    """Step 7: the request stays dead, and what cannot be done afterwards is said with status 2."""
+def test_a_dead_letter_is_discarded(system: System) -> None:
+    """P4: the request stays dead, and a later replay ends with status 2 and the reason."""
     coupon = system.make_coupon(quantity=1)
-    (name,) = die(system, coupon, 1)
-    letter = str(only(system, coupon))
+    (name,) = make_dead(system, coupon, 1)
+    dead_letter = str(only_dead_letter(system, coupon))
 
-    assert coupons(system, "dead-letters", "discard", letter).stdout == f"{letter} discarded\n"
-    ended = coupons(system, "dead-letters", "replay", letter)
+    assert coupons(system, "dead-letters", "discard", dead_letter).stdout == f"{dead_letter} discarded\n"
+    ended = coupons(system, "dead-letters", "replay", dead_letter)
 
-    assert (ended.returncode, ended.stderr) == (2, "the dead letter has been discarded\n")
-    assert system.standing(name)["state"] == "dead"
+    assert (ended.returncode, ended.stderr) == (2, "The dead letter has been discarded.\n")
+    assert system.read_status(name)["state"] == "dead"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ("dead-letters show 999999", "there is no dead letter 999999"),
-        ("dead-letters replay 999999", "there is no dead letter 999999"),
-        ("verify --coupon 999999", "there is no coupon 999999"),
-        ("gate repair --coupon 999999", "there is no coupon 999999"),
+        ("dead-letters show 999999", "There is no dead letter 999999."),
+        ("dead-letters replay 999999", "There is no dead letter 999999."),
+        ("verify --coupon 999999", "There is no coupon 999999."),
+        ("gate repair --coupon 999999", "There is no coupon 999999."),
     ],
 )
-def test_what_is_not_there_is_said(system: System, arguments: str, said: str) -> None:
-    """An id that was never given: one sentence, no stack trace, status 2."""
+def test_an_unknown_id_is_reported(system: System, arguments: str, message: str) -> None:
+    """An unknown id ends with one sentence, no stack trace and status 2."""
     ended = coupons(system, *arguments.split())
 
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"{said}\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"{message}\n")
 
 
 def test_the_gate_is_repaired(system: System) -> None:
-    """P6: someone wrote to Redis behind the service's back; the gate is filled anew, seats included."""
+    """P6: after something else wrote to Redis, the gate is filled again, including the seats."""
     coupon = system.make_coupon(quantity=2)
     name = accepted(system, coupon, 1)
-    system.final(name)
+    system.wait_until_final(name)
     system.redis.hset(f"gate:{coupon}", "override", "closed")
     system.redis.delete(f"gate:{coupon}:seats")
     assert refused(system, coupon, 2) == "closed"
@@ -124,12 +153,12 @@ def test_the_gate_is_repaired(system: System) -> None:
 
     assert (ended.returncode, ended.stdout) == (0, f"coupon {coupon}: filled\n")
     assert refused(system, coupon, 1) == "duplicate"
-    assert system.final(accepted(system, coupon, 2))["sequence"] == 2
+    assert system.wait_until_final(accepted(system, coupon, 2))["sequence"] == 2
     assert refused(system, coupon, 3) == "sold_out"
 
 
 def coupons(system: System, *arguments: str) -> Ended:
-    """Runs the console script with the addresses that `make up` writes down for a shell."""
+    """Run the console script with the environment that `make up` prints for a shell."""
     return subprocess.run(
         [Path(sys.executable).with_name("coupons"), *arguments],
         env=system.stack.environment,
@@ -142,6 +171,43 @@ def coupons(system: System, *arguments: str) -> Ended:
 
 
 def parsed(ended: Ended) -> dict[str, Any]:
-    """What a command that went well printed as JSON."""
+    """Return the JSON that a successful command printed."""
     assert ended.returncode == 0, ended.stderr
     return dict(json.loads(ended.stdout))
+
+
+def rows(ended: Ended) -> list[list[str]]:
+    """Split what a command printed to a pipe into its rows and cells."""
+    return [line.split("\t") for line in ended.stdout.splitlines()]
+
+
+class Shown(NamedTuple):
+    """The exit status of a command and the lines on its terminal, without styles and blank lines."""
+
+    status: int
+    lines: list[str]
+
+
+def on_terminal(system: System, *arguments: str) -> Shown:
+    """Run the console script on a pseudo-terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("coupons"), *arguments],
+        env=system.stack.environment | {"TERM": "xterm"},
+        cwd=_ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    output = bytearray()
+    try:
+        while data := os.read(ours, 65_536):
+            output += data
+    except OSError:  # Linux: the last process has closed the terminal
+        pass
+    finally:
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    return Shown(process.wait(60), [line.rstrip() for line in text.splitlines() if line.strip()])

@@ -1,4 +1,4 @@
-"""The containers without a container engine: what their files say is checked, and what they run is run on this machine.
+"""Tests of docker-compose.yml and Dockerfile without Docker: check the files, and run the commands on this machine.
 
 compose-spec.json is the Compose Specification's JSON schema, unchanged: schema/compose-spec.json of compose-go 2.16.2
 (github.com/compose-spec/compose-go, Apache License 2.0).
@@ -31,8 +31,8 @@ from packaging.utils import canonicalize_name
 from service import config
 from service.config import Settings
 from stack import ports, settings
+from stack.app_processes import STOP_TIMEOUT_SECONDS
 from stack.local import LocalStack
-from stack.parts.processes import STOP_TIMEOUT_SECONDS
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ SCHEMA = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 GIVEN = {"REQUEST_ID_KEYS": "a key for the compose file's test", "POSTGRES_PASSWORD": "any/characters@:%"}
 
-# What the file uses of compose's interpolation: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
+# The forms of interpolation that the file uses: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\})")
 OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_UNAUTHENTICATED_API"}
 PORT_VARIABLES = {"8000": "API_PORT", "8001": "ISSUER_PORT", "5555": "FLOWER_PORT"}
@@ -70,8 +70,8 @@ SERVICES: dict[str, dict[str, Any]] = _interpolated(RAW, GIVEN)["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 ONE_SHOTS = [name for name, service in SERVICES.items() if service.get("restart") == "no"]
 PROCESSES = [name for name in OURS if name not in ONE_SHOTS]
-# uvicorn, done with its own shutdown, lets the signal have its way.
-ENDS = dict.fromkeys(PROCESSES, 0) | {"api": -signal.SIGTERM}
+# After its own shutdown, uvicorn raises the signal again.
+EXIT_STATUSES = dict.fromkeys(PROCESSES, 0) | {"api": -signal.SIGTERM}
 
 
 def _seconds(duration: str) -> float:
@@ -88,7 +88,7 @@ def test_the_file_follows_the_specification() -> None:
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_a_secret_that_is_not_set_is_asked_for(name: str) -> None:
+def test_a_missing_secret_is_reported_with_a_command_to_make_one(name: str) -> None:
     others = {other: value for other, value in GIVEN.items() if other != name}
     with pytest.raises(LookupError, match=rf"{name}: make one with `openssl rand .* put {name}="):
         _interpolated(RAW, others)
@@ -102,45 +102,45 @@ def test_every_variable_is_a_setting(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_the_settings_are_accepted(name: str) -> None:
     with mock.patch.dict(os.environ, SERVICES[name]["environment"], clear=True):
-        told = config.load()
-    assert told.request_id_keys.get_secret_value() == GIVEN["REQUEST_ID_KEYS"]
+        loaded = config.load()
+    assert loaded.request_id_keys.get_secret_value() == GIVEN["REQUEST_ID_KEYS"]
 
 
-def test_every_process_is_one_word_to_the_one_image() -> None:
+def test_every_process_is_a_one_word_command_of_the_same_image() -> None:
     assert {name: SERVICES[name]["command"] for name in OURS} == {name: name for name in OURS}
     assert {(SERVICES[name]["image"], SERVICES[name]["build"]) for name in OURS} == {("coupons:local", ".")}
 
 
-def test_what_is_published_is_published_on_loopback() -> None:
+def test_ports_are_published_on_loopback_only() -> None:
     published = {name: port for name, service in SERVICES.items() for port in service.get("ports", ())}
     assert published == {"api": "127.0.0.1:8000:8000", "flower": "127.0.0.1:5555:5555"}
 
 
-def test_every_image_of_others_is_pinned() -> None:
+def test_every_third_party_image_is_pinned() -> None:
     images = {name: service["image"] for name, service in SERVICES.items() if name not in OURS}
     assert [image for image in images.values() if not re.fullmatch(r"[\w./-]+:\d+\.\d+[\w.-]*", image)] == []
 
 
-def test_every_service_but_the_one_shot_is_restarted_and_has_a_health_check() -> None:
+def test_every_service_but_the_migration_restarts_and_has_a_health_check() -> None:
     assert ONE_SHOTS == ["migrate"]
     assert [name for name, service in SERVICES.items() if service.get("restart") != "unless-stopped"] == ONE_SHOTS
     assert [name for name, service in SERVICES.items() if "healthcheck" not in service] == ONE_SHOTS
 
 
-def test_what_a_service_waits_for_will_come() -> None:
+def test_dependencies_exist_and_have_the_right_condition() -> None:
     for service in SERVICES.values():
-        for awaited, how in service.get("depends_on", {}).items():
-            assert awaited in SERVICES
-            comes = "service_completed_successfully" if awaited in ONE_SHOTS else "service_healthy"
-            assert how == {"condition": comes}, awaited
+        for dependency, given in service.get("depends_on", {}).items():
+            assert dependency in SERVICES
+            condition = "service_completed_successfully" if dependency in ONE_SHOTS else "service_healthy"
+            assert given == {"condition": condition}, dependency
 
 
-def test_a_stop_gives_a_process_the_time_it_takes_itself() -> None:
+def test_the_stop_grace_period_exceeds_the_own_shutdown_timeout() -> None:
     assert [name for name in PROCESSES if _grace(name) <= STOP_TIMEOUT_SECONDS] == []
 
 
 def _stages() -> list[list[list[str]]]:
-    """The Dockerfile's stages, each a list of instructions, each a list of words."""
+    """Return the Dockerfile's stages, each a list of instructions, each a list of words."""
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     stages: list[list[list[str]]] = []
     for words in (line.split() for line in lines if line and not line.startswith("#")):
@@ -150,54 +150,58 @@ def _stages() -> list[list[list[str]]]:
     return stages
 
 
-def test_the_image_runs_as_somebody_with_no_rights() -> None:
+def test_the_image_runs_as_a_non_root_user() -> None:
     users = [words[1] for words in _stages()[-1] if words[0] == "USER"]
     assert users
     assert int(users[-1]) > 0
 
 
-def test_what_the_image_is_made_from_exists_and_is_let_through() -> None:
+def test_the_sources_of_the_image_exist_and_are_not_ignored() -> None:
     copied = [words[1:-1] for stage in _stages() for words in stage if words[0] == "COPY"]
     sources = {word for words in copied if not words[0].startswith("--from") for word in words if word[:2] != "--"}
-    ignored, *let_through = (ROOT / ".dockerignore").read_text().splitlines()[1:]
+    ignored, *exceptions = (ROOT / ".dockerignore").read_text().splitlines()[1:]
     assert ignored == "*"
-    assert sources == {line[1:] for line in let_through if line.startswith("!")}
+    assert sources == {line[1:] for line in exceptions if line.startswith("!")}
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def _all_that_it_requires(name: str) -> set[str]:
+def _transitive_requirements(name: str) -> set[str]:
     needed = [Requirement(text) for text in requires(name) or ()]
-    names = {canonicalize_name(one.name) for one in needed if one.marker is None or one.marker.evaluate()}
-    return names.union(*(_all_that_it_requires(one) for one in names))
+    names = {
+        canonicalize_name(requirement.name)
+        for requirement in needed
+        if requirement.marker is None or requirement.marker.evaluate()
+    }
+    return names.union(*map(_transitive_requirements, names))
 
 
-def test_what_builds_the_image_is_locked_with_all_that_it_requires() -> None:
+def test_the_build_backend_is_locked_with_all_its_requirements() -> None:
     listed = re.search(r"\^\(([\w|-]+)\)==", (ROOT / "Dockerfile").read_text())
     assert listed
-    assert set(listed[1].split("|")) == {"hatchling", *_all_that_it_requires("hatchling")}
+    assert set(listed[1].split("|")) == {"hatchling", *_transitive_requirements("hatchling")}
 
 
 @dataclass(frozen=True)
 class Host:
-    """This machine in the containers' place: what is where, which port stands for a container's, where to work."""
+    """This machine instead of containers: addresses of the servers, port substitutions, a working directory."""
 
     addresses: Mapping[str, str]
     ports: Mapping[str, str]
     directory: Path
 
     def environment(self, name: str) -> dict[str, str]:
-        """The container's environment with addresses that are true here."""
+        """Return the container's environment with the addresses of this machine."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         declared: dict[str, str] = SERVICES[name]["environment"]
         return {"PATH": path, "HOSTNAME": socket.gethostname(), **declared, **self.addresses}
 
     def log(self, name: str) -> Path:
-        """Everything that a process wrote."""
+        """Return the file with a process's output."""
         return self.directory / f"{name}.log"
 
     @contextmanager
     def running(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A service's process, started as its container starts it; nothing of it is left afterwards."""
+        """Run a service's process as its container does; kill its process group at the end of the block."""
         command = [str(ROOT / "entrypoint"), *shlex.split(SERVICES[name]["command"])]
         with self.log(name).open("wb") as log:
             process = subprocess.Popen(
@@ -211,19 +215,19 @@ class Host:
         try:
             yield process
         finally:
-            with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS says so of a group of zombies
+            with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a group of zombies
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def await_health(self, name: str) -> None:
-        """Asks a service's health check until it is content; fails with the end of the process's log."""
+        """Wait until a service's health check succeeds; fail with the end of the process's log."""
         try:
             eventually(partial(self.healthy, name), within_seconds=HEALTHY_WITHIN_SECONDS, every_seconds=0.2)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}\n{self.log(name).read_text()[-2000:]}") from error
 
     def healthy(self, name: str) -> bool:
-        """The answer of a service's own health check."""
+        """Run a service's own health check; return whether it succeeds."""
         check = SERVICES[name]["healthcheck"]
         kind, *words = [self.ports.get(word, word) for word in check["test"]]
         command = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
@@ -242,8 +246,8 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """Kafka, PostgreSQL and Valkey run; nothing else does."""
-    for name in (*PORT_VARIABLES.values(), *(one for names in settings.ADDRESSES.values() for one in names)):
+    """This machine with Kafka, PostgreSQL and Valkey running, and nothing else."""
+    for name in (*PORT_VARIABLES.values(), *(name for names in settings.ADDRESSES.values() for name in names)):
         monkeypatch.delenv(name, raising=False)
     with LocalStack(tmp_path) as parts:
         addresses = {name: parts.environment[name] for names in settings.ADDRESSES.values() for name in names}
@@ -254,17 +258,17 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 @pytest.mark.timeout(300)  # each wait below has its own bound
-def test_what_the_containers_run_gets_healthy_and_ends_when_told_to(host: Host) -> None:
+def test_every_service_becomes_healthy_and_stops_on_sigterm(host: Host) -> None:
     with host.running("migrate") as migration:
         assert migration.wait(HEALTHY_WITHIN_SECONDS) == 0, host.log("migrate").read_text()
     with ThreadPoolExecutor() as pool:
-        content = dict(zip(PROCESSES, pool.map(host.healthy, PROCESSES), strict=True))
-    assert content == dict.fromkeys(PROCESSES, False), "content with a process that does not run"
-    with ExitStack() as undo:
-        started = {name: undo.enter_context(host.running(name)) for name in PROCESSES}
+        healthy = dict(zip(PROCESSES, pool.map(host.healthy, PROCESSES), strict=True))
+    assert healthy == dict.fromkeys(PROCESSES, False), "a health check succeeds without its process"
+    with ExitStack() as stack:
+        started = {name: stack.enter_context(host.running(name)) for name in PROCESSES}
         for name in PROCESSES:
             host.await_health(name)
         for process in started.values():
             process.terminate()
-        assert {name: process.wait(_grace(name)) for name, process in started.items()} == ENDS
+        assert {name: process.wait(_grace(name)) for name, process in started.items()} == EXIT_STATUSES
     assert "Application shutdown complete" in host.log("api").read_text()

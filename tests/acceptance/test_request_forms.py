@@ -1,4 +1,4 @@
-"""A request for a coupon in every form that HTTP allows: plain or odd, it is answered by the same rules."""
+"""Issuance requests in every form that HTTP allows: common or unusual, the same rules apply."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from service.verification.history import ClientAnswer
 from tests.acceptance.test_bad_http import assert_problem
-from tests.system import System, told
+from tests.system import System, client_answer
 
 _JSON = {"content-type": "application/json"}
 
@@ -22,18 +22,18 @@ def _connected(system: System) -> Iterator[socket.socket]:
 
 
 def _ask(system: System, coupon: int, user: int, path: str = "", **request: Any) -> httpx.Response:
-    """The answer to a request of some form, written down."""
+    """Send a request in some form, and add its answer to the history."""
     answer = system.http.post(path or f"/coupons/{coupon}/issuances", **request)
-    system.history.append(told(user, coupon, answer))
+    system.history.append(client_answer(user, coupon, answer))
     return answer
 
 
-def _unheard(system: System, coupon: int, *users: int) -> None:
-    """Writes down that these users may have heard anything."""
+def _record_unknown(system: System, coupon: int, *users: int) -> None:
+    """Add an unknown answer of these users to the history."""
     system.history.extend(ClientAnswer(user, coupon, "unknown") for user in users)
 
 
-def _posted(coupon: int, user: int, *headers: str, version: str = "1.1") -> bytes:
+def _raw_post(coupon: int, user: int, *headers: str, version: str = "1.1") -> bytes:
     body = f'{{"user_id": {user}}}'
     lines = [
         f"POST /coupons/{coupon}/issuances HTTP/{version}",
@@ -45,12 +45,12 @@ def _posted(coupon: int, user: int, *headers: str, version: str = "1.1") -> byte
     return "\r\n".join([*lines, "", body]).encode()
 
 
-def _heard(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
-    parts = []
-    while part := connection.recv(65536):
-        parts.append(part)
-    return b"".join(parts)
+def _read_to_end(connection: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
+    chunks = []
+    while chunk := connection.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def _heard(connection: socket.socket) -> bytes:
     ],
     ids=lambda headers: " ".join(headers.values()),
 )
-def test_every_spelling_of_json_is_taken(system: System, headers: dict[str, str]) -> None:
-    """A good body is accepted however its type is spelt, and the answer leads to the request."""
+def test_every_spelling_of_the_json_content_type_is_accepted(system: System, headers: dict[str, str]) -> None:
+    """A valid body is accepted with any spelling of its type, and the answer links to the request."""
     coupon = system.make_coupon(quantity=1)
 
     answer = _ask(system, coupon, 1, content=b'{"user_id": 1}', headers=headers)
@@ -73,11 +73,11 @@ def test_every_spelling_of_json_is_taken(system: System, headers: dict[str, str]
     body = answer.json()
     assert answer.headers["location"] == f"/issuances/{body['request_id']}"
     assert (body["coupon_id"], body["user_id"], body["state"]) == (coupon, 1, "queued")
-    assert system.final(body["request_id"])["state"] == "issued"
+    assert system.wait_until_final(body["request_id"])["state"] == "issued"
 
 
-def test_an_odd_path_names_the_same_coupon_or_none(system: System) -> None:
-    """Digits that are percent-encoded and a query change nothing; a slash too many is another path."""
+def test_unusual_paths(system: System) -> None:
+    """Percent-encoded digits and a query change nothing; an additional slash is another path."""
     coupon = system.make_coupon(quantity=3)
     encoded = "".join(f"%{ord(digit):x}" for digit in str(coupon))
 
@@ -89,15 +89,15 @@ def test_an_odd_path_names_the_same_coupon_or_none(system: System) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_another_method_is_refused(system: System, method: str) -> None:
-    """The path takes POST only, and says so."""
+    """The path allows POST only, as the Allow header says."""
     answer = system.http.request(method, "/coupons/1/issuances")
 
     assert_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
 
 
-def test_a_body_in_pieces_is_one_body(system: System) -> None:
-    """Chunks without a length are put together."""
+def test_a_chunked_body_is_accepted(system: System) -> None:
+    """Chunks without a content length are joined."""
     coupon = system.make_coupon(quantity=1)
 
     answer = _ask(system, coupon, 1, content=iter([b'{"user', b'_id":', b" 1", b"}"]), headers=_JSON)
@@ -105,55 +105,55 @@ def test_a_body_in_pieces_is_one_body(system: System) -> None:
     assert answer.status_code == 202
 
 
-def test_requests_in_one_go_are_answered_in_their_order(system: System) -> None:
-    """Pipelined on one connection, each gets its own answer, the last in HTTP/1.0 ends the connection."""
+def test_pipelined_requests_are_answered_in_order(system: System) -> None:
+    """Each request on one connection gets its own answer; the last, in HTTP/1.0, ends the connection."""
     coupon = system.make_coupon(quantity=2)
 
     with _connected(system) as connection:
         connection.sendall(
-            _posted(coupon, 1) + _posted(coupon, 2) + _posted(coupon, 1) + _posted(coupon, 3, version="1.0")
+            _raw_post(coupon, 1) + _raw_post(coupon, 2) + _raw_post(coupon, 1) + _raw_post(coupon, 3, version="1.0")
         )
-        heard = _heard(connection)
-    _unheard(system, coupon, 1, 2, 3)
+        response = _read_to_end(connection)
+    _record_unknown(system, coupon, 1, 2, 3)
 
-    statuses = [part[:3] for part in heard.split(b"HTTP/1.1 ")[1:]]
+    statuses = [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"202", b"202", b"409", b"409"]
-    assert heard.index(b'"user_id":1') < heard.index(b'"user_id":2') < heard.index(b'"duplicate"')
-    assert b'"sold_out"' in heard
+    assert response.index(b'"user_id":1') < response.index(b'"user_id":2') < response.index(b'"duplicate"')
+    assert b'"sold_out"' in response
 
 
 @pytest.mark.parametrize("sent", ["nothing", "a part"])
-def test_a_body_that_does_not_come_is_not_waited_for(system: System, sent: str) -> None:
-    """After a few seconds the request is given up and the connection closed."""
+def test_an_incomplete_body_times_out(system: System, sent: str) -> None:
+    """After a few seconds the request is answered with 408 and the connection is closed."""
     with _connected(system) as connection:
-        connection.sendall(_posted(1, 1)[: -14 if sent == "nothing" else -4])
-        heard = _heard(connection)
+        connection.sendall(_raw_post(1, 1)[: -14 if sent == "nothing" else -4])
+        response = _read_to_end(connection)
 
-    assert heard.startswith(b"HTTP/1.1 408 ")
-    assert b"connection: close" in heard.lower()
-    assert b'"request_timeout"' in heard
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in response.lower()
+    assert b'"request_timeout"' in response
 
 
-def test_a_body_that_is_cut_off_harms_nothing(system: System) -> None:
-    """The user has no place, and asks again."""
+def test_a_truncated_body_has_no_effect(system: System) -> None:
+    """The user has no seat, and can send the request again."""
     coupon = system.make_coupon(quantity=1)
     with _connected(system) as connection:
-        connection.sendall(_posted(coupon, 1)[:-4])
+        connection.sendall(_raw_post(coupon, 1)[:-4])
 
     assert system.http.get(f"/coupons/{coupon}").json()["remaining"] == 1
-    assert system.press(coupon, 1).status_code == 202
+    assert system.request_until_answered(coupon, 1).status_code == 202
 
 
-def test_who_goes_away_keeps_the_place(system: System) -> None:
-    """A request that was read is carried out though its user has hung up: the repeat is led to it."""
+def test_a_client_that_disconnects_keeps_its_request(system: System) -> None:
+    """A request that was read completely is executed after a disconnect; the repeat links to it."""
     coupon = system.make_coupon(quantity=1)
     with _connected(system) as connection:
-        connection.sendall(_posted(coupon, 1))
-    _unheard(system, coupon, 1)
+        connection.sendall(_raw_post(coupon, 1))
+    _record_unknown(system, coupon, 1)
 
     system.eventually(lambda: system.http.get(f"/coupons/{coupon}").json()["issued"] == 1)
 
-    repeat = system.ask(coupon, 1)
+    repeat = system.request_issuance(coupon, 1)
     assert repeat is not None
     assert_problem(repeat, 409, "duplicate")
-    assert system.final(repeat.headers["location"].removeprefix("/issuances/"))["state"] == "issued"
+    assert system.wait_until_final(repeat.headers["location"].removeprefix("/issuances/"))["state"] == "issued"

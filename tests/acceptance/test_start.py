@@ -1,5 +1,6 @@
-"""How a process says why it cannot start, and how it waits for parts that are not there yet."""
+"""A process reports why it cannot start, and waits for servers that are not available yet."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.log_events import LogEvent
 from stack.local import LocalStack
 from tests.waiting import eventually
 
@@ -20,65 +22,56 @@ _PROCESSES = {
 
 
 @pytest.mark.parametrize("process", _PROCESSES)
-def test_every_fault_of_the_settings_is_named_at_once(parts: LocalStack, process: str) -> None:
-    """Without settings each process ends with status 2 and a list, no stack trace."""
-    faulty = {**parts.environment, "DATABASE_URL": "mysql://x", "REDIS_URL": "", "TOPIC_PARTITIONS": "none"}
+def test_every_invalid_setting_is_reported_at_once(parts: LocalStack, process: str) -> None:
+    """With invalid settings each process exits with status 2 and a list of them, no stack trace."""
+    completed = run(parts, process, DATABASE_URL="mysql://x", REDIS_URL="", TOPIC_PARTITIONS="none")
 
-    ended = subprocess.run(
-        [sys.executable, *_PROCESSES[process]],
-        env=faulty,
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
+    assert completed.returncode == 2
+    assert "Traceback" not in completed.stderr
     for name in ("DATABASE_URL", "REDIS_URL", "TOPIC_PARTITIONS"):
-        assert name in ended.stderr
+        assert name in completed.stderr
 
 
-def test_another_topics_shape_is_said(parts: LocalStack) -> None:
-    """A topic with another partition count than asked for ends the start, naming both."""
-    ended = run(parts, "migrate", TOPIC_PARTITIONS="7")
+def test_a_topic_with_another_partition_count_is_reported(parts: LocalStack) -> None:
+    """If the topic's partition count differs from the setting, the start fails with a message that has both."""
+    completed = run(parts, "migrate", TOPIC_PARTITIONS="7")
 
-    assert ended.returncode == 2
-    assert "partitions (TOPIC_PARTITIONS) is 6, 7 is needed" in ended.stderr
+    assert completed.returncode == 2
+    assert "partitions (TOPIC_PARTITIONS) is 6, must be 7" in completed.stderr
 
 
-def test_a_port_in_use_is_said(parts: LocalStack) -> None:
-    """An issuer whose port is taken ends with the setting's name."""
+def test_a_port_in_use_is_reported(parts: LocalStack) -> None:
+    """An issuer whose port is taken exits with a message that names the setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = run(parts, "issuer", ISSUER_PORT=str(taken.getsockname()[1]))
+        completed = run(parts, "issuer", ISSUER_PORT=str(taken.getsockname()[1]))
 
-    assert ended.returncode == 2
-    assert "ISSUER_PORT" in ended.stderr
+    assert completed.returncode == 2
+    assert "ISSUER_PORT" in completed.stderr
 
 
 @pytest.mark.parametrize("process", ["api", "issuer"])
 @pytest.mark.parametrize(
-    ("variable", "nowhere", "part"),
+    ("variable", "value", "server"),
     [
         ("DATABASE_URL", "postgresql://x@127.0.0.1:9/x", "PostgreSQL"),
         ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9", "Kafka"),
     ],
 )
-def test_a_part_that_is_absent_is_waited_for(
-    parts: LocalStack, tmp_path: Path, process: str, variable: str, nowhere: str, part: str
+def test_a_process_waits_for_an_unavailable_server(
+    parts: LocalStack, tmp_path: Path, process: str, variable: str, value: str, server: str
 ) -> None:
-    """A process that starts before its parts says what it waits for, and ends when told to."""
+    """A process that starts before its servers logs what it waits for, and exits on SIGTERM."""
     log = tmp_path / "log"
     with log.open("wb") as out:
         waiting = subprocess.Popen(
             [sys.executable, *_PROCESSES[process]],
-            env={**parts.environment, variable: nowhere, "API_PORT": free(), "ISSUER_PORT": free()},
+            env={**parts.environment, variable: value, "API_PORT": free_port(), "ISSUER_PORT": free_port()},
             cwd=_ROOT,
             stderr=out,
         )
     try:
-        eventually(lambda: f"waiting: {part} is unavailable" in log.read_text(), within_seconds=60)
+        waiting_for = re.compile(rf"{re.escape(LogEvent.START_WAITING)} .*{server} is unavailable")
+        eventually(lambda: waiting_for.search(log.read_text()), within_seconds=60)
         assert waiting.poll() is None
     finally:
         waiting.terminate()
@@ -86,7 +79,7 @@ def test_a_part_that_is_absent_is_waited_for(
 
 
 def run(parts: LocalStack, process: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """A process that is expected to end by itself."""
+    """Run a process that is expected to exit by itself."""
     return subprocess.run(
         [sys.executable, *_PROCESSES[process]],
         env={**parts.environment, **settings},
@@ -98,7 +91,7 @@ def run(parts: LocalStack, process: str, **settings: str) -> "subprocess.Complet
     )
 
 
-def free() -> str:
-    """A port that nobody uses at the moment."""
+def free_port() -> str:
+    """Return a port that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return str(taken.getsockname()[1])

@@ -1,1 +1,1 @@
-"""The promises under faults: every row breaks one thing for real and proves that nothing else broke."""
+"""Fault tests: each row injects one fault and checks that the promises hold."""

@@ -1,50 +1,52 @@
-"""The stage of every row, by default the stack that all tests of running processes share."""
+"""Fixtures of every row: the running system, the fault injector and the invariant checker."""
 
 from collections.abc import Iterator
 from random import Random
 
 import pytest
 
-from tests.faults import aftermath
-from tests.faults.hands import Hands
-from tests.faults.ledger import Ledger
-from tests.faults.scene import Scene
-from tests.faults.selection import ledger_of, seed_of
-from tests.faults.watch import Watch
+from tests.faults import postconditions
+from tests.faults.database_sampling import DatabaseSampler
+from tests.faults.fault_injection import FaultInjector
+from tests.faults.invariants import InvariantChecker
+from tests.faults.scenario import Scenario
+from tests.faults.selection import checker_of, seed_of
 from tests.system import System
 
 
 @pytest.fixture
-def ledger(pytestconfig: pytest.Config) -> Ledger:
-    """Counts every check of the run."""
-    return ledger_of(pytestconfig)
+def checker(pytestconfig: pytest.Config) -> InvariantChecker:
+    """Count every check of the run."""
+    return checker_of(pytestconfig)
 
 
 @pytest.fixture
 def random(request: pytest.FixtureRequest) -> Random:
-    """The row's own chances: the same for a seed, whichever other rows run."""
+    """Random numbers of this row: the same for the same seed, regardless of which other rows run."""
     return Random(f"{seed_of(request.config)} {request.node.name}")
 
 
 @pytest.fixture
-def ground(_started: System) -> System:
-    """What the rows of a module run on; a module that needs another layout has a ground of its own."""
+def system_under_test(_started: System) -> System:
+    """The system that a module's rows run on: the shared stack, unless the module overrides this fixture."""
     return _started
 
 
 @pytest.fixture
-def hands(ground: System, ledger: Ledger) -> Hands:
-    """What breaks things."""
-    return Hands(ground.stack, ledger)
+def faults(system_under_test: System, checker: InvariantChecker) -> FaultInjector:
+    """Inject faults into the running system."""
+    return FaultInjector(system_under_test.stack, checker)
 
 
 @pytest.fixture
-def scene(ground: System, ledger: Ledger, hands: Hands, random: Random) -> Iterator[Scene]:
-    """The running system; whatever a row does to it, afterwards every promise is checked."""
-    ground.begin()
-    before = aftermath.running(ground)
-    staged = Scene(ground, ledger, random)
-    with Watch(ground.stack.database_url, ledger, staged.newest_coupon_before):
-        yield staged
-        hands.heal()
-        aftermath.check(staged, hands, before)
+def scenario(
+    system_under_test: System, checker: InvariantChecker, faults: FaultInjector, random: Random
+) -> Iterator[Scenario]:
+    """The running system; after the row, undo its faults and check every promise."""
+    system_under_test.wait_until_ready()
+    process_ids = postconditions.process_ids(system_under_test)
+    scenario = Scenario(system_under_test, checker, random)
+    with DatabaseSampler(system_under_test.stack.database_url, checker, scenario.newest_coupon_before):
+        yield scenario
+        faults.undo_all()
+        postconditions.check(scenario, faults, process_ids)

@@ -1,4 +1,4 @@
-"""The table at the end: every row with its outcome, every invariant with the number of its checks, the seed."""
+"""The report at the end of a run: each row's outcome, the number of checks of each invariant, the seed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,24 +6,24 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.ledger import Invariant
+from tests.faults.invariants import Invariant
 from tests.faults.rows import Row, row_of
-from tests.faults.selection import ledger_of, seed_of
+from tests.faults.selection import checker_of, seed_of
 
 TABLE = Path(".stack/faults.md")
 
 
-class _Ran(NamedTuple):
+class _Result(NamedTuple):
     row: Row
     #: passed, failed or skipped
     outcome: str
-    #: why it was skipped, or what it measured
+    #: the reason of a skip, or what the row recorded with record_property
     note: str
     seconds: float
 
 
 class Report:
-    """Gathers what became of the rows of a run."""
+    """Collect the results of a run's rows."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -39,7 +39,7 @@ class Report:
             self._reports.setdefault(report.nodeid, []).append(report)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Prints the table and leaves it in a file."""
+        """Print the tables and write them to `.stack/faults.md`."""
         if not self._reports:
             return
         lines = list(self._lines())
@@ -49,31 +49,33 @@ class Report:
         terminalreporter.write_line("\n".join(lines))
 
     def _lines(self) -> Iterator[str]:
-        ran = sorted(self._ran())
-        count = {outcome: sum(one.outcome == outcome for one in ran) for outcome in ("passed", "failed", "skipped")}
-        ledger = ledger_of(self._config)
-        minutes = sum(one.seconds for one in ran) / 60
+        results = sorted(self._results())
+        count = {
+            outcome: sum(result.outcome == outcome for result in results) for outcome in ("passed", "failed", "skipped")
+        }
+        checker = checker_of(self._config)
+        minutes = sum(result.seconds for result in results) / 60
         yield (
-            f"{len(ran)} rows: {count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped, in"
-            f" {minutes:.1f} minutes. {ledger.made.total():,} checks, {len(ledger.violations)} violations."
+            f"{len(results)} rows: {count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped, in"
+            f" {minutes:.1f} minutes. {checker.counts.total():,} checks, {len(checker.violations)} violations."
             f" Seed {seed_of(self._config)}."
         )
         yield from ("", "| row | target | fault | outcome | seconds | note |", "|---|---|---|---|---|---|")
-        for row, outcome, note, seconds in ran:
+        for row, outcome, note, seconds in results:
             yield f"| {row.number} | {row.target} | {row.fault} | {outcome} | {seconds:.0f} | {note} |"
         yield from ("", "| invariant | checks |", "|---|---|")
-        yield from (f"| {invariant} | {ledger.made[invariant]:,} |" for invariant in Invariant)
-        yield from ("", *(f"- violated: {violation}" for violation in ledger.violations))
+        yield from (f"| {invariant} | {checker.counts[invariant]:,} |" for invariant in Invariant)
+        yield from ("", *(f"- violated: {violation}" for violation in checker.violations))
 
-    def _ran(self) -> Iterator[_Ran]:
+    def _results(self) -> Iterator[_Result]:
         for nodeid, reports in self._reports.items():
             worst = next((report for report in reports if report.outcome != "passed"), reports[-1])
             seconds = sum(report.duration for report in reports)
-            yield _Ran(self._rows[nodeid], worst.outcome, _note(worst), seconds)
+            yield _Result(self._rows[nodeid], worst.outcome, _note(worst), seconds)
 
 
 def _note(report: pytest.TestReport) -> str:
-    """Why a row was skipped, or what it wrote down with record_property."""
+    """Return why a row was skipped, or what it recorded with record_property."""
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2]
     return "; ".join(str(value) for name, value in report.user_properties if name == "note")

@@ -1,4 +1,4 @@
-"""A row of the matrix of faults: what is broken, how, and what it costs to try."""
+"""A row of the fault matrix: the part that fails, how it fails, and how long the test takes."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,17 @@ import pytest
 
 
 class Row(NamedTuple):
-    """One test of the matrix; the number says which row of docs/faults.md it belongs to."""
+    """One test of the matrix; the number is its row in docs/faults.md."""
 
     number: int
     target: str
     fault: str
-    #: about how long it takes, for those who choose a slice
+    #: approximate duration, used to choose a slice
     seconds: float
 
 
 def row(number: int, target: str, fault: str, *, seconds: float, within: float = 120) -> pytest.MarkDecorator:
-    """Marks a test as a row that takes about `seconds`, and has failed when it takes more than `within`."""
+    """Mark a test as a row that takes about `seconds` and fails after `within` seconds."""
 
     def mark(test: object) -> object:
         timed = pytest.mark.timeout(within)(test)
@@ -26,7 +26,7 @@ def row(number: int, target: str, fault: str, *, seconds: float, within: float =
 
 
 def row_of(item: pytest.Item) -> Row | None:
-    """The row that a test is, if it is one."""
+    """Return the row of a test, with its parameters in the fault's title; None if the test is not a row."""
     mark = item.get_closest_marker("row")
     if mark is None:
         return None

@@ -1,4 +1,4 @@
-"""Which rows run: a slice chosen by the seed, all of them, or those that were named."""
+"""Choose the rows of a run: a slice that depends on the seed, all rows, or rows by number."""
 
 import secrets
 from collections.abc import Sequence
@@ -6,35 +6,35 @@ from random import Random
 
 import pytest
 
-from tests.faults.ledger import Ledger
+from tests.faults.invariants import InvariantChecker
 from tests.faults.rows import row_of
 
-#: what a slice may cost in seconds as the rows declare them; it takes about five minutes
+#: sum of the declared seconds of a slice's rows; such a slice takes about five minutes
 SLICE_SECONDS = 600.0
-#: the slice of a run that names no seed: what is red today was not green by chance yesterday
+#: default seed of a slice, fixed so that two runs test the same rows
 SLICE_SEED = 1
 _SEED = pytest.StashKey[int]()
-_LEDGER = pytest.StashKey[Ledger]()
+_CHECKER = pytest.StashKey[InvariantChecker]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
-    group.addoption("--rows", default="slice", metavar="WHICH", help="rows to run: slice, all, or numbers as 14,15")
+    group.addoption("--rows", default="slice", metavar="WHICH", help="rows to run: slice, all, or numbers like 14,15")
     group.addoption(
         "--seed",
         type=int,
-        help="seed of the slice and of all chance in the rows (default: a new one for all rows, 1 for the slice)",
+        help="seed for the slice and for all random choices in the rows (default: random with all rows, 1 for a slice)",
     )
-    group.addoption("--storm-minutes", type=float, default=3.0, help="how long the random storm lasts (default: 3)")
-    group.addoption("--storm-accepted", type=int, default=0, help="and until so many were accepted (default: 0)")
+    group.addoption("--storm-minutes", type=float, default=3.0, help="minimum length of the random storm (default: 3)")
+    group.addoption("--storm-accepted", type=int, default=0, help="minimum number of accepted requests (default: 0)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "row(row): a row of the matrix of faults, see docs/faults.md")
+    config.addinivalue_line("markers", "row(row): a row of the fault matrix, see docs/faults.md")
     given = config.getoption("--seed")
     new = SLICE_SEED if config.getoption("--rows") == "slice" else secrets.randbelow(1_000_000)
     config.stash[_SEED] = new if given is None else given
-    config.stash[_LEDGER] = Ledger()
+    config.stash[_CHECKER] = InvariantChecker()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -44,19 +44,19 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     rows = [item for item in items if row_of(item)]
     chosen = set(_chosen(config.getoption("--rows"), rows, seed_of(config)))
-    left_out = [item for item in rows if item not in chosen]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    deselected = [item for item in rows if item not in chosen]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 def seed_of(config: pytest.Config) -> int:
-    """The seed of the run."""
+    """Return the seed of the run."""
     return config.stash[_SEED]
 
 
-def ledger_of(config: pytest.Config) -> Ledger:
-    """The checks of the run."""
-    return config.stash[_LEDGER]
+def checker_of(config: pytest.Config) -> InvariantChecker:
+    """Return the invariant checker of the run."""
+    return config.stash[_CHECKER]
 
 
 def _chosen(which: str, rows: Sequence[pytest.Item], seed: int) -> Sequence[pytest.Item]:
@@ -69,7 +69,7 @@ def _chosen(which: str, rows: Sequence[pytest.Item], seed: int) -> Sequence[pyte
 
 
 def _slice(rows: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
-    """Rows that need no stack of their own, as many as fit, a different choice for every seed."""
+    """Choose as many rows as fit, at random, from those that run on the shared stack."""
     shuffled = Random(seed).sample(rows, len(rows))
     chosen, left = [], SLICE_SECONDS
     for item in shuffled:

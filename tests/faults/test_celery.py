@@ -1,138 +1,126 @@
-"""Celery's children, worker and beat die, freeze and lose their broker: rows are the truth, messages are hints."""
+"""Rows in which Celery's children, worker, beat or broker fail: rows hold the work, messages only announce it."""
 
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
 from service.crash_points import CrashPoint
-from stack import logs
-from stack.parts import processes
-from tests.faults.guests import guest
-from tests.faults.hands import Hands
+from service.log_events import LogEvent
+from tests.faults.extra_processes import EXTRA_WORKER, extra_worker
+from tests.faults.fault_injection import FaultInjector
 from tests.faults.rows import row
-from tests.faults.scene import Scene
+from tests.faults.scenario import Scenario
 from workers.queues import Task
 
-#: promised: work that a killed worker held goes on by then
+#: promised: within this time the work of a killed worker resumes
 _RESUMED_SECONDS = 10.0
-#: what a worker says of each task that runs
-_RUNS = f"task={Task.RETRY.value}"
-_HINTS = """
+#: the line that a worker logs for each retry task that runs
+_RETRY_STARTED = re.compile(rf"{re.escape(LogEvent.TASK_STARTED)} .*task={re.escape(Task.RETRY)}")
+#: sends the message of one retry thirty times; arguments: log id, partition, offset
+_SEND_REPEATEDLY = """
 import sys
-from service.domain.request import Place
-from workers import hints
-from workers.queues import Hint
-from workers.issuer.after_commit import celery_producer
-log, partition, offset = map(int, sys.argv[1:])
+from service.domain.request import LogPosition
+from workers import messages
+from workers.queues import MessageSource
+from workers.issuer.after_commit import build_celery_client
+log_id, partition, offset = map(int, sys.argv[1:])
+celery = build_celery_client()
 for _ in range(30):
-    hints.retry(celery_producer(), log, [Place(partition, offset)], 1, hint=Hint.SWEEP)
+    messages.send_retry(celery, log_id, [LogPosition(partition, offset)], 1, source=MessageSource.SWEEP)
 """
 
 
-@row(30, "Celery", "kill -9 of a child at every line of a retry", seconds=25)
-def test_a_child_is_killed(scene: Scene, hands: Hands) -> None:
-    """Attempts are counted in the row: none is spent twice, none is forgotten."""
-    coupon = scene.system.make_coupon(10)
-    with scene.users():
+@row(30, "Celery", "kill -9 of a child at every step of a retry", seconds=25)
+def test_a_child_is_killed(scenario: Scenario, faults: FaultInjector) -> None:
+    """Attempts are counted in the row: none is counted twice, none is lost."""
+    coupon = scenario.system.make_coupon(10)
+    with scenario.under_load():
         for user, point in enumerate(
             (CrashPoint.RETRY_TAKEN, CrashPoint.RETRY_WRITTEN, CrashPoint.RETRY_COMMITTED), start=1
         ):
-            armed = hands.arm(point)
-            receipt = scene.receipt(coupon, user, fault="22012 1")
-            hands.reached(armed)
-            page = scene.system.final(receipt)
-            scene.demand((page["state"], page["attempts"]) == ("issued", 2), page)
+            armed = faults.arm(point)
+            request_id = scenario.submit(coupon, user, fault="22012 1")
+            faults.wait_reached(armed)
+            page = scenario.system.wait_until_final(request_id)
+            scenario.check((page["state"], page["attempts"]) == ("issued", 2), page)
 
 
-@row(31, "Celery", "kill -9 of the worker that holds a retry or notices, another running", seconds=30)
+@row(31, "Celery", "kill -9 of the worker that holds a retry or notices, with a second worker running", seconds=30)
 @pytest.mark.parametrize("point", [CrashPoint.RETRY_TAKEN, CrashPoint.RETRY_COMMITTED, CrashPoint.NOTICES_CLAIMED])
-def test_the_worker_is_killed(scene: Scene, hands: Hands, point: CrashPoint) -> None:
-    """Work goes on within ten seconds."""
-    coupon = scene.system.make_coupon(10)
-    with another_worker(scene):
-        armed = hands.arm(point, "stop")
-        receipt = scene.receipt(coupon, 1, fault="22012 1" if "retry" in point else None)
-        hands.reached(armed)
-        hands.kill(hands.whose_child_is_frozen("worker", "another"))
+def test_the_worker_is_killed(scenario: Scenario, faults: FaultInjector, point: CrashPoint) -> None:
+    """The other worker resumes the work within ten seconds."""
+    coupon = scenario.system.make_coupon(10)
+    with extra_worker(scenario):
+        armed = faults.arm(point, "stop")
+        request_id = scenario.submit(coupon, 1, fault="22012 1" if "retry" in point else None)
+        faults.wait_reached(armed)
+        faults.kill(faults.find_with_frozen_child("worker", EXTRA_WORKER))
         since = time.monotonic()
-        page = scene.system.final(receipt)
-        scene.system.eventually(lambda: scene.system.receiver.states(receipt))
-        scene.in_time(since, _RESUMED_SECONDS, page["state"] == "issued", "its work was done")
+        page = scenario.system.wait_until_final(request_id)
+        scenario.system.eventually(lambda: scenario.system.receiver.states(request_id))
+        scenario.check_in_time(since, _RESUMED_SECONDS, page["state"] == "issued", "its work was done")
 
 
-@row(32, "Celery", "its broker dies at the moment of a retry", seconds=25)
-def test_no_broker_at_retry_time(scene: Scene, hands: Hands) -> None:
-    """The retry cannot be published and Celery gives the task up; the row brings it back."""
-    coupon = scene.system.make_coupon(10)
-    receipt = scene.receipt(coupon, 1, fault="22012 2")
-    frozen_after_a_retry(scene, hands, receipt)
-    with hands.away("valkey"):
-        scene.stack.thaw("worker")
-        scene.system.eventually(lambda: "OperationalError" in scene.log("worker"))
-        hands.bitten("OperationalError" in scene.log("worker"), "the retry was not published")
+@row(32, "Celery", "its broker is killed at the moment of a retry", seconds=25)
+def test_no_broker_at_retry_time(scenario: Scenario, faults: FaultInjector) -> None:
+    """Celery cannot publish the retry and drops the task; the sweep finds the row and sends the message again."""
+    coupon = scenario.system.make_coupon(10)
+    request_id = scenario.submit(coupon, 1, fault="22012 2")
+    freeze_after_first_retry(scenario, faults, request_id)
+    with faults.unavailable("valkey"):
+        scenario.stack.thaw("worker")
+        scenario.system.eventually(lambda: "OperationalError" in scenario.process_log("worker"))
+        faults.confirm("OperationalError" in scenario.process_log("worker"), "the retry was not published")
     since = time.monotonic()
-    page = scene.system.final(receipt)
-    scene.in_time(since, 2 * _RESUMED_SECONDS, (page["state"], page["attempts"]) == ("issued", 3), page)
+    page = scenario.system.wait_until_final(request_id)
+    scenario.check_in_time(since, 2 * _RESUMED_SECONDS, (page["state"], page["attempts"]) == ("issued", 3), page)
 
 
-def frozen_after_a_retry(scene: Scene, hands: Hands, request_id: str) -> None:
-    """A child is frozen once it has committed this request's first retry; a late hint of a row before is let go."""
-    retried = "SELECT attempts - 1 FROM requests WHERE request_id = :id"
+def freeze_after_first_retry(scenario: Scenario, faults: FaultInjector, request_id: str) -> None:
+    """Freeze a child that has committed this request's first retry; thaw children that committed something else."""
+    retries = "SELECT attempts - 1 FROM requests WHERE request_id = :id"
     while True:
-        hands.crash_at(CrashPoint.RETRY_COMMITTED, "stop")
-        if scene.system.count(retried, id=request_id):
+        faults.crash_at(CrashPoint.RETRY_COMMITTED, "stop")
+        if scenario.system.count(retries, id=request_id):
             return
-        scene.stack.thaw("worker")
+        scenario.stack.thaw("worker")
 
 
 @row(34, "Celery", "a retry is delivered thirty times at once, to two workers", seconds=25)
-def test_hints_come_many_times(scene: Scene, hands: Hands) -> None:
-    """As after a visibility timeout shorter than the task: one attempt is made, the others find nothing to do."""
-    coupon = scene.system.make_coupon(10)
-    with another_worker(scene):
-        receipt = scene.receipt(coupon, 1, fault="22012 2")
-        command = [sys.executable, "-c", _HINTS, *map(str, scene.place(receipt))]
-        subprocess.run(command, env=scene.stack.environment, check=True, timeout=60)
-        page = scene.system.final(receipt)
-    ran = scene.log("worker").count(_RUNS) + scene.log("another").count(_RUNS)
-    hands.bitten(ran >= 30, f"{ran} tasks ran")
-    scene.demand((page["state"], page["attempts"]) == ("issued", 3), page)
+def test_a_message_is_delivered_many_times(scenario: Scenario, faults: FaultInjector) -> None:
+    """As after a visibility timeout shorter than the task: one attempt is made, the other deliveries find no work."""
+    coupon = scenario.system.make_coupon(10)
+    with extra_worker(scenario):
+        request_id = scenario.submit(coupon, 1, fault="22012 2")
+        command = [sys.executable, "-c", _SEND_REPEATEDLY, *map(str, scenario.record_location(request_id))]
+        subprocess.run(command, env=scenario.stack.environment, check=True, timeout=60)
+        page = scenario.system.wait_until_final(request_id)
+    runs = sum(len(_RETRY_STARTED.findall(scenario.process_log(name))) for name in ("worker", EXTRA_WORKER))
+    faults.confirm(runs >= 30, f"{runs} tasks ran")
+    scenario.check((page["state"], page["attempts"]) == ("issued", 3), page)
 
 
 @row(38, "Celery", "SIGTERM of worker and beat under load", seconds=30)
-def test_told_to_stop(scene: Scene, hands: Hands) -> None:
-    """What runs is finished, what does not goes back to its queue."""
-    with scene.users():
+def test_sigterm_under_load(scenario: Scenario, faults: FaultInjector) -> None:
+    """Running tasks finish; the other messages go back to their queue."""
+    with scenario.under_load():
         for name in ("beat", "worker"):
-            hands.gone(hands.terminate(name))
+            faults.wait_ended(faults.terminate(name))
         for name in ("beat", "worker"):
-            scene.stack.wait_up(name)
+            scenario.stack.wait_up(name)
 
 
-@row(30, "Celery", "beat is killed, and hints with it", seconds=25)
-def test_beat_is_away(scene: Scene, hands: Hands) -> None:
-    """The issuer's own watch finds rows whose hints were lost."""
-    coupon = scene.system.make_coupon(10)
-    with hands.away("beat"):
-        armed = hands.arm(CrashPoint.RETRY_TAKEN)
-        receipt = scene.receipt(coupon, 1, fault="22012 1")
-        hands.reached(armed)
-        scene.system.redis.flushall()
-        page = scene.system.final(receipt)
-        scene.demand(page["state"] == "issued", page)
-
-
-@contextmanager
-def another_worker(scene: Scene) -> Iterator[None]:
-    """A second worker beside the first."""
-    log = scene.stack.directory / "log" / "another.log"
-    part = processes.worker(scene.stack.environment, log)
-    argv = (*part.argv, "--hostname=another@%h")
-    healthy = lambda: " ready." in logs.since_start(log)  # noqa: E731
-    with guest(scene.stack, replace(part, name="another", argv=argv, healthy=healthy)):
-        yield
+@row(30, "Celery", "beat is killed and the messages are lost", seconds=25)
+def test_beat_is_unavailable(scenario: Scenario, faults: FaultInjector) -> None:
+    """The issuer's monitor finds rows whose messages were lost."""
+    coupon = scenario.system.make_coupon(10)
+    with faults.unavailable("beat"):
+        armed = faults.arm(CrashPoint.RETRY_TAKEN)
+        request_id = scenario.submit(coupon, 1, fault="22012 1")
+        faults.wait_reached(armed)
+        scenario.system.redis.flushall()
+        page = scenario.system.wait_until_final(request_id)
+        scenario.check(page["state"] == "issued", page)

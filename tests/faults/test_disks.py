@@ -1,4 +1,4 @@
-"""Disks that are full: small file systems on which a row leaves no room."""
+"""Rows in which a disk is full: Kafka or PostgreSQL on a small file system without free space."""
 
 import subprocess
 import time
@@ -8,75 +8,75 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.hands import Hands
+from tests.faults.fault_injection import FaultInjector
 from tests.faults.rows import row
-from tests.faults.scene import Scene
+from tests.faults.scenario import Scenario
 from tests.fixtures.running import running
 from tests.system import System
 
-#: what the parts need to start, and little more
+#: what the servers need to start, and little more
 _MEGABYTES = {"kafka": 96, "postgres": 192}
-_FULL = "No space left on device"
-_PIECE = b"\0" * 65_536
+_DISK_FULL = "No space left on device"
+_CHUNK = b"\0" * 65_536
 
 
 @pytest.fixture(scope="module")
 def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """A small file system for Kafka and one for PostgreSQL; left out where none can be mounted."""
+    """A small file system for Kafka and one for PostgreSQL; skip if mounting is not allowed."""
     with ExitStack() as mounted:
         folders = {name: tmp_path_factory.mktemp(f"disk-{name}") for name in _MEGABYTES}
         for name, folder in folders.items():
-            mounted.enter_context(small(folder, _MEGABYTES[name]))
+            mounted.enter_context(small_file_system(folder, _MEGABYTES[name]))
         yield folders
 
 
 @pytest.fixture(scope="module")
-def small_disks(disks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The whole system with its log and its database on the small file systems."""
+def system_on_small_disks(disks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The whole system, with Kafka and PostgreSQL on the small file systems."""
     directories = {name: folder / name for name, folder in disks.items()}
     with running(tmp_path_factory.mktemp("disks"), directories=directories) as system:
         yield system
 
 
 @pytest.fixture
-def ground(small_disks: System) -> System:
-    """What the rows of this module run on."""
-    return small_disks
+def system_under_test(system_on_small_disks: System) -> System:
+    """The system that this module's rows run on."""
+    return system_on_small_disks
 
 
 @row(19, "Kafka", "its disk is full", seconds=60, within=240)
-def test_kafkas_disk_is_full(scene: Scene, hands: Hands, disks: dict[str, Path]) -> None:
-    """The broker gives up; users are told to come again, and what was acknowledged is there when it is back."""
-    with scene.users():
-        hands.breaks("kafka")
-        with full(disks["kafka"]):
-            scene.turns_red("api", "issuer")
-            hands.bitten(_FULL in scene.log("kafka"), "the broker ran out of space")
-        scene.stack.wait_up("kafka")
-        scene.recovers(since=time.monotonic())
+def test_kafkas_disk_is_full(scenario: Scenario, faults: FaultInjector, disks: dict[str, Path]) -> None:
+    """The broker exits; users get 503, and acknowledged records are there after its restart."""
+    with scenario.under_load():
+        faults.allow_restart("kafka")
+        with disk_full(disks["kafka"]):
+            scenario.becomes_unready("api", "issuer")
+            faults.confirm(_DISK_FULL in scenario.process_log("kafka"), "the broker ran out of space")
+        scenario.stack.wait_up("kafka")
+        scenario.recovers(since=time.monotonic())
 
 
 @row(25, "PostgreSQL", "its disk is full", seconds=60, within=240)
-def test_the_databases_disk_is_full(scene: Scene, hands: Hands, disks: dict[str, Path]) -> None:
-    """The issuer pauses and moves no offset; the gate goes on accepting; nothing is lost or spent."""
-    coupon = scene.system.make_coupon(5)
-    with scene.users() as crowd:
-        hands.breaks("postgres")
-        with full(disks["postgres"]):
-            scene.turns_red("issuer")
-            before = crowd.accepted
-            scene.system.eventually(lambda: _FULL in scene.log("postgres"))
-            scene.system.eventually(lambda: crowd.accepted > before + 20)
-            hands.bitten(_FULL in scene.log("postgres"), "the database ran out of space")
-        scene.stack.wait_up("postgres")
-        scene.recovers(since=time.monotonic())
-        page = scene.system.final(scene.receipt(coupon, 1))
-        scene.demand((page["state"], page["attempts"]) == ("issued", 1), page)
+def test_the_databases_disk_is_full(scenario: Scenario, faults: FaultInjector, disks: dict[str, Path]) -> None:
+    """The issuer pauses and moves no offset, the gate still accepts, nothing is lost, and no attempt is counted."""
+    coupon = scenario.system.make_coupon(5)
+    with scenario.under_load() as load:
+        faults.allow_restart("postgres")
+        with disk_full(disks["postgres"]):
+            scenario.becomes_unready("issuer")
+            before = load.accepted
+            scenario.system.eventually(lambda: _DISK_FULL in scenario.process_log("postgres"))
+            scenario.system.eventually(lambda: load.accepted > before + 20)
+            faults.confirm(_DISK_FULL in scenario.process_log("postgres"), "the database ran out of space")
+        scenario.stack.wait_up("postgres")
+        scenario.recovers(since=time.monotonic())
+        page = scenario.system.wait_until_final(scenario.submit(coupon, 1))
+        scenario.check((page["state"], page["attempts"]) == ("issued", 1), page)
 
 
 @contextmanager
-def small(folder: Path, megabytes: int) -> Iterator[None]:
-    """A file system of that size at the folder; skips where this user may not mount one."""
+def small_file_system(folder: Path, megabytes: int) -> Iterator[None]:
+    """Mount a file system of that size at the folder; skip the test if this user must not mount one."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
@@ -88,13 +88,13 @@ def small(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Takes all that is free while the block lasts."""
+def disk_full(folder: Path) -> Iterator[None]:
+    """Fill the file system with a file that is deleted at the end of the block."""
     filler = folder / "filler"
     try:
         with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(_PIECE):
-                """Until nothing is left."""
+            while file.write(_CHUNK):
+                """Write until the disk is full."""
         yield
     finally:
         filler.unlink()

@@ -1,4 +1,4 @@
-"""Kafka is bounced, killed, frozen and given what cannot be read."""
+"""Rows in which Kafka is restarted, killed or frozen, or contains unreadable records."""
 
 import time
 
@@ -6,12 +6,12 @@ from confluent_kafka.admin import AdminClient
 
 from service.stream import topics
 from service.stream.topics import Topic
-from tests.faults.hands import Hands
+from tests.faults.fault_injection import FaultInjector
 from tests.faults.rows import row
-from tests.faults.scene import Scene
+from tests.faults.scenario import Scenario
 
-_LETTERS = "SELECT count(*) FROM dead_letters"
-_NOT_FORWARDED = f"{_LETTERS} WHERE forwarded_at IS NULL"
+_DEAD_LETTERS = "SELECT count(*) FROM dead_letters"
+_NOT_FORWARDED = f"{_DEAD_LETTERS} WHERE forwarded_at IS NULL"
 #: not JSON, not an object, not an id, another schema, a NUL, a lone surrogate, almost a megabyte
 _UNREADABLE = (
     None,
@@ -26,72 +26,75 @@ _UNREADABLE = (
 )
 
 
-@row(12, "log", "records that cannot be read, amidst good ones", seconds=15)
-def test_poison(scene: Scene, hands: Hands) -> None:
-    """Each is a dead letter at once; its neighbours are issued in their order."""
-    coupon = scene.system.make_coupon(100)
-    before = scene.system.count(_LETTERS)
-    with scene.users():
-        receipts = []
+@row(12, "log", "unreadable records between good ones", seconds=15)
+def test_poison(scenario: Scenario, faults: FaultInjector) -> None:
+    """Each becomes a dead letter at once; the good records are issued in order."""
+    coupon = scenario.system.make_coupon(100)
+    before = scenario.system.count(_DEAD_LETTERS)
+    with scenario.under_load():
+        request_ids = []
         for user, value in enumerate(_UNREADABLE, start=1):
-            scene.system.produce(coupon, value)
-            receipts.append(scene.receipt(coupon, user))
-        made = scene.system.eventually(lambda: scene.system.count(_LETTERS) - before >= len(_UNREADABLE))
-        hands.bitten(made, "dead letters were made")
-    sequences = [scene.system.final(receipt)["sequence"] for receipt in receipts]
-    scene.demand(sequences == list(range(1, len(_UNREADABLE) + 1)), sequences)
+            scenario.system.produce(coupon, value)
+            request_ids.append(scenario.submit(coupon, user))
+        made = scenario.system.eventually(lambda: scenario.system.count(_DEAD_LETTERS) - before >= len(_UNREADABLE))
+        faults.confirm(made, "dead letters were made")
+    sequences = [scenario.system.wait_until_final(request_id)["sequence"] for request_id in request_ids]
+    scenario.check(sequences == list(range(1, len(_UNREADABLE) + 1)), sequences)
 
 
-@row(13, "dead letters", "their topic is deleted and made anew", seconds=40)
-def test_dead_letters_topic_is_absent(scene: Scene, hands: Hands) -> None:
-    """Nothing waits for the topic; once it is back every dead letter is forwarded and confirmed."""
-    coupon = scene.system.make_coupon(10)
-    with scene.users():
-        admin = AdminClient({"bootstrap.servers": scene.stack.kafka_bootstrap_servers})
+@row(13, "dead letters", "their topic is deleted and created again", seconds=40)
+def test_the_dead_letter_topic_is_missing(scenario: Scenario, faults: FaultInjector) -> None:
+    """Nothing else waits for the topic; once it exists again every dead letter is forwarded and confirmed."""
+    coupon = scenario.system.make_coupon(10)
+    with scenario.under_load():
+        admin = AdminClient({"bootstrap.servers": scenario.stack.kafka_bootstrap_servers})
         admin.delete_topics([Topic.DEAD_LETTERS.value])[Topic.DEAD_LETTERS.value].result(10)
-        scene.system.eventually(lambda: Topic.DEAD_LETTERS not in admin.list_topics(timeout=5).topics)
-        scene.system.produce(coupon, b"{")
-        scene.system.eventually(lambda: scene.system.count(_NOT_FORWARDED))
-        hands.bitten(scene.system.count(_NOT_FORWARDED), "a dead letter waits")
-        scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "the partition goes on")
-        topics.ensure_topics(scene.system.settings)
-    scene.system.eventually(lambda: not scene.system.count(_NOT_FORWARDED))
+        scenario.system.eventually(lambda: Topic.DEAD_LETTERS not in admin.list_topics(timeout=5).topics)
+        scenario.system.produce(coupon, b"{")
+        scenario.system.eventually(lambda: scenario.system.count(_NOT_FORWARDED))
+        faults.confirm(scenario.system.count(_NOT_FORWARDED), "a dead letter is not forwarded")
+        issued = scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued"
+        scenario.check(issued, "the partition continues")
+        topics.ensure_topics(scenario.system.settings)
+    scenario.system.eventually(lambda: not scenario.system.count(_NOT_FORWARDED))
 
 
-@row(14, "Kafka", "clean bounce ×5", seconds=60, within=240)
-def test_clean_bounces(scene: Scene, hands: Hands) -> None:
-    """Stopped in order and started five times: users press again, and nobody else is started again."""
-    with scene.users():
+@row(14, "Kafka", "clean restart ×5", seconds=60, within=240)
+def test_clean_restarts(scenario: Scenario, faults: FaultInjector) -> None:
+    """Stopped in order and started five times: users repeat their requests, and no other process restarts."""
+    with scenario.under_load():
         for _ in range(5):
             since = time.monotonic()
-            hands.stop("kafka")
-            scene.turns_red("api", "issuer")
-            hands.start("kafka")
-            scene.recovers(since)
+            faults.stop("kafka")
+            scenario.becomes_unready("api", "issuer")
+            faults.start("kafka")
+            scenario.recovers(since)
 
 
-@row(15, "Kafka", "hard bounce ×5", seconds=60, within=240)
-def test_hard_bounces(scene: Scene, hands: Hands) -> None:
-    """Killed with SIGKILL and started five times: what was acknowledged is there, and everybody goes on by himself."""
-    with scene.users():
+@row(15, "Kafka", "kill -9 and restart ×5", seconds=60, within=240)
+def test_killed_and_restarted(scenario: Scenario, faults: FaultInjector) -> None:
+    """Killed and started five times: acknowledged records are still there, and every process recovers by itself."""
+    with scenario.under_load():
         for _ in range(5):
             since = time.monotonic()
-            with hands.away("kafka"):
-                scene.turns_red("api", "issuer")
-            scene.recovers(since)
+            with faults.unavailable("kafka"):
+                scenario.becomes_unready("api", "issuer")
+            scenario.recovers(since)
 
 
 @row(16, "Kafka", "SIGSTOP for longer than the produce timeout", seconds=20)
-def test_frozen(scene: Scene, hands: Hands) -> None:
-    """503 within the deadline; what arrives late after all is the same request as its repeat."""
-    coupon = scene.system.make_coupon(10)
-    with scene.users():
-        with hands.frozen("kafka"):
-            answer = scene.system.ask(coupon, 1)
-            scene.demand(answer is not None and answer.status_code == 503, answer)
-            scene.turns_red("api")
-            scene.users_hear_nothing()
-        scene.recovers(since=time.monotonic())
-        scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "the repeat is issued")
-    rows = scene.system.count("SELECT count(*) FROM requests WHERE coupon_id = :id", id=coupon)
-    scene.demand(rows == 1, f"{rows} rows of one request")
+def test_frozen(scenario: Scenario, faults: FaultInjector) -> None:
+    """The API answers 503 within the deadline; a record that arrives late is the same request as its repeat."""
+    coupon = scenario.system.make_coupon(10)
+    with scenario.under_load():
+        with faults.frozen("kafka"):
+            answer = scenario.system.request_issuance(coupon, 1)
+            scenario.check(answer is not None and answer.status_code == 503, answer)
+            scenario.becomes_unready("api")
+            scenario.wait_for_unknown_outcome()
+        scenario.recovers(since=time.monotonic())
+        scenario.check(
+            scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued", "the repeat is issued"
+        )
+    rows = scenario.system.count("SELECT count(*) FROM requests WHERE coupon_id = :id", id=coupon)
+    scenario.check(rows == 1, f"{rows} rows of one request")

@@ -1,4 +1,4 @@
-"""The links between processes and their parts: slow, silent, cut, refused, and cut at the worst moment."""
+"""Rows in which a network link is slow, silent, reset or refused, or loses one response."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,35 +7,35 @@ from typing import NamedTuple
 
 import pytest
 
+from service.log_events import LogEvent
 from stack import ports
-from stack.parts import kafka, postgres
-from tests.faults.hands import Hands
-from tests.faults.ledger import Invariant
-from tests.faults.proxy import Proxy, Way
+from stack.servers import kafka, postgres
+from tests.faults.fault_injection import FaultInjector
+from tests.faults.proxy import Direction, Proxy
 from tests.faults.rows import row
-from tests.faults.scene import Scene
+from tests.faults.scenario import Scenario
 from tests.fixtures.running import running
 from tests.system import System
 
-#: the API's deadline for an answer: its time to append, and as much again for all else
+#: the API's deadline for an answer: its produce timeout, and as much again for everything else
 _ANSWERED_SECONDS = 4.0
-#: above the issuer's session timeout
+#: longer than the issuer's session timeout
 _SILENT_SECONDS = 8.0
-_CUTS = 5
-#: the list of final states: a parameter of the statement that writes decisions, and of no other of the issuer's
-_ISSUING = b"{issued"
+_LOST_RESPONSES = 5
+#: a list of states: a parameter of the statement that writes decisions, and of no other statement of the issuer
+_DECISION_WRITE = b"{issued"
 
-Bend = Callable[[Proxy], AbstractContextManager[None]]
-_BROKEN: dict[str, Bend] = {
-    "black hole": Proxy.holding,
-    "black hole on the way back": lambda proxy: proxy.holding(Way.BACK),
-    "reset": Proxy.cutting,
+LinkFault = Callable[[Proxy], AbstractContextManager[None]]
+_LINK_FAULTS: dict[str, LinkFault] = {
+    "black hole": Proxy.black_hole,
+    "black hole from server to client": lambda proxy: proxy.black_hole(Direction.TO_CLIENT),
+    "reset": Proxy.resetting,
     "refused": Proxy.refusing,
 }
 
 
 class Links(NamedTuple):
-    """The proxies, by whose link they stand in."""
+    """The system and a proxy for each link: Kafka for the API, Kafka for the issuer, PostgreSQL for the issuer."""
 
     system: System
     api: Proxy
@@ -45,10 +45,10 @@ class Links(NamedTuple):
 
 @pytest.fixture(scope="module")
 def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
-    """API and issuer reach Kafka, and the issuer PostgreSQL, through a proxy each."""
+    """Run the API and the issuer behind a proxy to Kafka each, and the issuer behind one to PostgreSQL."""
     upstream = {name: ports.any_free() for name in ("kafka_for_api", "kafka_for_issuer", "postgres")}
-    with ExitStack() as opened:
-        api, issuer, database = (opened.enter_context(Proxy(ports.any_free(), port)) for port in upstream.values())
+    with ExitStack() as stack:
+        api, issuer, database = (stack.enter_context(Proxy(ports.any_free(), port)) for port in upstream.values())
         overrides = {
             "api": {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers([api.port])},
             "issuer": {
@@ -62,100 +62,119 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
             kafka_proxies={"api": api.port, "issuer": issuer.port},
             preferred_ports=upstream,
         )
-        yield Links(opened.enter_context(layout), api, issuer, database)
+        yield Links(stack.enter_context(layout), api, issuer, database)
 
 
 @pytest.fixture
-def ground(links: Links) -> System:
-    """What the rows of this module run on."""
+def system_under_test(links: Links) -> System:
+    """The system that this module's rows run on."""
     return links.system
 
 
-@row(17, "Kafka's link to the API", "latency 200±80 ms", seconds=15)
-def test_a_slow_link_of_the_api(scene: Scene, hands: Hands, links: Links) -> None:
-    """Users wait a little longer and are served."""
-    with scene.users() as crowd:
-        felt = links.api.felt["delayed"]
+@row(17, "link from API to Kafka", "latency 200±80 ms", seconds=15)
+def test_slow_link_from_api_to_kafka(scenario: Scenario, faults: FaultInjector, links: Links) -> None:
+    """Users wait a little longer and get an answer."""
+    with scenario.under_load() as load:
+        delayed = links.api.counts["delayed"]
         with links.api.delaying(0.2, jitter=0.08):
-            before = crowd.accepted
-            scene.system.eventually(lambda: crowd.accepted > before + 30)
-            scene.demand(scene.system.ask(scene.system.make_coupon(1), 1), "a user is answered")
-        hands.bitten(links.api.felt["delayed"] > felt, "pieces were delayed")
-        scene.recovers(since=time.monotonic())
+            before = load.accepted
+            scenario.system.eventually(lambda: load.accepted > before + 30)
+            scenario.check(scenario.system.request_issuance(scenario.system.make_coupon(1), 1), "a user gets an answer")
+        faults.confirm(links.api.counts["delayed"] > delayed, "chunks were delayed")
+        scenario.recovers(since=time.monotonic())
 
 
-@row(17, "Kafka's link to the API", "broken", seconds=25)
-@pytest.mark.parametrize("bend", _BROKEN.values(), ids=_BROKEN)
-def test_a_broken_link_of_the_api(scene: Scene, hands: Hands, links: Links, bend: Bend) -> None:
-    """503 within the deadline, however silent the link is; then the same request is accepted."""
-    coupon = scene.system.make_coupon(5)
-    with scene.users():
-        with bend(links.api):
-            scene.turns_red("api")
+@row(17, "link from API to Kafka", "broken", seconds=25)
+@pytest.mark.parametrize("broken", _LINK_FAULTS.values(), ids=_LINK_FAULTS)
+def test_broken_link_from_api_to_kafka(
+    scenario: Scenario, faults: FaultInjector, links: Links, broken: LinkFault
+) -> None:
+    """The API answers 503 within the deadline, even if the link is silent; the repeat is accepted afterwards."""
+    coupon = scenario.system.make_coupon(5)
+    with scenario.under_load():
+        with broken(links.api):
+            scenario.becomes_unready("api")
             since = time.monotonic()
-            answer = scene.system.ask(coupon, 1)
-            scene.in_time(since, _ANSWERED_SECONDS, answer is not None and answer.status_code == 503, answer)
-            hands.bitten(answer is not None and "retry-after" in answer.headers, "the user is told to come again")
-        scene.recovers(since=time.monotonic())
-        scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "the repeat is issued")
+            answer = scenario.system.request_issuance(coupon, 1)
+            scenario.check_in_time(since, _ANSWERED_SECONDS, answer is not None and answer.status_code == 503, answer)
+            faults.confirm(
+                answer is not None and "retry-after" in answer.headers, "the answer has a Retry-After header"
+            )
+        scenario.recovers(since=time.monotonic())
+        scenario.check(
+            scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued", "the repeat is issued"
+        )
 
 
-@row(18, "Kafka's link to the issuer", "latency 200±80 ms", seconds=20)
-def test_a_slow_link_of_the_issuer(scene: Scene, hands: Hands, links: Links) -> None:
-    """It issues, a little later."""
-    coupon = scene.system.make_coupon(5)
-    with scene.users():
-        felt = links.issuer.felt["delayed"]
+@row(18, "link from issuer to Kafka", "latency 200±80 ms", seconds=20)
+def test_slow_link_from_issuer_to_kafka(scenario: Scenario, faults: FaultInjector, links: Links) -> None:
+    """The issuer issues, a little later."""
+    coupon = scenario.system.make_coupon(5)
+    with scenario.under_load():
+        delayed = links.issuer.counts["delayed"]
         with links.issuer.delaying(0.2, jitter=0.08):
-            scene.demand(scene.system.final(scene.receipt(coupon, 1))["state"] == "issued", "it issues")
-        hands.bitten(links.issuer.felt["delayed"] > felt, "pieces were delayed")
-        scene.recovers(since=time.monotonic())
+            scenario.check(scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued", "issued")
+        faults.confirm(links.issuer.counts["delayed"] > delayed, "chunks were delayed")
+        scenario.recovers(since=time.monotonic())
 
 
-@row(18, "Kafka's link to the issuer", "broken for longer than its session", seconds=35)
-@pytest.mark.parametrize("bend", _BROKEN.values(), ids=_BROKEN)
-def test_a_broken_link_of_the_issuer(scene: Scene, hands: Hands, links: Links, bend: Bend) -> None:
-    """It says so, neither skips nor ends, and goes on by itself where the database says."""
-    coupon = scene.system.make_coupon(5)
-    with scene.users():
-        with bend(links.issuer):
-            scene.turns_red("issuer")
-            receipt = scene.receipt(coupon, 1)
-            time.sleep(_SILENT_SECONDS)  # the silence's length is the fault
-            hands.bitten(scene.system.standing(receipt)["state"] == "queued", "nothing is decided meanwhile")
-            scene.turns_red("issuer")  # it is, still: without partitions it has not forgotten that it lost them
-        scene.recovers(since=time.monotonic())
-    scene.demand(scene.system.final(receipt)["state"] == "issued", "what waited is issued")
+@row(18, "link from issuer to Kafka", "broken for longer than the session timeout", seconds=35)
+@pytest.mark.parametrize("broken", _LINK_FAULTS.values(), ids=_LINK_FAULTS)
+def test_broken_link_from_issuer_to_kafka(
+    scenario: Scenario, faults: FaultInjector, links: Links, broken: LinkFault
+) -> None:
+    """The issuer becomes unready, skips nothing, keeps running, and resumes at the database's offsets."""
+    coupon = scenario.system.make_coupon(5)
+    with scenario.under_load():
+        with broken(links.issuer):
+            scenario.becomes_unready("issuer")
+            request_id = scenario.submit(coupon, 1)
+            time.sleep(_SILENT_SECONDS)  # the length of the outage is the fault
+            faults.confirm(
+                scenario.system.read_status(request_id)["state"] == "queued", "nothing is decided in the meantime"
+            )
+            scenario.becomes_unready("issuer")  # still: an issuer that has lost all partitions stays unready
+        scenario.recovers(since=time.monotonic())
+    scenario.check(scenario.system.wait_until_final(request_id)["state"] == "issued", "the queued request is issued")
 
 
-@row(22, "PostgreSQL's link to the issuer", f"the answer to COMMIT is lost ×{_CUTS}", seconds=25)
-def test_the_answer_to_commit_is_lost(scene: Scene, hands: Hands, links: Links) -> None:
-    """The poll is committed and the issuer cannot know: it reads where it stands and decides nothing twice."""
-    with scene.users(per_second=120, at_once=32):
-        for _ in range(_CUTS):
-            cut_answer_to_commit(scene, links.database)
-        scene.system.eventually(lambda: scene.log("issuer").count("issuing is paused") >= _CUTS)
-        hands.bitten(scene.log("issuer").count("issuing is paused") >= _CUTS, "the issuer did not hear")
-        scene.recovers(since=time.monotonic())
+@row(22, "link from issuer to PostgreSQL", f"the response to COMMIT is lost ×{_LOST_RESPONSES}", seconds=25)
+def test_commit_response_lost(scenario: Scenario, faults: FaultInjector, links: Links) -> None:
+    """The issuer cannot know that its batch is committed: it reads its offsets again and decides nothing twice."""
+    with scenario.under_load(per_second=120, at_once=32):
+        for _ in range(_LOST_RESPONSES):
+            drop_commit_response(scenario, links.database)
+        scenario.system.eventually(lambda: count_pauses(scenario) >= _LOST_RESPONSES)
+        faults.confirm(count_pauses(scenario) >= _LOST_RESPONSES, "the issuer got no response")
+        scenario.recovers(since=time.monotonic())
 
 
-@row(22, "PostgreSQL's link to the issuer", "broken", seconds=30)
-@pytest.mark.parametrize("bend", _BROKEN.values(), ids=_BROKEN)
-def test_a_broken_link_to_the_database(scene: Scene, hands: Hands, links: Links, bend: Bend) -> None:
-    """A link that says nothing is given up like one that is cut; no attempt is spent."""
-    coupon = scene.system.make_coupon(5)
-    with scene.users():
-        with bend(links.database):
-            scene.turns_red("issuer")
-            receipt = scene.receipt(coupon, 1)
-            hands.bitten(scene.system.standing(receipt)["state"] == "queued", "nothing is decided meanwhile")
-        scene.recovers(since=time.monotonic())
-    page = scene.system.final(receipt)
-    scene.ledger.check(Invariant.AS_PROMISED, (page["state"], page["attempts"]) == ("issued", 1), page)
+@row(22, "link from issuer to PostgreSQL", "broken", seconds=30)
+@pytest.mark.parametrize("broken", _LINK_FAULTS.values(), ids=_LINK_FAULTS)
+def test_broken_link_from_issuer_to_postgres(
+    scenario: Scenario, faults: FaultInjector, links: Links, broken: LinkFault
+) -> None:
+    """The issuer gives up a silent link like a reset one; no attempt is counted."""
+    coupon = scenario.system.make_coupon(5)
+    with scenario.under_load():
+        with broken(links.database):
+            scenario.becomes_unready("issuer")
+            request_id = scenario.submit(coupon, 1)
+            faults.confirm(
+                scenario.system.read_status(request_id)["state"] == "queued", "nothing is decided in the meantime"
+            )
+        scenario.recovers(since=time.monotonic())
+    page = scenario.system.wait_until_final(request_id)
+    scenario.check((page["state"], page["attempts"]) == ("issued", 1), page)
 
 
-def cut_answer_to_commit(scene: Scene, proxy: Proxy) -> None:
-    """Loses the answer to the next COMMIT of a poll."""
-    before = proxy.felt["answers cut"]
-    proxy.cut_answer(to=b"COMMIT", after=_ISSUING)
-    scene.system.eventually(lambda: proxy.felt["answers cut"] > before)
+def drop_commit_response(scenario: Scenario, proxy: Proxy) -> None:
+    """Drop the response to the next COMMIT of a batch, and wait until that has happened."""
+    before = proxy.counts["responses dropped"]
+    proxy.drop_response(to=b"COMMIT", after=_DECISION_WRITE)
+    scenario.system.eventually(lambda: proxy.counts["responses dropped"] > before)
+
+
+def count_pauses(scenario: Scenario) -> int:
+    """Return how often the issuer has paused because of a system failure."""
+    return scenario.process_log("issuer").count(LogEvent.ISSUER_PAUSED)

@@ -1,52 +1,55 @@
-"""Processes that start before their parts, are started again one by one, or are only looked at."""
+"""Rows about deployment: a rolling restart, processes that start before their servers, and a killed Flower."""
 
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stack.plan import PARTS
-from tests.faults.hands import Hands
+from service.log_events import LogEvent
+from stack.startup import SERVERS
+from tests.faults.fault_injection import FaultInjector
 from tests.faults.rows import row
-from tests.faults.scene import Scene
+from tests.faults.scenario import Scenario
 
 _PROCESSES = ("api", "issuer", "worker", "beat")
 
 
-@row(38, "deployment", "every process is started again in turn, and the migration, under load", seconds=45)
-def test_rolling_restart(scene: Scene, hands: Hands) -> None:
-    """Users press again while the API is away; everything else they do not notice."""
-    with scene.users():
+@row(38, "deployment", "the migration and a restart of each process in turn, under load", seconds=45)
+def test_rolling_restart(scenario: Scenario, faults: FaultInjector) -> None:
+    """Users repeat requests while the API is down; they notice nothing of the other restarts."""
+    with scenario.under_load():
         migrate = [sys.executable, "-m", "service.cli", "migrate"]
-        subprocess.run(migrate, env=scene.stack.environment, check=True, timeout=60)
+        subprocess.run(migrate, env=scenario.stack.environment, check=True, timeout=60)
         for name in _PROCESSES:
             since = time.monotonic()
-            hands.stop(name)
-            hands.start(name)
-            scene.recovers(since)
+            faults.stop(name)
+            faults.start(name)
+            scenario.recovers(since)
 
 
 @row(39, "deployment", "processes start first, then Valkey, PostgreSQL and Kafka", seconds=60, within=180)
-def test_processes_start_first(scene: Scene, hands: Hands) -> None:
-    """They wait for their parts, say so, and begin by themselves."""
-    with scene.users(), ThreadPoolExecutor(len(_PROCESSES)) as aside:
+def test_processes_start_first(scenario: Scenario, faults: FaultInjector) -> None:
+    """They log what they wait for, and begin by themselves."""
+    with scenario.under_load(), ThreadPoolExecutor(len(_PROCESSES)) as pool:
         since = time.monotonic()
-        for name in (*_PROCESSES, *PARTS):
-            hands.stop(name)
-        started = [aside.submit(hands.start, name) for name in _PROCESSES]
-        scene.system.eventually(lambda: all("waiting: " in scene.log(name) for name in ("api", "issuer")))
-        hands.bitten("waiting: " in scene.log("issuer"), "they wait")
-        for name in reversed(PARTS):
-            hands.start(name)
-        for one in started:
-            one.result()
-        scene.recovers(since, within_seconds=90)
+        for name in (*_PROCESSES, *SERVERS):
+            faults.stop(name)
+        starting = [pool.submit(faults.start, name) for name in _PROCESSES]
+        scenario.system.eventually(
+            lambda: all(LogEvent.START_WAITING in scenario.process_log(name) for name in ("api", "issuer"))
+        )
+        faults.confirm(LogEvent.START_WAITING in scenario.process_log("issuer"), "they wait")
+        for name in reversed(SERVERS):
+            faults.start(name)
+        for start in starting:
+            start.result()
+        scenario.recovers(since, within_seconds=90)
 
 
 @row(40, "Flower", "kill -9", seconds=10)
-def test_flower_is_killed(scene: Scene, hands: Hands) -> None:
-    """A view is gone, and nothing else."""
-    with scene.users():
-        hands.kill("flower")
-        scene.recovers(since=time.monotonic())
-    scene.stack.wait_up("flower")
+def test_flower_is_killed(scenario: Scenario, faults: FaultInjector) -> None:
+    """The view is gone, and nothing else is affected."""
+    with scenario.under_load():
+        faults.kill("flower")
+        scenario.recovers(since=time.monotonic())
+    scenario.stack.wait_up("flower")

@@ -1,1 +1,1 @@
-"""One room at a time on real Kafka, PostgreSQL and Valkey."""
+"""One part of the service at a time, on real Kafka, PostgreSQL and Valkey."""

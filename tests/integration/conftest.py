@@ -1,4 +1,4 @@
-"""What tests of single rooms share: a fresh database, rows as they are, the log by hand."""
+"""What integration tests share: an emptied database, its rows, and the topic under the test's control."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -18,19 +18,18 @@ from service.resources import Resources
 from service.store import checkpoints, engine
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
-from service.usecases.gate_fill import GateFiller
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from tests.builders import PARTITIONS, records
 from tests.gate_client import GateClient
 from tests.log import Log
 
-Ask = Callable[..., list[Row[Any]]]
+Query = Callable[..., list[Row[Any]]]
 
 
 @pytest.fixture
-def ask(store: Engine) -> Ask:
-    """Rows of a query: `ask("SELECT …", id=7)`."""
+def query(store: Engine) -> Query:
+    """Return the rows of a query: `query("SELECT …", id=7)`."""
 
     def rows(query: str, **values: object) -> list[Row[Any]]:
         with store.begin() as tx:
@@ -40,16 +39,16 @@ def ask(store: Engine) -> Ask:
 
 
 @pytest.fixture
-def spoilt_store(settings: Settings) -> Iterator[Engine]:
-    """Connections of its own to the emptied database, to be spoilt by a test."""
-    built = engine.build(settings.database_url, "tests spoilt")
-    yield built
-    built.dispose()
+def separate_store(settings: Settings) -> Iterator[Engine]:
+    """An engine with connections of its own to the emptied database, for a test that breaks or counts them."""
+    database = engine.build(settings.database_url, "tests separate")
+    yield database
+    database.dispose()
 
 
 @pytest.fixture
 def positions(store: Engine, log_id: int) -> dict[int, int]:
-    """Every partition stands at its first offset."""
+    """The checkpoints: every partition begins at offset 0."""
     beginnings = dict.fromkeys(range(PARTITIONS), 0)
     with store.begin() as tx:
         checkpoints.ensure_checkpoints(tx, log_id, beginnings)
@@ -58,87 +57,82 @@ def positions(store: Engine, log_id: int) -> dict[int, int]:
 
 @pytest.fixture
 def fresh_database(settings: Settings, store: Engine) -> Iterator[Engine]:
-    """An empty database of its own, without a schema."""
+    """A second, empty database without a schema."""
     admin = store.execution_options(isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text("SET statement_timeout = 0"))  # to make and drop one waits for a checkpoint
+        connection.execute(text("SET statement_timeout = 0"))  # CREATE and DROP DATABASE wait for a checkpoint
         connection.execute(text("DROP DATABASE IF EXISTS fresh WITH (FORCE)"))
         connection.execute(text("CREATE DATABASE fresh"))
     url = make_url(settings.database_url).set(database="fresh")
-    built = engine.build(url.render_as_string(hide_password=False), "tests")
-    yield built
-    built.dispose()
+    database = engine.build(url.render_as_string(hide_password=False), "tests")
+    yield database
+    database.dispose()
     with admin.connect() as connection:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("DROP DATABASE fresh WITH (FORCE)"))
 
 
-class Sold(NamedTuple):
-    """A coupon after its first requests, and the places of those that are held."""
+class StartedSale(NamedTuple):
+    """A coupon whose first requests were decided, and the LogPositions of those that are held."""
 
     coupon: Coupon
     held: list[LogPosition]
 
 
-Sell = Callable[..., Sold]
-Attempt = Callable[[int], None]
+StartSale = Callable[..., StartedSale]
+RetryHeld = Callable[[int], None]
 
 
 @pytest.fixture
-def sell(
+def start_sale(
     issuer: Issuer, positions: dict[int, int], make_coupon: Callable[..., Coupon], reader: RecordReader, ids: RequestIds
-) -> Sell:
-    """A coupon's first requests, with some that fail as asked for: `sell(3, range(1, 6), {2: "22012 1"})`."""
+) -> StartSale:
+    """Create a coupon and decide its first requests; some fail: `start_sale(3, range(1, 6), {2: "22012 1"})`."""
 
-    def issue(quantity: int, users: range, faults: dict[int, str]) -> Sold:
+    def start(quantity: int, users: range, faults: dict[int, str]) -> StartedSale:
         coupon = make_coupon(quantity=quantity)
-        line, at, sold = records(reader, ids, coupon.id, users, faults=faults), positions, Sold(coupon, [])
-        while line:  # a poll ends early where many fail
-            issued = issuer.issue(line, at)
-            line, at = line[issued.record_count :], issued.next_offsets
-            sold.held.extend(issued.held)
-        return sold
+        undecided, next_offsets = records(reader, ids, coupon.id, users, faults=faults), positions
+        sale = StartedSale(coupon, [])
+        while undecided:  # a batch with many failures ends early
+            issued = issuer.issue(undecided, next_offsets)
+            undecided, next_offsets = undecided[issued.record_count :], issued.next_offsets
+            sale.held.extend(issued.held)
+        return sale
 
-    return issue
+    return start
 
 
 @pytest.fixture
-def attempt(recoverer: Recoverer, log_id: int, ask: Ask) -> Attempt:
-    """One more attempt for all that have had so many."""
+def retry_held(recoverer: Recoverer, log_id: int, query: Query) -> RetryHeld:
+    """Retry all held requests that have had so many attempts."""
 
     def make(attempts_made: int) -> None:
-        rows = ask('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
+        rows = query('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
         recoverer.retry(log_id, [LogPosition(row.partition, row.offset) for row in rows], attempts_made)
 
     return make
 
 
 @pytest.fixture
-def exhaust(attempt: Attempt) -> Callable[[], None]:
-    """Makes every attempt that the policy allows for all who are held."""
+def exhaust_retries(retry_held: RetryHeld) -> Callable[[], None]:
+    """Make every attempt that the retry policy allows, for all held requests."""
 
     def make() -> None:
         for attempts_made in (1, 2):
-            attempt(attempts_made)
+            retry_held(attempts_made)
 
     return make
 
 
 @pytest.fixture
-def common(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> Resources:
-    """What every process has, with the parts of the tests."""
+def resources(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> Resources:
+    """What every process has, connected to the test's servers."""
     return Resources(settings, store, log_id, reader, gate_admin)
 
 
 @pytest.fixture
-def warmer(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> GateFiller:
-    """Fills cold gates."""
-    return GateFiller(settings, store, log_id, reader, gate_admin)
-
-
-@pytest.fixture
 def gate_client(settings: Settings, redis: Redis) -> GateClient:
-    """An emptied gate."""
+    """A client of an emptied gate."""
     redis.script_flush()
     return GateClient(settings.redis_url)
 
@@ -147,10 +141,10 @@ def gate_client(settings: Settings, redis: Redis) -> GateClient:
 def real_log(
     settings: Settings, store: Engine, log_id: int, ids: RequestIds, reader: RecordReader, issuer: Issuer
 ) -> Log:
-    """The topic itself, emptied; the database stands at its end."""
+    """The topic itself, emptied; the checkpoints are at its end."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
     ends = [TopicPartition(Topic.ISSUE_COUPON, partition, -1) for partition in range(PARTITIONS)]
-    beginnings = {at.partition: future.result(10).low_watermark for at, future in admin.delete_records(ends).items()}
+    beginnings = {end.partition: future.result(10).low_watermark for end, future in admin.delete_records(ends).items()}
     with store.begin() as tx:
         checkpoints.ensure_checkpoints(tx, log_id, beginnings)
     return Log(settings, ids, reader, issuer, beginnings)

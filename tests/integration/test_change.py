@@ -1,15 +1,15 @@
-"""Changes of a coupon count from a recorded offset, reach the gate, and overtake nobody."""
+"""Creating, reading and changing coupons: a change applies from a recorded offset and reaches the gate."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from service.domain.coupon import Coupon, Override
-from service.domain.errors import Conflict
-from service.domain.refusal import Refused
+from service.domain.errors import Conflict, NotFound
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
@@ -22,7 +22,7 @@ from service.usecases.issue import Issuer
 from service.verification.verify import Verifier
 from tests.builders import records
 from tests.gate_client import GateClient, seat
-from tests.integration.conftest import Ask, Sell
+from tests.integration.conftest import Query, StartSale
 from tests.log import Log
 from tests.waiting import eventually
 
@@ -30,57 +30,57 @@ MakeCoupon = Callable[..., Coupon]
 _ROWS = 'SELECT user_id, state, code FROM requests ORDER BY "offset"'
 
 
-def test_a_raise_serves_those_on_standby_first(
-    sell: Sell,
+def test_a_higher_quantity_promotes_standby_requests_first(
+    start_sale: StartSale,
     coupon_service: CouponService,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P5: of two who wait behind a held seat, the lower offset gets the new seat, before anyone from the log."""
-    coupon, _ = sell(quantity=1, users=range(1, 4), faults={1: "22012 2"})
+    """P5: of two standby requests, the one with the lower offset gets the new seat, before any later record."""
+    coupon, _ = start_sale(quantity=1, users=range(1, 4), faults={1: "22012 2"})
 
     changed = coupon_service.change(coupon.id, {"quantity": 2})
 
     assert (changed.quantity, changed.issued, changed.held, changed.standby, changed.version) == (2, 1, 1, 1, 1)
-    assert ask(_ROWS) == [(1, "retrying", None), (2, "issued", None), (3, "standby", None)]
+    assert query(_ROWS) == [(1, "retrying", None), (2, "issued", None), (3, "standby", None)]
 
 
-def test_a_change_stands_though_nobody_can_be_promoted_at_the_moment(
-    sell: Sell,
+def test_a_change_is_kept_if_standby_cannot_be_decided_now(
+    start_sale: StartSale,
     coupon_service: CouponService,
     store: Engine,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """Section 4: what follows from a change is the sweep's to do, where the database is busy; the answer tells it."""
-    coupon, _ = sell(quantity=1, users=range(1, 3), faults={1: "22012 2"})
+    """While the database is busy the change is committed and the sweep promotes later; the result shows both."""
+    coupon, _ = start_sale(quantity=1, users=range(1, 3), faults={1: "22012 2"})
 
     with store.begin() as other:
         other.execute(text("SELECT FROM retries FOR UPDATE"))
         changed = coupon_service.change(coupon.id, {"quantity": 2})
 
     assert (changed.quantity, changed.issued, changed.standby) == (2, 0, 1)
-    assert ask("SELECT count(*) FROM coupon_changes WHERE version = 1") == [(1,)]
+    assert query("SELECT count(*) FROM coupon_changes WHERE version = 1") == [(1,)]
 
 
-def test_a_change_counts_from_where_the_log_is_decided(
-    real_log: Log, make_coupon: MakeCoupon, coupon_service: CouponService, verifier: Verifier, ask: Ask
+def test_a_change_applies_from_the_checkpoint(
+    real_log: Log, make_coupon: MakeCoupon, coupon_service: CouponService, verifier: Verifier, query: Query
 ) -> None:
-    """P3: closed refuses what lies behind it, a raise serves what does, and the proof knows which is which."""
+    """P3: a close refuses and a raise serves the records after the checkpoint, and verification accepts both."""
     coupon = make_coupon(quantity=2)
     for user in (1, 2, 3):
-        real_log.ask(coupon.id, user)
+        real_log.append_request(coupon.id, user)
     real_log.issue()
     coupon_service.change(coupon.id, {"quantity": 3})
     for user in (4, 5):
-        real_log.ask(coupon.id, user)
+        real_log.append_request(coupon.id, user)
     real_log.issue()
-    real_log.ask(coupon.id, 6)
+    real_log.append_request(coupon.id, 6)
     coupon_service.change(coupon.id, {"override": Override.CLOSED, "quantity": 9})
     real_log.issue()
     coupon_service.change(coupon.id, {"override": Override.NONE})
-    real_log.ask(coupon.id, 6)
+    real_log.append_request(coupon.id, 6)
     real_log.issue()
 
-    assert ask(_ROWS) == [
+    assert query(_ROWS) == [
         (1, "issued", None),
         (2, "issued", None),
         (3, "refused", "sold_out"),
@@ -89,13 +89,13 @@ def test_a_change_counts_from_where_the_log_is_decided(
         (6, "refused", "closed"),
         (6, "issued", None),
     ]
-    offsets = [row[0] for row in ask("SELECT first_offset FROM coupon_changes ORDER BY version")]
-    first = min(row[0] for row in ask('SELECT "offset" FROM requests'))
+    offsets = [row[0] for row in query("SELECT first_offset FROM coupon_changes ORDER BY version")]
+    first = min(row[0] for row in query('SELECT "offset" FROM requests'))
     assert offsets == [None, first + 3, first + 5, first + 6]
     assert [check for check in verifier.verify() if not check.ok] == []
 
 
-def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
+def test_a_change_waits_for_the_issuer_and_reads_its_checkpoint(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
@@ -103,35 +103,35 @@ def test_a_change_waits_for_whoever_decides_and_reads_what_he_wrote(
     ids: RequestIds,
     coupon_service: CouponService,
     store: Engine,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P3: the offset is read under the coupon's lock, so that no decision falls between reading and writing it."""
+    """P3: the offset is read under the coupon's lock, so no decision falls between reading and writing it."""
     coupon = make_coupon(quantity=5)
     line = records(reader, ids, coupon.id, range(1, 4))
 
     with ThreadPoolExecutor(2) as pool, store.begin() as other:
         coupons.lock(other, [coupon.id])
         issuing = pool.submit(issuer.issue, line, positions)
-        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         changing = pool.submit(coupon_service.change, coupon.id, {"quantity": 9})
-        eventually(lambda: ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' OFFSET 1"))
+        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' OFFSET 1"))
         other.commit()
         issuing.result()
         changing.result()
 
-    assert ask("SELECT first_offset FROM coupon_changes WHERE version = 1") == [(3,)]
+    assert query("SELECT first_offset FROM coupon_changes WHERE version = 1") == [(3,)]
 
 
-def test_what_does_not_fit_is_said_and_changes_nothing(
+def test_a_contradictory_change_is_refused_and_changes_nothing(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
     coupon_service: CouponService,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """Section 4: not below what is issued or held; not a window that ends before it begins; not what is not there."""
+    """A quantity below issued plus held, a window that ends before it begins, and an unknown coupon are refused."""
     coupon = make_coupon(quantity=3, opens_at_ms=1_000)
     issuer.issue(records(reader, ids, coupon.id, range(1, 3), faults={1: "22012 2"}), positions)
 
@@ -139,23 +139,25 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
         with pytest.raises(Conflict) as caught:
             coupon_service.change(coupon.id, values)
         assert caught.value.code == code
-    with pytest.raises(Refused):
-        coupon_service.change(999, {"quantity": 5})
+    for call in (partial(coupon_service.change, 999, {"quantity": 5}), partial(coupon_service.get, 999)):
+        with pytest.raises(NotFound) as missing:
+            call()
+        assert missing.value.code == "unknown_coupon"
     assert coupon_service.change(coupon.id, {"quantity": 3}).version == 0
-    assert ask("SELECT max(version) FROM coupon_changes") == [(0,)]
+    assert query("SELECT max(version) FROM coupon_changes") == [(0,)]
     assert coupon_service.change(coupon.id, {"quantity": 2}).remaining == 0
 
 
-def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
+def test_the_gate_is_updated_at_once_or_by_the_sweep(
     make_coupon: MakeCoupon,
     coupon_service: CouponService,
     gate_admin: GateAdmin,
     store: Engine,
     gate_client: GateClient,
     redis: Redis,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """Section 4: a pause refuses the next request; news that comes late or twice changes nothing."""
+    """A pause refuses the next request; an update that arrives late or twice changes nothing."""
     coupon = make_coupon(quantity=5)
     gate_admin.fill(coupon, [])
 
@@ -165,18 +167,18 @@ def test_the_gate_hears_of_it_at_once_or_from_the_sweep(
     gate_admin.update_coupons([paused])
 
     assert gate_client.admit(seat(1))[0].verdict is Verdict.ADMITTED
-    assert ask("SELECT count(*) FROM coupon_changes WHERE published_at IS NULL") == [(0,)]
-    ask("UPDATE coupon_changes SET published_at = NULL WHERE version = 2 RETURNING 1")
+    assert query("SELECT count(*) FROM coupon_changes WHERE published_at IS NULL") == [(0,)]
+    query("UPDATE coupon_changes SET published_at = NULL WHERE version = 2 RETURNING 1")
     redis.hset(f"gate:{coupon.id}", mapping={"override": "closed", "version": "1"})
     assert sync_coupon_changes(store, gate_admin) == 1
     assert gate_client.admit(seat(2))[0].verdict is Verdict.ADMITTED
     assert opened.version == 2
 
 
-def test_an_older_filling_does_not_open_the_gate(
+def test_an_older_fill_does_not_open_the_gate(
     make_coupon: MakeCoupon, coupon_service: CouponService, gate_admin: GateAdmin
 ) -> None:
-    """P6: who read the coupon before it was paused must not let people in afterwards."""
+    """P6: a fill that read the coupon before it was paused must not admit requests afterwards."""
     before = make_coupon(quantity=5)
     after = coupon_service.change(before.id, {"override": Override.PAUSED})
 
@@ -187,7 +189,7 @@ def test_an_older_filling_does_not_open_the_gate(
     assert not gate_admin.is_cold(before.id)
 
 
-def test_after_a_raise_the_refused_may_ask_again(
+def test_after_a_higher_quantity_refused_users_are_admitted(
     real_log: Log,
     make_coupon: MakeCoupon,
     coupon_service: CouponService,
@@ -195,9 +197,9 @@ def test_after_a_raise_the_refused_may_ask_again(
     gate_admin: GateAdmin,
     gate_client: GateClient,
 ) -> None:
-    """Section 3: "sold out" spoke of its instant; with more seats the gate lets in again who has none."""
+    """P5: `sold_out` holds for its instant; with more seats the gate admits users who have none."""
     coupon = make_coupon(quantity=1, waitlist=1)
-    names = [real_log.ask(coupon.id, user) for user in (1, 2)]
+    names = [real_log.append_request(coupon.id, user) for user in (1, 2)]
     gate_admin.fill(coupon, [(1, names[0]), (2, names[1])])
     real_log.issue()
     assert gate_client.admit(seat(3))[0].verdict is Verdict.SOLD_OUT
@@ -211,3 +213,18 @@ def test_after_a_raise_the_refused_may_ask_again(
         Verdict.ADMITTED,
         Verdict.SOLD_OUT,
     ]
+
+
+def test_a_new_coupon_is_in_the_gate_at_once(
+    coupon_service: CouponService, gate_admin: GateAdmin, gate_client: GateClient
+) -> None:
+    """P6: the first request of a sale needs no fill; a coupon is stored as it was given and listed once."""
+    created = [coupon_service.create(f"coupon {number}", number, 2, 1_000, None) for number in (1, 2, 3)]
+
+    assert [(coupon.name, coupon.quantity, coupon.waitlist, coupon.opens_at_ms) for coupon in created] == [
+        (f"coupon {number}", number, 2, 1_000) for number in (1, 2, 3)
+    ]
+    assert not any(gate_admin.is_cold(coupon.id) for coupon in created)
+    assert gate_client.admit(seat(7, "a", created[0].id))[0].verdict is Verdict.ADMITTED
+    assert coupon_service.list_page(created[0].id, 1) == [created[1]]
+    assert list(coupon_service.iterate_ids()) == [coupon.id for coupon in created]

@@ -1,4 +1,4 @@
-"""Dead letters: forwarded once acknowledged, confirmed by their origin, strangers' taken in, none lost."""
+"""Dead letters: forwarded until acknowledged, confirmed by their origin, foreign ones stored, none lost."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
 from service.usecases.issue import Issuer
 from tests.builders import AT_MS, raw
-from tests.integration.conftest import Ask
+from tests.integration.conftest import Query
 from tests.waiting import eventually
 
 SECONDS = 5.0
@@ -34,28 +34,28 @@ def poison(
     ids: RequestIds,
     reader: RecordReader,
 ) -> list[RawRecord]:
-    """Two records that could not be read, and are dead letters."""
+    """Two records that could not be decoded and are dead letters."""
     coupon = make_coupon()
-    bad = [raw(ids, coupon.id, 1, offset)._replace(value=b"\x00not json") for offset in (0, 1)]
-    issuer.issue([reader.decode(one) for one in bad], positions)
-    return bad
+    undecodable = [raw(ids, coupon.id, 1, offset)._replace(value=b"\x00not json") for offset in (0, 1)]
+    issuer.issue([reader.decode(record) for record in undecodable], positions)
+    return undecodable
 
 
-def _seen(settings: Settings, letters: list[RawRecord]) -> list[RawRecord]:
-    """Our letters as they stand in the dead-letter topic; that of other tests may hold more."""
+def _forwarded(settings: Settings, letters: list[RawRecord]) -> list[RawRecord]:
+    """Return these dead letters as the topic has them; other tests may have left more there."""
     found = log_reader.read_records(settings, Topic.DEAD_LETTERS, letters[0].log_position.partition, None)
-    return [one for one in found if one.value == letters[0].value][-len(letters) :]
+    return [record for record in found if record.value == letters[0].value][-len(letters) :]
 
 
 def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
-    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, ask: Ask
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
-    """Step 7: same partition, key, value and headers, Spring's after them; the listener knows it for ours."""
+    """Same partition, key, value and headers, then Spring's headers; the listener confirms it."""
     assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
-    seen = _seen(settings, poison)
-    dead_letter_topic.store_received(store, reader, seen)
+    forwarded = _forwarded(settings, poison)
+    dead_letter_topic.store_received(store, reader, forwarded)
 
-    for before, after in zip(poison, seen, strict=True):
+    for before, after in zip(poison, forwarded, strict=True):
         assert (after.key, after.value, after.log_position.partition) == (
             before.key,
             before.value,
@@ -67,14 +67,16 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
             before.log_position,
             before.appended_at_ms,
         )
-    assert ask("SELECT dlt_offset FROM dead_letters ORDER BY id") == [(one.log_position.offset,) for one in seen]
+    assert query("SELECT dlt_offset FROM dead_letters ORDER BY id") == [
+        (record.log_position.offset,) for record in forwarded
+    ]
     assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 0
 
 
 def test_a_plain_consumer_finds_springs_headers(poison: list[RawRecord], settings: Settings, store: Engine) -> None:
-    """Step 7: what any Kafka client reads from the topic, against bytes written down by hand."""
+    """What any Kafka client reads from the topic, compared with bytes written by hand."""
     dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
-    letter = _seen(settings, poison)[1]
+    letter = _forwarded(settings, poison)[1]
 
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "somebody else"})
     consumer.assign([TopicPartition("ISSUE_COUPON.dlt", letter.log_position.partition, letter.log_position.offset)])
@@ -96,30 +98,30 @@ def test_a_plain_consumer_finds_springs_headers(poison: list[RawRecord], setting
     ]
 
 
-def test_a_second_copy_is_taken_for_the_first(
-    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, ask: Ask
+def test_a_second_copy_is_treated_like_the_first(
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
-    """P7: killed between the acknowledgement and its note, the same is forwarded again and changes nothing."""
+    """P7: after a crash between the acknowledgement and its note, the copy that is forwarded changes nothing."""
     dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
-    first = _seen(settings, poison)[0]
+    first = _forwarded(settings, poison)[0]
 
     later, last = (first._replace(log_position=first.log_position._replace(offset=offset)) for offset in (2**40, 2**41))
-    for together in ([first, later], [last]):
-        dead_letter_topic.store_received(store, reader, together)
+    for batch in ([first, later], [last]):
+        dead_letter_topic.store_received(store, reader, batch)
 
-    assert ask("SELECT count(*) FROM dead_letters") == [(2,)]
-    assert ask("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.log_position.offset,)]
+    assert query("SELECT count(*) FROM dead_letters") == [(2,)]
+    assert query("SELECT dlt_offset FROM dead_letters WHERE dlt_offset IS NOT NULL") == [(first.log_position.offset,)]
 
 
-def test_what_the_broker_did_not_take_waits(
-    poison: list[RawRecord], settings: Settings, store: Engine, ask: Ask
+def test_what_the_broker_did_not_acknowledge_waits(
+    poison: list[RawRecord], settings: Settings, store: Engine, query: Query
 ) -> None:
-    """Step 7: nothing waits for the topic, and nothing is lost while it is away."""
+    """Nothing waits for the topic, and nothing is lost while the broker is away."""
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 100})
 
     assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(away), TINY, timeout_seconds=0.1) == 0
 
-    assert ask("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(len(poison),)]
+    assert query("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(len(poison),)]
     assert (
         eventually(
             lambda: dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
@@ -131,65 +133,65 @@ def test_what_the_broker_did_not_take_waits(
 
 
 @pytest.mark.usefixtures("poison")
-def test_a_strangers_dead_letter_is_stored_once(store: Engine, reader: RecordReader, ask: Ask) -> None:
-    """Step 7: a letter of another producer, or with an origin that is not ours, is kept for the operators."""
+def test_a_foreign_dead_letter_is_stored_once(store: Engine, reader: RecordReader, query: Query) -> None:
+    """A dead letter of another producer, or with an unknown origin, is kept for the operators."""
     letter = RawRecord(LogPosition(0, 0), None, b"\xff", (("kafka_dlt-exception-message", b"no \x00 reason"),), AT_MS)
 
-    for together in ([letter, letter], [letter]):
-        dead_letter_topic.store_received(store, reader, together)
+    for batch in ([letter, letter], [letter]):
+        dead_letter_topic.store_received(store, reader, batch)
 
-    (row,) = ask("SELECT value, error_message, partition, dlt_offset FROM dead_letters WHERE log_id IS NULL")
+    (row,) = query("SELECT value, error_message, partition, dlt_offset FROM dead_letters WHERE log_id IS NULL")
     assert row == (b"\xff", "no \ufffd reason", None, 0)
 
 
-def test_a_dead_letter_topic_that_was_made_again_is_read_from_its_beginning(
-    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, ask: Ask
+def test_a_dead_letter_topic_that_was_created_again_is_read_from_its_beginning(
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
-    """Step 4: a topic deleted and made again is another log; its offsets begin anew and stop nobody."""
+    """A topic that was deleted and created again starts at offset 0; the old offsets stop nothing."""
     dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
-    first, second = _seen(settings, poison)
+    first, second = _forwarded(settings, poison)
     dead_letter_topic.store_received(store, reader, [first])
 
     dead_letter_topic.store_received(store, reader, [second._replace(log_position=first.log_position)])
 
-    assert ask("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]
+    assert query("SELECT count(*) FROM dead_letters WHERE dlt_offset IS NULL") == [(0,)]
 
 
-def test_who_dies_again_is_forwarded_again(
-    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, ask: Ask
+def test_a_request_that_dies_again_is_forwarded_again(
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
-    """Step 7: neither the first copy, heard late, nor its acknowledgement stands for the second death."""
+    """Neither the first copy, read late, nor its acknowledgement counts after the request is dead again."""
     with store.begin() as tx:
         claimed = stored.claim(tx, TINY, 10)
     eventually(
         lambda: dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
     )
-    ask_again = "UPDATE dead_letters SET dead_at = now(), forwarded_at = NULL, lease_until = NULL RETURNING id"
+    die_again = "UPDATE dead_letters SET dead_at = now(), forwarded_at = NULL, lease_until = NULL RETURNING id"
     with store.begin() as tx:
-        tx.execute(text(ask_again))
+        tx.execute(text(die_again))
 
-    dead_letter_topic.store_received(store, reader, [_seen(settings, poison)[0]])
+    dead_letter_topic.store_received(store, reader, [_forwarded(settings, poison)[0]])
     with store.begin() as tx:
         stored.mark_forwarded(tx, claimed)
 
-    assert ask("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(2,)]
+    assert query("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(2,)]
     assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
 
 
-def test_a_letter_from_an_earlier_life_of_the_log_is_ours_too(
-    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, ask: Ask
+def test_a_dead_letter_from_an_earlier_life_of_the_log_is_confirmed(
+    poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
-    """Step 7: the record's own time says which life it is from; another record at the same place is not confirmed."""
+    """The record's timestamp tells which life it is from; another record at the same position is not confirmed."""
     with store.begin() as tx:
         checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, "a later life")
     dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
-    (letter, _) = _seen(settings, poison)
+    (letter, _) = _forwarded(settings, poison)
 
     dead_letter_topic.store_received(store, reader, [letter])
-    assert ask("SELECT count(*), count(dlt_offset) FROM dead_letters") == [(2, 1)]
+    assert query("SELECT count(*), count(dlt_offset) FROM dead_letters") == [(2, 1)]
 
     later = [(name, b"\0" * 7 + b"\1" if name.endswith("timestamp") else value) for name, value in letter.headers]
     dead_letter_topic.store_received(
         store, reader, [letter._replace(headers=tuple(later), log_position=LogPosition(0, 2**41))]
     )
-    assert ask("SELECT count(*) FROM dead_letters WHERE log_id IS NULL") == [(1,)]
+    assert query("SELECT count(*) FROM dead_letters WHERE log_id IS NULL") == [(1,)]

@@ -1,4 +1,4 @@
-"""The gate: one round trip says admitted, or why not."""
+"""The gate's verdicts: admitted or a reason, in one round trip."""
 
 import pytest
 from redis import Redis
@@ -11,35 +11,35 @@ from tests.builders import AT_MS, coupon
 from tests.gate_client import GateClient, seat
 
 
-def _verdicts(judged: list[Admission]) -> list[Verdict]:
-    return [one.verdict for one in judged]
+def _verdicts(admissions: list[Admission]) -> list[Verdict]:
+    return [admission.verdict for admission in admissions]
 
 
-def test_as_many_as_there_are_seats_get_in(gate_client: GateClient, gate_admin: GateAdmin) -> None:
-    """Step 2: quantity + waitlist users are admitted in the order they came, the next hears sold_out."""
+def test_quantity_plus_waitlist_users_are_admitted(gate_client: GateClient, gate_admin: GateAdmin) -> None:
+    """P5: quantity + waitlist users are admitted in order of arrival; the next one is refused as sold_out."""
     gate_admin.fill(coupon(quantity=2, waitlist=1), [])
 
-    judged = gate_client.admit(*(seat(user) for user in range(1, 5)))
+    admissions = gate_client.admit(*(seat(user) for user in range(1, 5)))
 
-    assert _verdicts(judged) == [*[Verdict.ADMITTED] * 3, Verdict.SOLD_OUT]
-    assert [one.detail for one in judged[:3]] == ["request-of-1", "request-of-2", "request-of-3"]
+    assert _verdicts(admissions) == [*[Verdict.ADMITTED] * 3, Verdict.SOLD_OUT]
+    assert [admission.detail for admission in admissions[:3]] == ["request-of-1", "request-of-2", "request-of-3"]
 
 
-def test_a_repeat_gets_the_first_ones_id(gate_client: GateClient, gate_admin: GateAdmin) -> None:
-    """Step 2: while the first is unheard of the repeat is unsettled, after the broker's ack it is a duplicate."""
+def test_a_repeat_gets_the_request_id_of_the_first(gate_client: GateClient, gate_admin: GateAdmin) -> None:
+    """P2: before the first is acknowledged the repeat is unacknowledged, afterwards it is a duplicate."""
     gate_admin.fill(coupon(), [])
     gate_client.admit(seat(7, "first"))
 
     (before,) = gate_client.admit(seat(7, "second"))
-    gate_client.note(seat(7, "first"), 3)
+    gate_client.record_offset(seat(7, "first"), 3)
     (after,) = gate_client.admit(seat(7, "third"))
 
     assert (before.verdict, before.detail) == (Verdict.UNACKNOWLEDGED, "first")
     assert (after.verdict, after.detail) == (Verdict.DUPLICATE, "first")
 
 
-def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(gate_client: GateClient, gate_admin: GateAdmin) -> None:
-    """Step 2: sold_out is for those who have nothing; the others are led to what they have."""
+def test_a_user_with_a_seat_is_a_duplicate_also_when_sold_out(gate_client: GateClient, gate_admin: GateAdmin) -> None:
+    """P5: sold_out is for users without a request; the others get the id of theirs."""
     gate_admin.fill(coupon(quantity=1, issued=1), [(7, "first")])
 
     assert _verdicts(gate_client.admit(seat(7), seat(8))) == [Verdict.DUPLICATE, Verdict.SOLD_OUT]
@@ -58,49 +58,49 @@ def test_who_has_a_seat_hears_duplicate_even_when_all_are_gone(gate_client: Gate
         (coupon(coupon_id=2), Verdict.COLD, ""),
     ],
 )
-def test_each_refusal_has_its_word(
+def test_each_reason_has_its_verdict(
     filled: Coupon, verdict: Verdict, detail: str, gate_client: GateClient, gate_admin: GateAdmin
 ) -> None:
-    """Step 2: window, pause, close and stock are judged at the gate, by the API's clock; a cold gate says so."""
+    """Window, pause, close and stock are checked at the gate, by the API's clock; a cold gate has its own verdict."""
     gate_admin.fill(filled, [])
 
-    (judged,) = gate_client.admit(seat(1))
+    (admission,) = gate_client.admit(seat(1))
 
-    assert (judged.verdict, judged.detail) == (verdict, detail)
+    assert (admission.verdict, admission.detail) == (verdict, detail)
 
 
 def test_a_coupon_that_does_not_exist_is_refused_for_a_few_seconds(
     gate_client: GateClient, gate_admin: GateAdmin, redis: Redis
 ) -> None:
-    """Step 2: nonsense costs the database one look, and the note of it ends by itself."""
+    """An id that does not exist costs the database one query; the mark for it expires."""
     gate_admin.mark_unknown(1)
 
     assert _verdicts(gate_client.admit(seat(1))) == [Verdict.UNKNOWN_COUPON]
     assert 0 < int(redis.ttl("gate:1")) <= 5
 
 
-def test_many_at_once_are_one_call(gate_client: GateClient, gate_admin: GateAdmin, redis: Redis) -> None:
-    """Step 2: concurrent requests are gathered, 500 to a round trip, and each gets its own answer."""
+def test_concurrent_requests_share_a_call(gate_client: GateClient, gate_admin: GateAdmin, redis: Redis) -> None:
+    """Concurrent requests are batched, 500 to a round trip, and each gets its own verdict."""
     gate_admin.fill(coupon(quantity=900), [])
     redis.config_resetstat()
 
-    judged = gate_client.admit(*(seat(user) for user in range(1, 1001)))
+    admissions = gate_client.admit(*(seat(user) for user in range(1, 1001)))
 
     calls: dict[str, dict[str, int]] = redis.info("commandstats")
-    assert _verdicts(judged) == [Verdict.ADMITTED] * 900 + [Verdict.SOLD_OUT] * 100
+    assert _verdicts(admissions) == [Verdict.ADMITTED] * 900 + [Verdict.SOLD_OUT] * 100
     assert calls["cmdstat_evalsha"]["calls"] - calls["cmdstat_evalsha"]["failed_calls"] == 2
 
 
-def test_one_call_judges_each_coupon_and_each_repeat_by_itself(gate_client: GateClient, gate_admin: GateAdmin) -> None:
-    """Step 2: requests that travel together are judged as if they had come one after another, whatever they mix."""
+def test_one_call_judges_each_coupon_and_each_repeat_separately(gate_client: GateClient, gate_admin: GateAdmin) -> None:
+    """Requests of one batch are checked as if they had come one after another, whatever coupons they mix."""
     gate_admin.fill(coupon(quantity=2), [])
     gate_admin.fill(coupon(coupon_id=2, quantity=1), [(9, "long ago")])
 
-    judged = gate_client.admit(
+    admissions = gate_client.admit(
         seat(1, "a"), seat(9, "b", coupon_id=2), seat(1, "c"), seat(2, "d"), seat(8, coupon_id=2), seat(3), seat(1, "e")
     )
 
-    assert [(one.verdict, one.detail) for one in judged] == [
+    assert [(admission.verdict, admission.detail) for admission in admissions] == [
         (Verdict.ADMITTED, "a"),
         (Verdict.DUPLICATE, "long ago"),
         (Verdict.UNACKNOWLEDGED, "a"),
@@ -111,22 +111,24 @@ def test_one_call_judges_each_coupon_and_each_repeat_by_itself(gate_client: Gate
     ]
 
 
-def test_ids_of_any_length_are_told_apart(gate_client: GateClient, gate_admin: GateAdmin, redis: Redis) -> None:
-    """Step 2: an id beyond what a script's numbers can hold is kept to its last digit, and so is an offset."""
+def test_the_largest_ids_and_offsets_keep_every_digit(
+    gate_client: GateClient, gate_admin: GateAdmin, redis: Redis
+) -> None:
+    """An id beyond what a Lua number can hold is kept to its last digit, and so is an offset."""
     largest = 2**63 - 1
     gate_admin.fill(coupon(coupon_id=largest), [])
 
-    judged = gate_client.admit(seat(largest, "a", largest), seat(largest - 1, "b", largest))
-    gate_client.note(seat(largest, "a", largest), largest)
+    admissions = gate_client.admit(seat(largest, "a", largest), seat(largest - 1, "b", largest))
+    gate_client.record_offset(seat(largest, "a", largest), largest)
 
-    assert _verdicts(judged) == [Verdict.ADMITTED] * 2
+    assert _verdicts(admissions) == [Verdict.ADMITTED] * 2
     assert redis.hgetall(f"gate:{largest}:offsets") == {b"%d" % largest: b"%d" % largest}
 
 
-def test_a_gate_that_forgot_its_scripts_is_told_them_again(
+def test_scripts_are_loaded_again_after_they_were_flushed(
     gate_client: GateClient, gate_admin: GateAdmin, redis: Redis
 ) -> None:
-    """P6: Redis restarted or emptied of scripts costs a round trip and nothing else."""
+    """P6: Redis without its scripts costs one more round trip and nothing else."""
     gate_admin.fill(coupon(quantity=2), [])
     gate_client.admit(seat(1))
     redis.script_flush()
@@ -134,11 +136,11 @@ def test_a_gate_that_forgot_its_scripts_is_told_them_again(
     assert _verdicts(gate_client.admit(seat(2))) == [Verdict.ADMITTED]
 
 
-def test_the_answer_tells_how_far_the_issuer_is(gate_client: GateClient, gate_admin: GateAdmin) -> None:
-    """Section 4: the position in the 202 costs no second round trip."""
+def test_the_verdict_carries_the_issuers_progress(gate_client: GateClient, gate_admin: GateAdmin) -> None:
+    """The position in the 202 costs no second round trip."""
     gate_admin.fill(coupon(), [])
     gate_admin.publish_progress({0: 12, 5: 7})
 
-    (judged,) = gate_client.admit(seat(1))
+    (admission,) = gate_client.admit(seat(1))
 
-    assert judged.progress == {0: 12, 5: 7}
+    assert admission.progress == {0: 12, 5: 7}

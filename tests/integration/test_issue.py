@@ -1,4 +1,4 @@
-"""Deciding a poll: one transaction, in offset order, whatever else happens."""
+"""Deciding a batch: one transaction, in offset order."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from tests.builders import PARTITIONS, raw, records
-from tests.integration.conftest import Ask
+from tests.integration.conftest import Query
 
 MakeCoupon = Callable[..., Coupon]
 _ROWS = 'SELECT user_id, state, code, sequence FROM requests WHERE coupon_id = :id ORDER BY "offset"'
@@ -23,138 +23,156 @@ _TABLES = "requests", "outbox", "retries", "dead_letters"
 
 
 @pytest.fixture
-def line(reader: RecordReader, ids: RequestIds) -> Callable[..., list[Record]]:
-    """Records of users, one after another: `line(coupon, range(1, 5), first=7, faults={2: "22012 1"})`."""
-    return lambda coupon, users, **more: records(reader, ids, coupon.id, users, **more)
+def make_records(reader: RecordReader, ids: RequestIds) -> Callable[..., list[Record]]:
+    """Create records of users in offset order: `make_records(coupon, range(1, 5), first=7, faults={2: "22012 1"})`."""
+    return lambda coupon, users, **options: records(reader, ids, coupon.id, users, **options)
 
 
 def _partition(coupon: Coupon) -> int:
     return partition_of(coupon.id, PARTITIONS)
 
 
-def _written(ask: Ask) -> dict[str, int]:
-    return {table: ask(f"SELECT count(*) FROM {table}")[0][0] for table in _TABLES}
+def _row_counts(query: Query) -> dict[str, int]:
+    return {table: query(f"SELECT count(*) FROM {table}")[0][0] for table in _TABLES}
 
 
-def test_a_poll_is_issued_in_offset_order(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Callable[..., list[Record]], ask: Ask
+def test_a_batch_is_issued_in_offset_order(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    make_records: Callable[..., list[Record]],
+    query: Query,
 ) -> None:
-    """P3: rows, sequences, counters, hand-offs and the offset are all there, and the sequence is the offset order."""
+    """P3: rows, sequences, counters, outbox entries and checkpoint are all written, with sequences in offset order."""
     coupon = make_coupon(quantity=3)
     partition = _partition(coupon)
 
-    issued = issuer.issue(line(coupon, range(1, 6)), positions)
+    issued = issuer.issue(make_records(coupon, range(1, 6)), positions)
 
-    assert ask(_ROWS, id=coupon.id) == [
+    assert query(_ROWS, id=coupon.id) == [
         *[(user, "issued", None, user) for user in (1, 2, 3)],
         *[(user, "refused", "sold_out", None) for user in (4, 5)],
     ]
-    assert ask("SELECT issued, held FROM coupons") == [(3, 0)]
-    assert ask("SELECT next_offset FROM offsets WHERE partition = :p", p=partition) == [(5,)]
-    assert ask("SELECT kind, partition, first_offset, last_offset FROM outbox ORDER BY kind") == [
+    assert query("SELECT issued, held FROM coupons") == [(3, 0)]
+    assert query("SELECT next_offset FROM offsets WHERE partition = :p", p=partition) == [(5,)]
+    assert query("SELECT kind, partition, first_offset, last_offset FROM outbox ORDER BY kind") == [
         ("gate", partition, 0, 4),
         ("notify", partition, 0, 4),
     ]
-    assert ask("SELECT DISTINCT decided_at FROM outbox") == ask("SELECT DISTINCT decided_at FROM requests")
+    assert query("SELECT DISTINCT decided_at FROM outbox") == query("SELECT DISTINCT decided_at FROM requests")
     assert issued.next_offsets == {partition: 5}
     assert issued.outbox_kinds == {OutboxKind.NOTIFY, OutboxKind.GATE}
     assert issued.counts == {(RequestState.ISSUED, None): 3, (RequestState.REFUSED, ReasonCode.SOLD_OUT): 2}
 
 
-def test_without_a_webhook_there_is_no_notice_to_hand_off(
+def test_without_a_webhook_there_are_no_outbox_entries(
     store: Engine,
     log_id: int,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    line: Callable[..., list[Record]],
-    ask: Ask,
+    make_records: Callable[..., list[Record]],
+    query: Query,
 ) -> None:
-    """Step 8: no webhook URL, no work; and a gate that has nothing to learn is told nothing."""
-    issued = Issuer(store, log_id, notices=False).issue(line(make_coupon(quantity=9), range(1, 4)), positions)
+    """Without a webhook URL no notice is due, and while seats are free the gate needs no update."""
+    issued = Issuer(store, log_id, notices=False).issue(make_records(make_coupon(quantity=9), range(1, 4)), positions)
 
     assert issued.outbox_kinds == set()
-    assert _written(ask)["outbox"] == 0
+    assert _row_counts(query)["outbox"] == 0
 
 
 def test_a_redelivery_changes_nothing(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-    line: Callable[..., list[Record]],
+    make_records: Callable[..., list[Record]],
     ids: RequestIds,
     reader: RecordReader,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P2: a second record under a request id that was decided moves the offset and nothing else."""
+    """P2: a second record with a decided request id advances the checkpoint and changes nothing else."""
     coupon = make_coupon(quantity=3)
-    first = line(coupon, range(1, 5))
-    moved = issuer.issue(first, positions).next_offsets
-    before = ask(_ROWS, id=coupon.id), ask("SELECT issued, held FROM coupons")
-    again = [
-        reader.decode(raw(ids, coupon.id, number + 1, number + 4, request_id=record.request.request_id))
-        for number, record in enumerate(first)
+    first = make_records(coupon, range(1, 5))
+    next_offsets = issuer.issue(first, positions).next_offsets
+    before = query(_ROWS, id=coupon.id), query("SELECT issued, held FROM coupons")
+    redelivered = [
+        reader.decode(raw(ids, coupon.id, index + 1, index + 4, request_id=record.request.request_id))
+        for index, record in enumerate(first)
         if record.request
     ]
 
-    issued = issuer.issue(again, moved)
+    issued = issuer.issue(redelivered, next_offsets)
 
     assert issued.counts == {}
     assert issued.next_offsets[_partition(coupon)] == 8
-    assert (ask(_ROWS, id=coupon.id), ask("SELECT issued, held FROM coupons")) == before
+    assert (query(_ROWS, id=coupon.id), query("SELECT issued, held FROM coupons")) == before
 
 
-def test_who_was_overtaken_writes_nothing(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Callable[..., list[Record]], ask: Ask
+def test_a_fenced_issuer_writes_nothing(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    make_records: Callable[..., list[Record]],
+    query: Query,
 ) -> None:
-    """P7: an issuer that wakes up after another has moved one of its partitions is fenced off, whole poll and all."""
-    coupons = [make_coupon() for _ in range(PARTITIONS)]
-    mine, theirs = coupons[0], next(one for one in coupons if _partition(one) != _partition(coupons[0]))
-    issuer.issue(line(theirs, range(1, 3)), positions)
-    before = _written(ask), ask("SELECT partition, next_offset FROM offsets ORDER BY 1")
+    """P7: an issuer is fenced off when another has advanced one of its partitions; nothing of its batch is written."""
+    coupon = make_coupon()
+    others = iter(make_coupon, None)
+    fenced_coupon = next(other for other in others if _partition(other) != _partition(coupon))
+    issuer.issue(make_records(fenced_coupon, range(1, 3)), positions)
+    before = _row_counts(query), query("SELECT partition, next_offset FROM offsets ORDER BY 1")
 
     with pytest.raises(Fenced) as fenced:
-        issuer.issue([*line(mine, range(1, 3)), *line(theirs, range(3, 5))], positions)
+        issuer.issue([*make_records(coupon, range(1, 3)), *make_records(fenced_coupon, range(3, 5))], positions)
 
-    assert fenced.value.partitions == {_partition(theirs)}
-    assert (_written(ask), ask("SELECT partition, next_offset FROM offsets ORDER BY 1")) == before
+    assert fenced.value.partitions == {_partition(fenced_coupon)}
+    assert (_row_counts(query), query("SELECT partition, next_offset FROM offsets ORDER BY 1")) == before
 
 
 def test_an_unknown_coupon_is_refused(
-    issuer: Issuer, positions: dict[int, int], reader: RecordReader, ids: RequestIds, ask: Ask
+    issuer: Issuer, positions: dict[int, int], reader: RecordReader, ids: RequestIds, query: Query
 ) -> None:
-    """Step 5: a business answer, in the row and final, beside nothing else."""
+    """The refusal is a business answer: a final row, without a coupon."""
     issuer.issue(records(reader, ids, 999, range(1, 2)), positions)
 
-    assert ask(_ROWS, id=999) == [(1, "refused", "unknown_coupon", None)]
+    assert query(_ROWS, id=999) == [(1, "refused", "unknown_coupon", None)]
 
 
-def test_requests_of_many_coupons_share_a_poll(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, line: Callable[..., list[Record]], ask: Ask
+def test_coupons_of_one_batch_have_their_own_counts_and_sequences(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    make_records: Callable[..., list[Record]],
+    query: Query,
 ) -> None:
-    """P1, P3: in one poll over all partitions each coupon is counted and numbered for itself."""
-    coupons = [make_coupon(quantity=number + 1) for number in range(12)]
-    at = dict.fromkeys(range(PARTITIONS), 0)
-    poll = []
+    """P1, P3: in one batch over all partitions each coupon has its own count and sequences."""
+    coupons = [make_coupon(quantity=index + 1) for index in range(12)]
+    next_offsets = dict.fromkeys(range(PARTITIONS), 0)
+    batch = []
     for coupon in coupons:
-        poll += line(coupon, range(1, 9), first=at[_partition(coupon)])
-        at[_partition(coupon)] += 8
+        batch += make_records(coupon, range(1, 9), first=next_offsets[_partition(coupon)])
+        next_offsets[_partition(coupon)] += 8
 
-    issued = issuer.issue(poll, positions)
+    issued = issuer.issue(batch, positions)
 
-    assert issued.next_offsets == at
+    assert issued.next_offsets == next_offsets
     for coupon in coupons:
-        sequences = [row.sequence for row in ask(_ROWS, id=coupon.id)]
+        sequences = [row.sequence for row in query(_ROWS, id=coupon.id)]
         assert sequences == [*range(1, coupon.quantity + 1), *[None] * (8 - min(8, coupon.quantity))][:8]
 
 
-def test_a_record_that_was_read_as_foreign_is_judged_by_its_append_time(
-    issuer: Issuer, positions: dict[int, int], make_coupon: MakeCoupon, reader: RecordReader, ids: RequestIds, ask: Ask
+def test_a_foreign_record_is_checked_against_the_window_by_its_append_time(
+    issuer: Issuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
 ) -> None:
-    """Step 2: a stranger's record before the opening is refused in the row, ours at the same moment is issued."""
+    """A foreign record before the opening is refused; ours of the same time passed the gate and is issued."""
     coupon = make_coupon(opens_at_ms=2**42)
-    ours = raw(ids, coupon.id, 1, 0)
-    theirs = raw(ids, coupon.id, 2, 1)._replace(headers=())
+    our_record = raw(ids, coupon.id, 1, 0)
+    foreign_record = raw(ids, coupon.id, 2, 1)._replace(headers=())
 
-    issuer.issue([reader.decode(ours), reader.decode(theirs)], positions)
+    issuer.issue([reader.decode(our_record), reader.decode(foreign_record)], positions)
 
-    assert ask("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]
+    assert query("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]

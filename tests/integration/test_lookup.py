@@ -1,4 +1,4 @@
-"""Where a request stands: from the id itself and the database, with Redis empty or not."""
+"""The state of a request is found from its id and the database, with or without data in Redis."""
 
 from collections.abc import Callable
 
@@ -24,31 +24,31 @@ MakeCoupon = Callable[..., Coupon]
 def lookup(
     settings: Settings, store: Engine, log_id: int, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
 ) -> Lookup:
-    """Reads standings."""
+    """The look-up under test."""
     return Lookup(settings, store, log_id, ids, gate_filler, gate_admin)
 
 
 @pytest.fixture
-def passed(store: Engine, settings: Settings) -> Callable[[int], None]:
-    """Lets the issuer have decided all that was tried until a moment."""
+def advance_watermark(store: Engine, settings: Settings) -> Callable[[int], None]:
+    """Set the watermark so that every append tried until a time is decided."""
 
-    def pass_until(tried_at_ms: int) -> None:
+    def advance(tried_at_ms: int) -> None:
         last = (tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS + 1) / 1000
         with store.begin() as tx:
             tx.execute(text("UPDATE offsets SET watermark = to_timestamp(:last)"), {"last": last})
 
-    return pass_until
+    return advance
 
 
 def _state(lookup: Lookup, request_id: str) -> RequestState | None:
-    standing = lookup.find(request_id)
-    return standing and standing.state
+    status = lookup.find(request_id)
+    return status and status.state
 
 
-def test_each_state_is_told(lookup: Lookup, real_log: Log, make_coupon: MakeCoupon) -> None:
-    """Section 4: queued until it is decided, then what was decided."""
+def test_each_state_is_reported(lookup: Lookup, real_log: Log, make_coupon: MakeCoupon) -> None:
+    """A request is queued until it is decided, and then in the state that was decided."""
     coupon = make_coupon(quantity=2)
-    names = [real_log.ask(coupon.id, user, fault="22012 1" if user == 2 else None) for user in (1, 2, 3)]
+    names = [real_log.append_request(coupon.id, user, fault="22012 1" if user == 2 else None) for user in (1, 2, 3)]
     before = [_state(lookup, name) for name in names]
 
     real_log.issue()
@@ -59,30 +59,34 @@ def test_each_state_is_told(lookup: Lookup, real_log: Log, make_coupon: MakeCoup
         RequestState.RETRYING,
         RequestState.STANDBY,
     ]
-    standing = lookup.find(names[0])
-    assert standing
-    assert standing[:7] == (names[0], coupon.id, 1, RequestState.ISSUED, None, 1, 1)
-    assert standing.requested_at_ms == AT_MS
-    assert standing.decided_at_ms
+    status = lookup.find(names[0])
+    assert status
+    assert status[:7] == (names[0], coupon.id, 1, RequestState.ISSUED, None, 1, 1)
+    assert status.requested_at_ms == AT_MS
+    assert status.decided_at_ms
 
 
-def test_a_refusal_is_told_with_its_reason(lookup: Lookup, real_log: Log, make_coupon: MakeCoupon) -> None:
-    """P5: who was refused reads why, and his second request has a page of its own."""
+def test_a_refusal_has_its_reason(lookup: Lookup, real_log: Log, make_coupon: MakeCoupon) -> None:
+    """P5: a refused request shows its reason, and a user's second request has a status of its own."""
     coupon = make_coupon(quantity=1)
-    first, again, late = real_log.ask(coupon.id, 1), real_log.ask(coupon.id, 1), real_log.ask(coupon.id, 2)
+    first, repeat, late = (
+        real_log.append_request(coupon.id, 1),
+        real_log.append_request(coupon.id, 1),
+        real_log.append_request(coupon.id, 2),
+    )
     real_log.issue()
 
-    told = [(found.state, found.code) for name in (first, again, late) if (found := lookup.find(name))]
+    states = [(found.state, found.code) for name in (first, repeat, late) if (found := lookup.find(name))]
 
-    assert told == [
+    assert states == [
         (RequestState.ISSUED, None),
         (RequestState.REFUSED, ReasonCode.DUPLICATE),
         (RequestState.REFUSED, ReasonCode.SOLD_OUT),
     ]
 
 
-def test_what_is_not_ours_was_never_heard_of(lookup: Lookup, make_coupon: MakeCoupon) -> None:
-    """Step 3: a forged id is told from an accepted one without a look at any store."""
+def test_a_forged_id_is_unknown(lookup: Lookup, make_coupon: MakeCoupon) -> None:
+    """A forged id is recognized by its MAC, without a query."""
     forged = RequestIds([b"somebody else's key"]).mint(make_coupon().id, 7, AT_MS)
 
     assert lookup.find(forged) is None
@@ -93,7 +97,7 @@ def test_what_is_not_ours_was_never_heard_of(lookup: Lookup, make_coupon: MakeCo
 def test_a_receipt_is_never_unknown_while_it_may_be_in_the_log(
     lookup: Lookup, ids: RequestIds, make_coupon: MakeCoupon, redis: Redis
 ) -> None:
-    """P4: as long as the issuer has not passed its last chance an id of ours is queued, with Redis empty too."""
+    """P4: until the watermark has passed it, an id of this service is queued, also while Redis is empty."""
     name = ids.mint(make_coupon().id, 7, AT_MS)
     redis.flushall()
 
@@ -101,37 +105,37 @@ def test_a_receipt_is_never_unknown_while_it_may_be_in_the_log(
 
 
 @pytest.mark.usefixtures("real_log")
-def test_what_certainly_never_arrived_is_unknown(
-    lookup: Lookup, ids: RequestIds, make_coupon: MakeCoupon, passed: Callable[[int], None]
+def test_a_request_that_certainly_is_not_in_the_log_is_unknown(
+    lookup: Lookup, ids: RequestIds, make_coupon: MakeCoupon, advance_watermark: Callable[[int], None]
 ) -> None:
-    """Step 3: once the issuer has passed minting time and timeout and no seat is kept, the look-up says so."""
+    """P4: a request is unknown only after the watermark has passed minting time and timeout, and without a seat."""
     coupon = make_coupon()
     name = ids.mint(coupon.id, 7, AT_MS)
 
-    passed(AT_MS - 2)
+    advance_watermark(AT_MS - 2)
     before = _state(lookup, name)
-    passed(AT_MS)
+    advance_watermark(AT_MS)
 
     assert before is RequestState.QUEUED
     assert lookup.find(name) is None
 
 
-def test_what_has_a_seat_is_never_unknown(
+def test_a_request_with_a_seat_is_never_unknown(
     lookup: Lookup,
     ids: RequestIds,
     make_coupon: MakeCoupon,
     real_log: Log,
-    passed: Callable[[int], None],
+    advance_watermark: Callable[[int], None],
     gate_client: GateClient,
     gate_filler: GateFiller,
     redis: Redis,
 ) -> None:
-    """P4: a repeat is appended under its first id long after the minting; while the seat is kept it is queued."""
+    """P4: a repeat is appended under its first id long after the minting; while it has its seat it is queued."""
     coupon = make_coupon()
     gate_filler.fill(coupon.id)
     name = ids.mint(coupon.id, 7, AT_MS)
     gate_client.admit(seat(7, name, coupon.id))
-    passed(AT_MS + 10**6)
+    advance_watermark(AT_MS + 10**6)
     kept = _state(lookup, name)
 
     redis.flushall()
@@ -141,15 +145,15 @@ def test_what_has_a_seat_is_never_unknown(
     assert (kept, refilled) == (RequestState.QUEUED, RequestState.QUEUED)
 
 
-def test_a_strangers_record_has_a_page_once_it_is_decided(
+def test_a_foreign_record_has_a_status_once_it_is_decided(
     lookup: Lookup, ids: RequestIds, make_coupon: MakeCoupon, real_log: Log
 ) -> None:
-    """Step 3: an id that is derived from a place was never given out before its row was there."""
+    """An id that is derived from a log position is given out only after its row exists."""
     coupon = make_coupon()
-    place = real_log.append(coupon.id, 7, request_id=None)
+    log_position = real_log.append(coupon.id, 7, request_id=None)
     (record,) = real_log.undecided()
     assert record.request
-    assert record.request.log_position == place
+    assert record.request.log_position == log_position
 
     before = lookup.find(record.request.request_id)
     real_log.issue()

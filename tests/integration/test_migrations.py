@@ -1,4 +1,4 @@
-"""The schema's revisions: they say what the tables say, go both ways, and may be applied by several at once."""
+"""The schema's revisions: equal to the table definitions, reversible, and safe to apply concurrently."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from service.store.tables import NAMES
 @pytest.fixture
 def connection(fresh_database: Engine) -> Iterator[Connection]:
     """A transaction in an empty database."""
-    with fresh_database.begin() as opened:
-        yield opened
+    with fresh_database.begin() as tx:
+        yield tx
 
 
-def test_the_tables_are_what_the_revisions_make(connection: Connection) -> None:
-    """Section 6: models and migrations do not drift apart."""
+def test_the_revisions_create_the_tables_of_the_models(connection: Connection) -> None:
+    """Models and migrations must not differ."""
     config = schema._config(connection)
     command.upgrade(config, "head")
 
@@ -41,13 +41,13 @@ _SHAPES = (
 
 
 def _shape(connection: Connection, schema_name: str) -> set[str]:
-    """Columns, constraints and indexes of a schema, as the database says them itself."""
+    """Return columns, constraints and indexes of a schema, as the database describes them."""
     rows = [row for query in _SHAPES for row in connection.execute(text(query.format(schema=schema_name)))]
     return {str(row).replace(f"{schema_name}.", "") for row in rows if "alembic_version" not in str(row)}
 
 
-def test_no_check_or_default_differs_either(connection: Connection) -> None:
-    """Section 6: what Alembic does not compare is compared with tables made from the models alone."""
+def test_the_revisions_create_the_checks_and_defaults_of_the_models(connection: Connection) -> None:
+    """What Alembic does not compare is compared with tables created from the models alone."""
     command.upgrade(schema._config(connection), "head")
     connection.execute(text("CREATE SCHEMA models"))
     connection.execute(text("SET LOCAL search_path = models"))
@@ -57,15 +57,15 @@ def test_no_check_or_default_differs_either(connection: Connection) -> None:
     assert _shape(connection, "models") == _shape(connection, "public")
 
 
-def test_every_revision_can_be_taken_back_and_applied_again(connection: Connection) -> None:
-    """Section 6: a downgrade leaves nothing behind, and after it the same schema comes up again."""
+def test_every_revision_can_be_downgraded_and_applied_again(connection: Connection) -> None:
+    """A downgrade leaves nothing behind, and an upgrade after it creates the same schema."""
     config = schema._config(connection)
     command.upgrade(config, "head")
 
     command.downgrade(config, "base")
 
-    left = set(inspect(connection).get_table_names()) - {"alembic_version"}
-    assert left == set()
+    remaining = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    assert remaining == set()
     assert connection.execute(text("SELECT count(*) FROM pg_proc WHERE proname LIKE '%requests'")).scalar() == 0
     command.upgrade(config, "head")
     schema.require_current(connection)
@@ -77,19 +77,19 @@ _HASHES = {"0001": "aa79b94b2f92e52e16a5ce1c7d5e7e1e984ea5258e2a81d562bed788ae02
 
 def test_a_released_revision_never_changes() -> None:
     """A database that was upgraded by a revision would differ from one that is upgraded by its edited files."""
-    found: dict[str, hashlib._Hash] = {}
+    digests: dict[str, hashlib._Hash] = {}
     for path in sorted(Path(versions.__path__[0]).glob("[0-9]*")):
         number = path.name.partition("_")[0]
-        found.setdefault(number, hashlib.sha256()).update(path.name.encode() + b"\0" + path.read_bytes())
+        digests.setdefault(number, hashlib.sha256()).update(path.name.encode() + b"\0" + path.read_bytes())
 
-    assert {number: digest.hexdigest() for number, digest in found.items()} == _HASHES
+    assert {number: digest.hexdigest() for number, digest in digests.items()} == _HASHES
 
 
-def test_several_may_migrate_at_once(fresh_database: Engine) -> None:
-    """P7: processes that start together bring the schema up together."""
+def test_concurrent_migrations_succeed(fresh_database: Engine) -> None:
+    """P7: processes that start together may all migrate."""
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(schema.migrate, fresh_database) for _ in range(4)]:
-            done.result()
+        for migration in [pool.submit(schema.migrate, fresh_database) for _ in range(4)]:
+            migration.result()
 
     with fresh_database.begin() as tx:
         schema.require_current(tx)
@@ -108,9 +108,9 @@ def test_a_database_of_another_version_is_refused(fresh_database: Engine, revisi
         tx.execute(text("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"))
         tx.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
 
-    for refused in (schema.migrate, _require_current):
+    for operation in (schema.migrate, _require_current):
         with pytest.raises(Misconfigured, match=f"at revision {revision}, which this version of coupons does not have"):
-            refused(fresh_database)
+            operation(fresh_database)
 
 
 def _require_current(engine: Engine) -> None:

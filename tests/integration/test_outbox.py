@@ -1,4 +1,4 @@
-"""The outbox: work is claimed by one, stays together, and comes back when its claimer does not."""
+"""The outbox: a batch is claimed by one, stays together, and is claimed again when its lease ends."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from service.store import outbox
 from service.store.outbox import OffsetRange, OutboxBatch, OutboxKind
-from tests.integration.conftest import Ask
+from tests.integration.conftest import Query
 from tests.waiting import eventually
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,7 +18,7 @@ LONG, AT_ONCE, TINY = 60.0, 0.0, 0.05
 
 @pytest.fixture
 def put(store: Engine) -> Callable[..., None]:
-    """Writes hand-offs of ten offsets each: `put(3)`, `put(2, Kind.GATE)`."""
+    """Insert outbox entries of ten offsets each: `put(3)`, `put(2, OutboxKind.GATE)`."""
 
     def insert(count: int, kind: OutboxKind = OutboxKind.NOTIFY) -> None:
         with store.begin() as tx:
@@ -36,11 +36,11 @@ def _claim(
 
 def _ids(claim: OutboxBatch | None) -> list[int]:
     assert claim
-    return [handoff.id for handoff in claim.entries]
+    return [entry.id for entry in claim.entries]
 
 
 def test_two_claimers_never_share_a_delivery(store: Engine, put: Callable[..., None]) -> None:
-    """P4, step 6: many at once take all the work, each row once, each delivery by one."""
+    """P4: concurrent claimers take all entries, each entry once, each delivery by one claimer."""
     put(40)
 
     def take() -> list[OutboxBatch]:
@@ -52,33 +52,33 @@ def test_two_claimers_never_share_a_delivery(store: Engine, put: Callable[..., N
     with ThreadPoolExecutor(4) as pool:
         taken = [claim for done in [pool.submit(take) for _ in range(4)] for claim in done.result()]
 
-    assert sorted(one for claim in taken for one in _ids(claim)) == list(range(1, 41))
+    assert sorted(entry_id for claim in taken for entry_id in _ids(claim)) == list(range(1, 41))
     assert len({claim.delivery_id for claim in taken}) == len(taken) == 14
 
 
 def test_a_claim_takes_what_it_asked_for_in_order(store: Engine, put: Callable[..., None]) -> None:
-    """Step 8: as many records as fit one POST and no more, the oldest first, of one kind."""
+    """As many records as fit one POST and no more, the oldest first, of one kind."""
     put(2, OutboxKind.GATE)
     put(5)
 
     claim = _claim(store, offsets=35)
 
     assert claim
-    assert [(one.range, one.log_id, one.decided_at, one.attempts) for one in claim.entries] == [
+    assert [(entry.range, entry.log_id, entry.decided_at, entry.attempts) for entry in claim.entries] == [
         (OffsetRange(0, first, first + 9), 1, AT, 1) for first in (0, 10, 20)
     ]
 
 
-def test_one_row_larger_than_a_claim_is_taken_all_the_same(store: Engine) -> None:
-    """P4: a poll of more records than a claim wants is not left for ever."""
+def test_one_entry_larger_than_a_claim_is_claimed_all_the_same(store: Engine) -> None:
+    """P4: a batch of more records than a claim takes does not stay unclaimed."""
     with store.begin() as tx:
         outbox.insert(tx, 1, [OutboxKind.NOTIFY], [OffsetRange(0, 0, 9_999)], AT)
 
     assert len(_ids(_claim(store, offsets=1))) == 1
 
 
-def test_a_failed_delivery_keeps_its_rows_and_its_id(store: Engine, put: Callable[..., None]) -> None:
-    """Step 8: the receiver can tell a repeat by its id, because it is the same rows again and no new ones."""
+def test_a_failed_delivery_keeps_its_entries_and_its_id(store: Engine, put: Callable[..., None]) -> None:
+    """The receiver recognises a repeat by its id, because a repeat has the same entries and no new ones."""
     put(3)
     first = _claim(store, offsets=30)
     assert first
@@ -91,11 +91,11 @@ def test_a_failed_delivery_keeps_its_rows_and_its_id(store: Engine, put: Callabl
     assert second
     assert second.delivery_id == first.delivery_id
     assert _ids(second) == _ids(first)
-    assert [one.attempts for one in second.entries] == [2, 2, 2]
+    assert [entry.attempts for entry in second.entries] == [2, 2, 2]
 
 
 def test_a_postponed_delivery_waits_and_does_not_stop_the_others(store: Engine, put: Callable[..., None]) -> None:
-    """Step 8: a receiver that fails is tried again later; what came since goes its way."""
+    """A delivery that failed is due later; entries written since are claimed at once."""
     put(1)
     first = _claim(store)
     assert first
@@ -107,8 +107,8 @@ def test_a_postponed_delivery_waits_and_does_not_stop_the_others(store: Engine, 
     assert _claim(store) is None
 
 
-def test_a_lease_that_ran_out_lets_another_claim(store: Engine, put: Callable[..., None]) -> None:
-    """P7: a claimer that was killed is followed by another, with the same delivery."""
+def test_an_expired_lease_allows_another_claim(store: Engine, put: Callable[..., None]) -> None:
+    """P7: after a claimer was killed another one claims the same delivery."""
     put(2)
     first = _claim(store, lease=TINY)
     assert first
@@ -119,8 +119,10 @@ def test_a_lease_that_ran_out_lets_another_claim(store: Engine, put: Callable[..
     assert (second.delivery_id, _ids(second)) == (first.delivery_id, _ids(first))
 
 
-def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Callable[..., None], ask: Ask) -> None:
-    """Step 6: while one is at it nobody else is, and afterwards nothing is left to do."""
+def test_a_lease_excludes_others_and_a_finished_batch_is_deleted(
+    store: Engine, put: Callable[..., None], query: Query
+) -> None:
+    """While one claimer has the lease no other does, and afterwards nothing is left."""
     put(2)
     claim = _claim(store)
     assert claim
@@ -129,11 +131,11 @@ def test_a_lease_keeps_others_away_and_done_work_is_gone(store: Engine, put: Cal
     with store.begin() as tx:
         outbox.delete_batch(tx, claim)
 
-    assert ask("SELECT count(*) FROM outbox") == [(0,)]
+    assert query("SELECT count(*) FROM outbox") == [(0,)]
 
 
-def test_the_sweep_finds_kinds_that_wait_and_not_those_under_way(store: Engine, put: Callable[..., None]) -> None:
-    """P6: work whose message was lost is found by its row, once it has waited for so long."""
+def test_the_sweep_finds_kinds_that_wait_and_not_those_in_progress(store: Engine, put: Callable[..., None]) -> None:
+    """P6: an entry whose message was lost is found once it has waited for the grace time."""
     put(1)
     put(1, OutboxKind.GATE)
     _claim(store, kind=OutboxKind.GATE)

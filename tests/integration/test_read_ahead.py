@@ -1,4 +1,4 @@
-"""The issuer reads the next poll while one is written: what was read ahead never outruns a poll that failed."""
+"""The issuer reads the next batch while one is written; when that one fails, what was read ahead is dropped."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,27 +22,27 @@ from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
 from service.usecases.write_plan import IssueResult
 from tests.builders import PARTITIONS
-from tests.integration.conftest import Ask
+from tests.integration.conftest import Query
 from tests.log import Log
 from tests.waiting import eventually
 from workers.issuer.after_commit import AfterCommit
 from workers.issuer.health import Health
 from workers.issuer.loop import IssueLoop
 
-#: bad records, several times of what one poll decides of them
+#: failing records, several times what one batch decides of them
 _BAD = 4 * MAX_FAILURES_PER_TRANSACTION
 
 
-class Faltering(Issuer):
-    """Issues, but for one of its polls: that one hangs until the test says so, and then fails as a system does."""
+class FailingOnce(Issuer):
+    """An issuer with one batch that hangs until the test allows it to fail, and then fails as the database does."""
 
-    def __init__(self, store: Engine, log_id: int, fails: int) -> None:
+    def __init__(self, store: Engine, log_id: int, failing_batch: int) -> None:
         super().__init__(store, log_id, notices=False)
-        self._fails = fails
-        self.began, self.may_fail = Event(), Event()
-        #: number of records of each poll
-        self.polls: list[int] = []
-        #: the offset after the poll that fails
+        self._failing_batch = failing_batch
+        self.started, self.may_fail = Event(), Event()
+        #: number of records of each batch
+        self.batch_sizes: list[int] = []
+        #: the offset after the batch that fails
         self.next_offset = 0
 
     def issue(
@@ -50,80 +50,86 @@ class Faltering(Issuer):
         records: Sequence[Record],
         next_offsets: Mapping[int, int],
         *,
-        on_writing: Callable[[], None] = lambda: None,
+        on_decided: Callable[[], None] = lambda: None,
     ) -> IssueResult:
-        """That poll fails."""
-        self.polls.append(len(records))
-        if len(self.polls) == self._fails:
+        """Issue a batch, or fail."""
+        self.batch_sizes.append(len(records))
+        if len(self.batch_sizes) == self._failing_batch:
             self.next_offset = records[-1].raw.log_position.offset + 1
-            self.began.set()
+            self.started.set()
             assert self.may_fail.wait(30)
             raise Unavailable("PostgreSQL", "it went away")
-        return super().issue(records, next_offsets, on_writing=on_writing)
+        return super().issue(records, next_offsets, on_decided=on_decided)
 
 
 @pytest.fixture
 def consumer(settings: Settings) -> Consumer:
-    """The issuer's consumer, which the loop closes."""
+    """The issuer's consumer; the loop closes it."""
     return clients.build_issuer_consumer(settings)
 
 
 @contextmanager
-def at_work(resources: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
-    """The loop runs in a thread of this process."""
-    teller = AfterCommit(Celery("tests", broker=resources.settings.celery_broker_url, set_as_current=False), resources)
+def running(resources: Resources, consumer: Consumer, issuer: Issuer) -> Iterator[None]:
+    """Run the loop in a thread of this process."""
+    celery = Celery("tests", broker=resources.settings.celery_broker_url, set_as_current=False)
+    after_commit = AfterCommit(celery, resources)
     with ExitStack() as opened:
-        loop = IssueLoop(resources, lambda: consumer, issuer, teller, Health())
-        opened.callback(teller.close, 5)
+        loop = IssueLoop(resources, lambda: consumer, issuer, after_commit, Health())
+        opened.callback(after_commit.close, 5)
         opened.callback(loop.close)
-        running = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
-        opened.callback(running.result)
+        run = opened.enter_context(ThreadPoolExecutor(1)).submit(loop.run)
+        opened.callback(run.result)
         opened.callback(loop.stop)
         yield
 
 
 @pytest.fixture
-def faltering(resources: Resources, consumer: Consumer) -> Iterator[Faltering]:
-    """An issuer at work whose first poll will fail."""
-    issuer = Faltering(resources.engine, resources.log_id, fails=1)
-    with at_work(resources, consumer, issuer):
+def failing_once(resources: Resources, consumer: Consumer) -> Iterator[FailingOnce]:
+    """A running issuer whose first batch will fail."""
+    issuer = FailingOnce(resources.engine, resources.log_id, failing_batch=1)
+    with running(resources, consumer, issuer):
         yield issuer
         issuer.may_fail.set()
 
 
-def test_what_was_read_ahead_does_not_outrun_a_poll_that_failed(
-    real_log: Log, make_coupon: Callable[..., Coupon], faltering: Faltering, consumer: Consumer, ask: Ask
+def test_records_read_ahead_of_a_failed_batch_are_decided_after_it(
+    real_log: Log, make_coupon: Callable[..., Coupon], failing_once: FailingOnce, consumer: Consumer, query: Query
 ) -> None:
-    """P3, P4: the next poll was there already when the database went away; both are decided in their order."""
+    """P3, P4: the next record was read when the database went away; both are decided in their order."""
     coupon = make_coupon(quantity=9)
     at = TopicPartition(Topic.ISSUE_COUPON, partition_of(coupon.id, PARTITIONS))
-    real_log.ask(coupon.id, 1)
-    assert faltering.began.wait(30)
-    real_log.ask(coupon.id, 2)
-    eventually(lambda: consumer.position([at])[0].offset > faltering.next_offset)
+    real_log.append_request(coupon.id, 1)
+    assert failing_once.started.wait(30)
+    real_log.append_request(coupon.id, 2)
+    eventually(lambda: consumer.position([at])[0].offset > failing_once.next_offset)
 
-    faltering.may_fail.set()
+    failing_once.may_fail.set()
 
-    query = 'SELECT user_id, sequence FROM requests ORDER BY "offset"'
-    assert eventually(lambda: len(rows := ask(query)) == 2 and rows) == [(1, 1), (2, 2)]
+    select = 'SELECT user_id, sequence FROM requests ORDER BY "offset"'
+    assert eventually(lambda: len(rows := query(select)) == 2 and rows) == [(1, 1), (2, 2)]
 
 
-@pytest.mark.parametrize("fails", [0, 2])
-def test_a_poll_that_was_cut_short_is_gone_on_with(
-    real_log: Log, make_coupon: Callable[..., Coupon], resources: Resources, consumer: Consumer, ask: Ask, fails: int
+@pytest.mark.parametrize("failing_batch", [0, 2])
+def test_a_batch_that_ended_early_is_continued(
+    real_log: Log,
+    make_coupon: Callable[..., Coupon],
+    resources: Resources,
+    consumer: Consumer,
+    query: Query,
+    failing_batch: int,
 ) -> None:
-    """P4: what it did not come to is next, in small polls; if one of these fails, all after it is read again."""
+    """P4: its other records come next, in small batches; if one of those fails, all after it is read again."""
     coupon = make_coupon(quantity=_BAD + 9)
     for user in range(1, _BAD + 1):
-        real_log.ask(coupon.id, user, fault="22012 1")
-    real_log.ask(coupon.id, _BAD + 1)
-    issuer = Faltering(resources.engine, resources.log_id, fails)
+        real_log.append_request(coupon.id, user, fault="22012 1")
+    real_log.append_request(coupon.id, _BAD + 1)
+    issuer = FailingOnce(resources.engine, resources.log_id, failing_batch)
     issuer.may_fail.set()
 
-    with at_work(resources, consumer, issuer):
-        eventually(lambda: ask("SELECT issued, held FROM coupons") == [(1, _BAD)])
+    with running(resources, consumer, issuer):
+        eventually(lambda: query("SELECT issued, held FROM coupons") == [(1, _BAD)])
 
-    cut = next(at for at, count in enumerate(issuer.polls) if count > MAX_FAILURES_PER_TRANSACTION)
-    assert all(count <= 2 * MAX_FAILURES_PER_TRANSACTION for count in issuer.polls[cut + 1 :])
-    (row,) = ask('SELECT max("offset") - min("offset") + 1 AS span, count(*) AS decided FROM requests')
+    early_end = next(at for at, count in enumerate(issuer.batch_sizes) if count > MAX_FAILURES_PER_TRANSACTION)
+    assert all(count <= 2 * MAX_FAILURES_PER_TRANSACTION for count in issuer.batch_sizes[early_end + 1 :])
+    (row,) = query('SELECT max("offset") - min("offset") + 1 AS span, count(*) AS decided FROM requests')
     assert row.span == row.decided

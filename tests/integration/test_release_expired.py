@@ -1,4 +1,4 @@
-"""The sweep of appends that nobody heard of: settled, left alone, or their seats freed; never too early."""
+"""The sweep of unacknowledged requests: resolved, left alone, or their seats released, never too early."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,17 +25,17 @@ MakeCoupon = Callable[..., Coupon]
 LEASE = 60.0
 
 
-class Appends(NamedTuple):
-    """Users' appends that the broker was not heard of."""
+class Sweep(NamedTuple):
+    """One coupon, the sweep at a given time, the issuer's watermark, and what is unacknowledged."""
 
     coupon: Coupon
-    settle: Callable[[int], int]
-    pass_until: Callable[[int], None]
-    unsettled: Callable[[], set[str]]
+    run: Callable[[int], int]
+    advance_watermark: Callable[[int], None]
+    unacknowledged: Callable[[], set[str]]
 
 
 @pytest.fixture
-def appends(
+def sweep(
     settings: Settings,
     store: Engine,
     log_id: int,
@@ -43,88 +43,88 @@ def appends(
     gate_admin: GateAdmin,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
-) -> Appends:
-    """A warm gate, and the sweep's and the issuer's clocks in the test's hand."""
+) -> Sweep:
+    """An open gate; the test sets the clocks of the sweep and of the issuer."""
     coupon = make_coupon()
     gate_admin.fill(coupon, [])
     partition = partition_of(coupon.id, PARTITIONS)
 
-    def pass_until(at_ms: int) -> None:
-        at = positions[partition]
+    def advance_watermark(at_ms: int) -> None:
+        next_offset = positions[partition]
         with store.begin() as tx:
-            checkpoints.advance(tx, log_id, [CheckpointAdvance(partition, at, at, at_ms)])
+            checkpoints.advance(tx, log_id, [CheckpointAdvance(partition, next_offset, next_offset, at_ms)])
 
-    return Appends(
+    return Sweep(
         coupon,
         lambda now_ms: release_expired_seats(settings, store, log_id, ids, gate_admin, now_ms),
-        pass_until,
+        advance_watermark,
         lambda: set(gate_admin.unacknowledged(2**52, 100)),
     )
 
 
-def _last_chance(settings: Settings, tried_at_ms: int) -> int:
-    return tried_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS
+def _last_append_ms(settings: Settings, attempted_at_ms: int) -> int:
+    return attempted_at_ms + settings.produce_timeout_ms + CLOCK_SKEW_ALLOWANCE_MS
 
 
-def test_an_append_that_never_arrived_frees_its_seat_once_the_issuer_has_passed(
-    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
+def test_a_request_that_never_reached_the_log_releases_its_seat_once_the_watermark_has_passed(
+    sweep: Sweep, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
-    """Step 3: only what cannot be in the log any more is freed, with an allowance for clocks that differ."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    gate_client.admit(seat(7, name, coupon))
+    """P4: only a request that cannot be in the log any more loses its seat, with an allowance for clock skew."""
+    coupon = sweep.coupon.id
+    request_id = ids.mint(coupon, 7, AT_MS)
+    gate_client.admit(seat(7, request_id, coupon))
 
-    appends.pass_until(_last_chance(settings, AT_MS))
-    early = appends.settle(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    freed = appends.settle(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
+    sweep.advance_watermark(_last_append_ms(settings, AT_MS))
+    early = sweep.run(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
+    sweep.advance_watermark(_last_append_ms(settings, AT_MS) + 1)
+    late = sweep.run(AT_MS + 10**6), gate_admin.seat_holder(coupon, 7)
 
-    assert early == (0, name)
-    assert freed == (1, None)
-    assert appends.unsettled() == set()
+    assert early == (0, request_id)
+    assert late == (1, None)
+    assert sweep.unacknowledged() == set()
 
 
-def test_an_append_under_way_is_not_looked_at(
-    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin
+def test_a_request_that_may_still_be_acknowledged_is_left_alone(
+    sweep: Sweep, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin
 ) -> None:
-    """Step 3: as long as the producer itself may still succeed, the sweep keeps away."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    gate_client.admit(seat(7, name, coupon))
-    appends.pass_until(2**42)
+    """P4: within the produce timeout the producer may still succeed."""
+    coupon = sweep.coupon.id
+    request_id = ids.mint(coupon, 7, AT_MS)
+    gate_client.admit(seat(7, request_id, coupon))
+    sweep.advance_watermark(2**42)
 
-    assert appends.settle(AT_MS + 4_999) == 0
-    assert gate_admin.seat_holder(coupon, 7) == name
+    assert sweep.run(AT_MS + 4_999) == 0
+    assert gate_admin.seat_holder(coupon, 7) == request_id
 
 
 def test_a_repeat_keeps_the_seat(
-    appends: Appends, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
+    sweep: Sweep, gate_client: GateClient, ids: RequestIds, gate_admin: GateAdmin, settings: Settings
 ) -> None:
-    """Step 3: what counts is the last try, not the minting; a repeat may still be on its way."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    gate_client.admit(seat(7, name, coupon))
+    """P4: the last attempt counts, not the time of minting; a repeat may still be on its way."""
+    coupon = sweep.coupon.id
+    request_id = ids.mint(coupon, 7, AT_MS)
+    gate_client.admit(seat(7, request_id, coupon))
     gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 50_000))
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
+    sweep.advance_watermark(_last_append_ms(settings, AT_MS) + 1)
 
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert gate_admin.seat_holder(coupon, 7) == name
+    assert sweep.run(AT_MS + 10**6) == 0
+    assert gate_admin.seat_holder(coupon, 7) == request_id
 
 
-class Interrupted(GateAdmin):
-    """The gate's upkeep, with a user who presses again in the middle of the sweep."""
+class InterruptedGateAdmin(GateAdmin):
+    """A client in which a user repeats the request in the middle of the sweep."""
 
-    def __init__(self, redis: Redis, press: Callable[[], object]) -> None:
+    def __init__(self, redis: Redis, repeat: Callable[[], object]) -> None:
         super().__init__(redis)
-        self._press = press
+        self._repeat = repeat
 
-    def settle(self, request_ids: Sequence[str]) -> None:
-        self._press()
+    def resolve_unacknowledged(self, request_ids: Sequence[str]) -> None:
+        self._repeat()
         super().resolve_unacknowledged(request_ids)
 
 
 def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
-    appends: Appends,
+    sweep: Sweep,
     gate_client: GateClient,
     ids: RequestIds,
     redis: Redis,
@@ -132,19 +132,21 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
     store: Engine,
     log_id: int,
 ) -> None:
-    """Step 3: a seat is freed only if nobody has tried since the sweep looked, to the last moment."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    gate_client.admit(seat(7, name, coupon))
-    appends.pass_until(_last_chance(settings, AT_MS) + 1)
-    upkeep = Interrupted(redis, lambda: gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6)))
+    """P4: a seat is released only if there was no attempt since the sweep read the requests."""
+    coupon = sweep.coupon.id
+    request_id = ids.mint(coupon, 7, AT_MS)
+    gate_client.admit(seat(7, request_id, coupon))
+    sweep.advance_watermark(_last_append_ms(settings, AT_MS) + 1)
+    interrupted = InterruptedGateAdmin(
+        redis, lambda: gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6))
+    )
 
-    assert release_expired_seats(settings, store, log_id, ids, upkeep, AT_MS + 10**6) == 0
-    assert upkeep.seat_holder(coupon, 7) == name
+    assert release_expired_seats(settings, store, log_id, ids, interrupted, AT_MS + 10**6) == 0
+    assert interrupted.seat_holder(coupon, 7) == request_id
 
 
-def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
-    appends: Appends,
+def test_a_request_that_has_a_row_is_resolved_and_keeps_its_seat(
+    sweep: Sweep,
     gate_client: GateClient,
     ids: RequestIds,
     gate_admin: GateAdmin,
@@ -152,20 +154,20 @@ def test_a_request_that_has_a_row_is_settled_and_keeps_its_seat(
     positions: dict[int, int],
     reader: RecordReader,
 ) -> None:
-    """P5: an ack that was lost on its way does not cost the user what the issuer has given."""
-    coupon = appends.coupon.id
-    name = ids.mint(coupon, 7, AT_MS)
-    gate_client.admit(seat(7, name, coupon))
-    issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=name))], positions)
+    """P5: a lost acknowledgement does not cost the user an issued coupon."""
+    coupon = sweep.coupon.id
+    request_id = ids.mint(coupon, 7, AT_MS)
+    gate_client.admit(seat(7, request_id, coupon))
+    issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=request_id))], positions)
 
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert gate_admin.seat_holder(coupon, 7) == name
-    assert appends.unsettled() == set()
+    assert sweep.run(AT_MS + 10**6) == 0
+    assert gate_admin.seat_holder(coupon, 7) == request_id
+    assert sweep.unacknowledged() == set()
 
 
-def test_an_id_that_nobody_can_read_any_more_is_let_go(appends: Appends, gate_client: GateClient) -> None:
-    """Step 3: after its key has gone an id cannot be judged; it does not stand at the sweep's head for ever."""
-    gate_client.admit(seat(7, "signed-with-a-key-that-is-gone", appends.coupon.id))
+def test_an_id_that_cannot_be_decoded_is_resolved(sweep: Sweep, gate_client: GateClient) -> None:
+    """An id whose key was removed cannot be decoded; it does not stay at the head of the sweep forever."""
+    gate_client.admit(seat(7, "signed-with-a-key-that-is-gone", sweep.coupon.id))
 
-    assert appends.settle(AT_MS + 10**6) == 0
-    assert appends.unsettled() == set()
+    assert sweep.run(AT_MS + 10**6) == 0
+    assert sweep.unacknowledged() == set()

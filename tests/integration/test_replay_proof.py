@@ -1,4 +1,4 @@
-"""The proof stays green whatever comes of replays, in whatever order operators replay, close and open."""
+"""The proof stays green after every replay, whatever the order in which operators replay, close and open."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,7 +16,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.issue import Issuer
 from service.usecases.replay import DeadLetterService
 from service.verification.verify import Check, Verifier
-from tests.integration.conftest import Ask
+from tests.integration.conftest import Query
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
@@ -24,117 +24,123 @@ _STATES = 'SELECT state, code FROM requests ORDER BY "offset"'
 
 
 @pytest.fixture
-def misread(settings: Settings, store: Engine, real_log: Log, log_id: int, ids: RequestIds) -> Callable[[], None]:
-    """The issuer, in a version that cannot read what has been appended, decides it."""
+def issue_as_poison(
+    settings: Settings, store: Engine, real_log: Log, log_id: int, ids: RequestIds
+) -> Callable[[], None]:
+    """Decide the undecided records with a version of the issuer that cannot read them."""
     strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
 
     def issue() -> None:
-        records = [strict.decode(one.raw) for one in real_log.undecided()]
+        records = [strict.decode(record.raw) for record in real_log.undecided()]
         assert all(record.poison for record in records)
         real_log.positions |= Issuer(store, log_id, notices=False).issue(records, real_log.positions).next_offsets
 
     return issue
 
 
-def _bad(verifier: Verifier) -> list[Check]:
+def _violated(verifier: Verifier) -> list[Check]:
+    """Return the checks that are not ok."""
     return [check for check in verifier.verify() if not check.ok]
 
 
-def test_one_that_could_not_be_read_is_issued_behind_its_followers(
+def test_a_replayed_poison_record_is_issued_after_later_requests(
     real_log: Log,
     make_coupon: MakeCoupon,
-    misread: Callable[[], None],
+    issue_as_poison: Callable[[], None],
     dead_letter_service: DeadLetterService,
     verifier: Verifier,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P3, P4: nothing is lost while it waits, and that its sequence is not its rank is no disorder."""
+    """P3, P4: it is not lost while it waits, and its late sequence is no violation."""
     coupon = make_coupon()
-    real_log.ask(coupon.id, 7)
-    misread()
-    real_log.ask(coupon.id, 8)
+    real_log.append_request(coupon.id, 7)
+    issue_as_poison()
+    real_log.append_request(coupon.id, 8)
     real_log.issue()
-    assert _bad(verifier) == []
+    assert _violated(verifier) == []
 
     assert dead_letter_service.replay(1).state is RequestState.ISSUED
 
-    assert ask('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(7, 2), (8, 1)]
-    assert _bad(verifier) == []
+    assert query('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(7, 2), (8, 1)]
+    assert _violated(verifier) == []
 
 
-def test_one_that_is_replayed_after_a_close_may_die_again(
+def test_a_request_replayed_after_a_close_may_be_dead_again(
     real_log: Log,
     make_coupon: MakeCoupon,
-    misread: Callable[[], None],
+    issue_as_poison: Callable[[], None],
     coupon_service: CouponService,
     dead_letter_service: DeadLetterService,
-    exhaust: Callable[[], None],
+    exhaust_retries: Callable[[], None],
     verifier: Verifier,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P3: it was decided by the values of that day, though its place lies behind the close."""
+    """P3: it was decided by the values at the time of the replay, though its offset is after the close."""
     coupon = make_coupon()
     coupon_service.change(coupon.id, {"override": Override.CLOSED})
-    real_log.ask(coupon.id, 7, fault="22012 9")
-    misread()
+    real_log.append_request(coupon.id, 7, fault="22012 9")
+    issue_as_poison()
     coupon_service.change(coupon.id, {"override": Override.NONE})
 
     assert dead_letter_service.replay(1).state is RequestState.RETRYING
-    exhaust()
+    exhaust_retries()
 
-    assert ask(_STATES) == [("dead", "exhausted")]
-    assert _bad(verifier) == []
+    assert query(_STATES) == [("dead", "exhausted")]
+    assert _violated(verifier) == []
 
 
-def test_a_duplicate_of_one_who_came_back_a_duplicate(
+def test_a_duplicate_stays_valid_when_its_first_request_is_refused_later(
     real_log: Log,
     make_coupon: MakeCoupon,
-    exhaust: Callable[[], None],
+    exhaust_retries: Callable[[], None],
     dead_letter_service: DeadLetterService,
     verifier: Verifier,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P2: the first was live when the second was refused, whatever became of it later."""
+    """P2: the first request was live when the second was refused, whatever became of it later."""
     coupon = make_coupon()
-    real_log.ask(coupon.id, 7, fault="22012 3")
-    real_log.ask(coupon.id, 7)
+    real_log.append_request(coupon.id, 7, fault="22012 3")
+    real_log.append_request(coupon.id, 7)
     real_log.issue()
-    exhaust()
-    real_log.ask(coupon.id, 7)
+    exhaust_retries()
+    real_log.append_request(coupon.id, 7)
     real_log.issue()
 
     assert dead_letter_service.replay(1)[2:4] == (RequestState.REFUSED, ReasonCode.DUPLICATE)
 
-    assert ask(_STATES) == [("refused", "duplicate"), ("refused", "duplicate"), ("issued", None)]
-    assert ask('SELECT user_id, sequence, attempts FROM requests ORDER BY "offset"')[1:] == [(7, None, 1), (7, 1, 1)]
-    assert _bad(verifier) == []
+    assert query(_STATES) == [("refused", "duplicate"), ("refused", "duplicate"), ("issued", None)]
+    assert query('SELECT user_id, sequence, attempts FROM requests ORDER BY "offset"')[1:] == [(7, None, 1), (7, 1, 1)]
+    assert _violated(verifier) == []
 
 
-def test_of_an_append_and_its_repeat_one_comes_back(
+def test_of_a_record_and_its_redelivery_one_is_replayed(
     real_log: Log,
     make_coupon: MakeCoupon,
-    misread: Callable[[], None],
+    issue_as_poison: Callable[[], None],
     dead_letter_service: DeadLetterService,
     verifier: Verifier,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P2: nobody could read either of the two records, which ask for the same under one request id."""
+    """P2: two poison records have one request id; a replay of both issues one of them."""
     coupon = make_coupon()
-    name = real_log.ask(coupon.id, 7)
-    real_log.append(coupon.id, 7, name)
-    misread()
+    request_id = real_log.append_request(coupon.id, 7)
+    real_log.append(coupon.id, 7, request_id)
+    issue_as_poison()
 
-    done = dead_letter_service.replay_many(DeadLetterFilter(), 100, dry_run=False)
+    results = dead_letter_service.replay_many(DeadLetterFilter(), 100, dry_run=False)
 
-    whys = {one.dead_letter_id: (one.state, one.why) for one in done}
-    assert whys == {1: (RequestState.ISSUED, None), 2: (None, "its request has been decided as another record")}
-    assert ask(_STATES) == [("issued", None)]
-    assert _bad(verifier) == []
+    reasons = {result.dead_letter_id: (result.state, result.why) for result in results}
+    assert reasons == {
+        1: (RequestState.ISSUED, None),
+        2: (None, "Another record of the same request has been decided."),
+    }
+    assert query(_STATES) == [("issued", None)]
+    assert _violated(verifier) == []
 
 
 @pytest.fixture
 def no_refusals(store: Engine) -> Iterator[None]:
-    """A database that takes no row of a request that is refused."""
+    """Make the database reject every row of a refused request."""
     with store.begin() as tx:
         tx.execute(text("ALTER TABLE requests ADD CONSTRAINT no_refusals CHECK (state <> 'refused') NOT VALID"))
     yield
@@ -143,26 +149,26 @@ def no_refusals(store: Engine) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_refusals")
-def test_one_that_is_due_no_seat_holds_none(
+def test_a_replayed_request_whose_refusal_cannot_be_written_holds_no_seat(
     real_log: Log,
     make_coupon: MakeCoupon,
-    exhaust: Callable[[], None],
+    exhaust_retries: Callable[[], None],
     dead_letter_service: DeadLetterService,
     verifier: Verifier,
-    ask: Ask,
+    query: Query,
 ) -> None:
-    """P1, P3: its refusal cannot be written; a seat is not what it gets instead."""
+    """P1, P3: it stays dead, since it must not hold a seat instead of being refused."""
     coupon = make_coupon(quantity=2)
-    real_log.ask(coupon.id, 7, fault="22012 3")
+    real_log.append_request(coupon.id, 7, fault="22012 3")
     real_log.issue()
-    exhaust()
-    real_log.ask(coupon.id, 7)
+    exhaust_retries()
+    real_log.append_request(coupon.id, 7)
     real_log.issue()
 
-    with pytest.raises(Conflict, match="what was decided could not be written") as caught:
+    with pytest.raises(Conflict, match="The decision could not be written") as caught:
         dead_letter_service.replay(1)
 
     assert caught.value.code == "not_replayable"
-    assert ask(_STATES) == [("dead", "exhausted"), ("issued", None)]
-    assert ask("SELECT state FROM dead_letters") == [("new",)]
-    assert _bad(verifier) == []
+    assert query(_STATES) == [("dead", "exhausted"), ("issued", None)]
+    assert query("SELECT state FROM dead_letters") == [("new",)]
+    assert _violated(verifier) == []

@@ -1,4 +1,4 @@
-"""Three brokers of the local stack: any one of them can die, and what was acknowledged is there."""
+"""The local stack with three Kafka brokers: acknowledged records survive the loss of any one broker."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,10 @@ from confluent_kafka import Consumer, Message, Producer, TopicCollection, TopicP
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from service.stream.topics import Topic
-from stack import memory
 from stack.local import LocalStack
-from stack.plan import PARTS
-from stack.settings import OWN
+from stack.servers import kafka
+from stack.settings import ISOLATED
+from stack.startup import SERVERS
 from tests.fixtures.parts import REQUEST_ID_KEYS
 from tests.waiting import eventually
 
@@ -20,27 +20,27 @@ WAIT_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    if missing := memory.lack(brokers=3):
-        pytest.skip(missing)
-    variables = OWN | {"KAFKA_BROKERS": "3", "REQUEST_ID_KEYS": REQUEST_ID_KEYS}
-    with LocalStack(tmp_path_factory.mktemp("brokers"), (*PARTS, "migrate"), variables) as running:
+    if shortage := kafka.memory_shortage(brokers=3):
+        pytest.skip(shortage)
+    variables = ISOLATED | {"KAFKA_BROKERS": "3", "REQUEST_ID_KEYS": REQUEST_ID_KEYS}
+    with LocalStack(tmp_path_factory.mktemp("brokers"), (*SERVERS, "migrate"), variables) as running:
         yield running
 
 
 @pytest.mark.parametrize("topic", Topic)
-def test_every_partition_is_on_all_three_and_a_record_on_two_before_its_ack(stack: LocalStack, topic: Topic) -> None:
+def test_partitions_have_three_replicas_and_an_ack_needs_two(stack: LocalStack, topic: Topic) -> None:
     for partition in _partitions(stack, topic):
         assert {broker.id for broker in partition.replicas} == {1, 2, 3}
     assert _config(stack, topic)["min.insync.replicas"] == "2"
 
 
-def test_what_was_acknowledged_survives_the_death_of_its_leader(stack: LocalStack) -> None:
-    """A record acknowledged before, one while the leader is away; then it comes back, in sync with both."""
-    first = _appended(stack, b"before")
+def test_acknowledged_records_survive_a_crash_of_the_leader(stack: LocalStack) -> None:
+    """Append one record before the crash and one after it; the restarted leader is in sync with both."""
+    first = _append(stack, b"before")
     leader = _partitions(stack, Topic.ISSUE_COUPON)[0].leader.id
     stack.crash(f"kafka-{leader}")
 
-    second = _appended(stack, b"after")
+    second = _append(stack, b"after")
 
     assert (first.offset(), second.offset()) == (0, 1)
     assert _partitions(stack, Topic.ISSUE_COUPON)[0].leader.id != leader
@@ -49,7 +49,7 @@ def test_what_was_acknowledged_survives_the_death_of_its_leader(stack: LocalStac
     eventually(lambda: _in_sync(stack) == {1, 2, 3}, within_seconds=WAIT_SECONDS)
 
 
-def test_a_groups_offsets_are_on_all_three(stack: LocalStack) -> None:
+def test_committed_offsets_have_three_replicas(stack: LocalStack) -> None:
     consumer = Consumer({**_servers(stack), "group.id": "tests"})
     consumer.commit(offsets=[TopicPartition(Topic.ISSUE_COUPON, 0, 1)], asynchronous=False)
     consumer.close()
@@ -57,8 +57,8 @@ def test_a_groups_offsets_are_on_all_three(stack: LocalStack) -> None:
         assert {broker.id for broker in partition.replicas} == {1, 2, 3}
 
 
-def _appended(stack: LocalStack, value: bytes) -> Message:
-    """A record that was acknowledged by every broker in sync."""
+def _append(stack: LocalStack, value: bytes) -> Message:
+    """Append a record and return it after the ack of every in-sync replica."""
     acknowledged: list[Message] = []
     producer = Producer({**_servers(stack), "enable.idempotence": True, "acks": "all"})
     producer.produce(Topic.ISSUE_COUPON, value, partition=0, on_delivery=lambda _, record: acknowledged.append(record))
@@ -87,7 +87,7 @@ def _in_sync(stack: LocalStack) -> set[int]:
 
 
 def _records(stack: LocalStack) -> list[bytes | None]:
-    """The first two records of the partition."""
+    """Return the first two records of the partition."""
     consumer = Consumer({**_servers(stack), "group.id": "tests"})
     try:
         consumer.assign([TopicPartition(Topic.ISSUE_COUPON, 0, 0)])

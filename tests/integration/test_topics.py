@@ -1,4 +1,4 @@
-"""The topics are made as asked, and any other shape is told, never worked with."""
+"""Topics are created with the configured shape; a topic of another shape is refused."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,8 @@ from service.stream.topics import Topic
 from tests.waiting import eventually
 
 
-def test_both_topics_have_the_asked_shape(settings: Settings) -> None:
-    """Step 3: made once, found as wanted ever after, by as many processes as start."""
+def test_both_topics_have_the_configured_shape(settings: Settings) -> None:
+    """Topics are created once; every later start, of any process, accepts them."""
     topics.ensure_topics(settings)
     topics.ensure_topics(settings)
 
@@ -41,17 +41,17 @@ def _config(admin: AdminClient, topic: Topic) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("change", "faults"),
     [
-        ({"topic_partitions": 7}, ["partitions (TOPIC_PARTITIONS) is 6, 7 is needed"]),
-        ({"topic_partitions": 5}, ["partitions (TOPIC_PARTITIONS) is 6, 5 is needed"]),
-        ({"topic_replication": 2}, ["replicas (TOPIC_REPLICATION) is 1, 2 is needed"]),
+        ({"topic_partitions": 7}, ["partitions (TOPIC_PARTITIONS) is 6, must be 7"]),
+        ({"topic_partitions": 5}, ["partitions (TOPIC_PARTITIONS) is 6, must be 5"]),
+        ({"topic_replication": 2}, ["replicas (TOPIC_REPLICATION) is 1, must be 2"]),
         (
             {"topic_partitions": 1, "topic_replication": 3},
-            ["partitions (TOPIC_PARTITIONS) is 6, 1 is needed", "replicas (TOPIC_REPLICATION) is 1, 3 is needed"],
+            ["partitions (TOPIC_PARTITIONS) is 6, must be 1", "replicas (TOPIC_REPLICATION) is 1, must be 3"],
         ),
     ],
 )
 def test_a_topic_of_another_shape_is_refused(change: dict[str, int], faults: list[str], settings: Settings) -> None:
-    """P3: with another partition count coupons would change partitions; every difference of both topics is named."""
+    """P3: another number of partitions would move coupons; every difference of both topics is named."""
     with pytest.raises(Misconfigured) as caught:
         topics.ensure_topics(settings.model_copy(update=change))
 
@@ -60,41 +60,43 @@ def test_a_topic_of_another_shape_is_refused(change: dict[str, int], faults: lis
 
 @pytest.fixture
 def create_time(settings: Settings) -> Iterator[None]:
-    """The topic of requests carries the producers' clocks, for as long as the test runs."""
+    """Switch the request topic to the producers' timestamps while the test runs."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
 
-    def stamp(with_: str) -> None:
-        entry = ConfigEntry("message.timestamp.type", with_, incremental_operation=AlterConfigOpType.SET)
+    def set_timestamp_type(timestamp_type: str) -> None:
+        entry = ConfigEntry("message.timestamp.type", timestamp_type, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, Topic.ISSUE_COUPON.value, incremental_configs=[entry])
         admin.incremental_alter_configs([resource])[resource].result(10)
-        eventually(lambda: _config(admin, Topic.ISSUE_COUPON)["message.timestamp.type"] == with_)
+        eventually(lambda: _config(admin, Topic.ISSUE_COUPON)["message.timestamp.type"] == timestamp_type)
 
-    stamp("CreateTime")
+    set_timestamp_type("CreateTime")
     yield
-    stamp("LogAppendTime")
+    set_timestamp_type("LogAppendTime")
 
 
 @pytest.mark.usefixtures("create_time")
-def test_a_producers_clock_is_refused(settings: Settings) -> None:
-    """Step 2: windows of foreign records are judged by the broker's clock, so the topic must carry it."""
-    with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, LogAppendTime is needed"):
+def test_a_topic_with_producers_timestamps_is_refused(settings: Settings) -> None:
+    """Foreign records are checked against the window by the broker's append time, so the topic must record it."""
+    with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, must be LogAppendTime"):
         topics.ensure_topics(settings)
 
 
 def test_a_topic_has_an_id_of_its_own(settings: Settings) -> None:
-    """Step 4: the id of a topic's life tells it from another life of the same name."""
+    """The topic id distinguishes two lives of a topic with one name."""
     ids = {topics.topic_id(settings, topic) for topic in Topic}
 
     assert len(ids) == 2
     assert topics.topic_id(settings, Topic.ISSUE_COUPON) in ids
 
 
-def test_kafka_away_is_unavailable_not_misconfigured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7: a process that starts before Kafka waits for it, so it must be told from a wrong shape."""
+def test_an_unreachable_kafka_is_unavailable_not_misconfigured(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: a process that starts before Kafka waits for it, so the error must differ from that of a wrong shape."""
     monkeypatch.setattr(topics, "_TIMEOUT_SECONDS", 1.0)
-    away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
+    unreachable = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
 
     with pytest.raises(Unavailable):
-        topics.ensure_topics(away)
+        topics.ensure_topics(unreachable)
     with pytest.raises(Unavailable):
-        topics.topic_id(away, Topic.ISSUE_COUPON)
+        topics.topic_id(unreachable, Topic.ISSUE_COUPON)

@@ -1,1 +1,1 @@
-"""Pure tests of pure code: the whole folder in seconds, nothing started."""
+"""Unit tests: no I/O, no processes."""

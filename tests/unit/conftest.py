@@ -1,4 +1,4 @@
-"""What pure tests share: a profile for random tests, and facts that only a process of its own can tell."""
+"""What unit tests share: a Hypothesis profile, and facts that only a fresh process can find out."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,22 +10,22 @@ from tests.unit import facts
 
 settings.register_profile("unit", max_examples=40, deadline=None, database=None)
 settings.load_profile("unit")
-_QUESTIONS = ("service", "workers.issuer", "celery")
+_PARTS = ("service", "workers.issuer", "celery")
 Facts = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _asked(request: pytest.FixtureRequest) -> Iterator[dict[str, facts.Asked]]:
-    """The questions, asked before the first test where one will want the answers: they take seconds."""
-    wanted = any("told" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    asked = {question: facts.ask(question) for question in _QUESTIONS if wanted}
-    yield asked
-    for process in asked.values():
+def _processes(request: pytest.FixtureRequest) -> Iterator[dict[str, facts.FactsProcess]]:
+    """Start one process for each set of facts if any test needs them; they take seconds."""
+    wanted = any("import_facts" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    processes = {part: facts.start(part) for part in _PARTS if wanted}
+    yield processes
+    for process in processes.values():
         process.kill()
         process.communicate()
 
 
 @pytest.fixture(scope="session")
-def told(_asked: dict[str, facts.Asked]) -> Facts:
-    """What importing each part of the project leaves behind, and what Celery's app knows."""
-    return {question: facts.told(process) for question, process in _asked.items()}
+def import_facts(_processes: dict[str, facts.FactsProcess]) -> Facts:
+    """Facts about each part of the project, found by importing it in a process of its own."""
+    return {part: facts.read(process) for part, process in _processes.items()}

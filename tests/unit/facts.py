@@ -1,4 +1,4 @@
-"""What importing this project does, told by a fresh process of its own: `python -m tests.unit.facts service`."""
+"""Effects of importing the project, measured in a fresh process: `python -m tests.unit.facts service`."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import psutil
 
-#: what the settings ask for; nothing listens there
+#: the required settings; nothing listens at these addresses
 ENVIRONMENT = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing",
@@ -18,19 +18,19 @@ ENVIRONMENT = {
     "CELERY_BROKER_URL": "redis://127.0.0.1:9/1",
     "REQUEST_ID_KEYS": "k" * 16,
 }
-Asked: TypeAlias = "subprocess.Popen[bytes]"
-#: Alembic runs these, within a migration only
+FactsProcess: TypeAlias = "subprocess.Popen[bytes]"
+#: can be imported by Alembic only, inside a migration
 _MIGRATIONS = "service.store.migrations."
 
 
-def ask(*arguments: str) -> Asked:
-    """Starts a process that tells facts; read them with `told`."""
+def start(*arguments: str) -> FactsProcess:
+    """Start a process that measures; get its output with `read`."""
     command = [sys.executable, "-W", "error", "-m", "tests.unit.facts", *arguments]
     return subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE)
 
 
-def told(process: Asked) -> dict[str, Any]:
-    """The facts, once the process has ended well."""
+def read(process: FactsProcess) -> dict[str, Any]:
+    """Wait until the process has succeeded; return its output."""
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return dict(json.loads(output))
@@ -44,7 +44,7 @@ def _import_all(name: str) -> None:
 
 
 def _imported() -> dict[str, Any]:
-    """Every module that is loaded, and the sockets and threads that loading them has left."""
+    """Return the loaded modules, and the number of sockets and threads that exist after loading them."""
     process = psutil.Process()
     return {
         "modules": sorted(sys.modules),
@@ -54,8 +54,8 @@ def _imported() -> dict[str, Any]:
 
 
 def _celery() -> dict[str, Any]:
-    """What Celery's app knows once a worker has loaded its tasks."""
-    from workers.celery import app  # noqa: PLC0415  # the other questions are about not loading it
+    """Return the tasks of the Celery app and the queue of each."""
+    from workers.celery import app  # noqa: PLC0415  # the other modes check what is loaded without it
 
     app.loader.import_default_modules()
     tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
@@ -63,12 +63,12 @@ def _celery() -> dict[str, Any]:
     return {"tasks": tasks, "queues": queues}
 
 
-def main(question: str) -> None:
-    """Answers one question in JSON."""
-    if question == "celery":
+def main(subject: str) -> None:
+    """Print facts about Celery, or about the import of a package, as JSON."""
+    if subject == "celery":
         facts = _celery()
     else:
-        _import_all(question)
+        _import_all(subject)
         facts = _imported()
     sys.stdout.write(json.dumps(facts))
 

@@ -1,21 +1,19 @@
-"""The benchmarks' arithmetic: percentiles, ratios, bounds, arrivals, and reading an answer."""
+"""The benchmarks' arithmetic, the load generator's parser and schedule, profiles, tables and the page."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.arrivals import Arrivals
+from benchmarks import ROOT
 from benchmarks.figures import Spread, percentile, ratios, spread
-from benchmarks.load.connection import Connection
-from benchmarks.load.generator import request
-from benchmarks.load.plan import Plan, Pressed
+from benchmarks.load.generator import Connection, build_request
+from benchmarks.load.http_load import ArrivalSchedule, LoadResult, Plan
+from benchmarks.profiler import STDLIB_FOLDER, count_samples
 from benchmarks.report import charts, page
 from benchmarks.report.profile import section
-from benchmarks.report.rows import rows, text
-from benchmarks.results import Circumstances, Result
-from benchmarks.spying import STANDARD, read
-from benchmarks.targets import PROMISED, Target
-from stack.parts.surroundings import ROOT
+from benchmarks.report.tables import format_spread, target_rows
+from benchmarks.results import Result, RunInfo
+from benchmarks.targets import PRIMARY, Target
 
 AT_LEAST = Target("drained ÷ limit", "drain", "ours_per_second", "limit_per_second", 0.6)
 AT_MOST = Target("wait p99", "accept", "wait_ms", None, 100, " ms", at_most=True)
@@ -25,11 +23,11 @@ def result(*rounds: dict[str, float], name: str = "drain") -> Result:
     return Result(name, "Drains a backlog.", {"requests": 10}, list(rounds), 1.0)
 
 
-def pressed(due: list[float], sent: list[float], answered: list[float]) -> Pressed:
-    return Pressed(0.0, due, sent, answered, {202: len(due)}, cpu_seconds=1.0, wall_seconds=4.0)
+def load_result(due: list[float], sent: list[float], responded: list[float]) -> LoadResult:
+    return LoadResult(0.0, due, sent, responded, {202: len(due)}, cpu_seconds=1.0, wall_seconds=4.0)
 
 
-def test_a_percentile_is_a_value_that_was_measured() -> None:
+def test_a_percentile_is_a_measured_value() -> None:
     values = [float(value) for value in range(100, 0, -1)]
 
     assert percentile(values, 0.5) == 50
@@ -39,68 +37,68 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 
 @pytest.mark.parametrize(("values", "share"), [([], 0.5), ([1.0], 0.0), ([1.0], 1.1)])
-def test_a_percentile_of_nothing_is_refused(values: list[float], share: float) -> None:
+def test_a_percentile_of_no_values_is_an_error(values: list[float], share: float) -> None:
     with pytest.raises(ValueError, match="percentile"):
         percentile(values, share)
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    """The medians of both sides, 3 and 20, would give another one."""
+    """The ratio of the medians, 3 and 20, would be another one."""
     rounds = [{"ours": 1.0, "limit": 10.0}, {"ours": 3.0, "limit": 20.0}, {"ours": 9.0, "limit": 30.0}]
 
     assert ratios(rounds, "ours", "limit") == pytest.approx([0.1, 0.15, 0.3])
     assert ratios(rounds, "ours", None) == [1, 3, 9]
 
 
-def test_a_spread_needs_a_measurement() -> None:
+def test_a_spread_of_no_values_is_an_error() -> None:
     assert spread([3.0, 1.0, 2.0]) == Spread(1, 2, 3)
     with pytest.raises(ValueError, match="nothing"):
         spread([])
 
 
-def test_arrivals_are_due_whatever_became_of_those_before() -> None:
-    """After a second in which nothing was answered, a second's requests are due, not one."""
-    arrivals = Arrivals(rate=100, count=1000)
+def test_requests_are_due_whatever_the_responses() -> None:
+    """After a second without responses, all requests of that second are due, not one."""
+    schedule = ArrivalSchedule(rate=100, count=1000)
 
-    assert arrivals.due_by(0) == 1
-    assert arrivals.due_by(1) == 101
-    assert arrivals.due_by(60) == 1000
-    assert arrivals.due_by(-1) == 0
+    assert schedule.due_count(0) == 1
+    assert schedule.due_count(1) == 101
+    assert schedule.due_count(60) == 1000
+    assert schedule.due_count(-1) == 0
 
 
-def test_each_arrival_is_released_when_it_is_due_and_not_before() -> None:
-    arrivals = Arrivals(rate=8, count=50)
+def test_each_request_is_released_when_it_is_due_and_not_before() -> None:
+    schedule = ArrivalSchedule(rate=8, count=50)
 
     for number in range(50):
-        assert arrivals.due_by(arrivals.due_at(number)) == number + 1
-        assert arrivals.due_by(arrivals.due_at(number) - 0.001) == number
+        assert schedule.due_count(schedule.due_at(number)) == number + 1
+        assert schedule.due_count(schedule.due_at(number) - 0.001) == number
 
 
-def test_a_wait_counts_from_when_a_request_was_due() -> None:
-    """No coordinated omission: the second one could be sent only when the first was answered, after four seconds."""
-    found = pressed(due=[0.0, 1.0], sent=[0.0, 4.0], answered=[4.0, 4.5])
+def test_a_wait_begins_when_the_request_was_due() -> None:
+    """No coordinated omission: the second request was sent only after the first one's response, at four seconds."""
+    result = load_result(due=[0.0, 1.0], sent=[0.0, 4.0], responded=[4.0, 4.5])
 
-    assert found.latencies == [4.0, 3.5]
-    assert found.cpu_share == 0.25
-
-
-def test_the_first_seconds_do_not_count_for_a_rate() -> None:
-    found = pressed(due=[0.0] * 4, sent=[0.0] * 4, answered=[0.5, 2.0, 2.5, 3.0])
-
-    assert found.rate_after(1.0) == 1.5
+    assert result.latencies == [4.0, 3.5]
+    assert result.cpu_share == 0.25
 
 
-def test_an_answer_counts_once_it_is_whole() -> None:
-    answers: list[int] = []
-    connection = Connection(lambda _, status: answers.append(status), _fail)
+def test_a_rate_excludes_the_warm_up() -> None:
+    result = load_result(due=[0.0] * 4, sent=[0.0] * 4, responded=[0.5, 2.0, 2.5, 3.0])
+
+    assert result.rate_after(1.0) == 1.5
+
+
+def test_a_response_counts_when_it_is_complete() -> None:
+    statuses: list[int] = []
+    connection = Connection(lambda _, status: statuses.append(status), _fail)
 
     for piece in (b"HTTP/1.1 202 Accep", b"ted\r\nContent-Length: 4\r\n", b"\r\nab", b"cd", b"HTTP/1.1 503 No\r\n\r\n"):
         connection.data_received(piece)
 
-    assert answers == [202, 503]
+    assert statuses == [202, 503]
 
 
-def test_a_lost_connection_is_told() -> None:
+def test_a_lost_connection_is_reported() -> None:
     errors: list[Exception] = []
 
     Connection(lambda *_: None, errors.append).connection_lost(None)
@@ -108,59 +106,59 @@ def test_a_lost_connection_is_told() -> None:
     assert len(errors) == 1
 
 
-def test_a_bound_tells_by_how_much_it_is_missed() -> None:
+def test_a_missed_bound_is_quantified() -> None:
     assert AT_LEAST.missed_by(0.45) == pytest.approx(0.25)
     assert AT_LEAST.missed_by(0.6) == 0
     assert AT_MOST.missed_by(150) == pytest.approx(0.5)
     assert AT_MOST.missed_by(100) == 0
 
 
-def test_a_row_says_what_was_reached_and_what_was_left_out() -> None:
+def test_a_row_shows_missed_left_out_and_failed_targets() -> None:
     measured = {"drain": result({"ours_per_second": 30.0, "limit_per_second": 100.0})}
 
-    missed, left_out = rows([AT_LEAST, AT_MOST], measured, failed=[])
-    (failed,) = rows([AT_MOST], measured, failed=["accept"])
+    missed, left_out = target_rows([AT_LEAST, AT_MOST], measured, failed=[])
+    (failed,) = target_rows([AT_MOST], measured, failed=["accept"])
 
     assert missed == ("drained ÷ limit", "≥ 0.6×", "0.3×", "missed by 50%")
     assert left_out == ("wait p99", "≤ 100 ms", "–", "left out of this run")
     assert failed == ("wait p99", "≤ 100 ms", "–", "failed in this run")
 
 
-def test_a_row_says_which_rounds_missed_and_bounds_nothing_without_a_bound() -> None:
+def test_a_row_shows_how_many_rounds_reached_the_bound_and_no_verdict_without_a_bound() -> None:
     rounds = [{"ours_per_second": ours, "limit_per_second": 100.0} for ours in (50.0, 61.0, 90.0)]
-    ran = {"drain": Result("drain", "what", {}, rounds, 1.0)}
+    measured = {"drain": Result("drain", "what", {}, rounds, 1.0)}
 
-    reached, unbound = rows([AT_LEAST, AT_LEAST._replace(bound=None)], ran, failed=[])
+    reached, unbound = target_rows([AT_LEAST, AT_LEAST._replace(bound=None)], measured, failed=[])
 
     assert reached[2:] == ("0.61× (0.5 – 0.9)", "reached, in 2 of 3 rounds")
     assert unbound[1:] == ("–", "0.61× (0.5 – 0.9)", "")
 
 
-def test_a_sample_is_counted_where_our_code_was() -> None:
+def test_a_sample_counts_for_the_innermost_function_of_this_project() -> None:
     ours, theirs = ROOT / "service" / "store" / "engine.py", "/lib/site-packages/psycopg/waiting.py"
     raw = f"""\
 thread (7): MainThread;<module> ({ours}:1);now ({ours}:9);wait (a (b) c) ({theirs}:3) 12
 thread (7): MainThread;<module> ({ours}:1);now ({ours}:9);execute ({theirs}:5) 3
-thread (8): reader;run (/usr/lib/{STANDARD}/threading.py:3) 15
+thread (8): reader;run (/usr/lib/{STDLIB_FOLDER}/threading.py:3) 15
 """
 
-    assert read(raw) == {"(MainThread) service.store.engine now → psycopg": 15, "(reader) threading": 15}
+    assert count_samples(raw) == {"(MainThread) service.store.engine now → psycopg": 15, "(reader) threading": 15}
 
 
-def test_the_profile_tells_of_threads_that_ran_and_of_no_false_nothing() -> None:
-    first = {"there api (MainThread) a": 0.9, "ran api (MainThread) a": 0.1, "there api (idle) b": 1.0}
-    second = {"there api (MainThread) a": 0.5, "there api (io) c": 0.9, "ran api (io) c": 0.8}
+def test_the_profile_shows_threads_that_ran_and_a_missing_location_as_zero() -> None:
+    first = {"present api (MainThread) a": 0.9, "running api (MainThread) a": 0.1, "present api (idle) b": 1.0}
+    second = {"present api (MainThread) a": 0.5, "present api (io) c": 0.9, "running api (io) c": 0.8}
 
-    told = list(section([first, second]))
+    lines = list(section([first, second]))
 
-    assert "| api | MainThread | `a` | 70% | 5% |" in told
-    assert "| api | io | `c` | 45% | 40% |" in told
-    assert not any("`b`" in line for line in told)
+    assert "| api | MainThread | `a` | 70% | 5% |" in lines
+    assert "| api | io | `c` | 45% | 40% |" in lines
+    assert not any("`b`" in line for line in lines)
 
 
-def test_figures_are_told_with_their_spread() -> None:
-    assert text(Spread(0.5, 0.75, 0.8), "×") == "0.75× (0.5 – 0.8)"
-    assert text(Spread(12345, 12345, 12345)) == "12,345"
+def test_figures_are_formatted_with_their_spread() -> None:
+    assert format_spread(Spread(0.5, 0.75, 0.8), "×") == "0.75× (0.5 – 0.8)"
+    assert format_spread(Spread(12345, 12345, 12345)) == "12,345"
 
 
 def test_the_same_results_draw_the_same_bytes(tmp_path: Path) -> None:
@@ -175,25 +173,25 @@ def test_the_same_results_draw_the_same_bytes(tmp_path: Path) -> None:
     assert b"Software" not in drawn[0]
 
 
-def test_the_page_is_made_of_the_results(tmp_path: Path) -> None:
-    told = Circumstances("python -m benchmarks", False, "today", "abc", {"cores": "2"}, {"python": "3"}, 0.5)
-    first = PROMISED[0]
-    figures = {first.over: 500.0, str(first.under): 1000.0, "to_be_per_second": 10.0}
+def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
+    run = RunInfo("python -m benchmarks", False, "today", "abc", {"cores": "2"}, {"python": "3"}, 0.5)
+    first = PRIMARY[0]
+    figures = {first.numerator: 500.0, str(first.denominator): 1000.0, "to_be_per_second": 10.0}
 
-    page.write({first.experiment: result(figures)}, told, tmp_path / "bench")
+    page.write({first.experiment: result(figures)}, run, tmp_path / "bench")
 
     written = (tmp_path / "bench.md").read_text()
-    assert f"| {first.what} | ≥ 0.6× | 0.5× | missed by 17% |" in written
+    assert f"| {first.description} | ≥ 0.6× | 0.5× | missed by 17% |" in written
     assert "[raw](bench/drain.json)" in written
 
 
-def test_users_take_the_paths_in_turn() -> None:
+def test_users_request_the_paths_in_turn() -> None:
     plan = Plan(80, ["/a", "/b"], first_user=7, requests=3)
 
-    built = [request(plan, number) for number in range(3)]
+    built = [build_request(plan, number) for number in range(3)]
 
-    assert [one.split(b" ")[1] for one in built] == [b"/a", b"/b", b"/a"]
-    assert [one.rpartition(b"\r\n\r\n")[2] for one in built] == [b'{"user_id":%d}' % user for user in (7, 8, 9)]
+    assert [each.split(b" ")[1] for each in built] == [b"/a", b"/b", b"/a"]
+    assert [each.rpartition(b"\r\n\r\n")[2] for each in built] == [b'{"user_id":%d}' % user for user in (7, 8, 9)]
 
 
 def _fail(error: Exception) -> None:

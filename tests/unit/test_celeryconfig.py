@@ -1,11 +1,15 @@
-"""Celery's settings: what must fit together so that nothing vanishes and nothing runs twice at once."""
+"""Celery's and Flower's settings: what must fit together so that nothing vanishes or runs twice at once."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from billiard import pool
+from celery.events.state import Task as EventTask
 from kombu.transport import confluentkafka
 
 from service.store.engine import STATEMENT_SECONDS
@@ -16,53 +20,59 @@ from workers.queues import BeatEntry, Queue, Task
 from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[2]
+#: in a process of its own, as reading a task configures the application that holds it
+_PRINT_TASKS_WITHOUT_EVENTS = """
+from workers.celery import app
+app.loader.import_default_modules()
+print(*sorted(task.name for task in app.tasks.values() if not task.send_events))
+"""
 OVER_KAFKA = {"CELERY_BROKER_URL": "confluentkafka://127.0.0.1:9"}
 
 
 @pytest.fixture(scope="module")
 def conf() -> dict[str, Any]:
-    """Celery's settings over Redis."""
+    """Return Celery's settings over Redis."""
     return _read("celeryconfig.py", facts.ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
 def over_kafka() -> dict[str, Any]:
-    """Celery's settings over Kafka."""
+    """Return Celery's settings over Kafka."""
     return _read("celeryconfig.py", facts.ENVIRONMENT | OVER_KAFKA)
 
 
 def _read(file: str, environment: dict[str, str]) -> dict[str, Any]:
-    """The file's names, read as Celery reads them, but kept from whoever imports it later."""
+    """Return the file's names, read as Celery reads them, without leaving a module behind."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         return runpy.run_path(str(ROOT / file))
 
 
-def test_every_task_is_registered_and_no_other(told: Facts) -> None:
-    """Section 7: the vocabulary of tasks is closed."""
-    assert told["celery"]["tasks"] == sorted(Task)
+def test_every_task_is_registered_and_no_other(import_facts: Facts) -> None:
+    """The list of tasks is closed."""
+    assert import_facts["celery"]["tasks"] == sorted(Task)
 
 
-def test_every_task_goes_to_its_own_queue(told: Facts) -> None:
-    """Step 6: the part before the dot is the queue."""
-    assert told["celery"]["queues"] == {task.value: task.value.partition(".")[0] for task in Task}
+def test_every_task_goes_to_its_own_queue(import_facts: Facts) -> None:
+    """The part before the dot is the queue."""
+    assert import_facts["celery"]["queues"] == {task.value: task.value.partition(".")[0] for task in Task}
 
 
 def test_routes_name_only_the_queue(conf: dict[str, Any]) -> None:
-    """Step 6: a route through a named exchange needs bindings kept in Redis, and without them a message vanishes."""
+    """A route through a named exchange needs bindings kept in Redis, and without them a message vanishes."""
     assert conf["task_routes"] == {task.value: {"queue": task.queue.value} for task in Task}
 
 
 def test_every_queue_is_declared_and_a_misspelt_one_is_an_error(conf: dict[str, Any]) -> None:
-    """Section 7: the vocabulary of queues is closed."""
+    """The list of queues is closed."""
     assert [queue.name for queue in conf["task_queues"]] == [queue.value for queue in Queue]
     assert conf["task_create_missing_queues"] is False
     assert conf["task_default_queue"] in list(Queue)
 
 
 def test_a_task_ends_before_its_lease_and_the_lease_before_the_message_comes_again(conf: dict[str, Any]) -> None:
-    """Step 6: a claim's lease is shorter than the visibility timeout, and no task outlives its claim."""
+    """A claim's lease is shorter than the visibility timeout, and no task outlives its claim."""
     visible = conf["broker_transport_options"]["visibility_timeout"]
     limits = [WEBHOOK_TIMEOUT_SECONDS, STATEMENT_SECONDS, conf["task_time_limit"], LEASE_SECONDS, visible]
 
@@ -70,20 +80,20 @@ def test_a_task_ends_before_its_lease_and_the_lease_before_the_message_comes_aga
 
 
 def test_a_killed_workers_task_is_not_lost(conf: dict[str, Any]) -> None:
-    """P7: a task is acknowledged after its work, and one whose worker died comes back."""
+    """P7: a task is acknowledged after its work, and one whose worker was killed is delivered again."""
     assert conf["task_acks_late"] is True
     assert conf["task_retry_on_worker_lost"] is True
     assert conf["worker_prefetch_multiplier"] == 1
 
 
-def test_only_json_is_taken(conf: dict[str, Any]) -> None:
-    """A6: a pickle in the queue is refused, never loaded."""
+def test_only_json_is_accepted(conf: dict[str, Any]) -> None:
+    """A pickle in the queue is refused, never loaded."""
     assert conf["accept_content"] == ["json"]
     assert conf["task_serializer"] == "json"
 
 
-def test_beat_starts_what_is_registered_and_forgets_what_is_late(conf: dict[str, Any]) -> None:
-    """P6: the sweep runs on, and starts missed during an outage do not pile up."""
+def test_beat_schedules_registered_tasks_that_expire(conf: dict[str, Any]) -> None:
+    """P6: the sweep keeps running, and starts missed during an outage do not pile up."""
     assert {name: entry["task"] for name, entry in conf["beat_schedule"].items()} == {
         beat.value: beat.task.value for beat in BeatEntry
     }
@@ -97,7 +107,7 @@ def test_a_lost_childs_task_comes_back_before_its_message_would(conf: dict[str, 
 
 
 def test_over_kafka_every_queue_is_a_topic_of_its_own_name(over_kafka: dict[str, Any]) -> None:
-    """A topic called retry would be anybody's; every task goes to a queue that is declared."""
+    """A topic named `retry` could be another service's; every task goes to a queue that is declared."""
     names = [queue.name for queue in over_kafka["task_queues"]]
 
     assert names == [f"coupon.celery.{queue}" for queue in Queue]
@@ -105,8 +115,8 @@ def test_over_kafka_every_queue_is_a_topic_of_its_own_name(over_kafka: dict[str,
     assert over_kafka["task_default_queue"] in names
 
 
-def test_each_transport_is_told_only_what_it_knows(conf: dict[str, Any], over_kafka: dict[str, Any]) -> None:
-    """An option that a transport ignores would be believed to do something."""
+def test_each_transport_gets_only_options_it_has(conf: dict[str, Any], over_kafka: dict[str, Any]) -> None:
+    """An option that a transport ignores would look as if it did something."""
     redis, kafka = (found["broker_transport_options"] for found in (conf, over_kafka))
 
     assert not redis.keys() & kafka.keys()
@@ -114,27 +124,52 @@ def test_each_transport_is_told_only_what_it_knows(conf: dict[str, Any], over_ka
     assert {option for option in kafka if option not in (confluentkafka.__doc__ or "")} == {"polling_interval"}
 
 
-def test_a_sender_over_kafka_gives_up_soon(over_kafka: dict[str, Any]) -> None:
-    """By default librdkafka tries for five minutes, in which the teller would tell nobody else."""
+def test_a_producer_over_kafka_has_a_short_timeout(over_kafka: dict[str, Any]) -> None:
+    """By default librdkafka tries for five minutes, in which the after-commit thread would send nothing else."""
     assert over_kafka["broker_transport_options"]["kafka_producer_config"]["message.timeout.ms"] <= 2_000
 
 
-def test_no_events_are_sent_where_nobody_could_hear_them(conf: dict[str, Any], over_kafka: dict[str, Any]) -> None:
-    """There is no fanout over Kafka, on which Flower lives."""
-    for setting in ("worker_send_task_events", "task_send_sent_event"):
-        assert (conf[setting], over_kafka[setting]) == (True, False)
+def test_task_events_are_sent_where_flower_can_receive_them(conf: dict[str, Any], over_kafka: dict[str, Any]) -> None:
+    """Kafka has no fanout, which Flower needs."""
+    assert (conf["worker_send_task_events"], over_kafka["worker_send_task_events"]) == (True, False)
+
+
+def test_no_task_that_beat_starts_fills_flowers_pages(conf: dict[str, Any]) -> None:
+    """The sweep runs every second: neither its start nor its sending is shown, or it would hide every other task."""
+    command = [sys.executable, "-c", _PRINT_TASKS_WITHOUT_EVENTS]
+    environment = {**os.environ, **facts.ENVIRONMENT}
+    output = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+
+    assert output.split() == sorted(beat.task for beat in BeatEntry)
+    assert conf["task_send_sent_event"] is False
 
 
 def test_flower_does_not_start_where_it_would_see_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty page would be believed; it says why instead."""
+    """Its pages would be empty; it exits with the reason instead."""
     assert _read("flowerconfig.py", facts.ENVIRONMENT)["address"] == "127.0.0.1"
     with pytest.raises(SystemExit):
         _read("flowerconfig.py", facts.ENVIRONMENT | OVER_KAFKA)
-    assert "CELERY_BROKER_URL: Flower sees nothing over Kafka" in capsys.readouterr().err
+    assert "CELERY_BROKER_URL: Flower needs Celery events" in capsys.readouterr().err
+
+
+def test_flower_shows_the_description_and_the_result_of_a_task() -> None:
+    """The columns have what a person looks for, without the quotes and brackets of Python values."""
+    flower = _read("flowerconfig.py", facts.ENVIRONMENT)
+    columns, format_task = flower["tasks_columns"].split(","), flower["format_task"]
+    args = "3 requests of coupon 42 (partition 1, offsets 5-9), attempt 2 of 3"
+
+    done = format_task(EventTask(args=args, kwargs="{}", state="SUCCESS", result="'none failed again'"))
+    failed = format_task(EventTask(args="()", state="RETRY", exception="RequestsFailedAgain('1 of 3')", result=None))
+    running = format_task(EventTask(args=args, state="STARTED"))
+
+    assert columns[:5] == ["name", "args", "kwargs", "state", "result"]
+    assert (done.args, done.kwargs, done.result) == (args, "", "none failed again")
+    assert (failed.args, failed.result) == ("", "RequestsFailedAgain('1 of 3')")
+    assert (running.args, running.result) == (args, "")
 
 
 def test_a_child_waits_for_its_parent_to_count_for_three_seconds_at_most() -> None:
-    """Billiard's own thirty would be those of a worker that is told to stop."""
+    """Billiard's own limit would make a worker take thirty seconds to stop."""
     looks, pause = pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT, pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
 
     assert celery.app

@@ -1,4 +1,4 @@
-"""A receiver that fails is left alone for longer and longer, within bounds."""
+"""The circuit breaker: open for longer after each failure, within bounds."""
 
 from service.webhooks.circuit_breaker import CircuitBreaker
 
@@ -11,35 +11,35 @@ class _Clock:
 
 
 def test_pauses_grow_up_to_a_ceiling_and_end_with_a_success() -> None:
-    """Step 8: each failure in a row doubles the pause; at most half of it is taken away by chance."""
-    rest = CircuitBreaker(_Clock())
+    """Each failure in a row doubles the pause; jitter takes away at most half of it."""
+    breaker = CircuitBreaker(_Clock())
     pauses = []
     for _ in range(6):
-        rest.record_failure()
-        pauses.append(rest.open_seconds)
+        breaker.record_failure()
+        pauses.append(breaker.open_seconds)
 
     assert all(most / 2 <= pause <= most for pause, most in zip(pauses, (1, 2, 4, 8, 10, 10), strict=True))
-    rest.record_success()
-    assert rest.open_seconds == 0
-    rest.record_failure()
-    assert rest.open_seconds <= 1
+    breaker.record_success()
+    assert breaker.open_seconds == 0
+    breaker.record_failure()
+    assert breaker.open_seconds <= 1
 
 
 def test_a_pause_passes() -> None:
-    """Step 8: then the receiver is tried again."""
+    """Then the receiver is tried again."""
     clock = _Clock()
-    rest = CircuitBreaker(clock)
-    rest.record_failure()
+    breaker = CircuitBreaker(clock)
+    breaker.record_failure()
 
     clock.now = 1.0
 
-    assert rest.open_seconds == 0
+    assert breaker.open_seconds == 0
 
 
-def test_what_the_receiver_asks_for_counts_within_reason() -> None:
-    """Step 8: Retry-After is obeyed, for five minutes at most."""
-    rest = CircuitBreaker(_Clock())
-    rest.record_failure(asked_seconds=60)
-    assert rest.open_seconds == 60
-    rest.record_failure(asked_seconds=1e9)
-    assert rest.open_seconds == 300
+def test_retry_after_is_obeyed_within_bounds() -> None:
+    """Retry-After is obeyed, for five minutes at most."""
+    breaker = CircuitBreaker(_Clock())
+    breaker.record_failure(retry_after_seconds=60)
+    assert breaker.open_seconds == 60
+    breaker.record_failure(retry_after_seconds=1e9)
+    assert breaker.open_seconds == 300

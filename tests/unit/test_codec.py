@@ -1,4 +1,4 @@
-"""Reading a record: the report's own, ours, and whose window is judged where."""
+"""Decoding records: the report's own, those of this API, and foreign records."""
 
 import json
 
@@ -13,40 +13,40 @@ from tests.builders import AT_MS, PARTITIONS
 
 IDS = RequestIds([b"a-key-for-tests-"])
 READER = RecordReader(IDS, PARTITIONS, faults=True)
-SPRINGS = b'{"userId":7,"couponId":42,"requestTimeMillis":1767225600000}'
-PLACE = LogPosition(partition_of(42, PARTITIONS), 5)
+SPRING_VALUE = b'{"userId":7,"couponId":42,"requestTimeMillis":1767225600000}'
+POSITION = LogPosition(partition_of(42, PARTITIONS), 5)
 
 
-def _raw(value: bytes = SPRINGS, headers: Headers = ()) -> RawRecord:
-    return RawRecord(PLACE, b"42", value, headers, AT_MS + 9)
+def _raw(value: bytes = SPRING_VALUE, headers: Headers = ()) -> RawRecord:
+    return RawRecord(POSITION, b"42", value, headers, AT_MS + 9)
 
 
-def test_the_reports_message_is_read() -> None:
-    """Section 1: what the report's Spring producer writes asks for a coupon here, with an id from its place."""
+def test_a_message_of_the_reports_producer_is_decoded() -> None:
+    """A record of the report's Spring producer is a request here, with an id derived from its LogPosition."""
     raw = _raw(headers=(("__TypeId__", b"com.example.IssueCouponMessage"),))
 
     record = READER.decode(raw)
 
     assert record.poison is None
     assert record.request is not None
-    expected = (PLACE, 42, 7, IDS.derive(PLACE, 42, 7, AT_MS + 9), 1767225600000, AT_MS + 9, False)
+    expected = (POSITION, 42, 7, IDS.derive(POSITION, 42, 7, AT_MS + 9), 1767225600000, AT_MS + 9, False)
     assert record.request == expected
     assert READER.decode(raw) == record
 
 
-def test_we_write_what_the_report_reads() -> None:
-    """Section 1: our value is the report's JSON, field by field."""
-    assert json.loads(encode_value(42, 7, 1767225600000)) == json.loads(SPRINGS)
+def test_our_value_is_the_reports_json() -> None:
+    """Our value has the report's JSON, field by field."""
+    assert json.loads(encode_value(42, 7, 1767225600000)) == json.loads(SPRING_VALUE)
 
 
-def test_our_id_is_believed() -> None:
-    """Step 3: a record with an id of ours for this coupon and user was accepted at the gate."""
-    name = IDS.mint(42, 7, AT_MS)
+def test_a_record_with_our_request_id_is_accepted() -> None:
+    """A record with an id of ours for its coupon and user has passed the gate."""
+    request_id = IDS.mint(42, 7, AT_MS)
 
-    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, name.encode()),))).request
+    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, request_id.encode()),))).request
 
     assert request is not None
-    assert (request.request_id, request.accepted) == (name, True)
+    assert (request.request_id, request.accepted) == (request_id, True)
 
 
 @pytest.mark.parametrize(
@@ -56,46 +56,46 @@ def test_our_id_is_believed() -> None:
         b"",
         b"\xff\xfe",
         b"A" * 60,
-        RequestIds([b"somebody else's!"]).mint(42, 7, AT_MS).encode(),
+        RequestIds([b"another's secret"]).mint(42, 7, AT_MS).encode(),
         IDS.mint(42, 8, AT_MS).encode(),
         IDS.mint(43, 7, AT_MS).encode(),
-        IDS.derive(PLACE, 42, 7, AT_MS + 9).encode(),
+        IDS.derive(POSITION, 42, 7, AT_MS + 9).encode(),
     ],
     ids=["null", "empty", "binary", "unsigned", "other key", "other user", "other coupon", "derived, not minted"],
 )
-def test_an_id_that_is_not_this_requests_makes_the_record_foreign(header: bytes | None) -> None:
-    """Step 3: a forged or borrowed id buys no way around the window; the record is read, as a stranger's."""
+def test_a_request_id_that_does_not_fit_makes_the_record_foreign(header: bytes | None) -> None:
+    """A forged or borrowed id does not bypass the coupon's window; the record is read as a foreign one."""
     request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, header),))).request
 
     assert request is not None
-    assert (request.request_id, request.accepted) == (IDS.derive(PLACE, 42, 7, AT_MS + 9), False)
+    assert (request.request_id, request.accepted) == (IDS.derive(POSITION, 42, 7, AT_MS + 9), False)
 
 
 @pytest.mark.parametrize(
-    "more",
+    "extra",
     [b'"event":"x"', b'"nested":{"a":[1,{"b":null}]}', b'"x":"\\u0000"', b'"x":' + b"[" * 50 + b"]" * 50],
 )
-def test_unknown_fields_are_ignored(more: bytes) -> None:
-    """Step 5: a producer that has learnt a new field is understood."""
-    assert READER.decode(_raw(SPRINGS[:-1] + b"," + more + b"}")).request == READER.decode(_raw()).request
+def test_unknown_fields_are_ignored(extra: bytes) -> None:
+    """A producer may add fields."""
+    assert READER.decode(_raw(SPRING_VALUE[:-1] + b"," + extra + b"}")).request == READER.decode(_raw()).request
 
 
-def test_the_largest_values_are_read() -> None:
-    """Step 1: ids reach to 2⁶³−1, a value to 64 KiB."""
-    most = 2**63 - 1
-    value = b'{"userId":%d,"couponId":%d,"requestTimeMillis":0,"x":"%%s"}' % (most, most)
+def test_the_largest_ids_and_values_are_decoded() -> None:
+    """Ids reach 2⁶³−1, a value 64 KiB."""
+    max_id = 2**63 - 1
+    value = b'{"userId":%d,"couponId":%d,"requestTimeMillis":0,"x":"%%s"}' % (max_id, max_id)
     value = value.replace(b"%s", b"x" * (65_536 - len(value) + 2))
-    raw = RawRecord(LogPosition(partition_of(most, PARTITIONS), 0), b"%d" % most, value, (), AT_MS)
+    raw = RawRecord(LogPosition(partition_of(max_id, PARTITIONS), 0), b"%d" % max_id, value, (), AT_MS)
 
     request = READER.decode(raw).request
 
     assert len(value) == 65_536
     assert request is not None
-    assert (request.coupon_id, request.user_id) == (most, most)
+    assert (request.coupon_id, request.user_id) == (max_id, max_id)
 
 
-def test_a_fault_is_obeyed_only_when_asked_for() -> None:
-    """Faults on demand are for demos and tests: elsewhere the header is nothing but a header."""
+def test_injected_faults_are_decoded_only_if_enabled() -> None:
+    """Injected faults are for demos and tests; elsewhere the header has no meaning."""
     raw = _raw(headers=((FAULT_HEADER, b"22012 2"),))
 
     assert READER.decode(raw).fault == InjectedFault("22012", 2)
@@ -105,6 +105,6 @@ def test_a_fault_is_obeyed_only_when_asked_for() -> None:
 @pytest.mark.parametrize(
     "text", ["", "22012", "22012 0", "22012 10", "22012 1\n", "40001 1", "23505 1", "22012' 1", "2201a 1", "22012  1"]
 )
-def test_a_fault_of_another_form_is_none(text: str) -> None:
-    """Only a record's own class of failure can be asked for, and nothing that could leave its SQL string."""
+def test_a_malformed_injected_fault_is_ignored(text: str) -> None:
+    """Only failures of class record can be injected, and no text that could leave its SQL string."""
     assert parse_injected_fault(text) is None

@@ -1,4 +1,4 @@
-"""Settings: checked at start, every fault told at once, no secret told ever."""
+"""Settings are checked at start: every fault is reported at once, and no secret is printed."""
 
 import pytest
 from sqlalchemy import make_url
@@ -19,7 +19,7 @@ SECRET = "whsec_" + "A" * 32
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that holds what is needed and nothing else of ours."""
+    """Set the required variables and remove every other variable of the service."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in GOOD.items():
@@ -32,8 +32,8 @@ def _faults() -> tuple[str, ...]:
     return caught.value.faults
 
 
-def test_the_least_that_is_needed_suffices() -> None:
-    """Section 4: five addresses and keys are asked for, and what is left out is safe."""
+def test_the_required_variables_suffice() -> None:
+    """Four addresses and the keys are required, and the defaults of everything else are safe."""
     settings = config.load()
 
     assert (settings.api_host, settings.issuer_host) == ("127.0.0.1", "127.0.0.1")
@@ -41,8 +41,8 @@ def test_the_least_that_is_needed_suffices() -> None:
     assert settings.mac_keys == (b"k" * 16,)
 
 
-def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that fails says all that has to be mended, each by the name of its variable."""
+def test_every_fault_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed start reports every fault, each with the name of its variable."""
     for name in GOOD:
         monkeypatch.delenv(name)
     monkeypatch.setenv("API_PORT", "http")
@@ -54,8 +54,8 @@ def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named == {*GOOD, "API_PORT", "WEBHOOK_URL", "LOG_LEVEL"}
 
 
-def test_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Section 3: an unset key is an error at start, and so is one set to nothing."""
+def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is an error at start, and so is an empty one."""
     monkeypatch.setenv("REQUEST_ID_KEYS", "")
 
     assert [fault.partition(":")[0] for fault in _faults()] == ["REQUEST_ID_KEYS"]
@@ -67,28 +67,37 @@ def test_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"DATABASE_URL": "mysql://user@host/db"}, "DATABASE_URL: "),
         ({"DATABASE_URL": "coupons"}, "DATABASE_URL: "),
         ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL: "),
-        ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: is REDIS_URL"),
-        ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: a key has less than 16 bytes"),
-        ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: a key has less than 16 bytes"),
+        ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: must not name the database of REDIS_URL"),
+        ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
+        ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"TOPIC_PARTITIONS": "0"}, "TOPIC_PARTITIONS: "),
-        ({"TOPIC_REPLICATION": "1", "TOPIC_MIN_INSYNC_REPLICAS": "2"}, "TOPIC_MIN_INSYNC_REPLICAS: is above"),
-        ({"API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not loopback"),
-        ({"ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not loopback"),
-        ({"API_HOST": "coupons.example"}, "API_HOST: coupons.example is not loopback"),
-        ({"WEBHOOK_URL": "https://receiver"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
-        ({"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": "whsec_short"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
-        ({"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET + "\n"}, "WEBHOOK_SECRET: WEBHOOK_URL needs it"),
+        (
+            {"TOPIC_REPLICATION": "1", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
+            "TOPIC_MIN_INSYNC_REPLICAS: must not exceed TOPIC_REPLICATION",
+        ),
+        ({"API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not a loopback address"),
+        ({"ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not a loopback address"),
+        ({"API_HOST": "coupons.example"}, "API_HOST: coupons.example is not a loopback address"),
+        ({"WEBHOOK_URL": "https://receiver"}, "WEBHOOK_SECRET: is required by WEBHOOK_URL"),
+        (
+            {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": "whsec_short"},
+            "WEBHOOK_SECRET: is required by WEBHOOK_URL",
+        ),
+        (
+            {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET + "\n"},
+            "WEBHOOK_SECRET: is required by WEBHOOK_URL",
+        ),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: "),
     ],
 )
 def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing starts that could not work, and the one thing to mend is named."""
+    """Settings that cannot work prevent the start, and the message names the one variable to correct."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    (told,) = _faults()
+    (found,) = _faults()
 
-    assert told.startswith(fault)
+    assert found.startswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +111,8 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
         {"API_PORT": ""},
     ],
 )
-def test_what_fits_together_is_taken(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contradictions above are refused for themselves, not for their neighbours."""
+def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings near the contradictions above are valid."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -111,7 +120,7 @@ def test_what_fits_together_is_taken(variables: dict[str, str], monkeypatch: pyt
 
 
 def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a fault nor a setting that is printed shows a key, not even a wrong one."""
+    """Neither a fault nor printed settings contain a key, not even an invalid one."""
     settings = Settings(**{name.lower(): value for name, value in GOOD.items()}, webhook_secret=SECRET)  # type: ignore[arg-type]
     monkeypatch.setenv("REQUEST_ID_KEYS", "too-short")
     monkeypatch.setenv("WEBHOOK_URL", "https://receiver")
@@ -124,8 +133,8 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://host:1/1", "rediss://:secret@host:1/1", "confluentkafka://host:9092"])
-def test_a_broker_that_is_supported_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis or Kafka carries Celery's hints."""
+def test_a_supported_broker_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's broker is Redis or Kafka."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
 
     assert config.load().celery_over_kafka is url.startswith("confluentkafka")
@@ -145,10 +154,10 @@ def test_a_broker_that_is_supported_is_taken(url: str, monkeypatch: pytest.Monke
         "127.0.0.1:6379",
     ],
 )
-def test_a_broker_that_is_not_supported_is_refused_by_naming_those_that_are(
+def test_an_unsupported_broker_is_refused_with_a_list_of_the_supported_ones(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the transport would ignore is refused too: nothing is believed that does nothing."""
+    """Parts of a URL that the transport would ignore are refused, too."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
 
     assert _faults() == (
@@ -157,8 +166,8 @@ def test_a_broker_that_is_not_supported_is_refused_by_naming_those_that_are(
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgres", "postgresql+asyncpg"])
-def test_a_database_url_that_is_taken_can_be_used(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A form of address that the driver does not know is told at start, in words."""
+def test_an_accepted_database_url_can_be_used(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL scheme that the driver does not support is refused at start."""
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://user@127.0.0.1/coupons")
     try:
         url = config.load().database_url
@@ -169,8 +178,8 @@ def test_a_database_url_that_is_taken_can_be_used(scheme: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["CRASH_POINTS", "CLOCK_OFFSET_MS"])
-def test_what_is_for_tests_needs_a_word(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Nobody crashes or shifts the clock of a real deployment by one stray variable."""
+def test_settings_for_tests_require_fault_injection(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One stray variable cannot crash a real deployment or shift its clock."""
     monkeypatch.setenv(name, "1")
 
     assert [fault.partition(":")[0] for fault in _faults()] == [name]

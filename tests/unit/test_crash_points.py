@@ -1,4 +1,4 @@
-"""Crash points bite where they are armed, once, and nowhere else."""
+"""Crash points act once, where they are armed, and nowhere else."""
 
 import signal
 import subprocess
@@ -12,16 +12,16 @@ _REACHES = (
 
 
 def test_an_armed_point_kills_once(tmp_path: Path) -> None:
-    """The process ends by SIGKILL at the point; the next one, which finds nothing armed, goes on."""
+    """The process ends by SIGKILL at the point; the next process finds nothing armed and continues."""
     (tmp_path / "issuer.written.kill").touch()
 
-    killed, spared = _run(tmp_path), _run(tmp_path)
+    killed, survivor = _run(tmp_path), _run(tmp_path)
 
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "")
-    assert (spared.returncode, spared.stdout) == (0, "went on\n")
+    assert (survivor.returncode, survivor.stdout) == (0, "went on\n")
 
 
-def test_another_point_does_nothing_here(tmp_path: Path) -> None:
+def test_an_armed_point_does_not_affect_another(tmp_path: Path) -> None:
     """A file that arms one point does not arm another."""
     (tmp_path / "issuer.committed.kill").touch()
 

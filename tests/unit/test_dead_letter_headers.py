@@ -1,4 +1,4 @@
-"""A dead letter's headers, byte for byte as Spring Kafka's DeadLetterPublishingRecoverer writes them."""
+"""The headers of a dead letter, byte for byte as Spring Kafka's DeadLetterPublishingRecoverer writes them."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from service.stream.dead_letter_records import Origin, parse_failure, parse_orig
 RAW = RawRecord(
     LogPosition(258, 72623859790382856), b"42", b"{}", (("request_id", b"abc"), ("null", None)), 1767225600000
 )
-SPRINGS: list[tuple[str, bytes | None]] = [
+SPRING_HEADERS: list[tuple[str, bytes | None]] = [
     ("kafka_dlt-original-topic", b"ISSUE_COUPON"),
     ("kafka_dlt-original-partition", b"\x00\x00\x01\x02"),
     ("kafka_dlt-original-offset", b"\x01\x02\x03\x04\x05\x06\x07\x08"),
@@ -22,27 +22,27 @@ SPRINGS: list[tuple[str, bytes | None]] = [
 ]
 
 
-def test_spring_reads_a_dead_letter_of_ours_as_its_own() -> None:
-    """Step 7: names, order and encodings of Spring's headers, after the record's own."""
-    written = spring_headers(RAW, "psycopg.errors.DivisionByZero", "null 할")
+def test_a_dead_letter_has_the_headers_of_spring() -> None:
+    """Names, order and encodings are Spring's; they follow the record's own headers."""
+    headers = spring_headers(RAW, "psycopg.errors.DivisionByZero", "null 할")
 
-    assert [(str(name), value) for name, value in written] == [("request_id", b"abc"), ("null", None), *SPRINGS]
+    assert [(str(name), value) for name, value in headers] == [("request_id", b"abc"), ("null", None), *SPRING_HEADERS]
 
 
-def test_a_dead_letter_of_ours_says_where_it_comes_from() -> None:
-    """Step 7: the listener confirms a dead letter by the topic, place and time in its headers."""
-    written = spring_headers(RAW, "a.Kind", "why")
+def test_the_origin_of_a_dead_letter_of_ours_is_read_back() -> None:
+    """The listener confirms a dead letter by the topic, LogPosition and time in its headers."""
+    headers = spring_headers(RAW, "a.Kind", "why")
 
-    assert parse_origin(tuple(written)) == Origin("ISSUE_COUPON", RAW.log_position, RAW.appended_at_ms)
-    assert parse_failure(tuple(written)) == (FailureClass.POISON, "a.Kind", "why")
+    assert parse_origin(tuple(headers)) == Origin("ISSUE_COUPON", RAW.log_position, RAW.appended_at_ms)
+    assert parse_failure(tuple(headers)) == (FailureClass.POISON, "a.Kind", "why")
 
 
 def _without(name: str) -> Headers:
-    return tuple(header for header in SPRINGS if header[0] != name)
+    return tuple(header for header in SPRING_HEADERS if header[0] != name)
 
 
 @pytest.mark.parametrize(
-    "found",
+    "headers",
     [
         (),
         (("other", b"header"),),
@@ -50,22 +50,22 @@ def _without(name: str) -> Headers:
         _without("kafka_dlt-original-partition"),
         _without("kafka_dlt-original-offset"),
         _without("kafka_dlt-original-timestamp"),
-        (*SPRINGS, ("kafka_dlt-original-timestamp", b"\xff" * 8)),
-        (*SPRINGS, ("kafka_dlt-original-timestamp", b"\x7f" * 8)),
-        (*SPRINGS, ("kafka_dlt-original-partition", b"0")),
-        (*SPRINGS, ("kafka_dlt-original-partition", None)),
-        (*SPRINGS, ("kafka_dlt-original-offset", b"\x00" * 4)),
-        (*SPRINGS, ("kafka_dlt-original-offset", b"")),
-        (*SPRINGS, ("kafka_dlt-original-topic", b"\xff")),
+        (*SPRING_HEADERS, ("kafka_dlt-original-timestamp", b"\xff" * 8)),
+        (*SPRING_HEADERS, ("kafka_dlt-original-timestamp", b"\x7f" * 8)),
+        (*SPRING_HEADERS, ("kafka_dlt-original-partition", b"0")),
+        (*SPRING_HEADERS, ("kafka_dlt-original-partition", None)),
+        (*SPRING_HEADERS, ("kafka_dlt-original-offset", b"\x00" * 4)),
+        (*SPRING_HEADERS, ("kafka_dlt-original-offset", b"")),
+        (*SPRING_HEADERS, ("kafka_dlt-original-topic", b"\xff")),
     ],
 )
-def test_headers_of_another_form_name_no_origin(found: Headers) -> None:
-    """Step 7: a foreign or broken dead letter is stored as a stranger's, never mistaken, never an exception."""
-    assert parse_origin(found) is None
+def test_headers_of_another_form_have_no_origin(headers: Headers) -> None:
+    """A foreign or broken dead letter is stored as another producer's: never taken for ours, never an exception."""
+    assert parse_origin(headers) is None
 
 
-def test_a_strangers_reason_is_kept_as_far_as_it_can_be_stored() -> None:
-    """Step 7: bytes that are no UTF-8, or that PostgreSQL cannot store, do not stop the listener."""
-    found: Headers = (("kafka_dlt-exception-fqcn", None), ("kafka_dlt-exception-message", b"a\x00b\xff"))
+def test_a_foreign_failure_message_is_kept_as_far_as_it_can_be_stored() -> None:
+    """Bytes that are not UTF-8, or that PostgreSQL cannot store, do not stop the listener."""
+    headers: Headers = (("kafka_dlt-exception-fqcn", None), ("kafka_dlt-exception-message", b"a\x00b\xff"))
 
-    assert parse_failure(found) == (FailureClass.POISON, "", "a\ufffdb\ufffd")
+    assert parse_failure(headers) == (FailureClass.POISON, "", "a\ufffdb\ufffd")

@@ -1,4 +1,4 @@
-"""The promises of a decision, over random lines of random coupons."""
+"""P1 to P4 and P7 of the decision function, for random requests and coupons."""
 
 from collections import Counter
 from copy import deepcopy
@@ -12,8 +12,7 @@ from service.domain.request import LIVE_STATES, ReasonCode, Request, RequestStat
 from tests.builders import AT_MS, coupon, request
 
 _COUPONS, _USERS = (1, 2, 3), 6
-Line = list[Request]
-Knowledge = dict[tuple[int, int], PriorRequests]
+Prior = dict[tuple[int, int], PriorRequests]
 
 
 @st.composite
@@ -25,72 +24,78 @@ def _coupon(draw: st.DrawFn, coupon_id: int) -> Coupon:
     return coupon(coupon_id, quantity, issued, held, opens_at_ms=opens)
 
 
-#: few users and few ids of each, so that duplicates and redeliveries abound; coupon 9 does not exist
-_WANTS = st.tuples(st.sampled_from((*_COUPONS, 9)), st.integers(1, _USERS), st.sampled_from("abc"), st.booleans())
+#: coupon, user, suffix of the request id, accepted; few users and ids, so that duplicates and redeliveries are
+#: frequent; coupon 9 does not exist
+_FIELDS = st.tuples(st.sampled_from((*_COUPONS, 9)), st.integers(1, _USERS), st.sampled_from("abc"), st.booleans())
 
 
-def _line(wants: list[tuple[int, int, str, bool]]) -> Line:
+def _requests(fields: list[tuple[int, int, str, bool]]) -> list[Request]:
     return [
-        request(offset, user, one, request_id=f"{one}-{user}-{name}", accepted=accepted)
-        for offset, (one, user, name, accepted) in enumerate(wants)
+        request(offset, user, coupon_id, request_id=f"{coupon_id}-{user}-{suffix}", accepted=accepted)
+        for offset, (coupon_id, user, suffix, accepted) in enumerate(fields)
     ]
 
 
-def _knowledge(pairs: dict[tuple[int, int], bool]) -> Knowledge:
-    return {(one, user): PriorRequests({f"{one}-{user}-a"}, live) for (one, user), live in pairs.items()}
+def _prior(pairs: dict[tuple[int, int], bool]) -> Prior:
+    return {
+        (coupon_id, user): PriorRequests({f"{coupon_id}-{user}-a"}, live) for (coupon_id, user), live in pairs.items()
+    }
 
 
-_LINES = st.lists(_WANTS, max_size=24).map(_line)
-_COUPON_SETS = st.tuples(*(_coupon(one) for one in _COUPONS)).map(lambda all_: {one.id: one for one in all_})
-_KNOWN = st.dictionaries(st.tuples(st.sampled_from(_COUPONS), st.integers(1, _USERS)), st.booleans(), max_size=4).map(
-    _knowledge
+_REQUESTS = st.lists(_FIELDS, max_size=24).map(_requests)
+_COUPON_SETS = st.tuples(*map(_coupon, _COUPONS)).map(lambda coupons: {coupon.id: coupon for coupon in coupons})
+_PRIOR = st.dictionaries(st.tuples(st.sampled_from(_COUPONS), st.integers(1, _USERS)), st.booleans(), max_size=4).map(
+    _prior
 )
 
 
 def _after(coupons: dict[int, Coupon], outcomes: list[Outcome]) -> dict[int, Coupon]:
-    """The coupons as the database has them once the outcomes are written."""
-    issued = Counter(done.request.coupon_id for done in outcomes if done.state is RequestState.ISSUED)
-    return {one.id: one._replace(issued=one.issued + issued[one.id]) for one in coupons.values()}
+    """Return the coupons as the database has them once the outcomes are written."""
+    issued = Counter(outcome.request.coupon_id for outcome in outcomes if outcome.state is RequestState.ISSUED)
+    return {coupon.id: coupon._replace(issued=coupon.issued + issued[coupon.id]) for coupon in coupons.values()}
 
 
-@given(_COUPON_SETS, _LINES, _KNOWN)
-def test_never_too_many_never_two_never_a_gap(coupons: dict[int, Coupon], line: Line, known: Knowledge) -> None:
-    """P1 to P3 hold for every line: quantity, one live request per user, sequences, honest sold_out."""
-    live_before = {pair for pair, mine in known.items() if mine.live}
+@given(_COUPON_SETS, _REQUESTS, _PRIOR)
+def test_quantity_one_per_user_and_sequence(coupons: dict[int, Coupon], requests: list[Request], prior: Prior) -> None:
+    """P1 to P3 hold for any requests: quantity, one live request per user, sequences without a gap, true sold_out."""
+    live_before = {pair for pair, requests_before in prior.items() if requests_before.live}
 
-    outcomes = decide(line, coupons, known)
+    outcomes = decide(requests, coupons, prior)
 
-    after = _after(coupons, outcomes)
-    for one in after.values():
-        assert one.issued <= one.quantity - one.held
-        mine = [done for done in outcomes if done.request.coupon_id == one.id]
-        given_out = [done.sequence for done in mine if done.sequence is not None]
-        assert given_out == list(range(coupons[one.id].issued + 1, one.issued + 1))
-        if any(done.code is ReasonCode.SOLD_OUT for done in mine):
-            assert (one.issued, one.held) == (one.quantity, 0)
-    live = Counter((done.request.coupon_id, done.request.user_id) for done in outcomes if done.state in LIVE_STATES)
+    for after in _after(coupons, outcomes).values():
+        assert after.issued <= after.quantity - after.held
+        of_coupon = [outcome for outcome in outcomes if outcome.request.coupon_id == after.id]
+        sequences = [outcome.sequence for outcome in of_coupon if outcome.sequence is not None]
+        assert sequences == list(range(coupons[after.id].issued + 1, after.issued + 1))
+        if any(outcome.code is ReasonCode.SOLD_OUT for outcome in of_coupon):
+            assert (after.issued, after.held) == (after.quantity, 0)
+    live_requests = (outcome.request for outcome in outcomes if outcome.state in LIVE_STATES)
+    live = Counter((request.coupon_id, request.user_id) for request in live_requests)
     assert all(count == 1 and pair not in live_before for pair, count in live.items())
 
 
-@given(_COUPON_SETS, _LINES, _KNOWN)
-def test_each_request_has_one_outcome_in_offset_order(coupons: dict[int, Coupon], line: Line, known: Knowledge) -> None:
-    """P4: a request id is answered once, at its first offset, unless the database knows it already."""
-    before = {name for mine in known.values() for name in mine.request_ids}
-
-    outcomes = decide(line, coupons, known)
-
-    first = {one.request_id: one for one in reversed(line) if one.request_id not in before}
-    assert [done.request for done in outcomes] == sorted(first.values(), key=lambda one: one.log_position)
-
-
-@given(_COUPON_SETS, _LINES, _KNOWN, st.integers(0, 24))
-def test_where_a_poll_ends_makes_no_difference(
-    coupons: dict[int, Coupon], line: Line, known: Knowledge, cut: int
+@given(_COUPON_SETS, _REQUESTS, _PRIOR)
+def test_each_request_has_one_outcome_in_offset_order(
+    coupons: dict[int, Coupon], requests: list[Request], prior: Prior
 ) -> None:
-    """P7: a line cut anywhere, its state carried over, is answered as the line in one piece."""
-    whole = decide(line, coupons, deepcopy(known))
+    """P4: a request id has one outcome, at its first offset, unless the database has a row with it already."""
+    before = {request_id for requests_before in prior.values() for request_id in requests_before.request_ids}
 
-    head = decide(line[:cut], coupons, known)
-    tail = decide(line[cut:], _after(coupons, head), known)
+    outcomes = decide(requests, coupons, prior)
+
+    first = {request.request_id: request for request in reversed(requests) if request.request_id not in before}
+    expected = sorted(first.values(), key=lambda request: request.log_position)
+    assert [outcome.request for outcome in outcomes] == expected
+
+
+@given(_COUPON_SETS, _REQUESTS, _PRIOR, st.integers(0, 24))
+def test_batch_boundaries_make_no_difference(
+    coupons: dict[int, Coupon], requests: list[Request], prior: Prior, cut: int
+) -> None:
+    """P7: requests in two batches, with the state of the first carried over, get the same outcomes as in one."""
+    whole = decide(requests, coupons, deepcopy(prior))
+
+    head = decide(requests[:cut], coupons, prior)
+    tail = decide(requests[cut:], _after(coupons, head), prior)
 
     assert head + tail == whole

@@ -1,4 +1,4 @@
-"""The demo's plan: who asks for what, in which order, and whose issuing is made to fail."""
+"""The demo's plan: who requests which coupon in which order, and whose requests fail on purpose."""
 
 from collections import Counter
 from random import Random
@@ -6,17 +6,17 @@ from random import Random
 import pytest
 
 from demo.sale import (
+    ALWAYS,
+    FAILS_ALWAYS,
     FAILS_ONCE,
-    FAILS_THRICE,
-    FEWEST,
+    MIN_QUANTITY_FOR_FAULTS,
     ONCE,
     REPEAT_WITHIN,
-    THRICE,
-    TWICE,
+    REPEATING_SHARE,
     WAITLIST,
-    Ask,
-    asks,
+    IssuanceRequest,
     offers,
+    plan_requests,
     stages,
 )
 
@@ -25,76 +25,76 @@ BIGGEST = 1
 
 
 @pytest.fixture(params=range(5))
-def plan(request: pytest.FixtureRequest) -> list[Ask]:
-    return asks(5_000, QUANTITIES, Random(request.param))
+def plan(request: pytest.FixtureRequest) -> list[IssuanceRequest]:
+    return plan_requests(5_000, QUANTITIES, Random(request.param))
 
 
-def test_every_user_asks_once_and_some_a_second_time_for_the_same(plan: list[Ask]) -> None:
-    times = Counter(ask.user_id for ask in plan)
+def test_every_user_requests_one_coupon_and_some_repeat_it(plan: list[IssuanceRequest]) -> None:
+    times = Counter(request.user_id for request in plan)
     assert set(times) == set(range(1, 5_001))
-    assert Counter(times.values()) == {1: 5_000 - 5_000 * TWICE, 2: 5_000 * TWICE}
-    assert len({(ask.user_id, ask.offer) for ask in plan}) == 5_000
+    assert Counter(times.values()) == {1: 5_000 - 5_000 * REPEATING_SHARE, 2: 5_000 * REPEATING_SHARE}
+    assert len({(request.user_id, request.offer) for request in plan}) == 5_000
 
 
-def test_a_repeat_comes_soon_after_its_first(plan: list[Ask]) -> None:
+def test_a_repeat_follows_its_request_soon(plan: list[IssuanceRequest]) -> None:
     first_at: dict[int, int] = {}
     repeats_within = 2 * REPEAT_WITHIN  # other repeats come in between
-    assert all(at - first_at.setdefault(ask.user_id, at) < repeats_within for at, ask in enumerate(plan))
+    assert all(at - first_at.setdefault(request.user_id, at) < repeats_within for at, request in enumerate(plan))
 
 
-def test_most_ask_for_the_biggest(plan: list[Ask]) -> None:
-    asked = Counter(ask.offer for ask in plan)
-    assert asked[1] > asked[0] > asked[2] > 0
-    assert all(asked[at] > quantity for at, quantity in enumerate(QUANTITIES))
+def test_most_users_request_the_biggest_coupon(plan: list[IssuanceRequest]) -> None:
+    requested = Counter(request.offer for request in plan)
+    assert requested[1] > requested[0] > requested[2] > 0
+    assert all(requested[at] > quantity for at, quantity in enumerate(QUANTITIES))
 
 
-def test_whoever_is_made_to_fail_asks_once_for_the_biggest(plan: list[Ask]) -> None:
-    failing = [ask for ask in plan if ask.fault]
-    times = Counter(ask.user_id for ask in plan)
-    assert Counter(ask.fault for ask in failing) == {FAILS_ONCE: ONCE, FAILS_THRICE: THRICE}
-    assert all(ask.offer == BIGGEST and times[ask.user_id] == 1 for ask in failing)
+def test_requests_that_fail_are_for_the_biggest_coupon_and_not_repeated(plan: list[IssuanceRequest]) -> None:
+    failing = [request for request in plan if request.fault]
+    times = Counter(request.user_id for request in plan)
+    assert Counter(request.fault for request in failing) == {FAILS_ONCE: ONCE, FAILS_ALWAYS: ALWAYS}
+    assert all(request.offer == BIGGEST and times[request.user_id] == 1 for request in failing)
 
 
-def test_the_last_seats_are_lost_and_whoever_asks_next_stands_behind_them(plan: list[Ask]) -> None:
+def test_the_last_seats_are_released_and_the_next_requests_stand_behind_them(plan: list[IssuanceRequest]) -> None:
     before, last, behind = stages(plan)
-    seated = {ask.user_id for ask in before if ask.offer == BIGGEST}
-    the_outsiders = 1
-    assert {ask.fault for ask in last} == {FAILS_THRICE}
-    assert len(seated) + len(last) + the_outsiders == QUANTITIES[BIGGEST]
-    assert len({ask.user_id for ask in behind if ask.offer == BIGGEST} - seated) > WAITLIST >= THRICE
+    seated = {request.user_id for request in before if request.offer == BIGGEST}
+    foreign_seats = 1
+    assert {request.fault for request in last} == {FAILS_ALWAYS}
+    assert len(seated) + len(last) + foreign_seats == QUANTITIES[BIGGEST]
+    assert len({request.user_id for request in behind if request.offer == BIGGEST} - seated) > WAITLIST >= ALWAYS
 
 
-def test_nobody_is_lost_or_moved_between_the_stages(plan: list[Ask]) -> None:
-    def calm(asks: list[Ask]) -> list[Ask]:
-        return [ask for ask in asks if ask.fault != FAILS_THRICE]
+def test_no_request_is_lost_or_moved_between_the_stages(plan: list[IssuanceRequest]) -> None:
+    def others(requests: list[IssuanceRequest]) -> list[IssuanceRequest]:
+        return [request for request in requests if request.fault != FAILS_ALWAYS]
 
-    staged = [ask for stage in stages(plan) for ask in stage]
+    staged = [request for stage in stages(plan) for request in stage]
     assert Counter(staged) == Counter(plan)
-    assert calm(staged) == calm(plan)
+    assert others(staged) == others(plan)
 
 
 def test_the_same_seed_is_the_same_sale() -> None:
-    assert asks(500, QUANTITIES, Random("seed")) == asks(500, QUANTITIES, Random("seed"))
+    assert plan_requests(500, QUANTITIES, Random("seed")) == plan_requests(500, QUANTITIES, Random("seed"))
 
 
-@pytest.mark.parametrize(("users", "quantities"), [(100, [FEWEST - 1, 5]), (40, [36, 1]), (20, [50])])
-def test_a_sale_too_small_or_too_quiet_for_failures_has_none(users: int, quantities: list[int]) -> None:
-    plan = asks(users, quantities, Random(1))
-    assert not [ask for ask in plan if ask.fault]
+@pytest.mark.parametrize(("users", "quantities"), [(100, [MIN_QUANTITY_FOR_FAULTS - 1, 5]), (40, [36, 1]), (20, [50])])
+def test_a_sale_too_small_for_faults_has_none(users: int, quantities: list[int]) -> None:
+    plan = plan_requests(users, quantities, Random(1))
+    assert not [request for request in plan if request.fault]
     assert stages(plan) == [plan]
 
 
-def test_in_a_small_sale_as_many_are_issued_at_once_as_fail() -> None:
-    before, last, _ = stages(asks(100, [FEWEST, 5], Random(1)))
-    seated = {ask for ask in before if ask.offer == 0}
-    assert Counter(ask.fault for ask in seated) == {None: 13, FAILS_ONCE: 13}
-    assert len(last) == THRICE
+def test_in_a_small_sale_half_of_the_early_requests_fail_once() -> None:
+    before, last, _ = stages(plan_requests(100, [MIN_QUANTITY_FOR_FAULTS, 5], Random(1)))
+    seated = {request for request in before if request.offer == 0}
+    assert Counter(request.fault for request in seated) == {None: 13, FAILS_ONCE: 13}
+    assert len(last) == ALWAYS
 
 
 def test_one_user_and_one_coupon_are_a_sale() -> None:
-    assert asks(1, [1], Random(1)) == [Ask(1, 0)]
+    assert plan_requests(1, [1], Random(1)) == [IssuanceRequest(1, 0)]
 
 
-def test_only_the_biggest_coupon_has_a_waitlist_for_what_the_dead_give_up() -> None:
+def test_only_the_biggest_coupon_has_a_waitlist() -> None:
     assert [offer.waitlist for offer in offers(QUANTITIES)] == [0, WAITLIST, 0]
     assert [offer.quantity for offer in offers(QUANTITIES)] == list(QUANTITIES)

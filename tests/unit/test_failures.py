@@ -1,4 +1,4 @@
-"""The one table that gives a failure its fate."""
+"""Every exception has one failure class, registered by the adapter that knows its library."""
 
 import msgspec
 import psycopg
@@ -8,16 +8,22 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.domain.errors import Fenced, Unavailable
-from service.domain.failures import CLASSES, SQLSTATES, FailureClass, PoisonRecord, class_of_sqlstate, classify
+from service.domain.errors import Fenced, PoisonRecord, Unavailable
+from service.domain.failures import FailureClass, classify
+from service.gate import client as gate_errors
+from service.store.errors import SQLSTATES, class_of_sqlstate
+from service.stream import errors as stream_errors
+
+#: importing an adapter registers its exceptions
+ADAPTERS = (gate_errors, stream_errors)
 
 
 def _kafka(code: int) -> KafkaException:
     return KafkaException(KafkaError(code))
 
 
-#: of each row of the table one SQLSTATE that a server really sends, and some that no row names
-_ANSWERS = {
+#: for each row of the table a SQLSTATE that a server returns, and some that no row covers
+_CLASSES = {
     "08000": FailureClass.SYSTEM,
     "08006": FailureClass.SYSTEM,
     "0A000": FailureClass.SYSTEM,
@@ -49,26 +55,34 @@ _ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("sqlstate", "fate"), _ANSWERS.items())
-def test_each_class_of_database_error_has_one_fate(sqlstate: str, fate: FailureClass) -> None:
-    """Step 5: what only this row can mend is the row's, what time or an operator mends is the system's."""
-    assert class_of_sqlstate(sqlstate) is fate
+@pytest.mark.parametrize(("sqlstate", "failure_class"), _CLASSES.items())
+def test_each_sqlstate_has_one_failure_class(sqlstate: str, failure_class: FailureClass) -> None:
+    """A fault of the row is the record's; a fault that time or an operator removes is the system's."""
+    assert class_of_sqlstate(sqlstate) is failure_class
 
 
 def test_every_row_of_the_table_is_tested() -> None:
-    """A row that is added without a test here is noticed."""
-    assert {row for row in SQLSTATES if not any(answer.startswith(row) for answer in _ANSWERS)} == set()
+    """A row of the table without a case in this module fails here."""
+    assert {row for row in SQLSTATES if not any(sqlstate.startswith(row) for sqlstate in _CLASSES)} == set()
 
 
-def test_the_tables_are_frozen() -> None:
-    """Nobody changes a fate while the system runs."""
-    for table in (SQLSTATES, CLASSES):
-        with pytest.raises(TypeError):
-            table["42"] = FailureClass.RECORD  # type: ignore[index]
+def test_the_table_is_frozen() -> None:
+    """The failure class of a SQLSTATE cannot change while a process runs."""
+    with pytest.raises(TypeError):
+        SQLSTATES["42"] = FailureClass.RECORD  # type: ignore[index]
+
+
+def test_an_unregistered_exception_is_the_records_own() -> None:
+    """The explicit default: a defect that one record triggers must not stop its partition."""
+
+    class NeverRegistered(Exception):
+        pass
+
+    assert classify(NeverRegistered("unforeseen")).failure_class is FailureClass.RECORD
 
 
 @pytest.mark.parametrize(
-    ("error", "fate"),
+    ("error", "failure_class"),
     [
         (PoisonRecord("bad"), FailureClass.POISON),
         (Unavailable("Kafka", "it is away"), FailureClass.SYSTEM),
@@ -102,13 +116,13 @@ def test_the_tables_are_frozen() -> None:
     ],
     ids=lambda value: f"{type(value).__name__} {value}"[:60] if isinstance(value, Exception) else str(value),
 )
-def test_each_class_of_error_has_one_fate(error: Exception, fate: FailureClass) -> None:
-    """Step 5: poison by its class, the system's troubles by theirs, and what nobody foresaw is the record's."""
-    assert classify(error).failure_class is fate
+def test_each_exception_has_one_failure_class(error: Exception, failure_class: FailureClass) -> None:
+    """The most specific registered class of an exception decides."""
+    assert classify(error).failure_class is failure_class
 
 
 @pytest.mark.parametrize(
-    ("wrapped", "fate"),
+    ("wrapped", "failure_class"),
     [
         (OperationalError("COPY", {}, psycopg.errors.DeadlockDetected("deadlock")), FailureClass.SYSTEM),
         (IntegrityError("INSERT", {}, psycopg.errors.UniqueViolation("twice")), FailureClass.DECIDE_AGAIN),
@@ -116,19 +130,19 @@ def test_each_class_of_error_has_one_fate(error: Exception, fate: FailureClass) 
         (OperationalError("SELECT", {}, psycopg.OperationalError("no server")), FailureClass.SYSTEM),
     ],
 )
-def test_the_drivers_error_counts_not_its_wrapping(
-    wrapped: IntegrityError | OperationalError, fate: FailureClass
+def test_a_wrapped_error_is_classified_by_the_drivers_error(
+    wrapped: IntegrityError | OperationalError, failure_class: FailureClass
 ) -> None:
-    """Step 5: an error that SQLAlchemy wrapped has the fate, the name and the message of the driver's own."""
+    """An error wrapped by SQLAlchemy has the class, the name and the message of the driver's error."""
     failure = classify(wrapped)
 
-    assert failure.failure_class is fate
+    assert failure.failure_class is failure_class
     assert failure.error_type == f"psycopg.{'errors.' if wrapped.orig.sqlstate else ''}{type(wrapped.orig).__name__}"  # type: ignore[union-attr]
     assert failure.message == str(wrapped.orig)
 
 
-def test_a_failure_is_told_in_bounded_length() -> None:
-    """Step 7: an endless message does not make an endless dead letter."""
+def test_a_failure_message_is_bounded() -> None:
+    """A very long message does not make a very long dead letter."""
     failure = classify(ValueError("x" * 1_000_000))
 
     assert len(failure.message) == 2000

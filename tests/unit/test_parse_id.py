@@ -1,14 +1,14 @@
-"""Ids in paths and cursors: one spelling each."""
+"""Ids in paths and cursors have exactly one spelling."""
 
 import pytest
 
-from service.api.errors import InvalidRequest
 from service.api.request_parsing import parse_id
+from service.domain.errors import InvalidInput
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("10", 10), ("9223372036854775807", 2**63 - 1)])
 def test_a_decimal_number_is_an_id(text: str, number: int) -> None:
-    """Section 4: ids run from 1 to 2⁶³−1."""
+    """Ids range from 1 to 2⁶³−1."""
     assert parse_id(text) == number
 
 
@@ -39,6 +39,6 @@ def test_a_decimal_number_is_an_id(text: str, number: int) -> None:
     ],
 )
 def test_any_other_spelling_is_invalid(text: str) -> None:
-    """A6: a second spelling of an id would be a way around whatever counts by id; 422, never an overflow."""
-    with pytest.raises(InvalidRequest):
+    """A second spelling of an id could bypass what counts by id; the response is 422, never an overflow."""
+    with pytest.raises(InvalidInput):
         parse_id(text)

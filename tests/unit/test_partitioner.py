@@ -1,4 +1,4 @@
-"""The Java client's partitioner, so that every producer agrees on a coupon's partition."""
+"""The Java client's partitioner: every producer sends a coupon to the same partition."""
 
 import pytest
 
@@ -16,13 +16,13 @@ from service.stream.partitioner import murmur2, partition_of
         (b"abc", 479470107),
     ],
 )
-def test_the_hash_is_kafkas(data: bytes, expected: int) -> None:
-    """P3: the vectors of org.apache.kafka.common.utils.UtilsTest, as Java's signed numbers."""
+def test_the_hash_is_that_of_kafka(data: bytes, expected: int) -> None:
+    """P3: the test vectors of org.apache.kafka.common.utils.UtilsTest, as Java's signed numbers."""
     assert int.from_bytes(murmur2(data).to_bytes(4), signed=True) == expected
 
 
 def test_a_negative_hash_is_made_positive_by_dropping_its_sign_bit() -> None:
-    """P3: Kafka's toPositive is a mask, not an absolute value; coupon 21 tells them apart."""
+    """P3: Kafka's toPositive is a mask, not an absolute value; they differ for coupon 21."""
     hashed = -973932308
 
     assert partition_of(21, 7) == (hashed & 0x7FFFFFFF) % 7

@@ -1,4 +1,4 @@
-"""Records that cannot be read: each becomes poison with a reason, none an exception."""
+"""Records that cannot be read: each becomes poison with a reason, none raises an exception."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from service.stream.partitioner import partition_of
 from tests.builders import AT_MS, PARTITIONS
 
 READER = RecordReader(RequestIds([b"a-key-for-tests-"]), PARTITIONS, faults=False)
-HOME = partition_of(42, PARTITIONS)
-GOOD = encode_value(42, 7, AT_MS)
+PARTITION = partition_of(42, PARTITIONS)
+GOOD_VALUE = encode_value(42, 7, AT_MS)
 
 
 def _value(user: str = "7", coupon: str = "42", at: str = "1") -> bytes:
@@ -29,10 +29,10 @@ def _value(user: str = "7", coupon: str = "42", at: str = "1") -> bytes:
         b"[7,42,1]",
         b"{}",
         b"\xff\xfe\x00",
-        b"\xef\xbb\xbf" + GOOD,
-        GOOD[:-1],
-        GOOD + b"x",
-        GOOD + GOOD,
+        b"\xef\xbb\xbf" + GOOD_VALUE,
+        GOOD_VALUE[:-1],
+        GOOD_VALUE + b"x",
+        GOOD_VALUE + GOOD_VALUE,
         b'{"userId":7,"couponId":42}',
         b'{"userId":7,"requestTimeMillis":1}',
         b'{"couponId":42,"requestTimeMillis":1}',
@@ -41,15 +41,15 @@ def _value(user: str = "7", coupon: str = "42", at: str = "1") -> bytes:
         *[_value(user=text) for text in ("0", "-1", "9223372036854775808", "9" * 150, "9" * 5000, "07", "+7")],
         *[_value(coupon=text) for text in ("0", "-42", '"42"', "42.0", "9223372036854775808")],
         *[_value(at=text) for text in ("-1", "1.0", '"1"', "true", "253370764800001", "9" * 30)],
-        GOOD[:-1] + b',"x":"' + b"x" * 65_536 + b'"}',
-        GOOD[:-1] + b',"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
-        GOOD[:-1] + b',"x":"\\ud800"}',
+        GOOD_VALUE[:-1] + b',"x":"' + b"x" * 65_536 + b'"}',
+        GOOD_VALUE[:-1] + b',"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+        GOOD_VALUE[:-1] + b',"x":"\\ud800"}',
     ],
     ids=lambda value: repr(value)[:60],
 )
 def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
-    """Step 5: what cannot be read goes to the dead letters with its reason; its raw bytes are kept."""
-    raw = RawRecord(LogPosition(HOME, 0), b"42", value, (), AT_MS)
+    """An unreadable value becomes a dead letter with its reason and its raw bytes."""
+    raw = RawRecord(LogPosition(PARTITION, 0), b"42", value, (), AT_MS)
 
     record = READER.decode(raw)
 
@@ -61,28 +61,28 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("key", [None, b"", b"43", b"042", b"+42", b"42 ", b"42\n", b'"42"', b"\x00" * 8, b"\xff"])
-def test_a_key_that_is_not_the_coupons_is_poison(key: bytes | None) -> None:
-    """Step 5: another key may be on another partition, where the coupon has no order; the message shows it."""
-    record = READER.decode(RawRecord(LogPosition(HOME, 0), key, GOOD, (), AT_MS))
+def test_a_key_that_is_not_the_coupon_id_is_poison(key: bytes | None) -> None:
+    """Another key may be on another partition, where the coupon has another order; the message shows the key."""
+    record = READER.decode(RawRecord(LogPosition(PARTITION, 0), key, GOOD_VALUE, (), AT_MS))
 
     assert record.poison is not None
     assert repr(key) in record.poison.message
 
 
-@pytest.mark.parametrize("partition", [at for at in range(PARTITIONS) if at != HOME])
-def test_a_record_on_a_foreign_partition_is_poison(partition: int) -> None:
-    """Step 5: a producer with another partitioner cannot give a coupon two orders."""
-    assert READER.decode(RawRecord(LogPosition(partition, 0), b"42", GOOD, (), AT_MS)).poison is not None
+@pytest.mark.parametrize("partition", [number for number in range(PARTITIONS) if number != PARTITION])
+def test_a_record_on_a_wrong_partition_is_poison(partition: int) -> None:
+    """P3: a producer with another partitioner cannot give a coupon two orders."""
+    assert READER.decode(RawRecord(LogPosition(partition, 0), b"42", GOOD_VALUE, (), AT_MS)).poison is not None
 
 
-def test_the_same_record_at_home_is_read() -> None:
-    """The cases above fail by what they change, not by what they share."""
-    assert READER.decode(RawRecord(LogPosition(HOME, 0), b"42", GOOD, (), AT_MS)).poison is None
+def test_the_same_record_on_its_own_partition_is_decoded() -> None:
+    """The cases above fail because of what they change, not because of what they share."""
+    assert READER.decode(RawRecord(LogPosition(PARTITION, 0), b"42", GOOD_VALUE, (), AT_MS)).poison is None
 
 
 def test_headers_that_cannot_be_read_are_poison() -> None:
-    """Step 5: a header name that is not UTF-8 makes one dead letter; it stops nobody."""
-    unreadable = RawRecord(LogPosition(HOME, 0), b"42", GOOD, (UNREADABLE_HEADERS,), AT_MS)
+    """A header name that is not UTF-8 makes one dead letter and stops nothing."""
+    unreadable = RawRecord(LogPosition(PARTITION, 0), b"42", GOOD_VALUE, (UNREADABLE_HEADERS,), AT_MS)
 
     record = READER.decode(unreadable)
 

@@ -1,4 +1,4 @@
-"""Bodies are read strictly: nothing is guessed, converted or dropped."""
+"""Bodies are decoded strictly: no value is guessed, converted or dropped."""
 
 from datetime import UTC, datetime
 
@@ -8,9 +8,9 @@ import pytest
 from service.api.schemas.base import decode
 from service.api.schemas.coupons import NewCoupon
 from service.api.schemas.issuances import NewIssuance
-from service.store.engine import to_datetime, to_milliseconds
+from service.timestamps import to_datetime, to_milliseconds
 
-#: what service.api.request_parsing turns into a 422
+#: errors that service.api.request_parsing maps to 422
 REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
@@ -23,7 +23,7 @@ REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
     ids=lambda text: text[:20],
 )
 def test_a_user_id_is_a_json_integer_from_1(text: str) -> None:
-    """Step 1: user ids are JSON integers 1…2⁶³−1, and nothing that could be read as one."""
+    """User ids are JSON integers 1…2⁶³−1; nothing else is converted to one."""
     with pytest.raises(REFUSED):
         decode(b'{"user_id":%s}' % text.encode(), NewIssuance)
 
@@ -51,7 +51,7 @@ def test_a_user_id_is_a_json_integer_from_1(text: str) -> None:
     ids=lambda body: repr(body)[:40],
 )
 def test_a_body_of_another_form_is_refused(body: bytes) -> None:
-    """A6: empty, cut off, nested, another type, one field too many: each is the caller's fault, none ours."""
+    """An empty, truncated, nested or mistyped body, or one with an unknown field, is a 422 and never a 500."""
     with pytest.raises(REFUSED):
         decode(body, NewIssuance)
 
@@ -59,10 +59,10 @@ def test_a_body_of_another_form_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "user_id"),
     [(b'{"user_id":1}', 1), (b' {"user_id" : 9223372036854775807}\n', 2**63 - 1), (b'{"user_id":1,"user_id":2}', 2)],
-    ids=["plain", "white space, the largest", "twice: the last counts"],
+    ids=["plain", "white space, the largest", "repeated: the last counts"],
 )
-def test_a_good_body_is_read(body: bytes, user_id: int) -> None:
-    """Step 1: what is right is taken as it stands; of a field given twice the last counts."""
+def test_a_valid_body_is_decoded(body: bytes, user_id: int) -> None:
+    """A valid body is decoded unchanged; the last of repeated fields counts."""
     assert decode(body, NewIssuance) == NewIssuance(user_id)
 
 
@@ -89,20 +89,20 @@ def test_a_good_body_is_read(body: bytes, user_id: int) -> None:
         '"opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T09:00:00+09:00"',
     ],
 )
-def test_a_coupon_that_cannot_be_is_refused(more: str) -> None:
-    """A6: what the database or a user could not stand is refused where it comes in."""
+def test_an_invalid_coupon_is_refused(more: str) -> None:
+    """Values that the database cannot store or that would harm a user's display are refused on input."""
     with pytest.raises(REFUSED):
         decode(b'{"name":"x","quantity":1,%s}' % more.encode(), NewCoupon)
 
 
-def test_a_name_that_is_no_utf8_is_refused() -> None:
-    """A6: bad UTF-8 is the caller's fault."""
+def test_a_name_that_is_not_utf8_is_refused() -> None:
+    """Invalid UTF-8 is a 422 and never a 500."""
     with pytest.raises(REFUSED):
         decode(b'{"name":"\xff","quantity":1}', NewCoupon)
 
 
-def test_a_coupon_is_read() -> None:
-    """Section 4: times are RFC 3339 with an offset, names are any text without control characters."""
+def test_a_coupon_is_decoded() -> None:
+    """Times are RFC 3339 with an offset; names are any text without control characters."""
     body = '{"name":"치킨 🍗","quantity":2147483647,"opens_at":"2026-01-01T09:00:00.25+09:00"}'.encode()
 
     read = decode(body, NewCoupon)
@@ -121,8 +121,8 @@ def test_a_coupon_is_read() -> None:
     ],
     ids=["widest", "before year 1", "rounds to year 10000", "after year 9999", "open for less than a millisecond"],
 )
-def test_a_window_that_is_taken_can_be_stored(window: tuple[str, str]) -> None:
-    """A6: a window is refused where it comes in, or it is one that the database takes; nothing in between."""
+def test_an_accepted_window_can_be_stored(window: tuple[str, str]) -> None:
+    """A window is either refused on input or accepted by the database."""
     try:
         read = decode(
             b'{"name":"x","quantity":1,"opens_at":"%s","closes_at":"%s"}' % tuple(map(str.encode, window)), NewCoupon

@@ -1,4 +1,4 @@
-"""Waits with one timer for all: each ends when it should, and only by whom it should."""
+"""SharedTimeout: each wait expires at its own time, and a cancellation from outside stays a cancellation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,44 +15,44 @@ async def _never() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _ended_after(patience: SharedTimeout) -> float:
+async def _seconds_until_timeout(shared: SharedTimeout) -> float:
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    started_at = loop.time()
     with pytest.raises(TimeoutError):
-        await patience.wait(_never())
-    return loop.time() - began
+        await shared.wait(_never())
+    return loop.time() - started_at
 
 
-def test_what_comes_in_time_is_handed_on() -> None:
-    """A value or an error that is there at once, or a little later, is what the caller gets."""
+def test_a_result_in_time_is_returned() -> None:
+    """The caller gets a value or an exception that comes at once or a little later."""
 
     async def fail() -> None:
         raise KeyError
 
     async def wait() -> str:
-        patience = SharedTimeout(SECONDS)
+        shared = SharedTimeout(SECONDS)
         with pytest.raises(KeyError):
-            await patience.wait(fail())
-        return await patience.wait(asyncio.sleep(SECONDS / 5, "there"))
+            await shared.wait(fail())
+        return await shared.wait(asyncio.sleep(SECONDS / 5, "result"))
 
-    assert asyncio.run(wait()) == "there"
+    assert asyncio.run(wait()) == "result"
 
 
-def test_each_wait_has_its_own_end() -> None:
-    """Two that begin one after the other end one after the other, none early; and so does one long after them."""
+def test_each_wait_expires_at_its_own_time() -> None:
+    """Two waits that start one after the other expire one after the other, none early; so does a later one."""
 
     async def wait() -> list[float]:
-        patience = SharedTimeout(SECONDS)
-        first = asyncio.create_task(_ended_after(patience))
+        shared = SharedTimeout(SECONDS)
+        first = asyncio.create_task(_seconds_until_timeout(shared))
         await asyncio.sleep(SECONDS / 2)
-        second = await _ended_after(patience)
-        return [await first, second, await _ended_after(patience)]
+        second = await _seconds_until_timeout(shared)
+        return [await first, second, await _seconds_until_timeout(shared)]
 
     assert all(seconds >= SECONDS for seconds in asyncio.run(wait()))
 
 
-def test_a_wait_that_someone_else_ends_is_cancelled() -> None:
-    """A task that is told to stop stops; it does not hear that its patience is at an end."""
+def test_a_wait_that_is_cancelled_from_outside_is_cancelled() -> None:
+    """A cancelled task ends as cancelled, not with TimeoutError."""
 
     async def wait() -> bool:
         task = asyncio.create_task(SharedTimeout(SECONDS).wait(_never()))
@@ -64,14 +64,14 @@ def test_a_wait_that_someone_else_ends_is_cancelled() -> None:
     assert asyncio.run(wait())
 
 
-@pytest.mark.parametrize("ended", [asyncio.sleep, None], ids=["comes", "never comes"])
-def test_the_task_goes_on_unharmed(ended: Callable[[float], Awaitable[None]] | None) -> None:
-    """After a wait, whatever its end, the same task can wait for other things."""
+@pytest.mark.parametrize("awaited", [asyncio.sleep, None], ids=["returns", "never returns"])
+def test_the_task_can_wait_again_afterwards(awaited: Callable[[float], Awaitable[None]] | None) -> None:
+    """After a wait, whatever its outcome, the same task can wait for other things."""
 
     async def wait() -> int:
-        patience = SharedTimeout(SECONDS)
+        shared = SharedTimeout(SECONDS)
         with suppress(TimeoutError):
-            await patience.wait(ended(0) if ended else _never())
+            await shared.wait(awaited(0) if awaited else _never())
         await asyncio.sleep(SECONDS * 2)
         task = asyncio.current_task()
         return task.cancelling() if task else -1

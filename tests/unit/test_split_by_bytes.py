@@ -1,4 +1,4 @@
-"""What is stored in one statement is bounded by its bytes."""
+"""One statement stores a bounded number of bytes."""
 
 import pytest
 
@@ -9,10 +9,12 @@ from service.store.raw_records import split_by_bytes
 _MEGABYTE = 1_000_000
 
 
-def _portions(*sizes: int) -> list[list[int]]:
-    """Offsets by portion, of records whose values have these sizes."""
-    raws = [RawRecord(LogPosition(0, at), b"1", b"x" * size, (("name", None),), 0) for at, size in enumerate(sizes)]
-    return [[one.log_position.offset for one in some] for some in split_by_bytes(raws, lambda raw: raw)]
+def _split_offsets(*sizes: int) -> list[list[int]]:
+    """Return the offsets of each part, for records whose values have these sizes."""
+    raws = [
+        RawRecord(LogPosition(0, offset), b"1", b"x" * size, (("name", None),), 0) for offset, size in enumerate(sizes)
+    ]
+    return [[raw.log_position.offset for raw in part] for part in split_by_bytes(raws, lambda raw: raw)]
 
 
 @pytest.mark.parametrize(
@@ -23,10 +25,8 @@ def _portions(*sizes: int) -> list[list[int]]:
         ([100] * 4, [[0, 1, 2, 3]]),
         ([3 * _MEGABYTE, 2 * _MEGABYTE, _MEGABYTE, 9 * _MEGABYTE, 10], [[0], [1, 2], [3], [4]]),
     ],
-    ids=["none", "one that is too large", "small ones", "large ones between small ones"],
+    ids=["no records", "one record above the limit", "small records", "large records between small ones"],
 )
-def test_records_are_cut_in_order_where_they_are_too_large_together(
-    sizes: list[int], expected: list[list[int]]
-) -> None:
-    """Step 5: a statement of many large records would run into its time limit, time after time."""
-    assert _portions(*sizes) == expected
+def test_records_that_are_too_large_together_are_split_in_order(sizes: list[int], expected: list[list[int]]) -> None:
+    """A statement with many large records would exceed its time limit in every retry."""
+    assert _split_offsets(*sizes) == expected

@@ -1,4 +1,4 @@
-"""Every promise after every step, whatever comes in whatever order: requests, failures, operators."""
+"""P1 to P7 after every step of random sales: requests, failures, crashes and operators' actions in any order."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,169 +19,192 @@ from hypothesis.stateful import (
 from service.domain.errors import Conflict, Fenced
 from service.domain.request import LogPosition
 from tests.builders import coupon
-from tests.unit.world import chances, issuing, promises, recovering, replaying
-from tests.unit.world.chances import Commit, Meanwhile
-from tests.unit.world.gate import Gate
-from tests.unit.world.trouble import NONE, Troubles
-from tests.unit.world.world import PARTITION_OF, Append, Stray, World
+from tests.unit.model import issuing, promises, recovering, replaying, strategies
+from tests.unit.model.gate import Gate
+from tests.unit.model.strategies import BackgroundEvent, CommitResult
+from tests.unit.model.system import PARTITION_OF, AppendResult, SystemModel, UngatedRecord
+from tests.unit.model.write_failures import NO_FAILURES, InjectedFailures
 
 
 class _KilledError(BaseException):
-    """A process died."""
+    """A process was killed."""
 
 
 class Sale(RuleBasedStateMachine):
-    """Three coupons on two partitions, eight users, two consumers of whom either may be the one left behind."""
+    """Three coupons on two partitions, eight users, and two consumers, either of which may be stale."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._start(World([]))
+        self._start(SystemModel([]))
 
-    def _start(self, world: World) -> None:
-        self.world, self.db = world, world.db
+    def _start(self, model: SystemModel) -> None:
+        self.model, self.db = model, model.db
         self.before = self.db.copy()
         self.replayed: Sequence[LogPosition] = ()
-        self.sound = True
+        self.promises_hold = True
         self._rebalance()
 
-    @initialize(offers=chances.OFFERS, waitlist=chances.WAITLISTS, users=chances.USERS, troubles=chances.TROUBLES)
-    def begin(self, offers: Sequence[int], waitlist: int, users: Sequence[int], troubles: Troubles) -> None:
-        """The first requests are decided already: from the start some may be held, and others wait."""
-        self._start(World(coupon(one, quantity, waitlist=waitlist) for one, quantity in enumerate(offers, start=1)))
-        self.ask_without_redis(1, users)
-        self.one_delivers(len(users), troubles, Commit.HEARD)
+    @initialize(
+        quantities=strategies.QUANTITIES,
+        waitlist=strategies.WAITLISTS,
+        users=strategies.USERS,
+        failures=strategies.FAILURES_OR_NONE,
+    )
+    def begin(self, quantities: Sequence[int], waitlist: int, users: Sequence[int], failures: InjectedFailures) -> None:
+        """Decide the first requests, so that some may be held or standby from the start."""
+        self._start(
+            SystemModel(
+                coupon(coupon_id, quantity, waitlist=waitlist) for coupon_id, quantity in enumerate(quantities, start=1)
+            )
+        )
+        self.submit_without_redis(1, users)
+        self.first_consumer_polls(len(users), failures, CommitResult.ACKNOWLEDGED)
 
-    @rule(coupon_id=chances.COUPONS, users=chances.USERS, end=chances.APPENDS)
-    def ask(self, coupon_id: int, users: Sequence[int], end: Append) -> None:
+    @rule(coupon_id=strategies.COUPONS, users=strategies.USERS, result=strategies.APPEND_RESULTS)
+    def submit(self, coupon_id: int, users: Sequence[int], result: AppendResult) -> None:
         for user in users:
-            self.world.ask((coupon_id, user), end)
+            self.model.submit((coupon_id, user), result)
 
-    @rule(coupon_id=chances.COUPONS, users=chances.USERS)
-    def ask_without_redis(self, coupon_id: int, users: Sequence[int]) -> None:
+    @rule(coupon_id=strategies.COUPONS, users=strategies.USERS)
+    def submit_without_redis(self, coupon_id: int, users: Sequence[int]) -> None:
         for user in users:
-            self.world.ask_database((coupon_id, user))
+            self.model.submit_without_redis((coupon_id, user))
 
-    @rule(coupon_id=chances.COUPONS_OR_NONE, user=st.integers(1, 8), stray=chances.STRAYS)
-    def others_write(self, coupon_id: int, user: int, stray: Stray) -> None:
-        self.world.stray((coupon_id, user), stray)
+    @rule(coupon_id=strategies.COUPONS_AND_UNKNOWN, user=st.integers(1, 8), kind=strategies.UNGATED_RECORDS)
+    def append_ungated(self, coupon_id: int, user: int, kind: UngatedRecord) -> None:
+        self.model.append_ungated((coupon_id, user), kind)
 
-    @rule(most=st.integers(1, 6), troubles=chances.TROUBLES, commit=chances.COMMITS)
-    def one_delivers(self, most: int, troubles: Troubles, commit: Commit) -> None:
-        self._deliver("one", most, troubles, commit)
+    @rule(
+        max_records=st.integers(1, 6),
+        failures=strategies.FAILURES_OR_NONE,
+        commit=strategies.COMMIT_RESULTS,
+    )
+    def first_consumer_polls(self, max_records: int, failures: InjectedFailures, commit: CommitResult) -> None:
+        self._poll("first", max_records, failures, commit)
 
-    @rule(most=st.integers(1, 6), troubles=chances.TROUBLES, commit=chances.COMMITS)
-    def another_delivers(self, most: int, troubles: Troubles, commit: Commit) -> None:
-        self._deliver("another", most, troubles, commit)
+    @rule(
+        max_records=st.integers(1, 6),
+        failures=strategies.FAILURES_OR_NONE,
+        commit=strategies.COMMIT_RESULTS,
+    )
+    def second_consumer_polls(self, max_records: int, failures: InjectedFailures, commit: CommitResult) -> None:
+        self._poll("second", max_records, failures, commit)
 
-    def _deliver(self, name: str, most: int, troubles: Troubles, commit: Commit) -> None:
-        """A consumer that was left behind is fenced, and placed anew like one whose system failed."""
-        position = self.positions[name]
-        records = [record for at, log in self.world.log.items() for record in log[position[at] :][:most]]
+    def _poll(self, consumer: str, max_records: int, failures: InjectedFailures, commit: CommitResult) -> None:
+        """Issue a batch; a consumer that is fenced or fails starts again at the database's offsets."""
+        offsets = self.offsets[consumer]
+        records = [
+            record for partition, log in self.model.log.items() for record in log[offsets[partition] :][:max_records]
+        ]
         try:
             with self.db.transaction():
-                issued = issuing.issue(self.db, records, position, troubles)
-                if commit is Commit.KILLED:
+                next_offsets = issuing.issue(self.db, records, offsets, failures)
+                if commit is CommitResult.KILLED:
                     raise _KilledError
         except (Fenced, ConnectionError, _KilledError):
-            self.positions[name] = dict(self.db.offsets)
+            self.offsets[consumer] = dict(self.db.offsets)
         else:
-            if commit is Commit.HEARD:
-                position |= issued
+            if commit is CommitResult.ACKNOWLEDGED:
+                offsets |= next_offsets
 
     @precondition(lambda self: 1 in self.db.retries.values())
-    @rule(few=chances.FEW, troubles=chances.FAILURES, at_once=chances.AT_ONCE)
-    def try_again(self, few: int, troubles: Troubles, at_once: int) -> None:
-        self._retry(1, few, troubles, at_once)
+    @rule(size=strategies.BATCH_SIZES, failures=strategies.FAILURES, max_standby=strategies.STANDBY_LIMITS)
+    def retry_after_one_attempt(self, size: int, failures: InjectedFailures, max_standby: int) -> None:
+        self._retry(1, size, failures, max_standby)
 
     @precondition(lambda self: 2 in self.db.retries.values())
-    @rule(few=chances.FEW, troubles=chances.FAILURES, at_once=chances.AT_ONCE)
-    def try_for_the_last_time(self, few: int, troubles: Troubles, at_once: int) -> None:
-        self._retry(2, few, troubles, at_once)
+    @rule(size=strategies.BATCH_SIZES, failures=strategies.FAILURES, max_standby=strategies.STANDBY_LIMITS)
+    def retry_after_two_attempts(self, size: int, failures: InjectedFailures, max_standby: int) -> None:
+        self._retry(2, size, failures, max_standby)
 
-    def _retry(self, made: int, few: int, troubles: Troubles, at_once: int) -> None:
-        places = sorted(at for at, attempts in self.db.retries.items() if attempts == made)
+    def _retry(self, attempts_made: int, size: int, failures: InjectedFailures, max_standby: int) -> None:
+        positions = sorted(position for position, attempts in self.db.retries.items() if attempts == attempts_made)
         with suppress(ConnectionError):
-            recovering.retry(self.db, places[:few], made, troubles, at_once)
+            recovering.retry(self.db, positions[:size], attempts_made, failures, max_standby)
 
     @precondition(lambda self: 0 in self.db.retries.values())
-    @rule(coupon_id=chances.COUPONS, troubles=chances.TROUBLES, at_once=chances.AT_ONCE)
-    def settle(self, coupon_id: int, troubles: Troubles, at_once: int) -> None:
+    @rule(
+        coupon_id=strategies.COUPONS,
+        failures=strategies.FAILURES_OR_NONE,
+        max_standby=strategies.STANDBY_LIMITS,
+    )
+    def decide_standby(self, coupon_id: int, failures: InjectedFailures, max_standby: int) -> None:
         with suppress(ConnectionError):
-            recovering.settle(self.db, coupon_id, troubles, at_once)
+            recovering.decide_standby(self.db, coupon_id, failures, max_standby)
 
-    @rule(coupon_id=chances.COUPONS, values=chances.QUANTITIES, reached=st.booleans())
-    def change_quantity(self, coupon_id: int, values: dict[str, Any], reached: bool) -> None:
-        self._change(coupon_id, values, reached)
+    @rule(coupon_id=strategies.COUPONS, values=strategies.QUANTITY_CHANGES, completes=st.booleans())
+    def change_quantity(self, coupon_id: int, values: dict[str, Any], completes: bool) -> None:
+        self._change(coupon_id, values, completes)
 
-    @rule(coupon_id=chances.COUPONS, values=chances.HOURS, reached=st.booleans())
-    def change_hours(self, coupon_id: int, values: dict[str, Any], reached: bool) -> None:
-        self._change(coupon_id, values, reached)
+    @rule(coupon_id=strategies.COUPONS, values=strategies.WINDOW_CHANGES, completes=st.booleans())
+    def change_window(self, coupon_id: int, values: dict[str, Any], completes: bool) -> None:
+        self._change(coupon_id, values, completes)
 
-    def _change(self, coupon_id: int, values: dict[str, Any], reached: bool) -> None:
-        """The change stands, also where all or most of what follows from it is left to the sweep."""
+    def _change(self, coupon_id: int, values: dict[str, Any], completes: bool) -> None:
+        """Change a coupon; what follows the commit may be incomplete or missing, and is then left to the sweep."""
         with suppress(Conflict):
             issuing.change(self.db, coupon_id, PARTITION_OF[coupon_id], values)
-        if reached:
-            self.settle(coupon_id, NONE, 1)
-            self.world.gate.hear_changes(self.db)
+        if completes:
+            self.decide_standby(coupon_id, NO_FAILURES, 1)
+            self.model.gate.apply_changes(self.db)
 
-    @precondition(lambda self: len(replaying.untouched(self.db)) > 0)
-    @rule(few=chances.FEW, troubles=chances.TROUBLES, readable=st.booleans())
-    def replay(self, few: int, troubles: Troubles, readable: bool) -> None:
-        self.replayed = replaying.untouched(self.db)[:few]
+    @precondition(lambda self: len(replaying.new_dead_letters(self.db)) > 0)
+    @rule(size=strategies.BATCH_SIZES, failures=strategies.FAILURES_OR_NONE, readable=st.booleans())
+    def replay(self, size: int, failures: InjectedFailures, readable: bool) -> None:
+        self.replayed = replaying.new_dead_letters(self.db)[:size]
         with suppress(ConnectionError):
-            replaying.bring_back(self.db, self.replayed, self.world.poison if readable else {}, troubles)
+            replaying.replay(self.db, self.replayed, self.model.poison if readable else {}, failures)
 
-    @rule(what=chances.MEANWHILE)
-    def meanwhile(self, what: Meanwhile) -> None:
-        match what:
-            case Meanwhile.REBALANCE:
+    @rule(event=strategies.BACKGROUND_EVENTS)
+    def background(self, event: BackgroundEvent) -> None:
+        match event:
+            case BackgroundEvent.REBALANCE:
                 self._rebalance()
-            case Meanwhile.FLUSH:
-                self.world.gate = Gate()
-            case Meanwhile.TELL_GATE:
-                self._tell_gate()
-            case Meanwhile.SWEEP:
-                self.world.sweep()
-            case Meanwhile.DISCARD:
-                replaying.discard(self.db, replaying.untouched(self.db)[-1:])
+            case BackgroundEvent.FLUSH:
+                self.model.gate = Gate()
+            case BackgroundEvent.SYNC_GATE:
+                self._sync_gate()
+            case BackgroundEvent.SWEEP:
+                self.model.sweep()
+            case BackgroundEvent.DISCARD:
+                replaying.discard(self.db, replaying.new_dead_letters(self.db)[-1:])
 
     def _rebalance(self) -> None:
-        self.positions = {name: dict(self.db.offsets) for name in ("one", "another")}
+        self.offsets = {consumer: dict(self.db.offsets) for consumer in ("first", "second")}
 
-    def _tell_gate(self) -> None:
-        self.world.gate.hear_decisions(self.db)
-        self.world.gate.hear_changes(self.db)
+    def _sync_gate(self) -> None:
+        self.model.gate.apply_decisions(self.db)
+        self.model.gate.apply_changes(self.db)
 
     @invariant()
-    def the_promises_hold(self) -> None:
-        self.sound = False
-        promises.counted(self.db)
-        promises.kept(self.world)
-        promises.stepped(self.db, self.before, self.replayed)
-        promises.ruled(self.db)
-        self.before, self.replayed, self.sound = self.db.copy(), (), True
+    def check_promises(self) -> None:
+        self.promises_hold = False
+        promises.check_counts(self.db)
+        promises.check_nothing_lost(self.model)
+        promises.check_step(self.db, self.before, self.replayed)
+        promises.check_order(self.db)
+        self.before, self.replayed, self.promises_hold = self.db.copy(), (), True
 
     def teardown(self) -> None:
-        """Everything comes to rest."""
-        if not self.sound:  # what was found is told as it was found
+        """Complete all work, then check the promises once more."""
+        if not self.promises_hold:  # leave a failed state as it is, so that the first failure is the one reported
             return
-        while any(len(log) > self.db.offsets[partition] for partition, log in self.world.log.items()):
+        while any(len(log) > self.db.offsets[partition] for partition, log in self.model.log.items()):
             self._rebalance()
-            self._deliver("one", 6, NONE, Commit.HEARD)
-            self.the_promises_hold()
-        for made in (1, 2):
-            recovering.retry(self.db, list(self.db.retries), made, NONE, 1_000)
+            self._poll("first", 6, NO_FAILURES, CommitResult.ACKNOWLEDGED)
+            self.check_promises()
+        for attempts_made in (1, 2):
+            recovering.retry(self.db, list(self.db.retries), attempts_made, NO_FAILURES, 1_000)
             for coupon_id in self.db.values:
-                recovering.settle(self.db, coupon_id, NONE, 1_000)
-        self._tell_gate()
-        self.world.sweep()
-        self.the_promises_hold()
-        promises.rested(self.world)
+                recovering.decide_standby(self.db, coupon_id, NO_FAILURES, 1_000)
+        self._sync_gate()
+        self.model.sweep()
+        self.check_promises()
+        promises.check_completed(self.model)
 
 
-@pytest.mark.timeout(400)  # one that fails looks long for the shortest way to fail
-def test_the_promises_hold_whatever_comes() -> None:
-    """P1 to P7, of the pure core: requested, repeated, delivered, killed, delivered again, retried, dead, replayed."""
-    often = settings(max_examples=800, stateful_step_count=50, derandomize=True, report_multiple_bugs=False)
-    run_state_machine_as_test(Sale, settings=often)
+@pytest.mark.timeout(400)  # a failing run takes long to find the shortest sequence of steps
+def test_promises_hold_in_random_sales() -> None:
+    """P1 to P7 of the domain functions: submit, repeat, deliver, kill, deliver again, retry, become dead, replay."""
+    run = settings(max_examples=800, stateful_step_count=50, derandomize=True, report_multiple_bugs=False)
+    run_state_machine_as_test(Sale, settings=run)

@@ -1,0 +1,95 @@
+"""Accepting a request: from the gate's verdict to the receipt, and the fields that its log lines carry."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis as AsyncRedis
+from sqlalchemy import Engine
+from structlog.contextvars import get_contextvars
+
+from service.clock import now_ms
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.errors import Refused
+from service.domain.request import ReasonCode
+from service.domain.request_id import RequestIds
+from service.gate.async_gate import AsyncGate
+from service.stream import clients
+from service.stream.producer import RequestProducer
+from service.usecases.accept import IssuanceAcceptor
+from service.usecases.append_tracker import AppendTracker
+from service.usecases.gate_fallback import DatabaseGate
+from service.usecases.gate_fill import GateFiller
+from tests.gate_client import GateClient, seat
+from tests.log import Log
+
+MakeCoupon = Callable[..., Coupon]
+Scenario = Callable[[IssuanceAcceptor], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def run(
+    settings: Settings, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log
+) -> Callable[[Scenario], Any]:
+    """Run a scenario with an acceptor on real services and an empty log."""
+    assert not real_log.undecided()
+
+    async def with_acceptor(scenario: Scenario) -> Any:
+        async with AsyncRedis.from_url(settings.redis_url) as redis:
+            gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
+            appends = AppendTracker(gate, producer, settings.topic_partitions)
+            try:
+                return await scenario(IssuanceAcceptor(gate, DatabaseGate(store), gate_filler, appends, ids, now_ms))
+            finally:
+                producer.close(1)
+
+    return lambda scenario: asyncio.run(with_acceptor(scenario))
+
+
+async def _accept(acceptor: IssuanceAcceptor, coupon_id: int) -> tuple[str, dict[str, Any]]:
+    """Return the request id of the receipt, and the fields bound for log lines."""
+    receipt = await acceptor.accept(coupon_id, 7)
+    return receipt.request_id, get_contextvars()
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_log_lines_carry_the_ids_of_their_own_request(run: Callable[[Scenario], Any], make_coupon: MakeCoupon) -> None:
+    """Each request binds its ids in its own context; the next task does not inherit them."""
+    coupons = [make_coupon().id for _ in range(2)]
+
+    async def scenario(acceptor: IssuanceAcceptor) -> list[Any]:
+        accepted = [await asyncio.create_task(_accept(acceptor, coupon_id)) for coupon_id in coupons]
+        return [*accepted, get_contextvars()]
+
+    *accepted, outside = run(scenario)
+
+    for coupon_id, (request_id, fields) in zip(coupons, accepted, strict=True):
+        assert fields == {"request_id": request_id, "coupon_id": coupon_id}
+    assert outside == {}
+
+
+def test_a_repeat_continues_under_the_request_id_of_the_first(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_client: GateClient,
+    ids: RequestIds,
+) -> None:
+    """P5: the first has a seat and no outcome; the repeat is produced under its id, and the next one is a duplicate."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    first_id = ids.mint(coupon.id, 7, now_ms())
+    gate_client.admit(seat(7, first_id, coupon.id, now_ms()))
+
+    async def scenario(acceptor: IssuanceAcceptor) -> tuple[tuple[str, dict[str, Any]], Refused]:
+        repeated = await asyncio.create_task(_accept(acceptor, coupon.id))
+        with pytest.raises(Refused) as refused:
+            await acceptor.accept(coupon.id, 7)
+        return repeated, refused.value
+
+    (request_id, fields), refusal = run(scenario)
+
+    assert (request_id, fields["request_id"]) == (first_id, first_id)
+    assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
