@@ -10,13 +10,13 @@ READY := $(VENV)/.ready
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY) ## watch 5,000 users race for coupons, then the proof
-	@$(BIN)/python -m demo
+demo: $(READY) ## 5,000 users request coupons on the real system, then the proof
+	@$(BIN)/python -m demo $(DEMO)
 
 up: $(READY) ## the local stack and every process in the foreground
 	@$(BIN)/python -m stack up
 
-test: check ## lint, types, import contracts, all tests on real parts
+test: check ## lint, types, import contracts, all tests on real servers
 	$(BIN)/python -m pytest
 
 check: $(READY) ## lint, types, import contracts
@@ -28,19 +28,19 @@ check: $(READY) ## lint, types, import contracts
 unit: $(READY) ## the pure tests alone, in seconds
 	$(BIN)/python -m pytest tests/unit
 
-faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 14,15' for others
+faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 14,15' to choose rows
 	$(BIN)/python -m pytest tests/faults --rows all $(FAULTS)
 
-broken: $(READY) ## take each guard out of a copy and see its test fail
+broken: $(READY) ## remove each guard from a copy and check that its test fails
 	$(BIN)/python -m tests.broken
 
-bench: $(READY) ## all measurements beside what is replaced, 18 minutes; BENCH='--publish' writes them into docs/
+bench: $(READY) ## all measurements, 18 minutes; BENCH='--publish' writes them into docs/
 	$(BIN)/python -m benchmarks $(BENCH)
 
-bench-quick: $(READY) ## the same in three minutes, without the long ones
+bench-quick: $(READY) ## a subset in three minutes
 	$(BIN)/python -m benchmarks --quick $(BENCH)
 
-lock: $(READY) ## resolve the Python packages anew into the lock files
+lock: $(READY) ## resolve the Python packages again and write the lock files
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group bench --group build $(LOCK) -o requirements-dev.lock
 
