@@ -56,12 +56,11 @@ class AfterCommit:
             wait_seconds = max(0.0, next_outbox_at - time.monotonic()) if kinds else None
             issued, ended = self._next_result(wait_seconds)
             kinds |= issued.outbox_kinds
-            due = bool(kinds) and (ended or time.monotonic() >= next_outbox_at)
-            if due:
+            due: set[OutboxKind] = set()
+            if kinds and (ended or time.monotonic() >= next_outbox_at):
+                due, kinds = kinds, set()
                 next_outbox_at = time.monotonic() + _OUTBOX_INTERVAL_SECONDS
-            self._send(issued, kinds if due else set())
-            if due:
-                kinds = set()
+            self._send(issued, due)
 
     def _next_result(self, wait_seconds: float | None) -> tuple[IssueResult, bool]:
         """Return all queued results merged into one, empty after the timeout, and whether the end mark came."""
