@@ -1,6 +1,5 @@
 """The consumer of the dead-letter topic: logs each dead letter, confirms those of this service, stores foreign ones."""
 
-import threading
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaException
@@ -15,6 +14,7 @@ from service.resources import Resources
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
+from workers.issuer.background_thread import BackgroundThread
 from workers.issuer.batch_offsets import BatchOffsets
 from workers.issuer.health import Health
 
@@ -25,25 +25,19 @@ _POLL_SECONDS = 0.5
 _REPLACE_SECONDS = 1.0
 
 
-class DeadLetterListener:
+class DeadLetterListener(BackgroundThread):
     """A consumer and a thread of its own, so that its rebalances do not disturb the issuer's group."""
 
     def __init__(self, resources: Resources, connect: Callable[[], Consumer], health: Health) -> None:
+        super().__init__("dead-letters")
         self._resources = resources
         self._health = health
         self._connect = connect
         self._consumer = connect()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def close(self) -> None:
         """Finish the batch in progress and leave the group."""
-        self._stopping.set()
-        self._thread.join()
+        super().close()
         self._consumer.close()
 
     def _run(self) -> None:

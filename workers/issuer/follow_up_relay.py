@@ -1,7 +1,5 @@
 """Sends the Celery tasks that follow from commits of the API and the commands, which do not load Celery."""
 
-import threading
-
 from celery import Celery
 
 from service.domain.errors import Unavailable
@@ -10,6 +8,7 @@ from service.log_events import LogEvent
 from service.resources import Resources
 from service.usecases import follow_up
 from workers import messages
+from workers.issuer.background_thread import BackgroundThread
 
 _log = get_logger(__name__)
 #: below the timeout of the Redis client
@@ -17,23 +16,13 @@ _WAIT_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 
 
-class FollowUpRelay:
+class FollowUpRelay(BackgroundThread):
     """A thread of its own. Several issuers share the work: each follow-up is taken by one of them."""
 
     def __init__(self, resources: Resources, celery: Celery) -> None:
+        super().__init__("follow-ups")
         self._gate_admin = resources.gate_admin
         self._celery = celery
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the follow-up in progress."""
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

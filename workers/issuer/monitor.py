@@ -1,7 +1,5 @@
 """A periodic check beside the issuer: raises and clears alerts, and runs the sweep in case beat is down."""
 
-import threading
-
 from celery import Celery
 
 from service.domain.failures import classify
@@ -11,6 +9,7 @@ from service.metrics import ALERTS, RECENT_DEAD_LETTERS
 from service.resources import Resources
 from service.usecases import alerts
 from service.usecases.alerts import Alert
+from workers.issuer.background_thread import BackgroundThread
 from workers.issuer.health import Health
 from workers.sweep import sweep
 
@@ -20,24 +19,14 @@ _INTERVAL_SECONDS = 2.0
 _GRACE_SECONDS = 10.0
 
 
-class Monitor:
+class Monitor(BackgroundThread):
     """A thread of its own, so that issuing never waits for it; a check that fails is repeated at the next interval."""
 
     def __init__(self, resources: Resources, celery: Celery, health: Health) -> None:
+        super().__init__("monitor")
         self._resources = resources
         self._celery = celery
         self._health = health
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the check in progress."""
-        self._stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_SECONDS):

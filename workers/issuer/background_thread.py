@@ -1,0 +1,23 @@
+"""The thread that the issuer's side jobs share: started once, and closed after the step in progress."""
+
+import threading
+
+
+class BackgroundThread:
+    """A daemon thread that runs `_run`, which returns soon after `_stopping` is set."""
+
+    def __init__(self, name: str) -> None:
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the step in progress; return when the thread has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        raise NotImplementedError
