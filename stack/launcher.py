@@ -30,8 +30,9 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it is running."""
-        return self.popen.poll() is None
+        """Whether it is running; one that has exited is not, whether or not its status was read (a zombie)."""
+        # poll() alone sees no exit while another thread waits for it
+        return self.popen.poll() is None and not process_tree.has_exited(self.target.process)
 
 
 class Launcher:
@@ -67,15 +68,15 @@ class Launcher:
                 self._pause(spec)
         finally:
             self.stop([child])
-        if child.popen.returncode:
-            raise self._start_error(spec, f"exited with status {child.popen.returncode}")
+        if status := child.popen.wait():
+            raise self._start_error(spec, f"exited with status {status}")
 
     def wait_healthy(self, spec: ProcessSpec, child: ChildProcess) -> None:
         """Poll the health check until it passes; raises CannotStart on an exit or timeout, Aborted on a stop."""
         deadline = time.monotonic() + spec.start_timeout_seconds
         while not spec.healthy():
             if not child.alive:
-                raise self._start_error(spec, f"exited with status {child.popen.returncode} before it was ready")
+                raise self._start_error(spec, f"exited with status {child.popen.wait()} before it was ready")
             if time.monotonic() > deadline:
                 raise self._start_error(spec, f"was not ready within {spec.start_timeout_seconds:.0f} s")
             self._pause(spec)

@@ -14,6 +14,7 @@ from stack.process_spec import ProcessSpec
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 10.0
 STABLE_SECONDS = 60.0
+_POLL_SECONDS = 0.02
 
 
 def restart_delay(previous_seconds: float, lived_seconds: float) -> float:
@@ -107,9 +108,15 @@ class Restarter:
         process_tree.thaw(process_tree.with_descendants(psutil.Process(self.pid)))
 
     def wait_up(self, timeout_seconds: float) -> None:
-        """Wait until the process is healthy; raises StackError after the timeout."""
-        if not self._up.wait(timeout_seconds):
-            raise StackError(f"{self.spec.name} was not healthy within {timeout_seconds:.0f} s")
+        """Wait until the process is healthy; raises StackError after the timeout.
+
+        A process that has just ended counts as ended, also before the thread that restarts it has seen its exit.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not (self._up.is_set() and (child := self._child) and child.alive):
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.spec.name} was not healthy within {timeout_seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
 
     def _spawn(self) -> ChildProcess:
         self.spec.prepare(lambda argv: self._launcher.run(self.spec, argv, self._stage))

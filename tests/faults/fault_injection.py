@@ -60,6 +60,10 @@ class FaultInjector:
         """Start a part that was crashed or stopped, and wait until it is healthy."""
         self._stack.start(name)
 
+    def process(self, name: str) -> psutil.Process:
+        """Return a part's running process, for `wait_ended`."""
+        return psutil.Process(self._stack.pid(name))
+
     def terminate(self, name: str, signal_number: int = signal.SIGTERM) -> psutil.Process:
         """Send a signal that ends the part, without waiting; return the process that got it.
 
@@ -131,7 +135,7 @@ class FaultInjector:
         return eventually(lambda: next(filter(self._has_frozen_child, names), None))
 
     def wait_ended(self, process: psutil.Process) -> None:
-        """Wait until a terminated process has ended."""
+        """Wait until a process that was terminated, or that kills itself at an armed point, has ended."""
         eventually(lambda: not _is_running(process), within_seconds=_ENDED_SECONDS)
 
     def confirm(self, occurred: object, what: object) -> None:
@@ -157,15 +161,15 @@ class FaultInjector:
             self.may_restart.add(name)
 
     def _status(self, name: str) -> str:
-        return str(psutil.Process(self._stack.pid(name)).status())
+        return str(self.process(name).status())
 
     def _has_frozen_child(self, name: str) -> bool:
-        children = psutil.Process(self._stack.pid(name)).children(recursive=True)
+        children = self.process(name).children(recursive=True)
         return any(child.status() == psutil.STATUS_STOPPED for child in children)
 
     def _process_to_end(self, name: str) -> psutil.Process:
         self.allow_restart(name)
-        return psutil.Process(self._stack.pid(name))
+        return self.process(name)
 
 
 def _is_running(process: psutil.Process) -> bool:

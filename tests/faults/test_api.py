@@ -191,9 +191,10 @@ def test_killed_while_filling_the_gate(scenario: Scenario, faults: FaultInjector
     """Another process fills the gate: the lock of a killed one expires soon."""
     coupon = scenario.system.make_coupon(5)
     with scenario.under_load():
-        armed = faults.arm(point)
+        filling, armed = faults.process("api"), faults.arm(point)
         scenario.system.redis.flushdb()
         faults.wait_reached(armed)
+        faults.wait_ended(filling)
         scenario.stack.wait_up("api")
         since = time.monotonic()
         issued = scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued"

@@ -95,6 +95,15 @@ def test_a_killed_server_is_restarted(stack: LocalStack, name: str) -> None:
     assert f"{name:<9} is back" in (stack.directory / "log" / "stack.log").read_text()
 
 
+def test_a_process_that_has_just_ended_is_waited_for_until_it_is_restarted(stack: LocalStack) -> None:
+    killed = psutil.Process(stack.pid("valkey"))
+    killed.kill()
+    while not process_tree.has_exited(killed):
+        pass  # no pause: the thread that restarts it has not seen its exit yet
+    stack.wait_up("valkey")
+    assert stack.pid("valkey") != killed.pid
+
+
 def test_a_stopped_server_is_not_restarted_until_start(stack: LocalStack) -> None:
     stack.stop("valkey")
     with pytest.raises(StackError, match="valkey is not running"):
