@@ -19,19 +19,23 @@ class LogEvent(StrEnum):
     # API
     #: a request was answered with a 5xx; `problem_id` is the `request_id` in the body of the response
     SERVER_ERROR = "api.server_error"
-    #: a handler raised an exception that no rule covers: a defect, report it with the traceback
+    #: a handler raised an exception that no rule covers: a defect, report it with the traceback. `problem_id` is the
+    #: `request_id` in the body of the response
     UNHANDLED_EXCEPTION = "api.unhandled_exception"
-    #: PostgreSQL, Kafka or Redis did not respond to the API in time
+    #: PostgreSQL, Kafka or Redis did not respond to the API in time, the producer's queue was full, too many requests
+    #: waited, or the gate was being filled; `reason` says which
     PART_UNAVAILABLE = "api.part_unavailable"
     #: the producer had a fatal error; the process exits and is restarted
     PRODUCER_FATAL = "producer.fatal"
     #: the process stopped with records unacknowledged; their callers got no 202
     PRODUCER_UNACKNOWLEDGED = "producer.unacknowledged"
-    #: the gate did not take an offset, a released seat or progress; a periodic task or the next batch repairs it
+    #: the gate did not take an offset, a released seat or progress. A lost offset is never recorded again, and
+    #: `maintenance.release_expired` resolves the seat; the next batch publishes progress again
     GATE_UPDATE_LOST = "gate.update_lost"
     #: a cold coupon was loaded into the gate
     GATE_FILLED = "gate.filled"
-    #: the gate lost its state and was emptied, so that it fills itself from the database
+    #: the Redis server lost state. The coupons filled before are now cold; the API fills them from the database and the
+    #: log
     GATE_RESET = "gate.reset"
 
     # issuer
@@ -53,7 +57,8 @@ class LogEvent(StrEnum):
     CONSUMER_ERROR = "consumer.error"
     #: Kafka's committed offsets are behind; only lag tools use them
     KAFKA_COMMIT_FAILED = "kafka.commit_failed"
-    #: the watermark was not advanced; looking up unknown requests takes longer
+    #: the watermark was not advanced. Lookups report lost requests as `queued` for longer, and their gate seats stay
+    #: taken
     WATERMARK_DELAYED = "watermark.delayed"
     #: messages after a commit were dropped or failed; the sweep finds their rows
     MESSAGES_LOST = "messages.lost"

@@ -10,12 +10,13 @@ MULTIPROCESS_DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 DECISIONS = Counter(
     "coupons_decisions",
-    "Records that the issuer decided, by resulting state and reason code; retries and replays are not counted.",
+    "Requests that the issuer decided, by resulting state and reason code. Records that cannot be decoded, retries and"
+    " replays are not counted.",
     ["state", "code"],
 )
 BATCH_RECORDS = Histogram(
     "coupons_issuer_batch_records",
-    "Records that the issuer decided in one transaction.",
+    "Records that the issuer processed in one transaction, those that cannot be decoded included.",
     buckets=(1, 5, 10, 50, 100, 500, 1000, 2000, 5000),
 )
 BATCH_DURATION = Histogram(

@@ -15,12 +15,12 @@ _log = get_logger(__name__)
 
 
 class LoggedTask(Task):  # type: ignore[misc]  # Celery has no types
-    """The base of all tasks: logs each start, and binds task, task_id and attempt to every log line of the run."""
+    """The base of all tasks: logs each start, and binds task, task_id and task_attempt to every log line of the run."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; a Celery retry counts as the next attempt."""
         request = self.request
-        with bound_contextvars(task=self.name, task_id=request.id, attempt=request.retries + 1):
+        with bound_contextvars(task=self.name, task_id=request.id, task_attempt=request.retries + 1):
             # Tests and fault runs count these lines. A metric would need one file for each child process.
             _log.info(LogEvent.TASK_STARTED, source=messages.source_of(request).value)
             return self.run(*args, **kwargs)

@@ -36,21 +36,34 @@ _REFUSED = {
 _UNAVAILABLE_SECONDS = 1
 
 
-def problem_response(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Build a response with problem details; the log of a 5xx has its `request_id` as `problem_id`."""
-    problem_id = secrets.token_hex(8)
+def problem_response(
+    status: int, code: str, detail: str, headers: dict[str, str] | None = None, problem_id: str | None = None
+) -> Response:
+    """Build a response with problem details; the log line of a 5xx has its `request_id` as `problem_id`.
+
+    problem_id: the id of a log line that was written before; None: a new one.
+    """
+    problem_id = problem_id or _new_problem_id()
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning(LogEvent.SERVER_ERROR, status=status, code=code, detail=detail, problem_id=problem_id)
     body = Problem(f"urn:coupons:problem:{code}", HTTPStatus(status).phrase, int(status), code, detail, problem_id)
     return Response(encode(body), status, headers, _PROBLEM_JSON)
 
 
+def _new_problem_id() -> str:
+    return secrets.token_hex(8)
+
+
 @singledispatch
 def error_response(error: Exception) -> Response:
     """Build the response for any error; an exception of an unknown type is logged and becomes a 500."""
-    _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=error)
-    detail = "An internal error occurred. An operator can find it in the log by this request_id."
-    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
+    problem_id = _new_problem_id()
+    _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=error, problem_id=problem_id)
+    detail = (
+        "An internal error occurred. An operator can find it in the log: the field problem_id of its lines is this"
+        " request_id."
+    )
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, problem_id=problem_id)
 
 
 @error_response.register

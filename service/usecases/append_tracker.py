@@ -12,9 +12,10 @@ from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, en
 from service.stream.partitioner import partition_of
 from service.stream.producer import Headers, ProduceOutcome, RequestProducer
 
-#: most offsets that one call records in the gate
-OFFSETS_BATCH_SIZE = 500
-#: most offsets that wait for such a call; `maintenance.release_expired` resolves the requests of those above
+#: maximum number of offsets that one call records in the gate
+MAX_OFFSETS_PER_CALL = 500
+#: Maximum number of offsets that wait for such a call. Above this number an offset is dropped;
+#: `maintenance.release_expired` resolves its request.
 MAX_PENDING_OFFSETS = 20_000
 #: no caller waits until an offset is recorded, so many share a call
 OFFSETS_LINGER_SECONDS = 0.005
@@ -65,7 +66,7 @@ class PendingAppend:
 
 
 class AppendTracker:
-    """Appends requests to the log, one entry each: `start`, then `on_delivery`, then the gate's update."""
+    """Appends requests to the log. Keeps one entry per request: `start`, then `on_delivery`, then the gate's update."""
 
     def __init__(self, gate: AsyncGate, producer: RequestProducer, partitions: int) -> None:
         """`partitions` is TOPIC_PARTITIONS, not the topic's own number: added partitions must not move a coupon."""
@@ -83,7 +84,7 @@ class AppendTracker:
         return self._pending.get(request_id)
 
     def start(self, seat: SeatRequest, fault: str | None, *, is_first_attempt: bool) -> PendingAppend:
-        """Produce the request; its outcome comes to `on_delivery`, also when its caller has gone."""
+        """Produce the request; `on_delivery` is called with the outcome, even if the caller was cancelled."""
         append = PendingAppend(seat, is_first_attempt=is_first_attempt)
         self._pending[seat.request_id] = append
         headers: Headers = [(REQUEST_ID_HEADER, seat.request_id.encode())]
@@ -123,12 +124,12 @@ class AppendTracker:
         try:
             while self._acknowledged:
                 await asyncio.sleep(OFFSETS_LINGER_SECONDS)
-                batch = self._acknowledged[:OFFSETS_BATCH_SIZE]
-                self._acknowledged = self._acknowledged[OFFSETS_BATCH_SIZE:]
+                batch = self._acknowledged[:MAX_OFFSETS_PER_CALL]
+                self._acknowledged = self._acknowledged[MAX_OFFSETS_PER_CALL:]
                 try:
                     await self._gate.record_offsets([(append.seat, offset) for append, offset in batch])
                 except Unavailable as error:
-                    _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), offsets=len(batch))
+                    _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), count=len(batch))
                 finally:
                     appends = [append for append, _ in batch]
                     asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget, *appends)

@@ -81,19 +81,19 @@ class DeadLetterListener(BackgroundThread):
 
         If several cannot be stored together, they are stored one by one, in order.
         """
-        attempts = 0
+        tries = 0
         with bound_contextvars(offsets=BatchOffsets(records)):
             while not self._stopping.is_set():
                 try:
                     dead_letter_topic.store_received(self._resources.engine, self._resources.reader, records)
                 except Exception as error:  # noqa: BLE001  # no dead letter is dropped: the same are tried again
-                    attempts += 1
+                    tries += 1
                     reason = str(error).strip()
-                    _log.warning(LogEvent.DEAD_LETTERS_NOT_STORED, count=len(records), attempt=attempts, reason=reason)
+                    _log.warning(LogEvent.DEAD_LETTERS_NOT_STORED, count=len(records), tries=tries, reason=reason)
                     if len(records) > 1:
                         return all(self._store([record]) for record in records)
                     self._health.set_unready(_SUBJECT, str(classify(error)))
-                    self._stopping.wait(backoff_seconds(attempts, initial_seconds=0.2, max_seconds=5, jitter=jitter()))
+                    self._stopping.wait(backoff_seconds(tries, initial_seconds=0.2, max_seconds=5, jitter=jitter()))
                 else:
                     return True
         return False

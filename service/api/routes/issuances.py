@@ -8,11 +8,11 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.errors import error_response, problem_response, problem_responses
+from service.api.errors import error_response, problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
 from service.api.schemas.base import encode
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
-from service.domain.errors import Unavailable
+from service.domain.errors import NotFound, Unavailable
 from service.domain.request import RequestState, records_ahead
 from service.resources import ApiResources
 from service.stream.partitioner import partition_of
@@ -70,11 +70,13 @@ async def read(request_id: str, api: ApiDeps) -> Response:
     """Read the state of a request; never 404 after a 202."""
     found = await run_in_threadpool(api.lookup.find, request_id)
     if found is None:
-        return problem_response(404, "unknown_request", "No request with this id was ever accepted.")
+        raise NotFound("unknown_request", "No request with this id was ever accepted.")
     position = None
     if found.state is RequestState.QUEUED:
         partition = partition_of(found.coupon_id, api.settings.topic_partitions)
-        with suppress(Unavailable):  # the gate has the offset only while the request has the user's seat
+        # The gate has the offset only while the request has the user's seat. It is lost with Redis's data, and a fill
+        # does not restore it.
+        with suppress(Unavailable):
             offset, next_offset = await api.gate.read_offsets(found.coupon_id, found.user_id, partition)
             position = records_ahead(offset, next_offset)
     return Response(encode(issuance_view(found, position)), media_type=JSON)
