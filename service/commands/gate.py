@@ -19,7 +19,7 @@ def _group() -> None:
 def repair(coupon: CouponOption = None) -> None:
     """Fill the gate again from the database and the log.
 
-    Needed only after something other than this service wrote to its keys in Redis.
+    Needed only after something other than this service changed the gate's keys in Redis.
     """
     with open_for_command("gate") as common:
         service = resources.coupon_service(common)

@@ -10,7 +10,7 @@ from service.gate.batcher import Batcher
 from service.gate.client import mapped_errors
 from service.gate.keys import ADMIT, PROGRESS_KEY, RECORD_OFFSETS, RELEASE, Verdict, offsets_key
 
-#: one call costs as much CPU time as the requests that arrive within two milliseconds
+#: Minimum time between two calls. The fixed CPU cost of a call is about that of accepting the requests of 2 ms.
 _MIN_INTERVAL_SECONDS = 0.002
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode

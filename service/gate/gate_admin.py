@@ -49,8 +49,8 @@ class ServerState(NamedTuple):
 
     #: the server chooses another at each start
     run_id: str
-    #: the sweep's mark, empty before the first sweep: FLUSHALL removes it
-    mark: str
+    #: the run id that the last sweep stored; empty before the first sweep, and after FLUSHALL until the next one
+    swept_run_id: str
 
 
 class GateAdmin:
@@ -86,17 +86,18 @@ class GateAdmin:
         """Return what identifies the server's present state."""
         with mapped_errors():
             run_id = self._redis.info("server")["run_id"]
-            mark = self._redis.get(RUN_ID_KEY)
-        return ServerState(str(run_id), _text(mark or ""))
+            swept_run_id = self._redis.get(RUN_ID_KEY)
+        return ServerState(str(run_id), _text(swept_run_id or ""))
 
     def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None) -> bool:
-        """Open a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
+        """Fill a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
 
         since: `server_state()` from before the coupon and the seats were read. If the server was restarted or emptied
-        since, it may have lost a newer version of the coupon, and the gate stays cold. None: nothing was read.
+        since, it may have lost a newer version of the coupon, and the gate stays cold. None: skip this check.
 
-        A gate that another process has filled meanwhile is left unchanged. One whose seats were lost stays cold.
-        If the process is killed before the last line, the gate stays cold and the seats written so far expire.
+        A gate that another process has filled meanwhile is left unchanged. The gate also stays cold if the temporary
+        hash of seats has expired. If the process is killed before the last line, the gate stays cold and the seats
+        written so far expire.
         """
         building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
         rows = iter(seats)
@@ -147,11 +148,11 @@ class GateAdmin:
         """Evict every coupon that was filled before the server was last started; return how many.
 
         A restarted server may lack the last second of writes: seats, values and releases that are not sent again.
-        After FLUSHALL the mark is gone, too, but what was filled since carries the present run id and stays.
-        If the process is killed between two lines, the next call evicts the remaining ones: the mark is written last.
+        FLUSHALL also deletes the stored run id, but what was filled since carries the present run id and stays.
+        If the process is killed between two lines, the next call evicts the remaining ones: the run id is stored last.
         """
-        run_id, mark = self.server_state()
-        if mark == run_id:
+        run_id, swept_run_id = self.server_state()
+        if swept_run_id == run_id:
             return 0
         with mapped_errors():
             keys = self._redis.scan_iter(COUPON_KEY_PATTERN, count=_SEATS_BATCH_SIZE)

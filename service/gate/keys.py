@@ -29,7 +29,7 @@ LAST_SWEEP_KEY = "gate:swept_at"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
-#: with the name of a task: it is queued or running, so a commit need not send it again
+#: prefix of the key that marks a task as queued or running; while it exists, a commit does not send the task
 QUEUED_TASK_PREFIX = "gate:queued:"
 #: later than every attempt to append a request
 END_OF_TIME_MS = 2**53

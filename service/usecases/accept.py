@@ -35,7 +35,7 @@ class Receipt(NamedTuple):
     request_id: str
     coupon_id: int
     user_id: int
-    #: records ahead in the partition, other coupons' included; None when the gate does not have the offset
+    #: records ahead in the partition, other coupons' included; None when the gate has no progress for the partition
     position: int | None
 
 
@@ -64,7 +64,8 @@ class IssuanceAcceptor:
 
         fault: a failure for the issuer to inject; None outside tests.
 
-        Raises NotProduced (seat released), ProduceUnconfirmed (seat kept; the record may be in the log) or another
+        Raises NotProduced (on the first attempt the seat is released; on a repeat it is kept, because the record of an
+        earlier attempt may be in the log), ProduceUnconfirmed (seat kept; the record may be in the log) or another
         Unavailable. After a crash before the produce, a repeat or `maintenance.release_expired` resolves the seat.
         After a crash later, a repeat is produced under the same request id and treated as a redelivery.
         """

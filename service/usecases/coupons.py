@@ -79,8 +79,9 @@ class CouponService:
     def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
         """Store new values (fields of Coupon) and return the coupon as it is afterwards.
 
-        The new values apply to every request that the issuer has not decided yet. Seats that a higher quantity adds go
-        to requests on standby first. Raises NotFound, and Conflict when the values contradict the coupon's state.
+        A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
+        undecided foreign records. Seats that a higher quantity adds go to requests on standby first. Raises NotFound,
+        and Conflict when the values contradict the coupon's state.
         A process that is killed after the commit leaves the standby requests and the gate to the sweep.
         """
         with in_transaction(self._engine) as tx:
@@ -111,7 +112,7 @@ class CouponService:
         self._gate_admin.evict(coupon_id)
         self._gate_filler.fill(coupon_id)
         if self._gate_admin.is_cold(coupon_id):
-            raise Unavailable("Redis", f"another process is still filling the gate of coupon {coupon_id}; try again")
+            raise Unavailable("The gate", f"another process is still filling coupon {coupon_id}; try again")
 
 
 def _unknown_coupon(coupon_id: int) -> NotFound:

@@ -1,4 +1,7 @@
-"""The gate's fallback on PostgreSQL while Redis is unavailable: many requests in two queries, at most 1,000 waiting."""
+"""Verdicts from PostgreSQL: the gate's fallback while Redis is unavailable, and whether a repeat has been decided.
+
+Many requests share two queries for admissions, and one for decisions; at most 1,000 requests wait for each.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,9 +27,10 @@ _REFUSALS = {
 
 
 class DatabaseGate:
-    """Admits requests by the database alone.
+    """Admits requests by the database alone while Redis is unavailable.
 
-    It does not see requests that are not decided yet, so it admits too many; the issuer decides.
+    It does not see requests that are not decided yet, so it admits too many; the issuer decides. `has_decided` is also
+    called while Redis answers, for a repeat whose request is unacknowledged.
     """
 
     def __init__(self, engine: Engine) -> None:

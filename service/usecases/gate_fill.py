@@ -53,10 +53,10 @@ class GateFiller:
             time.sleep(_POLL_SECONDS)
 
     def _fill(self, coupon_id: int) -> None:
-        """Read the coupon, its seats and the undecided records, then open the gate with all of them at once.
+        """Read the coupon, its seats and the undecided records, then fill the gate with all of them at once.
 
-        If the process is killed before the gate is open, the gate stays cold, and the next fill starts when the lock
-        has expired. If it is killed after that, seats released meanwhile stay taken until the gate is filled again.
+        If the process is killed before the gate is filled, it stays cold, and the next fill starts when the lock has
+        expired. If it is killed after that, seats released meanwhile stay taken until the gate is filled again.
         """
         since = self._gate_admin.server_state()  # before anything is read: fill() compares it
         with repeatable_read(self._engine) as tx:  # seats and checkpoint of the same moment
@@ -68,16 +68,16 @@ class GateFiller:
             return
         undecided = dict(self._undecided(coupon_id, current))
         crash_points.reach(CrashPoint.GATE_FILLING)
-        opened = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), since)
+        filled = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), since)
         crash_points.reach(CrashPoint.GATE_FILLED)
-        # a seat that was released during the fill was released from a cold gate: release it again from the open one
+        # a seat that was released during the fill was released from a cold gate: release it again from the filled one
         with in_transaction(self._engine) as tx:
             released = [
                 (coupon_id, user_id, request_id) for user_id, request_id in requests.released_seats(tx, coupon_id)
             ]
         for first in range(0, len(released), _RELEASE_BATCH_SIZE):
             self._gate_admin.release(released[first : first + _RELEASE_BATCH_SIZE], END_OF_TIME_MS)
-        if opened:
+        if filled:
             _log.info(LogEvent.GATE_FILLED, coupon_id=coupon_id, decided=len(seats), undecided=len(undecided))
 
     def is_undecided(self, coupon_id: int, request_id: str) -> bool:

@@ -205,7 +205,7 @@ def test_a_gate_filled_after_a_flush_is_not_emptied_by_the_sweep(
     real_log: Log,
     make_coupon: MakeCoupon,
 ) -> None:
-    """P6: FLUSHALL also removes the sweep's mark; the gate that was filled since stays, seats included."""
+    """P6: FLUSHALL also deletes the sweep's run id; the gate that was filled since stays, seats included."""
     coupon = make_coupon()
     first = real_log.append_request(coupon.id, 1)
     gate_filler.fill(coupon.id)

@@ -1,10 +1,10 @@
 -- Publishes the database's values of a coupon.
 -- ARGV: coupon, version, capacity, quantity, then the hash's fields and values.
 -- An older version than the gate has is ignored. A cold gate keeps the version for a while, so that a fill that read
--- an older one does not open it.
+-- an older one does not fill it.
 -- If capacity or quantity grew, or a version was skipped, the gate is emptied: users without a coupon can request again.
 -- A skipped version may have had a lower capacity or quantity.
--- An open gate keeps its run_id, because its seats date from its fill.
+-- A filled gate keeps its run_id, because its seats date from its fill.
 local gate, version, capacity, quantity = 'gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local known_version = tonumber(redis.call('HGET', gate, 'version') or -1)
 if version < known_version then return end
