@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from functools import cache
 
-from confluent_kafka import Producer
-
 from service import config, resources
 from service.domain.request_id import RequestIds
 from service.resources import Resources
 from service.stream import clients
+from service.stream.dead_letter_records import DeadLetterProducer
 from service.usecases.recover import Recoverer
 from service.webhooks.sender import WebhookSender
 
@@ -25,7 +24,7 @@ class WorkerResources:
     shared: Resources
     ids: RequestIds
     recoverer: Recoverer
-    producer: Producer
+    dead_letter_producer: DeadLetterProducer
     #: None if no webhook is configured
     sender: WebhookSender | None
 
@@ -39,9 +38,8 @@ def worker_resources() -> WorkerResources:
     if settings.webhook_url:
         secret = settings.webhook_secret.get_secret_value()
         sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS)
-    return WorkerResources(
-        shared, resources.request_ids(settings), resources.recoverer(shared), clients.build_producer(settings), sender
-    )
+    producer = DeadLetterProducer(clients.build_producer(settings))
+    return WorkerResources(shared, resources.request_ids(settings), resources.recoverer(shared), producer, sender)
 
 
 def close() -> None:
@@ -51,6 +49,6 @@ def close() -> None:
     opened = worker_resources()
     if opened.sender:
         opened.sender.close()
-    opened.producer.flush(2)
+    opened.dead_letter_producer.close(2)
     opened.shared.close()
     worker_resources.cache_clear()

@@ -83,39 +83,50 @@ def parse_failure(found: Headers) -> Failure:
     )
 
 
-def produce_dead_letters(
-    producer: Producer, dead_letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float
-) -> list[int]:
-    """Produce dead letters (id, record, error type, message) to their original partition; return acknowledged ids."""
-    acknowledged: list[int] = []
-    reason = "the broker did not answer in time"
+class DeadLetterProducer:
+    """Produces dead letters to their topic."""
 
-    def report(dead_letter_id: int, error: KafkaError | None) -> None:
-        nonlocal reason
-        if error is None:
-            acknowledged.append(dead_letter_id)
-        else:
-            reason = f"dead letter {dead_letter_id}: {error}"
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
 
-    def on_delivery(dead_letter_id: int) -> object:
-        return lambda error, _: report(dead_letter_id, error)
+    def produce(self, dead_letters: Sequence[tuple[int, RawRecord, str, str]], timeout_seconds: float) -> list[int]:
+        """Produce dead letters (id, record, error type, message) to their original partition; return acknowledged ids.
 
-    for dead_letter_id, raw, kind, message in dead_letters:
-        try:
-            producer.produce(
-                Topic.DEAD_LETTERS,
-                partition=raw.log_position.partition,
-                key=raw.key,
-                value=raw.value,
-                headers=spring_headers(raw, kind, message),  # type: ignore[arg-type]
-                on_delivery=on_delivery(dead_letter_id),  # type: ignore[arg-type]
-            )
-        except (BufferError, KafkaException) as error:  # skip this one; the following ones are still produced
-            reason = f"dead letter {dead_letter_id}: {error}"
-    producer.flush(timeout_seconds)
-    if waiting := len(dead_letters) - len(acknowledged):
-        _log.error(LogEvent.DEAD_LETTERS_NOT_FORWARDED, count=waiting, reason=reason)
-    return acknowledged
+        Waits for acknowledgements up to the timeout.
+        """
+        acknowledged: list[int] = []
+        reason = "the broker did not answer in time"
+
+        def report(dead_letter_id: int, error: KafkaError | None) -> None:
+            nonlocal reason
+            if error is None:
+                acknowledged.append(dead_letter_id)
+            else:
+                reason = f"dead letter {dead_letter_id}: {error}"
+
+        def on_delivery(dead_letter_id: int) -> object:
+            return lambda error, _: report(dead_letter_id, error)
+
+        for dead_letter_id, raw, kind, message in dead_letters:
+            try:
+                self._producer.produce(
+                    Topic.DEAD_LETTERS,
+                    partition=raw.log_position.partition,
+                    key=raw.key,
+                    value=raw.value,
+                    headers=spring_headers(raw, kind, message),  # type: ignore[arg-type]
+                    on_delivery=on_delivery(dead_letter_id),  # type: ignore[arg-type]
+                )
+            except (BufferError, KafkaException) as error:  # skip this one; the following ones are still produced
+                reason = f"dead letter {dead_letter_id}: {error}"
+        self._producer.flush(timeout_seconds)
+        if waiting := len(dead_letters) - len(acknowledged):
+            _log.error(LogEvent.DEAD_LETTERS_NOT_FORWARDED, count=waiting, reason=reason)
+        return acknowledged
+
+    def close(self, timeout_seconds: float) -> None:
+        """Wait for outstanding delivery reports up to the timeout."""
+        self._producer.flush(timeout_seconds)
 
 
 def _text(value: bytes | None) -> str:

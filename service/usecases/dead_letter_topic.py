@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from confluent_kafka import Producer
 from sqlalchemy import Engine
 
 from service import crash_points
@@ -15,6 +14,7 @@ from service.store import dead_letters
 from service.store.dead_letters import NewDeadLetter, ReceivedDeadLetter
 from service.stream import dead_letter_records
 from service.stream.codec import RecordReader
+from service.stream.dead_letter_records import DeadLetterProducer
 from service.stream.topics import Topic
 
 _log = get_logger(__name__)
@@ -22,7 +22,9 @@ _BATCH_SIZE = 500
 _MAX_LOGGED_LENGTH = 200
 
 
-def forward_dead_letters(engine: Engine, producer: Producer, lease_seconds: float, timeout_seconds: float) -> int:
+def forward_dead_letters(
+    engine: Engine, producer: DeadLetterProducer, lease_seconds: float, timeout_seconds: float
+) -> int:
     """Produce up to 500 waiting dead letters and return how many the broker acknowledged within the timeout.
 
     Those not acknowledged are claimed again after the lease. After a crash between the acknowledgement and its note in
@@ -31,11 +33,7 @@ def forward_dead_letters(engine: Engine, producer: Producer, lease_seconds: floa
     with engine.begin() as tx:
         claimed = dead_letters.claim(tx, lease_seconds, _BATCH_SIZE)
     crash_points.reach(CrashPoint.DEAD_LETTERS_CLAIMED)
-    acknowledged_ids = set(
-        dead_letter_records.produce_dead_letters(producer, [one[:4] for one in claimed], timeout_seconds)
-        if claimed
-        else []
-    )
+    acknowledged_ids = set(producer.produce([one[:4] for one in claimed], timeout_seconds) if claimed else [])
     acknowledged = [one for one in claimed if one.id in acknowledged_ids]
     crash_points.reach(CrashPoint.DEAD_LETTERS_ACKNOWLEDGED)
     if acknowledged:

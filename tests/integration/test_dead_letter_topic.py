@@ -15,6 +15,7 @@ from service.store import checkpoints
 from service.store import dead_letters as stored
 from service.stream import clients, dead_letter_records, log_reader
 from service.stream.codec import RecordReader
+from service.stream.dead_letter_records import DeadLetterProducer
 from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
 from service.usecases.issue import Issuer
@@ -41,6 +42,10 @@ def poison(
     return undecodable
 
 
+def _producer(settings: Settings) -> DeadLetterProducer:
+    return DeadLetterProducer(clients.build_producer(settings))
+
+
 def _forwarded(settings: Settings, letters: list[RawRecord]) -> list[RawRecord]:
     """Return these dead letters as the topic has them; other tests may have left more there."""
     found = log_reader.read_records(settings, Topic.DEAD_LETTERS, letters[0].log_position.partition, None)
@@ -51,7 +56,7 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
     poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
     """Same partition, key, value and headers, then Spring's headers; the listener confirms it."""
-    assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
+    assert dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS) == 2
     forwarded = _forwarded(settings, poison)
     dead_letter_topic.store_received(store, reader, forwarded)
 
@@ -70,12 +75,12 @@ def test_a_dead_letter_is_forwarded_as_it_was_and_confirmed(
     assert query("SELECT dlt_offset FROM dead_letters ORDER BY id") == [
         (record.log_position.offset,) for record in forwarded
     ]
-    assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 0
+    assert dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS) == 0
 
 
 def test_a_plain_consumer_finds_springs_headers(poison: list[RawRecord], settings: Settings, store: Engine) -> None:
     """What any Kafka client reads from the topic, compared with bytes written by hand."""
-    dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
+    dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)
     letter = _forwarded(settings, poison)[1]
 
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "somebody else"})
@@ -102,7 +107,7 @@ def test_a_second_copy_is_treated_like_the_first(
     poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
     """P7: after a crash between the acknowledgement and its note, the copy that is forwarded changes nothing."""
-    dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
+    dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)
     first = _forwarded(settings, poison)[0]
 
     later, last = (first._replace(log_position=first.log_position._replace(offset=offset)) for offset in (2**40, 2**41))
@@ -119,15 +124,10 @@ def test_what_the_broker_did_not_acknowledge_waits(
     """Nothing waits for the topic, and nothing is lost while the broker is away."""
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 100})
 
-    assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(away), TINY, timeout_seconds=0.1) == 0
+    assert dead_letter_topic.forward_dead_letters(store, _producer(away), TINY, timeout_seconds=0.1) == 0
 
     assert query("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(len(poison),)]
-    assert (
-        eventually(
-            lambda: dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
-        )
-        == 2
-    )
+    assert eventually(lambda: dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)) == 2
     with store.begin() as tx:
         assert not stored.has_overdue(tx, grace_seconds=0)
 
@@ -148,7 +148,7 @@ def test_a_dead_letter_topic_that_was_created_again_is_read_from_its_beginning(
     poison: list[RawRecord], settings: Settings, store: Engine, reader: RecordReader, query: Query
 ) -> None:
     """A topic that was deleted and created again starts at offset 0; the old offsets stop nothing."""
-    dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
+    dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)
     first, second = _forwarded(settings, poison)
     dead_letter_topic.store_received(store, reader, [first])
 
@@ -163,9 +163,7 @@ def test_a_request_that_dies_again_is_forwarded_again(
     """Neither the first copy, read late, nor its acknowledgement counts after the request is dead again."""
     with store.begin() as tx:
         claimed = stored.claim(tx, TINY, 10)
-    eventually(
-        lambda: dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
-    )
+    eventually(lambda: dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS) == 2)
     die_again = "UPDATE dead_letters SET dead_at = now(), forwarded_at = NULL, lease_until = NULL RETURNING id"
     with store.begin() as tx:
         tx.execute(text(die_again))
@@ -175,7 +173,7 @@ def test_a_request_that_dies_again_is_forwarded_again(
         stored.mark_forwarded(tx, claimed)
 
     assert query("SELECT count(*) FROM dead_letters WHERE forwarded_at IS NULL") == [(2,)]
-    assert dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS) == 2
+    assert dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS) == 2
 
 
 def test_a_dead_letter_from_an_earlier_life_of_the_log_is_confirmed(
@@ -184,7 +182,7 @@ def test_a_dead_letter_from_an_earlier_life_of_the_log_is_confirmed(
     """The record's timestamp tells which life it is from; another record at the same position is not confirmed."""
     with store.begin() as tx:
         checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, "a later life")
-    dead_letter_topic.forward_dead_letters(store, clients.build_producer(settings), SECONDS, SECONDS)
+    dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)
     (letter, _) = _forwarded(settings, poison)
 
     dead_letter_topic.store_received(store, reader, [letter])

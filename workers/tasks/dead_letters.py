@@ -22,7 +22,7 @@ def forward() -> str:
     forward_batch = partial(
         dead_letter_topic.forward_dead_letters,
         opened.shared.engine,
-        opened.producer,
+        opened.dead_letter_producer,
         LEASE_SECONDS,
         _PRODUCE_TIMEOUT_SECONDS,
     )
