@@ -29,10 +29,9 @@ def parse_id(text: str, name: str = "id") -> int:
 
 def parse_limit(text: str) -> int:
     """Return the size of a page; raise InvalidInput."""
-    size = parse_id(text, "limit")
-    if size > MAX_PAGE_SIZE:
-        raise InvalidInput(f"limit must not exceed {MAX_PAGE_SIZE}.")
-    return size
+    if not _ID.fullmatch(text) or int(text) > MAX_PAGE_SIZE:
+        raise InvalidInput(f"limit must be a decimal number from 1 to {MAX_PAGE_SIZE}, without sign or leading zero.")
+    return int(text)
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

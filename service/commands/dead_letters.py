@@ -7,17 +7,16 @@ import typer
 
 from service import resources
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
-from service.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterState
-from service.domain.request import ReasonCode
+from service.domain.dead_letter import DeadLetter, DeadLetterCode, DeadLetterFilter, DeadLetterState
 from service.limits import MAX_PAGE_SIZE, MAX_REPLAY_SIZE
 
 app = typer.Typer(
-    help="Requests that used all attempts, and records that cannot be decoded.",
+    help="Requests that used all attempts, and records that cannot be decoded or whose refusal could not be written.",
     no_args_is_help=True,
 )
 #: what the audit trail records as the origin of an action
 _VIA = "cli"
-_CodeOption = Annotated[ReasonCode | None, typer.Option(help="Only this code: poison or exhausted.")]
+_CodeOption = Annotated[DeadLetterCode | None, typer.Option(help="Only this code.")]
 _StateOption = Annotated[DeadLetterState | None, typer.Option(help="Only this state.")]
 _IdArgument = Annotated[int, typer.Argument(help="The id of the dead letter.")]
 
@@ -72,7 +71,7 @@ def replay(
 ) -> None:
     """Replay one dead letter, or new ones in the order of their offsets; their eligibility is decided again."""
     if dead_letter_id is not None and (dry_run or coupon or code):
-        raise typer.BadParameter("Give either an id or options that select dead letters.")
+        raise typer.BadParameter("An id cannot be combined with --coupon, --code or --dry-run.")
     with open_for_command("dead-letters") as common:
         service = resources.dead_letter_service(common, _VIA)
         if dead_letter_id is not None:

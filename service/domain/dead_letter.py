@@ -15,6 +15,13 @@ class DeadLetterState(StrEnum):
     DISCARDED = "discarded"
 
 
+class DeadLetterCode(StrEnum):
+    """Why there is a dead letter: the record or its refusal could not be written, or all attempts failed."""
+
+    POISON = ReasonCode.POISON.value
+    EXHAUSTED = ReasonCode.EXHAUSTED.value
+
+
 class DeadLetter(NamedTuple):
     """A dead letter; times are milliseconds since 1970 UTC."""
 
@@ -37,7 +44,11 @@ class DeadLetter(NamedTuple):
 
     @property
     def request(self) -> Request | None:
-        """The request, if the record could be decoded."""
+        """The request, if the record could be decoded.
+
+        The dead letter does not store the time that the record names: `requested_at_ms` is its append time. `accepted`
+        is always True, because a replay does not check the window again.
+        """
         if self.coupon_id is None or self.user_id is None or self.request_id is None:
             return None
         at_ms = self.raw.appended_at_ms
@@ -62,5 +73,5 @@ class DeadLetterFilter(NamedTuple):
     """Which dead letters an operation covers; None covers any."""
 
     coupon_id: int | None = None
-    code: ReasonCode | None = None
+    code: DeadLetterCode | None = None
     state: DeadLetterState | None = None

@@ -108,7 +108,7 @@ def test_a_replay_issues_and_sends_a_notice(system: System) -> None:
     page = system.read_status(name)
     assert (page["state"], page["sequence"], page["attempts"]) == ("issued", 2, 4)
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
-    assert system.receiver.notices[name, "issued"] == 1
+    assert system.receiver.decisions[name, "issued"] == 1
     shown = system.http.get(f"/dead-letters/{dead_letter_id}").json()
     trail = [(action["action"], action["via"], action["state"]) for action in shown["actions"]]
     assert (shown["state"], trail) == ("replayed", [("replayed", "api", "issued")])
@@ -185,7 +185,7 @@ def test_unknown_ids_and_invalid_input_are_problems(system: System) -> None:
     for method, path in (("GET", ""), ("POST", "/replay"), ("POST", "/discard")):
         assert_problem(system.http.request(method, f"/dead-letters/{2**62}{path}"), 404, "unknown_dead_letter")
         assert_problem(system.http.request(method, f"/dead-letters/01{path}"), 422, "invalid")
-    for query in ("code=dead", "state=dead", "coupon_id=x", "limit=0", "limit=501", "cursor=0"):
+    for query in ("code=sold_out", "state=dead", "coupon_id=x", "limit=0", "limit=501", "cursor=0"):
         assert_problem(system.http.get(f"/dead-letters?{query}"), 422, "invalid")
     for body in ({"limit": 0}, {"limit": 1001}, {"code": "dead"}, {"coupon_id": "1"}, {"dry_run": 1}, {"all": True}):
         assert_problem(system.http.post("/dead-letters/replay", json=body), 422, "invalid")

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.coupon import Coupon, Override
-from service.domain.dead_letter import DeadLetterFilter, DeadLetterState
+from service.domain.dead_letter import DeadLetterCode, DeadLetterFilter, DeadLetterState
 from service.domain.errors import Conflict, NotFound
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
@@ -134,7 +134,7 @@ def test_replay_many_decides_in_offset_order_and_a_dry_run_changes_nothing(
     """P3: three are dead, two seats are free; the dry run returns what the replay does."""
     coupon = make_dead(quantity=3, users=range(1, 5), faults=dict.fromkeys((1, 2, 3), "22012 3"))
     coupon_service.change(coupon.id, {"quantity": 3})
-    filters = DeadLetterFilter(coupon_id=coupon.id, code=ReasonCode.EXHAUSTED)
+    filters = DeadLetterFilter(coupon_id=coupon.id, code=DeadLetterCode.EXHAUSTED)
     before = query(_ROWS)
 
     previewed = dead_letter_service.replay_many(filters, 100, dry_run=True)
@@ -242,7 +242,7 @@ def test_dead_letters_are_listed_by_filters_and_pages(
     assert page(DeadLetterFilter(coupon_id=first.id, state=DeadLetterState.NEW)) == [3, 1]
     assert page(DeadLetterFilter(), limit=2) == [3, 2]
     assert page(DeadLetterFilter(), before_id=2) == [1]
-    assert page(DeadLetterFilter(code=ReasonCode.POISON)) == []
+    assert page(DeadLetterFilter(code=DeadLetterCode.POISON)) == []
     assert page(DeadLetterFilter(coupon_id=999)) == []
     with store.begin() as tx:
         dead_letter = dead_letter_actions.get(tx, 1)

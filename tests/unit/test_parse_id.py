@@ -1,9 +1,10 @@
-"""Ids in paths and cursors have exactly one spelling."""
+"""Ids in paths and cursors, and the sizes of pages, have exactly one spelling."""
 
 import pytest
 
-from service.api.request_parsing import parse_id
+from service.api.request_parsing import parse_id, parse_limit
 from service.domain.errors import InvalidInput
+from service.limits import MAX_PAGE_SIZE
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("10", 10), ("9223372036854775807", 2**63 - 1)])
@@ -42,3 +43,16 @@ def test_any_other_spelling_is_invalid(text: str) -> None:
     """A second spelling of an id could bypass what counts by id; the response is 422, never an overflow."""
     with pytest.raises(InvalidInput):
         parse_id(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("50", 50), (str(MAX_PAGE_SIZE), MAX_PAGE_SIZE)])
+def test_a_page_has_up_to_500_entries(text: str, size: int) -> None:
+    """The limit of a page ranges from 1 to 500."""
+    assert parse_limit(text) == size
+
+
+@pytest.mark.parametrize("text", ["0", str(MAX_PAGE_SIZE + 1), "9223372036854775808", "-1", "01", "x", ""])
+def test_any_other_limit_is_refused_with_the_range(text: str) -> None:
+    """The error names the range of the limit, not that of ids."""
+    with pytest.raises(InvalidInput, match=r"^limit must be a decimal number from 1 to 500, "):
+        parse_limit(text)

@@ -7,8 +7,7 @@ from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_choice, parse_id, parse_limit, read_body
 from service.api.schemas.base import encode
 from service.api.schemas.dead_letters import DeadLetterPage, ReplayRequest, ReplayView, dead_letter_view, replayed_view
-from service.domain.dead_letter import DeadLetterFilter, DeadLetterState
-from service.domain.request import ReasonCode
+from service.domain.dead_letter import DeadLetterCode, DeadLetterFilter, DeadLetterState
 
 router = APIRouter(tags=["dead letters"])
 
@@ -25,7 +24,7 @@ def page(
     """List dead letters, newest first, at most 500 a page; `cursor` is `next` of the previous page."""
     filters = DeadLetterFilter(
         None if coupon_id is None else parse_id(coupon_id, "coupon_id"),
-        None if code is None else parse_choice("code", code, ReasonCode),
+        None if code is None else parse_choice("code", code, DeadLetterCode),
         None if state is None else parse_choice("state", state, DeadLetterState),
     )
     size = parse_limit(limit)
@@ -45,7 +44,7 @@ def read(dead_letter_id: str, api: ApiDeps) -> Response:
 async def replay_many(request: Request, api: ApiDeps) -> Response:
     """Replay the new dead letters that match, in the order of their offsets; `dry_run` changes nothing."""
     body = await read_body(request, ReplayRequest)
-    filters = DeadLetterFilter(body.coupon_id, None if body.code is None else ReasonCode(body.code))
+    filters = DeadLetterFilter(body.coupon_id, None if body.code is None else DeadLetterCode(body.code))
     results = await run_in_threadpool(api.dead_letters.replay_many, filters, body.limit, dry_run=body.dry_run)
     return Response(encode(ReplayView(body.dry_run, [replayed_view(result) for result in results])), media_type=JSON)
 
@@ -54,7 +53,7 @@ async def replay_many(request: Request, api: ApiDeps) -> Response:
 def replay(dead_letter_id: str, api: ApiDeps) -> Response:
     """Replay a dead letter with its original offset; its eligibility is decided again.
 
-    A repeat returns the same result.
+    A repeat returns the result of the latest replay, and 409 `changed` if the request is dead again.
     """
     result = api.dead_letters.replay(parse_id(dead_letter_id))
     return Response(encode(replayed_view(result)), media_type=JSON)

@@ -71,7 +71,10 @@ class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplayedView(Struct, frozen=True):
-    """The request's state and code after a replay or dry run; where none is possible, `why` is set and state null."""
+    """The request's state and code after a replay or dry run.
+
+    If the replay is not possible, `why` is set and `state` is null.
+    """
 
     id: int
     request_id: str | None
