@@ -90,7 +90,7 @@ def _decision_rows(result: SaleResult) -> Iterator[tuple[str, str]]:
     yield "failed and retried", f"{sum(1 for row in rows if row.attempts > 1):,} requests"
     yield "dead after three attempts", f"{states['dead']:,} requests"
     yield "malformed, from another producer (poison)", f"{poison:,} records"
-    yield "delivered to the webhook, the replay included", f"{receiver.notices.total():,} notices"
+    yield "delivered to the webhook, the replay included", f"{receiver.decisions.total():,} decisions"
     yield "  in POSTs with a valid signature", f"{len(receiver.posts):,} POSTs"
     yield "  repeated by the sender", f"{receiver.repeats:,} POSTs"
 

@@ -1,4 +1,4 @@
-"""Webhook receiver on loopback: verifies signatures, counts notices, and misbehaves on request."""
+"""Webhook receiver on loopback: verifies signatures, counts decisions, and misbehaves on request."""
 
 import json
 import secrets
@@ -35,7 +35,7 @@ class WebhookReceiver:
         #: POSTs that were answered by `misbehave`
         self.misbehaved = 0
         #: deliveries of each (request id, state); a repeated POST is not counted
-        self.notices: Counter[tuple[str, str]] = Counter()
+        self.decisions: Counter[tuple[str, str]] = Counter()
         #: POSTs by webhook-id, repeats included
         self.posts: Counter[str] = Counter()
         #: repeats whose content differs from the first POST of their webhook-id
@@ -70,7 +70,7 @@ class WebhookReceiver:
     def states(self, request_id: str) -> list[str]:
         """Return the states delivered for a request, each once, in the order of their first delivery."""
         with self._lock:
-            return [state for delivered, state in self.notices if delivered == request_id]
+            return [state for delivered, state in self.decisions if delivered == request_id]
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> int:
         """Verify and count one POST; return the status to respond with."""
@@ -88,7 +88,7 @@ class WebhookReceiver:
     def _count(self, webhook_id: str, events: list[dict[str, str]]) -> None:
         self.posts[webhook_id] += 1
         if self.posts[webhook_id] == 1:
-            self.notices.update((event["request_id"], event["state"]) for event in events)
+            self.decisions.update((event["request_id"], event["state"]) for event in events)
         content_hash = hash(str(events))
         self.changed_repeats += self._content_hashes.setdefault(webhook_id, content_hash) != content_hash
 

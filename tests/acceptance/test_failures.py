@@ -94,7 +94,7 @@ def test_every_decision_has_one_notice(system: System) -> None:
     system.receiver.response_status = 200
 
     system.eventually(lambda: all(set(system.receiver.states(request_id)) == {"issued"} for request_id in request_ids))
-    assert {system.receiver.notices[request_id, "issued"] for request_id in request_ids} == {1}
+    assert {system.receiver.decisions[request_id, "issued"] for request_id in request_ids} == {1}
     assert system.receiver.forged == 0
 
 

@@ -51,9 +51,9 @@ def _check_accepted(scenario: Scenario, state_of: Mapping[str, str]) -> None:
 def _check_notices(scenario: Scenario, decided: set[tuple[str, str]], replayed: set[tuple[str, str]]) -> None:
     receiver = scenario.system.receiver
     wrong = {
-        "decided, no notice": len(decided - receiver.notices.keys()),
-        "notice, not decided": len(receiver.notices.keys() - decided - replayed),
-        "more than one webhook-id": sum(times > 1 for times in receiver.notices.values()),
+        "decided, in no notice": len(decided - receiver.decisions.keys()),
+        "notice, not decided": len(receiver.decisions.keys() - decided - replayed),
+        "more than one webhook-id": sum(times > 1 for times in receiver.decisions.values()),
         "repeat with other content": receiver.changed_repeats,
         "bad signature": receiver.forged,
     }

@@ -1,4 +1,7 @@
-"""Rows in which Celery's children, worker, beat or broker fail: rows hold the work, messages only announce it."""
+"""Tests in which Celery's children, worker, beat or broker fail.
+
+The work is stored in database rows; messages only announce it.
+"""
 
 import re
 import subprocess

@@ -1,4 +1,7 @@
-"""Rows in which clocks are an hour wrong: the API's clock decides about windows; accepted requests need none."""
+"""Tests in which clocks are an hour wrong.
+
+The API's clock decides about windows; no clock affects accepted requests.
+"""
 
 import time
 from datetime import UTC, datetime, timedelta

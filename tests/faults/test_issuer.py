@@ -1,4 +1,7 @@
-"""Rows in which the issuer is killed, frozen or loses partitions: decisions stay, a successor makes the others."""
+"""Tests in which the issuer is killed, frozen or loses partitions.
+
+Committed decisions stay; another issuer makes the remaining ones.
+"""
 
 import time
 from contextlib import closing

@@ -44,7 +44,7 @@ def test_a_sale_ends_the_same_over_any_broker(
         page, always_fails = scenario.system.read_status(request_id), _FAULTS.get(user % 20) == _ALWAYS_FAILS
         expected = ("dead" if always_fails else "issued", _ATTEMPTS.get(user % 20, 1))
         scenario.check((page["state"], page["attempts"]) == expected, page)
-        scenario.check(scenario.system.receiver.notices[request_id, page["state"]] == 1, page)
+        scenario.check(scenario.system.receiver.decisions[request_id, page["state"]] == 1, page)
 
 
 def sell(scenario: Scenario, faults: FaultInjector, coupon: int, *, killed: bool) -> dict[int, str]:

@@ -58,7 +58,7 @@ def changed(rows: Sequence[RequestRow], index: int, **values: Any) -> list[Reque
 def small_sale() -> SaleResult:
     """Return the result of the sale and of the replay."""
     receiver = WebhookReceiver()
-    receiver.notices.update((one.request_id, one.state) for one in (*ROWS, REPLAYED_ROW))
+    receiver.decisions.update((one.request_id, one.state) for one in (*ROWS, REPLAYED_ROW))
     replayed = msgspec.structs.replace(DEAD_LETTERS[0], state="replayed")
     return SaleResult(
         requests=[

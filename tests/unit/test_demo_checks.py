@@ -60,8 +60,8 @@ def test_an_accepted_request_without_a_row_fails(result: SaleResult) -> None:
     ],
 )
 def test_a_missing_or_repeated_or_wrong_notice_fails(result: SaleResult, change: dict[tuple[str, str], int]) -> None:
-    result.receiver.notices.update(change)
-    result.receiver.notices += Counter()  # drops zero counts
+    result.receiver.decisions.update(change)
+    result.receiver.decisions += Counter()  # drops zero counts
     assert _failed(result) == ["each decision was sent in one notice"]
 
 
@@ -104,7 +104,7 @@ def test_unexpected_dead_letters_fail(result: SaleResult, dead_letters: list[Dea
 
 
 def test_a_foreign_record_that_was_not_issued_fails(result: SaleResult) -> None:
-    result.receiver.notices.pop(("r9", "issued"))
+    result.receiver.decisions.pop(("r9", "issued"))
     assert _failed(with_rows(result, ROWS[1:])) == ["the Spring producer's record is issued"]
 
 

@@ -196,7 +196,7 @@ def test_a_replay_that_changed_another_request_fails(result: SaleResult) -> None
 
 @pytest.mark.parametrize("states", [["dead"], ["issued"], ["issued", "dead"], []])
 def test_a_replay_with_other_notices_fails(result: SaleResult, states: list[str]) -> None:
-    result.receiver.notices = Counter(("r3", state) for state in states)
+    result.receiver.decisions = Counter(("r3", state) for state in states)
     assert _failed(result) == [REPLAYED]
 
 

@@ -49,35 +49,35 @@ def test_signed_notices_are_counted_by_request_and_state(receiver: WebhookReceiv
     first, second = _notice(("a", "issued"), ("b", "dead")), _notice(("c", "issued"), ("a", "issued"))
     assert _post(connection, _signed(receiver.secret, first), first) == HTTPStatus.NO_CONTENT
     assert _post(connection, _signed(receiver.secret, second, "id-2"), second) == HTTPStatus.NO_CONTENT
-    assert receiver.notices == {("a", "issued"): 2, ("b", "dead"): 1, ("c", "issued"): 1}
+    assert receiver.decisions == {("a", "issued"): 2, ("b", "dead"): 1, ("c", "issued"): 1}
 
 
 def test_a_repeated_delivery_is_a_repeat_and_not_counted_again(receiver: WebhookReceiver) -> None:
     body = _notice(("a", "issued"))
     statuses = [receiver.receive(body, _signed(receiver.secret, body)) for _ in range(3)]
     assert set(statuses) == {HTTPStatus.NO_CONTENT}
-    assert (receiver.notices, len(receiver.posts), receiver.repeats) == ({("a", "issued"): 1}, 1, 2)
+    assert (receiver.decisions, len(receiver.posts), receiver.repeats) == ({("a", "issued"): 1}, 1, 2)
     assert receiver.changed_repeats == 0
 
 
 def test_a_repeat_with_other_content_is_counted_as_changed(receiver: WebhookReceiver) -> None:
     for body in (_notice(("a", "issued")), _notice(("a", "dead"))):
         receiver.receive(body, _signed(receiver.secret, body))
-    assert (receiver.notices, receiver.repeats, receiver.changed_repeats) == ({("a", "issued"): 1}, 1, 1)
+    assert (receiver.decisions, receiver.repeats, receiver.changed_repeats) == ({("a", "issued"): 1}, 1, 1)
 
 
 def test_a_post_without_a_valid_signature_is_refused(receiver: WebhookReceiver, connection: HTTPConnection) -> None:
     body = _notice(("a", "issued"))
     for headers in (_signed(new_secret(), body), {}):
         assert _post(connection, headers, body) == HTTPStatus.UNAUTHORIZED
-    assert (receiver.forged, receiver.notices) == (2, {})
+    assert (receiver.forged, receiver.decisions) == (2, {})
 
 
 def test_a_post_that_is_answered_with_an_error_is_not_counted(receiver: WebhookReceiver) -> None:
     body = _notice(("a", "issued"))
     receiver.response_status = HTTPStatus.SERVICE_UNAVAILABLE
     assert receiver.receive(body, _signed(receiver.secret, body)) == HTTPStatus.SERVICE_UNAVAILABLE
-    assert (receiver.notices, receiver.posts) == ({}, {})
+    assert (receiver.decisions, receiver.posts) == ({}, {})
 
 
 def test_a_misbehaving_receiver_counts_the_post_and_responds_wrongly(
@@ -91,5 +91,5 @@ def test_a_misbehaving_receiver_counts_the_post_and_responds_wrongly(
     body = _notice(("a", "issued"))
     receiver.misbehave = misbehave
     assert _post(connection, _signed(receiver.secret, body), body) == HTTPStatus.IM_A_TEAPOT
-    assert (receiver.notices, receiver.misbehaved) == ({("a", "issued"): 1}, 1)
+    assert (receiver.decisions, receiver.misbehaved) == ({("a", "issued"): 1}, 1)
     assert receiver.states("a") == ["issued"]
