@@ -68,7 +68,7 @@ def describe_retry(
     `failures` names coupons and reasons; it may lack some or all of the requests. Example: `3 requests of coupon 42,
     attempt 2 of 3 (partition 1, offsets 240001-240050)`, `after DivisionByZero: division by zero`.
     """
-    known = [failures[position] for position in log_positions if position in failures]
+    known = [failures[at] for at in log_positions if at in failures]
     coupon_ids = sorted({held.coupon_id for held in known})
     named = ", ".join(map(str, coupon_ids[:_MAX_COUPONS_NAMED])) + (", ..." * (len(coupon_ids) > _MAX_COUPONS_NAMED))
     what = (
@@ -106,8 +106,8 @@ def _one_line(reason: object) -> str:
 
 def _offsets(log_positions: Sequence[LogPosition]) -> str:
     parts = []
-    for partition, positions in groupby(sorted(log_positions), lambda position: position.partition):
-        offsets = [position.offset for position in positions]
+    for partition, group in groupby(sorted(log_positions), lambda at: at.partition):
+        offsets = [at.offset for at in group]
         shown = f"offset {offsets[0]}" if len(offsets) == 1 else f"offsets {offsets[0]}-{offsets[-1]}"
         parts.append(f"partition {partition}, {shown}")
     return "; ".join(parts)

@@ -45,7 +45,7 @@ class CouponCounters:
         return cls(coupon, coupon.issued, coupon.held, coupon.standby, coupon.remaining)
 
     def issue(self, request: Request) -> Outcome:
-        """Use a free seat."""
+        """Issue the coupon with the next sequence."""
         self.issued += 1
         self.free -= 1
         return Outcome(request, RequestState.ISSUED, None, self.issued)
@@ -122,7 +122,7 @@ def _decide_one(request: Request, counters: CouponCounters | None, *, live: bool
 
 
 def issue_seated(requests: Sequence[Request], coupons: Mapping[int, Coupon]) -> list[Outcome]:
-    """Issue requests that have a seat, those of each coupon in the order given."""
+    """Issue held or standby requests, those of each coupon in the order given, without deciding eligibility again."""
     counters = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
     return [counters[request.coupon_id].issue(request) for request in requests]
 

@@ -38,7 +38,7 @@ class Conflict(CouponsError):
 
 
 class Refused(CouponsError):
-    """The gate refused the request. The reason holds for this moment only; nothing was accepted."""
+    """The gate refused the request. The reason is valid at that time only; nothing was accepted."""
 
     def __init__(
         self, code: ReasonCode, *, first_request_id: str | None = None, opens_at_ms: int | None = None
@@ -68,7 +68,7 @@ class Unavailable(Retryable):
 
 
 class NotProduced(Unavailable):
-    """The record is not in the log and will not be: the seat can be released."""
+    """This attempt to append did not reach the log and will not. On the first attempt the seat can be released."""
 
 
 class ProduceUnconfirmed(Unavailable):

@@ -1,5 +1,6 @@
-"""The five failure classes, and the function that assigns one to each exception.
+"""The five failure classes, and the function that assigns one of them to each exception.
 
+`refused` is an answer and is never assigned to an exception.
 Adapters register the exceptions of their libraries: service/store/errors.py, service/stream/errors.py,
 service/gate/client.py.
 """
@@ -16,7 +17,7 @@ _MAX_MESSAGE_LENGTH = 2000
 class FailureClass(StrEnum):
     """How the issuer treats a request whose issuing did not succeed."""
 
-    #: a business answer: final, never retried
+    #: a business answer: final, never retried, and never assigned to an exception
     REFUSED = "refused"
     #: the record cannot be decoded or can never succeed: dead letter at once, the partition goes on
     POISON = "poison"

@@ -86,7 +86,7 @@ class RequestIds:
 
 
 def _digest(keyed: blake2b, body: bytes) -> bytes:
-    """Return the MAC of a body; `keyed` holds the state after the key."""
+    """Return the MAC of a body; `keyed` is the hash state after the key was processed."""
     mac = keyed.copy()
     mac.update(body)
     return mac.digest()

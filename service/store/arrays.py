@@ -1,8 +1,7 @@
-"""Array parameters of queries: numbers in PostgreSQL's binary format, and the positions of rows.
+"""Array parameters of queries: numbers in PostgreSQL's binary format, and the log positions of rows.
 
 Binary bigint[] is cheaper to write and to parse than text or lists. Rows are selected by three arrays, with the log id
-repeated for each: as a single value it would look selective to a planner without fresh statistics, which would read all
-rows of the log to find a few.
+repeated for each. With a single value, a planner without fresh statistics would expect few rows and read the whole log.
 """
 
 import sys
@@ -48,13 +47,13 @@ class _Bigints(Dumper):
 
 adapters.register_dumper(array, _Bigints)
 
-#: the values of position_arrays, for unnest; name its first three columns l, p and o
-POSITION_ARRAYS = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
-AT_POSITION = 'log_id = l AND partition = p AND "offset" = o'
+#: the values of log_position_arrays, for unnest; name its first three columns l, p and o
+LOG_POSITION_ARRAYS = "CAST(:logs AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])"
+AT_LOG_POSITION = 'log_id = l AND partition = p AND "offset" = o'
 
 
-def position_arrays(log_id: int, log_positions: Sequence[LogPosition]) -> dict[str, list[int]]:
-    """Return the parameters of POSITION_ARRAYS."""
+def log_position_arrays(log_id: int, log_positions: Sequence[LogPosition]) -> dict[str, list[int]]:
+    """Return the parameters of LOG_POSITION_ARRAYS."""
     return {
         "logs": [log_id] * len(log_positions),
         "partitions": [at.partition for at in log_positions],

@@ -10,7 +10,7 @@ from service.timestamps import to_datetime
 
 
 def insert_initial(tx: Connection, coupon: Coupon) -> None:
-    """Record the initial values of a new coupon; the gate loads them when it is filled first."""
+    """Record the initial values of a new coupon; the gate loads them when it is filled for the first time."""
     tx.execute(_INSERT, _version(coupon) | {"log": None, "partition": None, "first": None, "published": True})
 
 
@@ -66,7 +66,7 @@ def mark_published(tx: Connection, coupons: Iterable[Coupon]) -> None:
 
 
 def has_overdue(tx: Connection, grace_seconds: float) -> bool:
-    """Return whether a change is unpublished for longer than the grace period."""
+    """Return whether a change has been unpublished for longer than the grace period."""
     query = (
         "SELECT EXISTS (SELECT FROM coupon_changes WHERE published_at IS NULL"
         " AND changed_at < now() - make_interval(secs => :grace))"

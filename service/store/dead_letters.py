@@ -78,7 +78,7 @@ def insert_foreign(tx: Connection, dead_letters: Sequence[NewDeadLetter]) -> Non
 class ReceivedDeadLetter(NamedTuple):
     """A record of the dead-letter topic: the log position it names as its origin, and its own."""
 
-    origin: LogPosition
+    origin_position: LogPosition
     #: append time of the original record; identifies the log, since offsets repeat in a topic that was created again
     appended_at_ms: int
     dlt_position: LogPosition
@@ -105,8 +105,8 @@ def confirm(tx: Connection, received: Sequence[ReceivedDeadLetter]) -> set[Recei
     numbers = tx.execute(
         _CONFIRM,
         {
-            "partitions": [one.origin.partition for one in received],
-            "offsets": [one.origin.offset for one in received],
+            "partitions": [one.origin_position.partition for one in received],
+            "offsets": [one.origin_position.offset for one in received],
             "appended": [to_datetime(one.appended_at_ms) for one in received],
             "dlt_partitions": [one.dlt_position.partition for one in received],
             "dlt_offsets": [one.dlt_position.offset for one in received],
@@ -147,7 +147,7 @@ def mark_forwarded(tx: Connection, acknowledged: Sequence[ClaimedDeadLetter]) ->
 
 
 def has_overdue(tx: Connection, grace_seconds: float) -> bool:
-    """Return whether a dead letter waits longer than the grace period: the message to forward it was lost."""
+    """Return whether a dead letter has waited longer than the grace period: the message to forward it was lost."""
     query = (
         "SELECT EXISTS (SELECT FROM dead_letters WHERE forwarded_at IS NULL"
         " AND dead_at < now() - make_interval(secs => :grace) AND (lease_until IS NULL OR lease_until < now()))"

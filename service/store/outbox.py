@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from service.store.arrays import bigints
 
-#: offsets of one entry, and of one claimed batch: the decisions of one POST
+#: maximum number of offsets in one entry, and in one notice (POST)
 MAX_OFFSETS_PER_ENTRY = 500
 
 
@@ -89,7 +89,7 @@ _MAX_ROWS_PER_CLAIM = 500
 
 
 class OutboxBatch(NamedTuple):
-    """Entries that are delivered together, in every attempt under the same id."""
+    """Entries that are delivered together, in every attempt under the same id, which a notice sends as webhook-id."""
 
     delivery_id: UUID
     entries: list[OutboxEntry]

@@ -3,13 +3,15 @@
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome, PriorRequests
 from service.domain.request import FINAL_STATES, Decision, LogPosition, ReasonCode, Request, RequestState
-from service.store.arrays import AT_POSITION, POSITION_ARRAYS, bigints, position_arrays
+from service.store.arrays import AT_LOG_POSITION, LOG_POSITION_ARRAYS, bigints, log_position_arrays
+from service.store.outbox import OutboxEntry
 from service.store.tables import LIVE_ROWS
 from service.timestamps import to_datetime, to_milliseconds
 
@@ -54,8 +56,8 @@ def _pairs(pairs: Iterable[tuple[int, int]]) -> dict[str, "array[int]"]:
     return {"coupons": bigints([coupon for coupon, _ in pairs]), "users": bigints([user for _, user in pairs])}
 
 
-# One INSERT instead of COPY: while PostgreSQL waits for the rows of a COPY, none of its timeouts ends the transaction,
-# and the locks of a process that is frozen then would remain.
+# One INSERT instead of COPY: while PostgreSQL waits for the rows of a COPY, none of its timeouts ends the transaction.
+# If the process freezes at that moment, its locks are not released.
 _INSERT = text(
     'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
     " attempts, requested_at, decided_at)"
@@ -80,7 +82,10 @@ def insert(tx: Connection, log_id: int, new: InsertColumns, decided_at: datetime
 
 
 def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
-    """Return the values for insert. Columns of words without commas are one text, cheaper than an array of texts."""
+    """Return the values for insert.
+
+    Text columns are passed as one comma-separated string, which is cheaper than an array; no value contains a comma.
+    """
     asked = [row.request for row in rows]
     return {
         "partitions": bigints([request.log_position.partition for request in asked]),
@@ -101,9 +106,9 @@ _FINALS = [state.value for state in FINAL_STATES]
 _UPDATE = text(
     "UPDATE requests SET state = new.state, code = new.code, sequence = new.sequence,"
     " attempts = attempts + :spent, decided_at = CASE WHEN new.final THEN CAST(:decided_at AS timestamptz) END"
-    f" FROM unnest({POSITION_ARRAYS}, CAST(:states AS text[]),"
+    f" FROM unnest({LOG_POSITION_ARRAYS}, CAST(:states AS text[]),"
     "  CAST(:codes AS text[]), CAST(:sequences AS bigint[]), CAST(:finals AS bool[]))"
-    f"  AS new(l, p, o, state, code, sequence, final) WHERE {AT_POSITION}"
+    f"  AS new(l, p, o, state, code, sequence, final) WHERE {AT_LOG_POSITION}"
 )
 
 
@@ -118,7 +123,7 @@ def update(
         {
             "spent": attempts_added,
             "decided_at": decided_at,
-            **position_arrays(log_id, [outcome.request.log_position for outcome in outcomes]),
+            **log_position_arrays(log_id, [outcome.request.log_position for outcome in outcomes]),
             "states": [outcome.state.value for outcome in outcomes],
             "codes": [outcome.code and outcome.code.value for outcome in outcomes],
             "sequences": [outcome.sequence for outcome in outcomes],
@@ -168,12 +173,17 @@ _DECIDED = text(
 )
 
 
-def decisions_in_range(
-    tx: Connection, log_id: int, partition: int, first: int, last: int, decided_at: datetime
-) -> list[Decision]:
-    """Return the requests of an offset range with exactly this decided_at, in offset order."""
-    where = {"log": log_id, "partition": partition, "first": first, "last": last, "decided_at": decided_at}
-    rounded = to_datetime(to_milliseconds(decided_at))
+def decisions_of(tx: Connection, entries: Iterable[OutboxEntry]) -> list[Decision]:
+    """Return the final decisions that outbox entries refer to: those of their offsets with exactly their decided_at.
+
+    They are in the order of the entries, and in offset order within each.
+    """
+    return list(chain.from_iterable(_decisions_of_entry(tx, entry) for entry in entries))
+
+
+def _decisions_of_entry(tx: Connection, entry: OutboxEntry) -> list[Decision]:
+    where = {"log": entry.log_id, **entry.range._asdict(), "decided_at": entry.decided_at}
+    rounded = to_datetime(to_milliseconds(entry.decided_at))
     return [
         Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, rounded)
         for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
@@ -201,6 +211,9 @@ _STATES = {state.value: state for state in RequestState}
 def request_of(
     partition: int, offset: int, coupon_id: int, user_id: int, request_id: str, requested_at: datetime
 ) -> Request:
-    """Return the request of these columns; the table does not store how it entered the log."""
+    """Return the request of these columns, with substitutes for what the table does not store.
+
+    `appended_at_ms` is the requested time, and `accepted` is always True.
+    """
     at_ms = to_milliseconds(requested_at)
     return Request(LogPosition(partition, offset), coupon_id, user_id, request_id, at_ms, at_ms, accepted=True)

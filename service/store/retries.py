@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, Request
-from service.store.arrays import AT_POSITION, POSITION_ARRAYS, position_arrays
+from service.store.arrays import AT_LOG_POSITION, LOG_POSITION_ARRAYS, log_position_arrays
 from service.store.raw_records import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row, split_by_bytes
 from service.store.requests import request_of
 
@@ -27,7 +27,7 @@ class WaitingRequest(NamedTuple):
 
 
 class OverdueRetries(NamedTuple):
-    """Held requests of one log and number of attempts whose message was lost."""
+    """Held requests whose message was lost; all have the same log and the same number of attempts."""
 
     log_id: int
     attempts: int
@@ -62,13 +62,13 @@ def insert_standby(tx: Connection, log_id: int, waiting: Sequence[RawRecord]) ->
         tx.execute(_INSERT_STANDBY, {"log": log_id, **raw_arrays(some)})
 
 
-_HELD = (
+_WAITING = (
     "SELECT retries.*, requests.coupon_id, requests.user_id, requests.request_id, requests.requested_at,"
     " requests.attempts AS ever FROM retries JOIN"
 )
 _BY_POSITION = 'USING (log_id, partition, "offset")'
 _TAKE = text(
-    f"{_HELD} requests {_BY_POSITION} JOIN unnest({POSITION_ARRAYS}) AS asked(l, p, o) ON {AT_POSITION}"
+    f"{_WAITING} requests {_BY_POSITION} JOIN unnest({LOG_POSITION_ARRAYS}) AS asked(l, p, o) ON {AT_LOG_POSITION}"
     ' WHERE retries.attempts = :attempts ORDER BY partition, "offset" FOR UPDATE OF retries SKIP LOCKED'
 )
 
@@ -77,16 +77,17 @@ def lock_for_attempt(
     tx: Connection, log_id: int, log_positions: Sequence[LogPosition], attempts: int
 ) -> list[WaitingRequest]:
     """Lock those requests that have had exactly `attempts` attempts and that no other transaction has locked."""
-    rows = tx.execute(_TAKE, {"attempts": attempts, **position_arrays(log_id, log_positions)})
-    return [_held(row) for row in rows]
+    rows = tx.execute(_TAKE, {"attempts": attempts, **log_position_arrays(log_id, log_positions)})
+    return [_waiting(row) for row in rows]
 
 
 _STANDBY = "FROM requests WHERE coupon_id = :coupon AND state = 'standby'"
 _IN_ORDER = 'ORDER BY log_id, partition, "offset"'
 _FIRST_LOG = text(f"SELECT log_id {_STANDBY} {_IN_ORDER} LIMIT 1")
-#: selected before the join: a planner that expects few of them to have a record would join all standby requests
+#: Select the requests before the join. Otherwise the planner may join all standby requests.
 _FIRST = text(
-    f"{_HELD} (SELECT * {_STANDBY} AND log_id = :log {_IN_ORDER} LIMIT :limit) AS requests {_BY_POSITION} {_IN_ORDER}"
+    f"{_WAITING} (SELECT * {_STANDBY} AND log_id = :log {_IN_ORDER} LIMIT :limit) AS requests"
+    f" {_BY_POSITION} {_IN_ORDER}"
 )
 
 
@@ -94,10 +95,10 @@ def first_standby(tx: Connection, coupon_id: int, limit: int) -> tuple[int, list
     """Return the log id and the first standby requests of the locked coupon, at most `limit`, all of one log."""
     log = tx.execute(_FIRST_LOG, {"coupon": coupon_id}).scalar_one()
     rows = tx.execute(_FIRST, {"log": log, "coupon": coupon_id, "limit": limit})
-    return log, [_held(row) for row in rows]
+    return log, [_waiting(row) for row in rows]
 
 
-def _held(row: Any) -> WaitingRequest:
+def _waiting(row: Any) -> WaitingRequest:
     request = request_of(row.partition, row.offset, row.coupon_id, row.user_id, row.request_id, row.requested_at)
     return WaitingRequest(raw_of_row(row), request, row.attempts, row.ever, row.first_error)
 
@@ -105,9 +106,9 @@ def _held(row: Any) -> WaitingRequest:
 _POSTPONE = text(
     "UPDATE retries SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs => delay),"
     " first_error = coalesce(first_error, first), error_type = kind, error_message = message"
-    f" FROM unnest({POSITION_ARRAYS}, CAST(:delays AS float[]),"
+    f" FROM unnest({LOG_POSITION_ARRAYS}, CAST(:delays AS float[]),"
     "  CAST(:firsts AS text[]), CAST(:kinds AS text[]), CAST(:messages AS text[]))"
-    f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_POSITION}"
+    f"  AS failed(l, p, o, delay, first, kind, message) WHERE {AT_LOG_POSITION}"
 )
 
 
@@ -120,18 +121,18 @@ def postpone(tx: Connection, log_id: int, failed: Sequence[tuple[LogPosition, Fa
         {
             "delays": [delay_seconds for _, _, delay_seconds in failed],
             **_errors([failure for _, failure, _ in failed]),
-            **position_arrays(log_id, [log_position for log_position, _, _ in failed]),
+            **log_position_arrays(log_id, [log_position for log_position, _, _ in failed]),
         },
     )
 
 
-_REMOVE = text(f"DELETE FROM retries USING unnest({POSITION_ARRAYS}) AS decided(l, p, o) WHERE {AT_POSITION}")
+_REMOVE = text(f"DELETE FROM retries USING unnest({LOG_POSITION_ARRAYS}) AS decided(l, p, o) WHERE {AT_LOG_POSITION}")
 
 
 def remove(tx: Connection, log_id: int, log_positions: Sequence[LogPosition]) -> None:
     """Delete the rows of requests that have been decided."""
     if log_positions:
-        tx.execute(_REMOVE, position_arrays(log_id, log_positions))
+        tx.execute(_REMOVE, log_position_arrays(log_id, log_positions))
 
 
 def claim_overdue(tx: Connection, grace_seconds: float, again_seconds: float, limit: int) -> list[OverdueRetries]:

@@ -123,7 +123,10 @@ _FINAL = _state_in(FINAL_STATES)
 
 
 class RequestRow(Table, table=True):
-    """A decided request: one row per record of the log, at most one live row per coupon and user."""
+    """A request that the issuer has read, in any state: at most one row per record, and one live per coupon and user.
+
+    Redeliveries and records that cannot be decoded have no row.
+    """
 
     __tablename__ = "requests"
     __table_args__ = (
@@ -172,7 +175,10 @@ class RetryRow(Table, table=True):
 
 
 class DeadLetterRow(Table, table=True):
-    """A request that used all attempts, or a record that could not be decoded, with its raw bytes."""
+    """A request that used all attempts, or a record that could not be decoded or written, with its raw bytes.
+
+    A foreign one, which another producer wrote to the dead-letter topic, has code `poison` too.
+    """
 
     __tablename__ = "dead_letters"
     __table_args__ = (
@@ -237,7 +243,7 @@ class DeadLetterActionRow(Table, table=True):
 
 
 class OutboxRow(Table, table=True):
-    """Work for Celery that follows from decisions: one row per batch, kind and partition."""
+    """Work for Celery that follows from decisions: one row per kind and range of at most 500 offsets."""
 
     __tablename__ = "outbox"
     __table_args__ = (

@@ -17,8 +17,8 @@ Item = TypeVar("Item")
 Failures = Mapping[str, Failure]
 #: attempts of one write; a unique violation in the last one counts as its failure
 _MAX_DECISIONS = 3
-#: failed requests of one transaction, of one probe and of one retry task: the coupons stay locked until the last is
-#: written, and a task in which all of them fail still ends well within its time limit
+#: Maximum number of failures in one transaction, one probe and one retry task. It bounds how long coupons stay locked,
+#: and a task in which all requests fail still ends well within its time limit.
 MAX_FAILURES_PER_TRANSACTION = 200
 #: seconds after which a batch with a failure ends early: a few failures among thousands of records can take long
 MAX_FAILURE_SECONDS = 1.0
@@ -46,9 +46,9 @@ def write_bisecting(
         if failures and time.monotonic() > began + max_seconds:
             break
         segment = items[at : at + size]
-        failure, found = _attempt(partial(write, segment, {})), 0
+        failure, found = _run_action(partial(write, segment, {})), 0
         if failure and 1 < len(segment) <= MAX_FAILURES_PER_TRANSACTION and (failing := _probe(segment, find_failing)):
-            failure, found = _attempt(partial(write, segment, failing)), len(failing)
+            failure, found = _run_action(partial(write, segment, failing)), len(failing)
         if failure is None:
             at, size, failures = at + len(segment), size * 2, failures + found
         elif len(segment) > 1:
@@ -68,18 +68,18 @@ def probe_then_write(
     """Write items that have failed before: like write_bisecting, with the probe before the write."""
     for first in range(0, len(items), MAX_FAILURES_PER_TRANSACTION):
         segment = items[first : first + MAX_FAILURES_PER_TRANSACTION]
-        if _attempt(partial(write, segment, _probe(segment, find_failing))):
+        if _run_action(partial(write, segment, _probe(segment, find_failing))):
             write_bisecting(segment, write, write_failed, find_failing)
 
 
 def _probe(items: Sequence[Item], find_failing: Callable[[Sequence[Item]], Failures]) -> Failures:
     """Return which items fail; empty if the probe itself fails."""
     failing: dict[str, Failure] = {}
-    _attempt(lambda: failing.update(find_failing(items)))
+    _run_action(lambda: failing.update(find_failing(items)))
     return failing
 
 
-def _attempt(action: Callable[[], None]) -> Failure | None:
+def _run_action(action: Callable[[], None]) -> Failure | None:
     """Run the action, again if another writer decided first; return its failure, and raise a system failure."""
     for attempt in range(1, _MAX_DECISIONS + 1):
         try:

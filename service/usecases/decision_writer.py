@@ -1,4 +1,4 @@
-"""Updates requests that have rows; at the end of the transaction, writes the outbox entries of the final ones."""
+"""Updates requests that have rows; at the end of the transaction, writes the outbox entries of their outcomes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,28 +11,31 @@ from service.usecases.write_plan import outbox_kinds_for
 
 
 class DecisionWriter:
-    """Collects the outcomes that are final in this transaction, so that each one gets one outbox entry."""
+    """Collects the outcomes of released savepoints.
+
+    At the end of the transaction it writes outbox entries for their offset ranges.
+    """
 
     def __init__(self, tx: Connection, *, notices: bool) -> None:
         """Create it after the coupons are locked: `decided_at` must be later than the lock."""
         self._tx = tx
         self._notices = notices
-        self._final: dict[int, list[Outcome]] = {}
+        self._outcomes: dict[int, list[Outcome]] = {}
         self.decided_at = engine.database_now(tx)
 
     def update(self, log_id: int, outcomes: Sequence[Outcome], *, attempts_added: int) -> None:
         """Write outcomes of one log and add attempts to each request."""
         requests.update(self._tx, log_id, outcomes, self.decided_at, attempts_added=attempts_added)
 
-    def mark_final(self, log_id: int, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes whose savepoint was released."""
+    def add_outcomes(self, log_id: int, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes whose savepoint was released. They may also be `retrying` or `standby`, which cause no entry."""
         if outcomes:
-            self._final.setdefault(log_id, []).extend(outcomes)
+            self._outcomes.setdefault(log_id, []).extend(outcomes)
 
     def write_outbox(self) -> set[OutboxKind]:
-        """Write the outbox entries of all final outcomes and return their kinds."""
+        """Write the outbox entries of all outcomes that were added and return their kinds."""
         written = set()
-        for log_id, outcomes in self._final.items():
+        for log_id, outcomes in self._outcomes.items():
             touched = coupons.get_many(self._tx, {outcome.request.coupon_id for outcome in outcomes})
             kinds = outbox_kinds_for(outcomes, touched, notices=self._notices)
             outbox.insert(self._tx, log_id, kinds, list(_offset_ranges(outcomes)), self.decided_at)
@@ -42,11 +45,11 @@ class DecisionWriter:
 
 def _offset_ranges(outcomes: Sequence[Outcome]) -> Iterator[OffsetRange]:
     """Return ranges that cover the outcomes' offsets without the long gaps between them."""
-    positions = sorted(outcome.request.log_position for outcome in outcomes)
-    first = last = positions[0]
-    for position in positions:
-        if position.partition != last.partition or position.offset - last.offset > outbox.MAX_OFFSETS_PER_ENTRY:
+    log_positions = sorted(outcome.request.log_position for outcome in outcomes)
+    first = last = log_positions[0]
+    for at in log_positions:
+        if at.partition != last.partition or at.offset - last.offset > outbox.MAX_OFFSETS_PER_ENTRY:
             yield OffsetRange(first.partition, first.offset, last.offset)
-            first = position
-        last = position
+            first = at
+        last = at
     yield OffsetRange(first.partition, first.offset, last.offset)

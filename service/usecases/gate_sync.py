@@ -15,10 +15,10 @@ from service.store import checkpoints, coupon_changes, coupons, outbox, requests
 from service.store.engine import in_transaction
 from service.store.outbox import OutboxKind
 from service.usecases.lookup import is_past_watermark
-from service.usecases.notify import decisions_of
 from service.usecases.write_plan import releases_seat
 
-_OFFSETS_BATCH_SIZE = 5_000
+#: offsets that the claimed outbox entries may cover
+_MAX_OFFSETS_PER_CLAIM = 5_000
 _UNACKNOWLEDGED_BATCH_SIZE = 10_000
 _COUPONS_BATCH_SIZE = 500
 
@@ -30,10 +30,10 @@ def sync_decisions(engine: Engine, gate_admin: GateAdmin, lease_seconds: float) 
     the batch is published again when the lease has expired; a second time changes nothing.
     """
     with engine.begin() as tx:
-        claim = outbox.claim_batch(tx, OutboxKind.GATE, lease_seconds, _OFFSETS_BATCH_SIZE)
-        decisions = decisions_of(tx, claim) if claim else []
+        batch = outbox.claim_batch(tx, OutboxKind.GATE, lease_seconds, _MAX_OFFSETS_PER_CLAIM)
+        decisions = requests.decisions_of(tx, batch.entries) if batch else []
         decided_coupons = coupons.get_many(tx, {decision.coupon_id for decision in decisions})
-    if claim is None:
+    if batch is None:
         return 0
     crash_points.reach(CrashPoint.GATE_CLAIMED)
     released = [
@@ -47,13 +47,13 @@ def sync_decisions(engine: Engine, gate_admin: GateAdmin, lease_seconds: float) 
     except Unavailable:
         with engine.begin() as tx:
             outbox.postpone_batch(
-                tx, claim, backoff_seconds(claim.entries[0].attempts, max_seconds=10, jitter=jitter())
+                tx, batch, backoff_seconds(batch.entries[0].attempts, max_seconds=10, jitter=jitter())
             )
         raise
     crash_points.reach(CrashPoint.GATE_SYNCED)
     with engine.begin() as tx:
-        outbox.delete_batch(tx, claim)
-    return len(claim.entries)
+        outbox.delete_batch(tx, batch)
+    return len(batch.entries)
 
 
 def sync_coupon_changes(engine: Engine, gate_admin: GateAdmin) -> int:

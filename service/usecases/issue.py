@@ -90,7 +90,7 @@ class _BatchTransaction:
     def write(self, records: Sequence[Record], failing: Failures) -> None:
         """Decide and write records together; requests in `failing` hold the seats they are entitled to.
 
-        Raises the database's error; then all its changes are rolled back.
+        If the database raises, roll back to the savepoint and re-raise the error.
         """
         with engine.savepoint(self._tx):
             self._store(self._plan(records, failing))

@@ -1,33 +1,30 @@
-"""Delivers notices of decisions to the webhook's receiver, in batches with an id that stays the same when repeated."""
+"""Delivers notices, each with up to 500 decisions, to the webhook's receiver; a repeat has the same delivery id."""
 
-from itertools import chain
-
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from service import crash_points
 from service.clock import jitter
 from service.crash_points import CrashPoint
-from service.domain.request import Decision
 from service.domain.retry import backoff_seconds
 from service.store import outbox, requests
-from service.store.outbox import OutboxBatch, OutboxKind
+from service.store.outbox import OutboxKind
 from service.webhooks.sender import WebhookSender
 
 
 def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float) -> int:
-    """Claim one batch of outbox entries and deliver its notices in one POST.
+    """Claim one batch of outbox entries and deliver its decisions in one notice, which is one POST.
 
     Returns the number of entries delivered: 0 when none is due or the circuit breaker is open. Raises Unavailable when
     the receiver does not accept the POST; the entries are then due again later, under the same delivery id.
 
     The entries are deleted after the POST. After a crash in between, the same POST is made again once the lease ends;
-    the receiver recognises it by its webhook-id.
+    the receiver recognises it by its webhook-id, which is the delivery id.
     """
     if sender.circuit_breaker.open_seconds:
         return 0
     with engine.begin() as tx:
         batch = outbox.claim_batch(tx, OutboxKind.NOTIFY, lease_seconds)
-        decisions = decisions_of(tx, batch) if batch else []
+        decisions = requests.decisions_of(tx, batch.entries) if batch else []
     if batch is None:
         return 0
     crash_points.reach(CrashPoint.NOTICES_CLAIMED)
@@ -42,11 +39,3 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
     with engine.begin() as tx:
         outbox.delete_batch(tx, batch)
     return len(batch.entries)
-
-
-def decisions_of(tx: Connection, batch: OutboxBatch) -> list[Decision]:
-    """Return the decisions that the entries of a batch refer to, in order."""
-    by_entry = (
-        requests.decisions_in_range(tx, entry.log_id, *entry.range, entry.decided_at) for entry in batch.entries
-    )
-    return list(chain.from_iterable(by_entry))

@@ -30,7 +30,7 @@ _PROMOTION_BATCH_SIZE = 50
 
 
 class Recoverer:
-    """Decides held and standby requests under the same locks as the issuer."""
+    """Decides held and standby requests under the coupon locks, as the issuer does."""
 
     def __init__(self, engine: Engine, reader: RecordReader, *, notices: bool) -> None:
         self._engine = engine
@@ -61,7 +61,7 @@ class Recoverer:
         Raises Unavailable when the database is away or overloaded; then nothing has changed.
         """
         with in_transaction(self._engine) as tx:
-            coupon_ids = coupons.lock(tx, [coupon_id]).keys()  # before the moment of decision is read
+            coupon_ids = coupons.lock(tx, [coupon_id]).keys()  # lock first: `decided_at` must be later than the lock
             transaction = RetryTransaction(tx, self._reader, notices=self._notices)
             transaction.decide_standby(coupon_ids)
             follow_up = transaction.finish()
@@ -71,7 +71,10 @@ class Recoverer:
 
 
 class RetryTransaction:
-    """A transaction that attempts requests which have a seat. Its caller holds the lock of every coupon involved."""
+    """A transaction that attempts held and standby requests, in the order given, without deciding eligibility again.
+
+    Its caller holds the lock of every coupon involved.
+    """
 
     def __init__(self, tx: Connection, reader: RecordReader, *, notices: bool) -> None:
         self._tx = tx
@@ -83,7 +86,7 @@ class RetryTransaction:
 
     def retry(self, log_id: int, held: Sequence[WaitingRequest]) -> None:
         """Issue requests of one log that have failed before, in order; one that fails again is due again or dead."""
-        self._attempt(probe_then_write, log_id, held)
+        self._write_attempts(probe_then_write, log_id, held)
 
     def decide_standby(self, coupon_ids: Iterable[int]) -> None:
         """Promote and refuse until the remaining requests must wait. A failed promotion is held."""
@@ -115,17 +118,17 @@ class RetryTransaction:
         if action is StandbyAction.PROMOTE:
             limit = min(_PROMOTION_BATCH_SIZE, coupon.remaining)
             log_id, standby = retries.first_standby(self._tx, coupon_id, limit)
-            self._attempt(write_bisecting, log_id, standby)
+            self._write_attempts(write_bisecting, log_id, standby)
         else:
             log_id, standby = retries.first_standby(self._tx, coupon_id, STANDBY_BATCH_SIZE)
             outcomes = [Outcome(one.request, RequestState.REFUSED, ReasonCode.SOLD_OUT) for one in standby]
             self._writer.update(log_id, outcomes, attempts_added=1)
-            self._writer.mark_final(log_id, outcomes)
+            self._writer.add_outcomes(log_id, outcomes)
             retries.remove(self._tx, log_id, [one.request.log_position for one in standby])
         return len(standby)
 
-    def _attempt(self, write_all: Callable[..., object], log_id: int, seated: Sequence[WaitingRequest]) -> None:
-        """Attempt requests of one log with probe_then_write or write_bisecting."""
+    def _write_attempts(self, write_all: Callable[..., object], log_id: int, seated: Sequence[WaitingRequest]) -> None:
+        """Write one more attempt of each request of one log with probe_then_write or write_bisecting."""
         write = partial(self.write, log_id)
         write_all(
             seated,
@@ -135,7 +138,10 @@ class RetryTransaction:
         )
 
     def write(self, log_id: int, seated: Sequence[WaitingRequest], failing: Failures) -> None:
-        """Write one more attempt of each request; raise the database's error; then all its changes are rolled back."""
+        """Write one more attempt of each request.
+
+        If the database raises, roll back to the savepoint and re-raise the error.
+        """
         succeeding = [one for one in seated if one.request.request_id not in failing]
         failed = [(one, failing[one.request.request_id]) for one in seated if one.request.request_id in failing]
         delays = [ISSUE_RETRY_POLICY.delay_after(one.attempts + 1) for one, _ in failed]
@@ -151,7 +157,7 @@ class RetryTransaction:
             retrying = [Outcome(one.request, RequestState.RETRYING) for one, *_ in due]
             self._writer.update(log_id, retrying, attempts_added=1)
             outcomes += self._give_up(log_id, dead)
-        self._writer.mark_final(log_id, outcomes)
+        self._writer.add_outcomes(log_id, outcomes)
         self._failed += len(failing)
         self._follow_up.has_dead_letters = self._follow_up.has_dead_letters or bool(dead)
         for one, failure, _ in due:

@@ -65,8 +65,8 @@ class DeadLetterService:
     def replay(self, dead_letter_id: int) -> ReplayResult:
         """Decide the request again under its original offset: issued, refused, on standby, or held and retried.
 
-        A repeated call returns the first result. Raises Conflict when it was discarded or cannot be decoded,
-        NotFound, and Unavailable.
+        A repeated call returns the result of the latest replay. Raises Conflict when it was discarded, cannot be
+        replayed or became dead again meanwhile, NotFound, and Unavailable.
         """
         results = self._replay([dead_letter_id], dry_run=False)
         result = results[0] if results else self._earlier_result(dead_letter_id, DeadLetterState.REPLAYED)
@@ -144,7 +144,10 @@ class _ReplayTransaction:
         self.follow_up = FollowUp()
 
     def run(self, locked: Sequence[DeadLetter]) -> None:
-        """Decide all of them in the order given; of two records of one request, the first."""
+        """Decide the dead letters in the order given.
+
+        If two of them carry the same request id, replay the first and skip the second.
+        """
         replayable: list[_Replayable] = []
         seen: set[str] = set()
         for dead_letter in locked:
@@ -162,7 +165,7 @@ class _ReplayTransaction:
     def _prepare(self, dead_letter: DeadLetter) -> _Replayable | None:
         """Return the dead letter with its request, or skip it.
 
-        A record that no version could decode may be decodable by this one. A foreign dead letter has no log position.
+        This version may decode a record that earlier versions could not. A foreign dead letter has no log position.
         """
         if dead_letter.log_id is None:
             self._skip(
@@ -185,7 +188,7 @@ class _ReplayTransaction:
         self.results.append(ReplayResult(dead_letter.id, dead_letter.request_id, None, None, why))
 
     def write(self, replayable: Sequence[_Replayable], failing: Failures) -> None:
-        """Decide and write together; raise the database's error; then all its changes are rolled back."""
+        """Decide and write together. If the database raises, roll back to the savepoint and re-raise the error."""
         with savepoint(self._tx):
             decided = self._decide(replayable, failing)
             self._store(decided, failing)
@@ -250,7 +253,7 @@ class _ReplayTransaction:
             if outcome.state is RequestState.RETRYING:
                 held = HeldFailure(one.request.coupon_id, failing[one.request.request_id])
                 self.follow_up.hold(one.log_id, one.request.log_position, 1, held)
-            self._writer.mark_final(one.log_id, [outcome])
+            self._writer.add_outcomes(one.log_id, [outcome])
             result = ReplayResult(one.dead_letter.id, outcome.request.request_id, outcome.state, outcome.code)
             self.results.append(result)
 

@@ -28,7 +28,7 @@ class HeldFailure(NamedTuple):
 class IssueResult:
     """What a batch led to, for the messages after its commit."""
 
-    #: how many records were decided: all of the batch, or the first of them
+    #: number of records decided, counted from the start of the batch
     record_count: int = 0
     #: next offset by partition, as committed
     next_offsets: dict[int, int] = field(default_factory=dict)
@@ -98,8 +98,8 @@ class WritePlan:
         return [record.raw for record in self._records_in(RequestState.STANDBY)]
 
     def _records_in(self, state: RequestState) -> list[Record]:
-        positions = {outcome.request.log_position for outcome in self.outcomes if outcome.state is state}
-        return [record for record in self.records if record.raw.log_position in positions] if positions else []
+        log_positions = {outcome.request.log_position for outcome in self.outcomes if outcome.state is state}
+        return [record for record in self.records if record.raw.log_position in log_positions] if log_positions else []
 
     def add_to(self, result: IssueResult, *, notices: bool) -> None:
         """Add what this plan has written to the batch's result."""
@@ -117,13 +117,13 @@ class WritePlan:
 
 def outbox_kinds_for(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[OutboxKind]:
     """Return the kinds of outbox entries that follow from outcomes: notices if some are final, gate if seats change."""
-    verdicts = {(outcome.state, outcome.code) for outcome in outcomes}
+    results = {(outcome.state, outcome.code) for outcome in outcomes}
     kinds = set()
-    if notices and any(state in FINAL_STATES for state, _ in verdicts):
+    if notices and any(state in FINAL_STATES for state, _ in results):
         kinds.add(OutboxKind.NOTIFY)
     last_sequences = {outcome.request.coupon_id: outcome.sequence for outcome in outcomes if outcome.sequence}
     sold_out = any(sequence >= coupons[coupon_id].quantity for coupon_id, sequence in last_sequences.items())
-    if sold_out or any(releases_seat(state, code) for state, code in verdicts):
+    if sold_out or any(releases_seat(state, code) for state, code in results):
         kinds.add(OutboxKind.GATE)
     return kinds
 

@@ -12,7 +12,11 @@ _MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 class CircuitBreaker:
-    """Opens at each failure, longer after each in a row up to ten seconds, and closes at the first success."""
+    """Each failure opens it. It closes when the pause ends.
+
+    The pause doubles with consecutive failures up to 10 s; a Retry-After extends it up to 300 s. A success resets the
+    count.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -19,7 +19,7 @@ _MAX_BODY_BYTES = 65_536
 
 
 class WebhookSender:
-    """Posts notices to one receiver; follows no redirect, and pauses after a failure (circuit_breaker)."""
+    """Posts notices to one receiver, without following redirects; its circuit breaker counts failures."""
 
     def __init__(self, url: str, secret: str, timeout_seconds: float) -> None:
         self._url = url
@@ -29,19 +29,19 @@ class WebhookSender:
         self._client = httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False)
         self.circuit_breaker = CircuitBreaker()
 
-    def send(self, notice_id: str, decisions: Sequence[Decision]) -> None:
+    def send(self, delivery_id: str, decisions: Sequence[Decision]) -> None:
         """Post decisions; raises Unavailable unless the response is 2xx.
 
-        `notice_id` is the webhook-id: it must be the same each time these decisions are sent. The timeout covers
+        `delivery_id` is sent as webhook-id: it must be the same each time these decisions are sent. The timeout covers
         connecting, sending and reading the whole response, however slowly it arrives.
         """
         sent_at = datetime.now(UTC)
         body = msgspec.json.encode({"type": _TYPE, "timestamp": sent_at, "data": decisions})
         headers = {
             "content-type": "application/json",
-            "webhook-id": notice_id,
+            "webhook-id": delivery_id,
             "webhook-timestamp": str(int(sent_at.timestamp())),
-            "webhook-signature": self._signer.sign(notice_id, sent_at, body.decode()),
+            "webhook-signature": self._signer.sign(delivery_id, sent_at, body.decode()),
         }
         try:
             response = self._runner.run(self._post(body, headers))

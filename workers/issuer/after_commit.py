@@ -32,15 +32,15 @@ class AfterCommit:
         self._thread = threading.Thread(target=self._run, name="after-commit", daemon=True)
         self._thread.start()
 
-    def publish(self, issued: IssueResult) -> None:
+    def publish(self, result: IssueResult) -> None:
         """Queue a committed result; never waits: when a thousand results are queued, this one is dropped."""
         try:
-            self._waiting.put_nowait(issued)
+            self._waiting.put_nowait(result)
         except queue.Full:
             _log.warning(LogEvent.MESSAGES_LOST, reason="the queue is full")
 
     def close(self, timeout_seconds: float) -> None:
-        """Send what is queued, within the timeout for each of two steps: queueing the end mark, and sending."""
+        """Send all queued results. Takes at most twice the timeout."""
         try:
             self._waiting.put(None, timeout=timeout_seconds)
         except queue.Full:
@@ -54,34 +54,34 @@ class AfterCommit:
         ended = False
         while not ended:
             wait_seconds = max(0.0, next_outbox_at - time.monotonic()) if kinds else None
-            issued, ended = self._next_result(wait_seconds)
-            kinds |= issued.outbox_kinds
+            result, ended = self._next_result(wait_seconds)
+            kinds |= result.outbox_kinds
             due: set[OutboxKind] = set()
             if kinds and (ended or time.monotonic() >= next_outbox_at):
                 due, kinds = kinds, set()
                 next_outbox_at = time.monotonic() + _OUTBOX_INTERVAL_SECONDS
-            self._send(issued, due)
+            self._send(result, due)
 
     def _next_result(self, wait_seconds: float | None) -> tuple[IssueResult, bool]:
-        """Return all queued results merged into one, empty after the timeout, and whether the end mark came."""
+        """Return the merged queued results (empty after the timeout), and True if the end mark was read."""
         merged = IssueResult()
         try:
-            issued = self._waiting.get(timeout=wait_seconds)
-            while issued is not None:
-                merged.merge(issued)
-                issued = self._waiting.get_nowait()
+            result = self._waiting.get(timeout=wait_seconds)
+            while result is not None:
+                merged.merge(result)
+                result = self._waiting.get_nowait()
         except queue.Empty:
             return merged, False
         return merged, True
 
-    def _send(self, issued: IssueResult, kinds: set[OutboxKind]) -> None:
+    def _send(self, result: IssueResult, kinds: set[OutboxKind]) -> None:
         try:
             try:
-                self._gate_admin.publish_progress(issued.next_offsets)
+                self._gate_admin.publish_progress(result.next_offsets)
             except Unavailable as error:  # Celery's broker may be another server that answers
                 _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error))
-            messages.send_retry(self._celery, self._log_id, issued.held, attempts_made=1, failures=issued.held_failures)
-            messages.send_outbox_tasks(self._celery, self._gate_admin, kinds, dead=issued.has_dead_letters)
+            messages.send_retry(self._celery, self._log_id, result.held, attempts_made=1, failures=result.held_failures)
+            messages.send_outbox_tasks(self._celery, self._gate_admin, kinds, dead=result.has_dead_letters)
         except Exception as error:  # noqa: BLE001  # the rows are committed, the sweep finds them
             _log.warning(LogEvent.MESSAGES_LOST, reason=str(error))
 

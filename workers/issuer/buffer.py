@@ -27,10 +27,11 @@ class RecordBuffer:
         return len(self._records)
 
     def fill(self, max_records: int, wait_seconds: float) -> None:
-        """Poll until `max_records` are buffered, and poll at least one, so that the member stays in the group.
+        """Poll once for the records that are missing up to `max_records`.
 
-        Waits up to `wait_seconds` for the first record if the buffer is empty, and not at all for more: a lone record
-        is not delayed. Raises KafkaException when the consumer has failed for good.
+        Always asks for at least one record, so that the member stays in the group. Waits up to `wait_seconds` for the
+        first record if the buffer is empty, and not at all for more: a lone record is not delayed. Raises
+        KafkaException when the consumer has failed for good.
         """
         messages = log_reader.poll_batch(
             self._consumer, max(1, max_records - len(self._records)), 0 if self._records else wait_seconds

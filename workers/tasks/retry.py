@@ -20,14 +20,14 @@ class RequestsFailedAgain(Exception):
 
 
 @app.task(name=Task.RETRY.value, bind=True, max_retries=None)
-def issue(self: Any, log_id: int, positions: list[list[int]], attempts_made: int) -> str:
-    """Make one more attempt for requests at [partition, offset]; those that fail again are retried by Celery.
+def issue(self: Any, log_id: int, pairs: list[list[int]], attempts_made: int) -> str:
+    """Make one more attempt for requests at pairs of partition and offset; Celery retries those that fail again.
 
     A system failure is retried without counting an attempt. A crash before the commit changes nothing, and the message
     is delivered again. After the commit the rows are due again or gone: a second delivery finds no request with this
     number of attempts, and the sweep sends the messages that were not sent.
     """
-    log_positions = [LogPosition(*position) for position in positions]
+    log_positions = [LogPosition(*pair) for pair in pairs]
     with bound_contextvars(attempt=attempts_made + 1, request_count=len(log_positions)):  # the issuer made the first
         try:
             done = worker_resources().recoverer.retry(log_id, log_positions, attempts_made)
@@ -46,7 +46,7 @@ def issue(self: Any, log_id: int, positions: list[list[int]], attempts_made: int
         if failed_again:
             first = done.held_failures[failed_again[0]]
             raise self.retry(
-                args=(log_id, [list(position) for position in failed_again], attempts_made + 1),
+                args=(log_id, [list(at) for at in failed_again], attempts_made + 1),
                 exc=RequestsFailedAgain(describe_failure(len(failed_again), len(log_positions), first)),
                 countdown=ISSUE_RETRY_POLICY.delay_after(attempts_made + 1),
                 **describe_retry(failed_again, attempts_made + 1, done.held_failures).options(),
@@ -56,7 +56,7 @@ def issue(self: Any, log_id: int, positions: list[list[int]], attempts_made: int
 
 @app.task(name=Task.DECIDE_STANDBY.value)
 def decide_standby(coupon_id: int) -> None:
-    """Decide standby requests of a coupon that no retry will decide; send another task if more remain."""
+    """Decide the standby requests of a coupon when no retry does it; send another task if more remain."""
     with bound_contextvars(coupon_id=coupon_id):
         opened = worker_resources()
         messages.send_follow_up(app, opened.shared.gate_admin, opened.recoverer.decide_standby(coupon_id))
