@@ -71,7 +71,7 @@ accept_content = ["json"]  # a pickle is refused
 imports = ["workers.tasks.retry", "workers.tasks.dead_letters", "workers.tasks.notify", "workers.tasks.maintenance"]
 
 worker_send_task_events = not _settings.celery_over_kafka  # Flower shows these; Kafka has no fanout for them (ADR 0010)
-# On, it would leave a pending row in Flower every second: the sweep, which beat starts, sends no other events.
+# If this were on, Flower would show each sweep as a pending task, because the sweep sends no other events.
 task_send_sent_event = False
 task_track_started = True
 worker_hijack_root_logger = False  # one form of log line for all processes

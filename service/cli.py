@@ -30,7 +30,7 @@ def verify(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify the promises P1 to P5 from the log, the database and, if given, the answers that clients received.
+    """Verify P1 to P5. Reads the whole log, the database and, if given, the answers that clients received.
 
     The exit status is 1 if a promise is broken.
     """

@@ -1,4 +1,4 @@
-"""Start and stop single processes, each in its own session, with a log file and a registration at the reaper."""
+"""Start and stop single processes, each in its own session, with a log file and registered with the reaper."""
 
 import subprocess
 import threading

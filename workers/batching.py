@@ -24,11 +24,11 @@ def run_batches(
 ) -> int:
     """Call `run_batch` until it returns 0; after three seconds stop and send the same task again.
 
-    `batch_timeout_seconds`: the longest time that a batch may take; no batch that may find more starts when less than
-    this is left of the three seconds. `gate_admin`: at the first 0 it removes the mark of the task, and `run_batch` is
-    called again, because commits before the removal sent no message. `idle_ratio`: seconds of sleep for each second of
-    CPU time that a batch used, so that the issuer has priority on the same machine. Returns the sum of what `run_batch`
-    returned.
+    `batch_timeout_seconds`: the longest duration of a batch. After a batch that found work, another one starts only if
+    at least this much of the three seconds is left. `gate_admin`: at the first 0 it removes the key that marks the task
+    as queued, and `run_batch` is called again, because commits before the removal sent no message. `idle_ratio`:
+    seconds of sleep for each second of CPU time that a batch used, so that the issuer has priority on the same machine.
+    Returns the sum of what `run_batch` returned.
     """
     no_batch_after = time.monotonic() + _MAX_SECONDS - batch_timeout_seconds
     done = 0

@@ -14,7 +14,10 @@ class Channel(confluentkafka.Channel):
     """Kombu's channel with a limit on every wait, and no wait at all for messages."""
 
     def _open(self) -> Any:
-        """Connect; kombu uses one time limit for connecting and for polling each empty queue in turn."""
+        """Connect, then set the poll timeout to 0.
+
+        kombu would otherwise wait for the connect timeout on each empty queue.
+        """
         client = super()._open()  # type: ignore[no-untyped-call]
         self.wait_time_seconds = 0
         return client

@@ -22,7 +22,8 @@ _MAX_COUPONS = 100
 def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
     """Send again the messages of rows that have been due for longer than `grace_seconds`.
 
-    Coupons whose standby requests can be decided are sent at once. Coupons in a gate that lost its state become cold.
+    Send the standby task of each coupon with decidable standby requests, without a grace period. Coupons in a gate that
+    lost its state become cold.
 
     A crash at any line is repaired by the next sweep: it only sends messages, and the gate's reset can be repeated.
     """

@@ -15,7 +15,7 @@ class SharedTimeout:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        #: by waiting task when its wait expires, in the loop's time; the earliest first
+        #: maps each waiting task to its deadline in loop time, earliest deadline first
         self._expires_at: dict[asyncio.Task[object], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 

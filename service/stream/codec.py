@@ -58,7 +58,10 @@ class RecordReader:
     """Decodes records. One that cannot be decoded becomes poison, never an exception."""
 
     def __init__(self, ids: RequestIds, partitions: int, *, faults: bool) -> None:
-        """`partitions` is the partition count of the topic; `faults`: whether injected faults are applied."""
+        """Create a reader.
+
+        partitions: TOPIC_PARTITIONS, not the topic's own number. faults: whether injected faults are applied.
+        """
         self._ids = ids
         self._partitions = partitions
         self._faults = faults

@@ -24,7 +24,7 @@ register(FailureClass.POISON, msgspec.DecodeError)
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Raise Unavailable instead of the client's errors and of a broker that does not answer in time."""
+    """Raise Unavailable for client errors and when no broker answers in time."""
     try:
         yield
     except KafkaException as error:

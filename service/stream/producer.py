@@ -32,7 +32,7 @@ class RequestProducer:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._loop = asyncio.get_running_loop()
-        #: of the timer, so that its log lines do not carry the fields of the request that happened to start it
+        #: context of the timer callbacks, so that their log lines do not carry the fields of a request
         self._context = contextvars.copy_context()
         self._fatal: str | None = None
         self._unreported = 0

@@ -1,4 +1,4 @@
-"""Apache Kafka: one node, or three of which one may be down, run from Maven jars on the Java of a wheel."""
+"""Apache Kafka: one node, or three of which one may be down, run from Maven jars with the Java of a Python wheel."""
 
 import base64
 import shutil

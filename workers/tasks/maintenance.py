@@ -14,7 +14,8 @@ from workers.resources import LEASE_SECONDS, worker_resources
 _GRACE_SECONDS = 2.0
 
 
-# Beat starts this every second. Without events it does not fill Flower's pages; what it sends appears as its own task.
+# Beat starts this every second, so its events are off. Flower does not show the sweep itself, only the tasks that it
+# sends.
 @app.task(name=Task.SWEEP.value, send_events=False)
 def sweep() -> None:
     """Send the messages again of rows that have waited too long."""
@@ -42,7 +43,8 @@ def sync_changes() -> None:
     gate_sync.sync_coupon_changes(shared.engine, shared.gate_admin)
 
 
-@app.task(name=Task.RELEASE_EXPIRED.value, send_events=False)  # every five seconds, as above
+# Beat starts this every five seconds; events are off for the same reason.
+@app.task(name=Task.RELEASE_EXPIRED.value, send_events=False)
 def release_expired() -> None:
     """Release the seats of requests that can no longer reach the log."""
     opened = worker_resources()

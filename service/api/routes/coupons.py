@@ -45,11 +45,11 @@ def read(coupon_id: str, api: ApiDeps) -> Response:
 
 @router.patch("/coupons/{coupon_id}", responses=problem_responses(404, 409, 413, 415, 422, 503))
 async def change(coupon_id: str, request: Request, api: ApiDeps) -> Response:
-    """Change the fields that the body contains, for all requests that are not decided yet. A repeat changes nothing.
+    """Change the fields that the body contains. A repeat changes nothing.
 
-    `paused` refuses new requests; `closed` also refuses accepted requests that are not decided yet; `open` reverts
-    both.
-    Seats that a higher quantity adds go to requests on standby first.
+    A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
+    undecided foreign records. `paused` refuses new requests; `closed` also refuses accepted requests that are not
+    decided yet; `open` reverts both. Seats that a higher quantity adds go to requests on standby first.
     """
     body = await read_body(request, CouponPatch)
     coupon = await run_in_threadpool(api.coupons.change, parse_id(coupon_id), changes_of(body))
@@ -58,9 +58,10 @@ async def change(coupon_id: str, request: Request, api: ApiDeps) -> Response:
 
 @router.get("/coupons/{coupon_id}/verification", responses=problem_responses(404, 422, 503))
 def verification(coupon_id: str, api: ApiDeps) -> Response:
-    """Verify the promises P1 to P5 for the coupon, from the first record of the log and the database.
+    """Verify P1 to P5 for the coupon. Reads the whole log and the database.
 
-    The time it takes grows with the log. One verification runs at a time; a concurrent call is answered 503.
+    The time it takes grows with the log. Each API process runs one verification at a time. Another call waits up to 3 s
+    and is then answered 503.
     """
     coupon = api.coupons.get(parse_id(coupon_id))
     return Response(encode(verification_view(api.verifier.verify(coupon_id=coupon.id))), media_type=JSON)

@@ -1,4 +1,4 @@
-"""What all bodies share: the strict decoder, the encoder, ids, timestamps and the body of errors."""
+"""What all bodies share: the strict decoder, the encoder, ids and the body of errors."""
 
 from typing import Annotated, Any, TypeVar
 
