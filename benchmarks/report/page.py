@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks.figures import spread
 from benchmarks.report import charts, profile
+from benchmarks.report.labels import label
 from benchmarks.report.tables import Row, format_number, format_spread, target_rows
 from benchmarks.results import Result, RunInfo
 from benchmarks.targets import PRIMARY, SECONDARY
@@ -24,7 +25,7 @@ the n-th rounds are compared. A figure is the median of the rounds, with minimum
 - **TO-BE consumer** is the report's consumer in Python, behind this project's API: one message, one transaction.
 - **PostgreSQL's insert limit**: the rows that the issuer wrote in the same round are inserted again into the emptied
   tables, in the issuer's own transactions, with the offset and one outbox row each (the issuer writes one for each 500
-  records). The bytes are built beforehand. The faster one of binary COPY and INSERT of arrays counts.
+  records). The rows are encoded before the clock starts. The faster of binary COPY and INSERT of arrays is the limit.
 - All systems write the same tables with the same constraints and counting triggers, and every commit is durable. Each
   comparator is checked to issue exactly the quantity, once per user, with a sequence without a gap.
 - A **wait** ends at the commit timestamp that PostgreSQL records. In an open model it begins when the request was due
@@ -93,7 +94,7 @@ def _experiment_section(result: Result, folder: str) -> Iterator[str]:
     yield "|---|---|"
     for name in result.rounds[0]:
         values = [figures[name] for figures in result.rounds]
-        yield f"| {name.replace('_', ' ')} | {format_spread(spread(values))} |"
+        yield f"| {label(result, name)} | {format_spread(spread(values))} |"
     yield ""
 
 

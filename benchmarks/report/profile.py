@@ -16,8 +16,8 @@ share may exceed the other. Locations below {_MIN_SHARE:.0%} are left out. Threa
 if they hardly ran. Function names are those of the measured commit.
 
 The main function of an API is asyncio's event loop: it waits for sockets, or it is in the C code of uvloop and
-httptools. A location that is only a library is the start of a thread or a task. `concurrent` in the issuer is the wait
-for the next batch.
+httptools. If only a library is named, the stack has no function of this project: the thread or task started in a
+library. `concurrent` in the issuer is the wait for the next batch.
 
 A backlog of one coupon is one queue. One thread of the issuer decides batch after batch, under the coupon's lock, and
 waits for the database. A record costs the CPU time of that thread plus the time of PostgreSQL: the query for earlier

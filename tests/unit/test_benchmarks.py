@@ -10,6 +10,7 @@ from benchmarks.load.generator import Connection, build_request
 from benchmarks.load.http_load import ArrivalSchedule, LoadResult, Plan
 from benchmarks.profiler import STDLIB_FOLDER, count_samples
 from benchmarks.report import charts, page
+from benchmarks.report.labels import label
 from benchmarks.report.profile import section
 from benchmarks.report.tables import format_spread, target_rows
 from benchmarks.results import Result, RunInfo
@@ -183,6 +184,31 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
     written = (tmp_path / "bench.md").read_text()
     assert f"| {first.description} | ≥ 0.6× | 0.5× | missed by 17% |" in written
     assert "[raw](bench/drain.json)" in written
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "text"),
+    [
+        ("issuers", "two_per_second", "2 issuers: records/s"),
+        ("processes", "one_per_second", "1 API process: requests/s"),
+        ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
+        ("accept", "by_256_issuer_0_cpu_us", "256 connections, issuer 0: CPU time per request (µs)"),
+        ("accept", "half_per_second", "at half of the rate while issuing: requests/s"),
+        ("to_be_burst", "to_be_small_from_burst_p50_ms", "TO-BE, burst of 1,000: wait from the first request p50 ms"),
+        (
+            "coupons",
+            "sharing_since_request_p50_ms",
+            "cold coupons on the hot coupon's partition, beside it: time from the API's receipt to the commit p50 ms",
+        ),
+        ("growth", "rows_5000000_look_up_ms", "with 5,000,000 rows: look up ms"),
+        ("growth", "resident_mb_before", "resident MB before"),
+    ],
+)
+def test_a_label_says_what_was_measured(experiment: str, name: str, text: str) -> None:
+    """The name of a figure in the raw files does not explain itself."""
+    measured = Result(experiment, "", {"small": 1000, "large": 10_000}, [{name: 1.0}], 1.0)
+
+    assert label(measured, name) == text
 
 
 def test_users_request_the_paths_in_turn() -> None:

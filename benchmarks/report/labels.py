@@ -1,0 +1,87 @@
+"""The labels of figures on the page: what was measured, then the measure with its unit."""
+
+from collections.abc import Mapping
+
+from benchmarks.results import Result
+
+_COLD_ON_HOT_PARTITION = "cold coupons on the hot coupon's partition"
+_COLD_ON_OTHERS = "cold coupons on other partitions"
+#: what the prefix of a figure's name stands for, by experiment
+_SUBJECTS: Mapping[str, Mapping[str, str]] = {
+    "issuers": {"one_": "1 issuer", "two_": "2 issuers"},
+    "processes": {"one_": "1 API process", "two_": "2 API processes"},
+    "accept": {
+        "bare_": "bare ASGI function",
+        "constant_": "constant from FastAPI",
+        "accepted_": "accepted, issuer suspended",
+        "while_issuing_": "accepted while issuing",
+        "half_": "at half of the rate while issuing",
+    },
+    "coupons": {
+        "sharing_alone_": f"{_COLD_ON_HOT_PARTITION}, without the hot coupon",
+        "sharing_beside_": f"{_COLD_ON_HOT_PARTITION}, beside it",
+        "sharing_": f"{_COLD_ON_HOT_PARTITION}, beside it",
+        "others_alone_": f"{_COLD_ON_OTHERS}, without the hot coupon",
+        "others_beside_": f"{_COLD_ON_OTHERS}, beside the hot coupon",
+        "hot_": "hot coupon",
+    },
+    "notices": {
+        "without_": "without notices",
+        "outbox_": "with outbox rows, no worker",
+        "delivering_": "while a worker delivers",
+        "paced_": "at the constant rate",
+    },
+    "drain": {
+        "limit_copy_at_once_": "COPY of all rows in one transaction",
+        "limit_copy_": "COPY in the issuer's transactions",
+        "limit_arrays_": "INSERT of arrays in the issuer's transactions",
+        "limit_insert_": "insert limit, the faster of both",
+    },
+    "parts": {
+        "limit_produce_": "librdkafka, produce",
+        "limit_consume_": "librdkafka, consume",
+        "limit_gate_batched_": "the gate's script, 100 requests in a call",
+        "limit_gate_": "the gate's script, one request in a call",
+    },
+    "growth": {"coupons_": "table coupons", "offsets_": "table offsets"},
+    "": {
+        "ours_": "this project",
+        "as_is_": "scheduler",
+        "to_be_small_": "TO-BE, burst of {small:,.0f}",
+        "to_be_large_": "TO-BE, burst of {large:,.0f}",
+        "to_be_": "TO-BE consumer",
+    },
+}
+#: words of a measure, in the order in which they are replaced
+_MEASURES = {
+    "accepted_per_second": "accepted requests/s",
+    "from_burst": "wait from the first request",
+    "since_request": "time from the API's receipt to the commit",
+    "generator_cpu_share": "load generator's share of one CPU",
+    "generator_share": "load generator's share of one CPU",
+    "generator_us": "load generator's CPU time per request (µs)",
+    "_cpu_us": ": CPU time per request (µs)",
+    "notices_left_per_second": "these decisions, delivered per second",
+    "notices_left": "decisions not delivered at the end of the drain",
+    "waiting_at": "decisions not delivered at",
+    "updates_hot": "updates that change no index (HOT)",
+}
+#: experiments whose rates are of HTTP requests
+_OF_REQUESTS = ("accept", "processes")
+
+
+def label(result: Result, name: str) -> str:
+    """Return the label of a figure, for example `2 issuers: records/s` for `two_per_second`."""
+    count = ""
+    if name.startswith(("by_", "rows_")):
+        counted, number, name = name.split("_", 2)
+        count = f"{number} connections, " if counted == "by" else f"with {int(number):,} rows: "
+    subjects = {**_SUBJECTS.get(result.experiment, {}), **_SUBJECTS[""]}
+    prefix = next((prefix for prefix in subjects if name.startswith(prefix)), "")
+    subject = f"{subjects[prefix].format(**result.size)}: " if prefix else ""
+    measure = name.removeprefix(prefix)
+    for words, text in _MEASURES.items():
+        measure = measure.replace(words, text)
+    of_requests = result.experiment in _OF_REQUESTS or prefix.startswith("limit_gate_")
+    measure = measure.replace("per_second", "requests/s" if of_requests else "records/s")
+    return count + subject + measure.replace("_", " ").replace(" mb", " MB").replace(" kb", " kB")
