@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from service.domain.coupon import Coupon, Override
+from service.domain.errors import Unavailable
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin, ServerState
@@ -132,6 +133,22 @@ def test_a_fill_waits_for_another_process_and_not_forever(
     gate_filler.fill(coupon.id)
 
     assert (meanwhile, gate_admin.is_cold(coupon.id)) == (True, False)
+
+
+@pytest.mark.usefixtures("real_log")
+def test_a_refill_that_another_process_blocks_is_no_outage_of_redis(
+    coupon_service: CouponService, gate_admin: GateAdmin, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis answers, so the error names the gate."""
+    monkeypatch.setattr(gate_fill, "_WAIT_SECONDS", 0.2)
+    coupon = make_coupon()
+
+    with gate_admin.fill_lock(coupon.id), pytest.raises(Unavailable) as refused:
+        coupon_service.refill_gate(coupon.id)
+
+    assert str(refused.value) == (
+        f"The gate is unavailable: another process is still filling coupon {coupon.id}; try again"
+    )
 
 
 @pytest.mark.usefixtures("real_log")

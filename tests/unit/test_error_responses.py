@@ -1,0 +1,34 @@
+"""Responses to errors: an operator finds the log lines of a 5xx by the id in its body."""
+
+import json
+
+import pytest
+
+from service.api.errors import error_response
+from service.domain.errors import Unavailable
+from service.log_events import LogEvent
+
+
+def test_the_log_lines_of_an_internal_error_have_the_id_of_its_response(caplog: pytest.LogCaptureFixture) -> None:
+    """The line with the traceback and the line of the 500 carry one `problem_id`."""
+    body = json.loads(error_response(ZeroDivisionError("a defect")).body)
+
+    assert (body["status"], body["code"]) == (500, "internal")
+    assert _logged_ids(caplog) == {
+        LogEvent.UNHANDLED_EXCEPTION: body["request_id"],
+        LogEvent.SERVER_ERROR: body["request_id"],
+    }
+
+
+def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Two 503s for the same reason are two problems."""
+    first, second = (json.loads(error_response(Unavailable("Kafka", "away")).body)["request_id"] for _ in range(2))
+
+    assert first != second
+    assert _logged_ids(caplog)[LogEvent.SERVER_ERROR] == second
+
+
+def _logged_ids(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """Return the problem ids in the log, by event; of several lines the last."""
+    events = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    return {event["event"]: event["problem_id"] for event in events if "problem_id" in event}
