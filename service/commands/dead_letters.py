@@ -11,7 +11,7 @@ from service.domain.dead_letter import DeadLetter, DeadLetterCode, DeadLetterFil
 from service.limits import MAX_PAGE_SIZE, MAX_REPLAY_SIZE
 
 app = typer.Typer(
-    help="Requests that used all attempts, and records that cannot be decoded or whose refusal could not be written.",
+    help="Requests that used all attempts, and records that cannot be decoded or whose decision could not be written.",
     no_args_is_help=True,
 )
 #: what the audit trail records as the origin of an action

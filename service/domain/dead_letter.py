@@ -16,7 +16,7 @@ class DeadLetterState(StrEnum):
 
 
 class DeadLetterCode(StrEnum):
-    """Why there is a dead letter: the record or its refusal could not be written, or all attempts failed."""
+    """Why there is a dead letter: poison (not decodable, or the decision could not be written) or no attempts left."""
 
     POISON = ReasonCode.POISON.value
     EXHAUSTED = ReasonCode.EXHAUSTED.value

@@ -1,6 +1,7 @@
 """Responses to errors: an operator finds the log lines of a 5xx by the id in its body."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from service.log_events import LogEvent
 
 def test_the_log_lines_of_an_internal_error_have_the_id_of_its_response(caplog: pytest.LogCaptureFixture) -> None:
     """The line with the traceback and the line of the 500 carry one `problem_id`."""
-    body = json.loads(error_response(ZeroDivisionError("a defect")).body)
+    body = _body(ZeroDivisionError("a defect"))
 
     assert (body["status"], body["code"]) == (500, "internal")
     assert _logged_ids(caplog) == {
@@ -22,10 +23,15 @@ def test_the_log_lines_of_an_internal_error_have_the_id_of_its_response(caplog: 
 
 def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """Two 503s for the same reason are two problems."""
-    first, second = (json.loads(error_response(Unavailable("Kafka", "away")).body)["request_id"] for _ in range(2))
+    first, second = (_body(Unavailable("Kafka", "away"))["request_id"] for _ in range(2))
 
     assert first != second
     assert _logged_ids(caplog)[LogEvent.SERVER_ERROR] == second
+
+
+def _body(error: Exception) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(bytes(error_response(error).body))
+    return body
 
 
 def _logged_ids(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
