@@ -174,7 +174,7 @@ class GateAdmin:
             self._update_progress(args=[number for pair in next_offsets.items() for number in pair])
 
     def unacknowledged(self, attempted_before_ms: int, limit: int) -> dict[str, int]:
-        """Return request ids without an acknowledgement, with the time of their last attempt, oldest first."""
+        """Return request ids without an acknowledgement, with the time of their last append attempt, oldest first."""
         with mapped_errors():
             found: list[Any] = self._redis.zrangebyscore(
                 UNACKNOWLEDGED_KEY, "-inf", attempted_before_ms, start=0, num=limit, withscores=True

@@ -17,7 +17,8 @@ RELEASE = _LUA.joinpath("release.lua").read_text()
 
 #: hash from partition to next offset to decide; the issuer publishes it after each commit
 PROGRESS_KEY = "gate:progress"
-#: sorted set of the request ids without an acknowledgement; the score is the time of the last attempt in milliseconds
+#: sorted set of the request ids without an acknowledgement; the score is the time of the last append attempt in
+#: milliseconds
 UNACKNOWLEDGED_KEY = "gate:unacknowledged"
 #: the server's run id that the sweep read last; a server has a new one after each start. A coupon's hash also has a
 #: field `run_id`: the server's run id when it was filled

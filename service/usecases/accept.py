@@ -64,10 +64,10 @@ class IssuanceAcceptor:
 
         fault: a failure for the issuer to inject; None outside tests.
 
-        Raises NotProduced (on the first attempt the seat is released; on a repeat it is kept, because the record of an
-        earlier attempt may be in the log), ProduceUnconfirmed (seat kept; the record may be in the log) or another
-        Unavailable. After a crash before the produce, a repeat or `maintenance.release_expired` resolves the seat.
-        After a crash later, a repeat is produced under the same request id and treated as a redelivery.
+        Raises NotProduced (on the first append attempt the seat is released; on a repeat it is kept, because the record
+        of an earlier attempt may be in the log), ProduceUnconfirmed (seat kept; the record may be in the log) or
+        another Unavailable. After a crash before the produce, a repeat or `maintenance.release_expired` resolves the
+        seat. After a crash later, a repeat is produced under the same request id and treated as a redelivery.
         """
         now_ms = self._now_ms()
         seat = SeatRequest(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)

@@ -99,8 +99,8 @@ class AppendTracker:
         """Resolve the waiters, then update the gate in the background.
 
         Acknowledged: the offset is recorded, so that the gate answers a repeat as a duplicate. Certainly not sent on
-        the first attempt: the seat is released. Anything else keeps the seat: the record, or that of an earlier
-        attempt, may be in the log. If the process is killed before the gate is updated,
+        the first append attempt: the seat is released. Anything else keeps the seat: the record, or that of an earlier
+        append attempt, may be in the log. If the process is killed before the gate is updated,
         `maintenance.release_expired` resolves the request.
         """
         append.resolve(outcome)

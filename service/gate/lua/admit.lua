@@ -23,7 +23,7 @@ local function judge(coupon, user, request)
   local first = redis.call('HGET', coupon.seats, user)
   if first then
     if not redis.call('ZSCORE', 'gate:unacknowledged', first) then return 'duplicate', first end
-    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- a new attempt: maintenance.release_expired must keep the seat
+    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- an append attempt: maintenance.release_expired must keep the seat
     return 'unacknowledged', first
   end
   if coupon.free <= 0 then return 'sold_out', '' end

@@ -1,6 +1,6 @@
 -- Releases seats, each only if it still is that request's. Returns how many.
--- ARGV: a time in milliseconds, then coupon, user, request id for each. A request that was attempted after that time
--- keeps its seat.
+-- ARGV: a time in milliseconds, then coupon, user, request id for each. A request with an append attempt after that
+-- time keeps its seat.
 local released = 0
 for i = 2, #ARGV, 3 do
   local gate, user, request = 'gate:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
