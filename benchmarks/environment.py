@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from benchmarks import ROOT
 from service.config import Settings
@@ -176,3 +176,15 @@ def _cpu_seconds(pid: int) -> float:
     times = [each.cpu_times() for each in running]
     ended = sum(each.children_user + each.children_system for each in times)
     return float(ended + sum(each.user + each.system for each in times))
+
+
+def create_closed_log(tx: Connection, name: str) -> int:
+    """Return the id of a log for rows that no issuer decides; it is created at the first call."""
+    tx.execute(
+        text(
+            "INSERT INTO logs (topic, topic_id, adopted_by, closed_at) VALUES (:name, :name, 'benchmarks', now())"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {"name": name},
+    )
+    return int(tx.execute(text("SELECT id FROM logs WHERE topic_id = :name"), {"name": name}).scalar_one())

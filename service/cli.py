@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from service import resources, startup
-from service.commands import dead_letters, gate
+from service.commands import dead_letters, gate, log
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_rows
 from service.verification.history import read_history
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(gate.app, name="gate")
+app.add_typer(log.app, name="log")
 _HISTORY_HELP = "Answers that clients received, one JSON object a line."
 
 
@@ -40,13 +41,16 @@ def verify(
         checks = resources.verifier(common).verify(read_history(history) if history else None, coupon)
     ok = all(check.ok for check in checks)
     if as_json:
-        fields = [{"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers} for c in checks]
+        fields = [
+            {"promise": c.promise, "what": c.what, "ok": c.ok, "numbers": c.numbers, "details": c.details}
+            for c in checks
+        ]
         print_json({"ok": ok, "checks": fields})
     else:
         rows = []
         for check in checks:
             numbers = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in check.numbers.items())
-            rows.append((check.promise, check.what, check.ok, numbers))
+            rows.append((check.promise, check.what, check.ok, "; ".join((numbers, *check.details))))
         print_rows(("Promise", "Check", "Result", "Numbers"), rows, wrap_last=True)
     raise typer.Exit(0 if ok else 1)
 

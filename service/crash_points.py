@@ -42,6 +42,7 @@ class CrashPoint(StrEnum):
     GATE_SYNCED = "gate.synced"
     SEATS_EXPIRED = "seats.expired"
     SEATS_RELEASED = "seats.released"
+    LOG_ADOPTED = "log.adopted"
 
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}

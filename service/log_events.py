@@ -15,6 +15,16 @@ class LogEvent(StrEnum):
     KAFKA_CLIENT_ERROR = "kafka.client_error"
     #: a topic was missing and has been created
     TOPIC_CREATED = "topic.created"
+    #: the topic is not the open log of the database, or too small: nothing is accepted or decided
+    LOG_REPLACED = "log.replaced"
+    #: the topic is the open log again, or another log was adopted
+    LOG_OPEN = "log.open"
+    #: Kafka did not answer, so the topic was not compared with the open log; tried again
+    LOG_NOT_COMPARED = "log.not_compared"
+    #: an operator adopted the topic as the open log, and the earlier one is closed
+    LOG_ADOPTED = "log.adopted"
+    #: an operator recorded deleted records as lost
+    RECORDS_LOST = "log.records_lost"
 
     # API
     #: a request was answered with a 5xx; `problem_id` is the `request_id` in the body of the response

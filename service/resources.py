@@ -17,7 +17,8 @@ from service.gate.client import build_async_client, build_client
 from service.gate.gate_admin import GateAdmin
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.store import checkpoints, engine, schema
+from service.store import engine, logs, schema
+from service.store.logs import Log
 from service.stream import clients, topics
 from service.stream.codec import RecordReader
 from service.stream.producer import RequestProducer
@@ -27,6 +28,8 @@ from service.usecases.append_tracker import AppendTracker
 from service.usecases.coupons import CouponService
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from service.usecases.log_recovery import LogRecovery
+from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
@@ -38,13 +41,19 @@ _FLUSH_TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What every process uses: the database, the id of the log, the decoder of records and the gate's admin client."""
+    """What every process uses: the database, the open log, the decoder of records and the gate's admin client."""
 
     settings: Settings
     engine: Engine
-    log_id: int
+    #: started by the processes that accept or decide; elsewhere it holds the open log as of the start
+    log_watch: LogWatch
     reader: RecordReader
     gate_admin: GateAdmin
+
+    @property
+    def log_id(self) -> int:
+        """The id of the open log."""
+        return self.log_watch.log.id
 
     def close(self) -> None:
         """Close the database connections."""
@@ -64,28 +73,45 @@ class ApiResources:
     dead_letters: DeadLetterService
     verifier: Verifier
     producer: RequestProducer
+    log_watch: LogWatch
 
 
 def migrate(settings: Settings) -> None:
-    """Upgrade the database schema and create the missing topics; raise Misconfigured or Unavailable."""
-    schema.migrate(engine.build(settings.database_url, "migrate", connections=1))
-    topics.ensure_topics(settings)
+    """Upgrade the database schema, create the missing topics, open the first log; raise Misconfigured or Unavailable.
+
+    A topic that was created anew is not adopted: `coupons log adopt` does that.
+    """
+    store = engine.build(settings.database_url, "migrate", connections=1)
+    schema.migrate(store)
+    topics.create_missing(settings)
+    _open_first_log(settings, store)
 
 
 def open_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
     """Connect to PostgreSQL and Kafka, check schema and topics, and build the clients.
 
-    PostgreSQL shows `name` for the connections. Raises Misconfigured or Unavailable.
+    PostgreSQL shows `name` for the connections. Raises Misconfigured or Unavailable. If the topic is not the open log,
+    the processes start all the same and report it.
     """
     store = engine.build(settings.database_url, name, connections)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
-    topics.ensure_topics(settings)
-    topic_id = topics.topic_id(settings, Topic.ISSUE_COUPON)
     with engine.in_transaction(store) as tx:
-        log_id = checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, topic_id)
+        log = logs.find_open(tx)
+    if log is None:
+        log = _open_first_log(settings, store)
+    watch = LogWatch(settings, store, log)
+    watch.compare()
+    if watch.fault is None:
+        topics.check(settings)
     reader = RecordReader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
-    return Resources(settings, store, log_id, reader, GateAdmin(build_client(settings.redis_url)))
+    return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)))
+
+
+def _open_first_log(settings: Settings, store: Engine) -> Log:
+    topic = topics.describe(topics.build_admin(settings), Topic.ISSUE_COUPON)
+    with engine.in_transaction(store) as tx:
+        return logs.ensure_first(tx, Topic.ISSUE_COUPON, topic.id, "migrate")
 
 
 def wait_for_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
@@ -115,27 +141,31 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         filler,
         AppendTracker(gate, producer, settings.topic_partitions),
         ids,
+        resources.log_watch,
         now_ms,
     )
     # A verification keeps its connection for as long as it reads the log, so it gets a pool of its own: one at a time.
     verification_engine = engine.build(settings.database_url, "api verification", connections=1)
     _log.warning(LogEvent.AUTHENTICATION_OFF)
+    resources.log_watch.start()
     try:
         yield ApiResources(
             settings,
             resources.engine,
             gate,
             acceptor,
-            Lookup(settings, resources.engine, resources.log_id, ids, filler, resources.gate_admin),
+            Lookup(settings, resources.engine, ids, filler, resources.gate_admin),
             coupon_service(resources),
             dead_letter_service(resources, "api"),
             verifier(resources, verification_engine),
             producer,
+            resources.log_watch,
         )
     finally:
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         await redis.aclose()
+        resources.log_watch.close()
         verification_engine.dispose()
         resources.close()
 
@@ -145,7 +175,6 @@ def coupon_service(resources: Resources) -> CouponService:
     return CouponService(
         resources.settings,
         resources.engine,
-        resources.log_id,
         resources.gate_admin,
         gate_filler(resources),
         recoverer(resources),
@@ -168,15 +197,25 @@ def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
     return Verifier(
         resources.settings,
         store or resources.engine,
-        resources.log_id,
         request_ids(resources.settings),
         resources.reader,
     )
 
 
+def log_recovery(resources: Resources) -> LogRecovery:
+    """Build the use cases of `coupons log`."""
+    return LogRecovery(
+        resources.settings,
+        resources.engine,
+        request_ids(resources.settings),
+        resources.reader,
+        resources.gate_admin,
+    )
+
+
 def gate_filler(resources: Resources) -> GateFiller:
     """Build the use case that fills the gate for a coupon."""
-    return GateFiller(resources.settings, resources.engine, resources.log_id, resources.reader, resources.gate_admin)
+    return GateFiller(resources.settings, resources.engine, resources.reader, resources.gate_admin)
 
 
 def request_ids(settings: Settings) -> RequestIds:

@@ -10,6 +10,8 @@ from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, 
 from service.stream.partitioner import partition_of
 
 AT_MS = 1_767_225_600_000
+#: as Kafka would write it
+TOPIC_ID = "Zm9yIHRlc3RzIG9ubHkhIQ"
 PARTITIONS = 6
 
 
@@ -78,7 +80,7 @@ def records(
     `faults` maps user ids to the value of the header `Fault`.
     """
     return [
-        reader.decode(raw(ids, coupon_id, user, first + index, fault=(faults or {}).get(user)))
+        reader.decode(raw(ids, coupon_id, user, first + index, fault=(faults or {}).get(user)), TOPIC_ID)
         for index, user in enumerate(users)
     ]
 

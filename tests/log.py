@@ -10,7 +10,7 @@ from service.stream import clients, log_reader
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_key, encode_value
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
-from tests.builders import AT_MS
+from tests.builders import AT_MS, TOPIC_ID
 
 
 class Log:
@@ -59,7 +59,7 @@ class Log:
     def undecided(self) -> list[Record]:
         """Read the records that were appended and not decided."""
         return [
-            self._reader.decode(raw)
+            self._reader.decode(raw, TOPIC_ID)
             for partition, first in self.positions.items()
             for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first)
         ]

@@ -150,14 +150,14 @@ class System:
             ends = sum(log_reader.offset_range(consumer, Topic.ISSUE_COUPON, partition)[1] for partition in partitions)
         finally:
             consumer.close()
-        return ends - self.count("SELECT coalesce(sum(next_offset), 0) FROM offsets")
+        return ends - self.count("SELECT coalesce(sum(next_offset), 0) FROM offsets WHERE NOT closed")
 
     def verify(self) -> list[Check]:
         """Verify P1 to P5 against the log, the database and every recorded answer; return the checks."""
         common = resources.open_resources(self.settings, "proof")
         try:
             ids = resources.request_ids(self.settings)
-            return Verifier(self.settings, common.engine, common.log_id, ids, common.reader).verify(self.history)
+            return Verifier(self.settings, common.engine, ids, common.reader).verify(self.history)
         finally:
             common.close()
 

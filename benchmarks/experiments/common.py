@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 from benchmarks import decisions
 from benchmarks.comparators.as_is_queue import register_coupon
-from benchmarks.environment import Environment
+from benchmarks.environment import Environment, create_closed_log
 from benchmarks.figures import Figures
 from benchmarks.load.http_load import LoadResult, Plan, issuance_path, run_closed_model, run_load
 from benchmarks.load.records import RequestRecord, append, build_records, shuffled_users
-from service.store import checkpoints
 from service.stream.topics import Topic
 
 TO_BE_TOPIC = "TO_BE"
@@ -73,7 +72,7 @@ def start_as_is(environment: Environment, period_seconds: float, chunk: int) -> 
 def _create_log_id(environment: Environment, name: str) -> int:
     """Return a log id for the rows of a comparator."""
     with environment.store.begin() as tx:
-        return checkpoints.ensure_log(tx, name, name)
+        return create_closed_log(tx, name)
 
 
 def wait_for_phase(period_seconds: float, number: int, count: int) -> None:

@@ -6,8 +6,7 @@ from random import Random
 
 import psycopg
 
-from benchmarks.environment import IDS, Environment
-from service.store import checkpoints
+from benchmarks.environment import IDS, Environment, create_closed_log
 
 _LOG_NAME = "backfill"
 _ROWS_PER_COUPON = 100_000
@@ -29,7 +28,7 @@ def backfill(environment: Environment, rows: int, sample: int) -> list[str]:
     over HTTP.
     """
     with environment.store.begin() as tx:
-        log_id = checkpoints.ensure_log(tx, _LOG_NAME, _LOG_NAME)
+        log_id = create_closed_log(tx, _LOG_NAME)
     with psycopg.connect(environment.stack.database_url, autocommit=True) as connection:
         count = connection.execute("SELECT count(*) FROM requests").fetchone()
         assert count

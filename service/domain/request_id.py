@@ -48,9 +48,14 @@ class RequestIds:
         """Return a new id: 60 characters that are safe in URLs."""
         return self._signed(_MINTED, coupon_id, user_id, now_ms, os.urandom(6))
 
-    def derive(self, log_position: LogPosition, coupon_id: int, user_id: int, appended_at_ms: int) -> str:
-        """Return the id of a record that carries none of ours: the same id each time the record is read."""
-        nonce = sha256(struct.pack(">iq", *log_position)).digest()[:6]
+    def derive(
+        self, topic_id: str, log_position: LogPosition, coupon_id: int, user_id: int, appended_at_ms: int
+    ) -> str:
+        """Return the id of a record that carries none of ours: the same id each time the record is read.
+
+        `topic_id` is Kafka's: a topic that is deleted and created again has other records at the same positions.
+        """
+        nonce = sha256(struct.pack(">iq", *log_position) + topic_id.encode()).digest()[:6]
         return self._signed(_DERIVED, coupon_id, user_id, appended_at_ms, nonce)
 
     def decode(self, text: str) -> RequestIdClaims | None:

@@ -18,6 +18,7 @@ from service.gate.keys import (
     LAST_SWEEP_KEY,
     MARK_UNKNOWN,
     MAX_FOLLOW_UPS,
+    PROGRESS_KEY,
     QUEUED_TASK_PREFIX,
     RELEASE,
     RUN_ID_KEY,
@@ -51,6 +52,17 @@ class ServerState(NamedTuple):
     run_id: str
     #: the run id that the last sweep stored; empty before the first sweep, and after FLUSHALL until the next one
     swept_run_id: str
+
+
+class Seat(NamedTuple):
+    """A user's seat with a coupon."""
+
+    user_id: int
+    request_id: str
+    #: None if the gate does not have it
+    offset: int | None
+    #: of a request without an acknowledgement: the last attempt to append it
+    attempted_at_ms: int | None
 
 
 class GateAdmin:
@@ -144,6 +156,36 @@ class GateAdmin:
         with mapped_errors():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
 
+    def coupon_ids(self) -> set[int]:
+        """Return the ids of all coupons that the gate has keys of."""
+        with mapped_errors():
+            keys = self._redis.scan_iter(COUPON_KEY_PATTERN, count=_SEATS_BATCH_SIZE)
+            return {int(key.split(b":")[1]) for key in keys}
+
+    def iterate_seats(self, coupon_id: int) -> Iterator[list[Seat]]:
+        """Yield the seats of a coupon in batches; one that changes meanwhile may be missing or appear twice."""
+        with mapped_errors():
+            pairs = self._redis.hscan_iter(seats_key(coupon_id), count=_SEATS_BATCH_SIZE)
+            while batch := dict(islice(pairs, _SEATS_BATCH_SIZE)):
+                offsets = self._redis.hmget(offsets_key(coupon_id), list(batch))
+                attempts = self._redis.zmscore(UNACKNOWLEDGED_KEY, list(batch.values()))
+                yield [
+                    Seat(
+                        int(user),
+                        _text(request_id),
+                        None if offset is None else int(offset),
+                        None if attempted is None else int(attempted),
+                    )
+                    for (user, request_id), offset, attempted in zip(batch.items(), offsets, attempts, strict=True)
+                ]
+
+    def evict_all(self) -> None:
+        """Make the gate cold for every coupon and forget the partitions' progress: another log was adopted."""
+        for coupon_id in self.coupon_ids():
+            self.evict(coupon_id)
+        with mapped_errors():
+            self._redis.delete(PROGRESS_KEY)
+
     def reset_if_state_lost(self) -> int:
         """Evict every coupon that was filled before the server was last started; return how many.
 
@@ -155,9 +197,8 @@ class GateAdmin:
         if swept_run_id == run_id:
             return 0
         with mapped_errors():
-            keys = self._redis.scan_iter(COUPON_KEY_PATTERN, count=_SEATS_BATCH_SIZE)
             evicted = 0
-            for coupon_id in {int(key.split(b":")[1]) for key in keys}:
+            for coupon_id in self.coupon_ids():
                 if self._redis.hget(coupon_key(coupon_id), "run_id") != run_id.encode():
                     self.evict(coupon_id)
                     evicted += 1

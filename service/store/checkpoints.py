@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from service.store.logs import Log, get_open
 from service.timestamps import to_datetime, to_milliseconds
 
 
@@ -24,26 +25,34 @@ class CheckpointAdvance(NamedTuple):
     watermark_ms: int
 
 
-def ensure_log(tx: Connection, topic: str, topic_id: str) -> int:
-    """Return the id of the log with this Kafka topic id, creating it if it does not exist."""
-    tx.execute(
-        text("INSERT INTO logs (topic, topic_id) VALUES (:topic, :topic_id) ON CONFLICT (topic_id) DO NOTHING"),
-        {"topic": topic, "topic_id": topic_id},
-    )
-    return int(tx.execute(text("SELECT id FROM logs WHERE topic_id = :id"), {"id": topic_id}).scalar_one())
-
-
 def ensure_checkpoints(tx: Connection, log_id: int, beginnings: Mapping[int, int]) -> dict[int, Checkpoint]:
-    """Return the checkpoints of the partitions in `beginnings`; store the beginning of one that has none."""
+    """Return the checkpoints of the partitions in `beginnings`; a partition without one gets its beginning."""
     tx.execute(
         text(
-            "INSERT INTO offsets (log_id, partition, next_offset)"
-            " SELECT :log, * FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))"
+            "INSERT INTO offsets (log_id, partition, next_offset, advanced_to)"
+            " SELECT :log, partition, beginning, beginning"
+            " FROM unnest(CAST(:partitions AS int[]), CAST(:offsets AS bigint[])) AS new(partition, beginning)"
             " ON CONFLICT DO NOTHING"
         ),
         {"log": log_id, "partitions": list(beginnings), "offsets": list(beginnings.values())},
     )
     return {partition: at for partition, at in current_checkpoints(tx, log_id).items() if partition in beginnings}
+
+
+def of_open_log(tx: Connection) -> tuple[Log, dict[int, Checkpoint]]:
+    """Return the log that is decided now and its checkpoints by partition, from one snapshot; raise Unavailable."""
+    rows = tx.execute(
+        text(
+            "SELECT logs.id, topic_id, partition, next_offset, watermark FROM logs"
+            " LEFT JOIN offsets ON offsets.log_id = logs.id WHERE closed_at IS NULL"
+        )
+    ).all()
+    log = Log(rows[0].id, rows[0].topic_id) if rows else get_open(tx)
+    return log, {
+        row.partition: Checkpoint(row.next_offset, to_milliseconds(row.watermark))
+        for row in rows
+        if row.partition is not None
+    }
 
 
 def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
@@ -57,18 +66,22 @@ def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
 _LOCK = text(
     "SELECT partition FROM offsets JOIN unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]))"
     " AS ours(partition, expected) USING (partition)"
-    " WHERE log_id = :log AND next_offset = expected ORDER BY partition FOR NO KEY UPDATE OF offsets"
+    " WHERE log_id = :log AND next_offset = expected AND NOT closed ORDER BY partition FOR NO KEY UPDATE OF offsets"
 )
 
 
 def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> set[int]:
-    """Lock the partitions that are at their expected offset; return the others, which another process advanced."""
+    """Lock the partitions that are at their expected offset; return the others.
+
+    Another process has advanced those, or their log is closed.
+    """
     locked = tx.execute(_LOCK, {"log": log_id, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
     return expected.keys() - set(locked)
 
 
 _ADVANCE = text(
-    "UPDATE offsets SET next_offset = move.next_offset, watermark = greatest(offsets.watermark, move.watermark)"
+    "UPDATE offsets SET next_offset = move.next_offset, advanced_to = move.next_offset,"
+    "  watermark = greatest(offsets.watermark, move.watermark)"
     " FROM unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]), CAST(:next AS bigint[]),"
     "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, watermark)"
     " WHERE offsets.log_id = :log AND offsets.partition = move.partition AND offsets.next_offset = move.expected"

@@ -97,8 +97,13 @@ class LogRow(Table, table=True):
 
     __tablename__ = "logs"
     id: int | None = Field(default=None, sa_column=Column(SmallInteger, Identity(always=True), primary_key=True))
+    __table_args__ = (Index("logs_one_open", "topic", unique=True, postgresql_where=text("closed_at IS NULL")),)
     topic: str
     topic_id: str = Field(unique=True)
+    adopted_by: str
+    adopted_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: another log was adopted; the offsets of this one do not move any more
+    closed_at: datetime | None = _timestamp()
 
 
 class OffsetRow(Table, table=True):
@@ -109,8 +114,31 @@ class OffsetRow(Table, table=True):
     log_id: int = Field(sa_type=SmallInteger, primary_key=True, foreign_key="logs.id")
     partition: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     next_offset: int = _big()
+    #: where the issuer or `coupons log skip` moved it: another next_offset was written by hand
+    advanced_to: int = _big()
     #: every record that the broker appended before this moment has been decided
     watermark: datetime = _timestamp(sa_column_kwargs={"server_default": text("'epoch'")})
+    #: the log is closed: next_offset is the closing offset
+    closed: bool = Field(sa_column_kwargs={"server_default": text("'false'")})
+
+
+class LostRangeRow(Table, table=True):
+    """Accepted records that no issuer can decide, because they were deleted before: recorded by an operator."""
+
+    __tablename__ = "lost_ranges"
+    __table_args__ = (
+        CheckConstraint("end_offset > first_offset", name="end_offset"),
+        Index("lost_ranges_partition", "partition", "recorded_at"),
+    )
+    id: int | None = _generated_key()
+    log_id: int = Field(sa_type=SmallInteger, foreign_key="logs.id")
+    partition: int
+    first_offset: int = _big()
+    #: the first offset after the range; None: everything that a deleted log held from first_offset on
+    end_offset: int | None = Field(sa_type=BigInteger)
+    reason: str
+    recorded_by: str
+    recorded_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
 
 
 def _state_in(states: Iterable[RequestState]) -> str:

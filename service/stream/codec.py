@@ -66,10 +66,13 @@ class RecordReader:
         self._partitions = partitions
         self._faults = faults
 
-    def decode(self, raw: RawRecord) -> Record:
-        """Return the record with its request, or with the failure that makes it poison."""
+    def decode(self, raw: RawRecord, topic_id: str) -> Record:
+        """Return the record with its request, or with the failure that makes it poison.
+
+        topic_id: Kafka's id of the topic that holds the record; the id of a foreign request is derived from it.
+        """
         try:
-            return Record(raw, self._request(raw), None, self.injected_fault(raw))
+            return Record(raw, self._request(raw, topic_id), None, self.injected_fault(raw))
         except (PoisonRecord, msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Record(raw, None, poison=classify(error)._replace(failure_class=FailureClass.POISON))
 
@@ -80,7 +83,7 @@ class RecordReader:
         header = dict(raw.headers).get(FAULT_HEADER)
         return parse_injected_fault(header.decode("ascii", "replace")) if header else None
 
-    def _request(self, raw: RawRecord) -> Request:
+    def _request(self, raw: RawRecord, topic_id: str) -> Request:
         """Return the request of a record; raise PoisonRecord or a decoding error."""
         if UNREADABLE_HEADERS in raw.headers:
             raise PoisonRecord("the names of the headers are not UTF-8")
@@ -99,7 +102,7 @@ class RecordReader:
         if header is not None and self._ids.was_minted_for(header, coupon_id, user_id):
             request_id, accepted = header.decode("ascii"), True
         else:
-            request_id = self._ids.derive(raw.log_position, coupon_id, user_id, raw.appended_at_ms)
+            request_id = self._ids.derive(topic_id, raw.log_position, coupon_id, user_id, raw.appended_at_ms)
             accepted = False
         return Request(
             raw.log_position,

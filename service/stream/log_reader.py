@@ -58,9 +58,14 @@ def offset_ranges(consumer: Consumer, topic: Topic, partitions: Iterable[int]) -
 
 def first_offset(settings: Settings, topic: Topic, partition: int) -> int:
     """Return the partition's first offset; older records have been deleted. Raises Unavailable."""
+    return present_range(settings, topic, partition)[0]
+
+
+def present_range(settings: Settings, topic: Topic, partition: int) -> tuple[int, int]:
+    """Return the partition's first offset and its end offset, by a client of its own. Raises Unavailable."""
     consumer = clients.build_reader(settings)
     try:
-        return offset_range(consumer, topic, partition)[0]
+        return offset_range(consumer, topic, partition)
     finally:
         consumer.close()
 

@@ -1,16 +1,17 @@
-"""The topics: their names and settings, creation, and the check of existing ones."""
+"""The topics: their names and settings, creation, and the comparison of existing ones with the settings."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from service.config import Settings
-from service.domain.errors import Misconfigured
+from service.domain.errors import Misconfigured, Unavailable
 from service.limits import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -37,27 +38,100 @@ class Group(StrEnum):
     DEAD_LETTERS = "coupon.dlt"
 
 
-def ensure_topics(settings: Settings) -> None:
-    """Create missing topics; raise Misconfigured with every setting of existing ones that differs."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+class TopicDescription(NamedTuple):
+    """What the brokers say about a topic."""
+
+    #: a topic that was deleted and created again has another id
+    id: str
+    partitions: int
+    #: of the partition with the fewest
+    replicas: int
+
+
+def build_admin(settings: Settings) -> AdminClient:
+    """Return an admin client, which connects at first use."""
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+
+
+def create_missing(settings: Settings) -> None:
+    """Create the topics that do not exist; raise Misconfigured with every setting of existing ones that differs."""
+    admin = build_admin(settings)
     with mapped_errors():
-        _create(admin, settings)
-        faults = [fault for topic in Topic for fault in _faults(admin, topic, settings)]
+        if missing := [topic for topic in Topic if find(admin, topic) is None]:
+            _create(admin, settings, missing)
+    check(settings)
+
+
+def check(settings: Settings) -> None:
+    """Raise Misconfigured with every setting of a topic that differs, Unavailable if one does not exist.
+
+    More partitions than TOPIC_PARTITIONS are allowed: a producer of this service names the partition.
+    """
+    admin = build_admin(settings)
+    faults: list[str] = []
+    for topic in Topic:
+        description = describe(admin, topic)
+        faults += [*too_few(topic, description, settings), *other_settings(admin, topic, settings)]
     if faults:
         raise Misconfigured(faults)
 
 
-def topic_id(settings: Settings, topic: Topic) -> str:
-    """Return Kafka's id of the topic; a topic that was deleted and created again has another id."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+def describe(admin: AdminClient, topic: Topic) -> TopicDescription:
+    """Return the topic's description; raise Unavailable if it does not exist."""
+    description = find(admin, topic)
+    if description is None:
+        raise Unavailable("Kafka", f"topic {topic} does not exist: run `coupons migrate`")
+    return description
+
+
+def find(admin: AdminClient, topic: Topic, timeout_seconds: float = _TIMEOUT_SECONDS) -> TopicDescription | None:
+    """Return the topic's description, or None if the brokers say that it does not exist; raise Unavailable."""
     with mapped_errors():
-        return str(_describe(admin, topic).topic_id)
+        asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout_seconds)[topic.value]
+        try:
+            found = asked.result(timeout_seconds)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise
+    replicas = min((len(partition.replicas) for partition in found.partitions), default=0)
+    return TopicDescription(str(found.topic_id), len(found.partitions), replicas)
 
 
-def _create(admin: AdminClient, settings: Settings) -> None:
+def too_few(topic: Topic, description: TopicDescription, settings: Settings) -> list[str]:
+    """Return a fault for each number in which the topic is smaller than the settings say."""
+    found = {
+        "partitions (TOPIC_PARTITIONS)": (description.partitions, settings.topic_partitions),
+        "replicas (TOPIC_REPLICATION)": (description.replicas, settings.topic_replication),
+    }
+    return [f"topic {topic}: {what} is {has}, must be {wants}" for what, (has, wants) in found.items() if has < wants]
+
+
+def too_many(topic: Topic, description: TopicDescription, settings: Settings) -> list[str]:
+    """Return why an operator should act if the topic has more partitions than TOPIC_PARTITIONS."""
+    if description.partitions <= settings.topic_partitions:
+        return []
+    numbers = f"has {description.partitions} partitions, TOPIC_PARTITIONS is {settings.topic_partitions}"
+    return [f"topic {topic} {numbers}: other producers may choose a partition on which their records are poison"]
+
+
+def other_settings(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
+    """Return a fault for each setting of an existing topic that differs; raise Unavailable."""
+    resource = ConfigResource(ResourceType.TOPIC, topic.value)
+    with mapped_errors():
+        found = _retry_metadata(lambda: admin.describe_configs([resource])[resource])
+    return [
+        f"topic {topic}: {name} is {found[name].value}, must be {wanted}"
+        for name, wanted in _config(topic, settings).items()
+        if found[name].value != wanted
+    ]
+
+
+def _create(admin: AdminClient, settings: Settings, topics: Sequence[Topic]) -> None:
+    """Create topics; wait until every broker describes them."""
     wanted = [
         NewTopic(topic.value, settings.topic_partitions, settings.topic_replication, config=_config(topic, settings))
-        for topic in Topic
+        for topic in topics
     ]
     for topic, future in admin.create_topics(wanted, operation_timeout=_TIMEOUT_SECONDS).items():
         try:
@@ -66,6 +140,12 @@ def _create(admin: AdminClient, settings: Settings) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    for name in map(str, topics):
+        _retry_metadata(partial(_describe, admin, name))
+
+
+def _describe(admin: AdminClient, name: str) -> "Future[Any]":
+    return admin.describe_topics(TopicCollection([name]))[name]
 
 
 def _config(topic: Topic, settings: Settings) -> dict[str, str]:
@@ -77,27 +157,6 @@ def _config(topic: Topic, settings: Settings) -> dict[str, str]:
         "cleanup.policy": "delete",
         "max.message.bytes": str(_MAX_BYTES[topic]),
     }
-
-
-def _faults(admin: AdminClient, topic: Topic, settings: Settings) -> list[str]:
-    partitions = _describe(admin, topic).partitions
-    replicas = min(len(partition.replicas) for partition in partitions)
-    resource = ConfigResource(ResourceType.TOPIC, topic.value)
-    config = _retry_metadata(lambda: admin.describe_configs([resource])[resource])
-    found = {
-        "partitions (TOPIC_PARTITIONS)": (len(partitions), settings.topic_partitions),
-        "replicas (TOPIC_REPLICATION)": (replicas, settings.topic_replication),
-        **{name: (config[name].value, wanted) for name, wanted in _config(topic, settings).items()},
-    }
-    return [f"topic {topic}: {what} is {has}, must be {wants}" for what, (has, wants) in found.items() if has != wants]
-
-
-def _describe(admin: AdminClient, topic: Topic) -> Any:
-    """Return the broker's description of the topic."""
-    name = topic.value
-    return _retry_metadata(
-        lambda: admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT_SECONDS)[name]
-    )
 
 
 def _retry_metadata(ask: Callable[[], Future[Any]]) -> Any:

@@ -16,6 +16,7 @@ from service.metrics import ISSUE_RESPONSES
 from service.usecases.append_tracker import AppendTracker
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from service.usecases.log_watch import LogWatch
 
 _REFUSALS = {
     Verdict.DUPLICATE: ReasonCode.DUPLICATE,
@@ -49,6 +50,7 @@ class IssuanceAcceptor:
         gate_filler: GateFiller,
         appends: AppendTracker,
         ids: RequestIds,
+        log_watch: LogWatch,
         now_ms: Callable[[], int],
     ) -> None:
         self._gate = gate
@@ -56,6 +58,7 @@ class IssuanceAcceptor:
         self._gate_filler = gate_filler
         self._appends = appends
         self._ids = ids
+        self._log_watch = log_watch
         self._now_ms = now_ms
         self._fills: dict[int, asyncio.Future[None]] = {}
 
@@ -73,6 +76,7 @@ class IssuanceAcceptor:
         seat = SeatRequest(coupon_id, user_id, self._ids.mint(coupon_id, user_id, now_ms), now_ms)
         bind_contextvars(request_id=seat.request_id, coupon_id=coupon_id)
         try:
+            self._log_watch.require_open_log()
             admission = await self._admit(seat)
             is_first_attempt = admission.verdict is Verdict.ADMITTED
             if not is_first_attempt:

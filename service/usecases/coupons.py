@@ -31,14 +31,12 @@ class CouponService:
         self,
         settings: Settings,
         engine: Engine,
-        log_id: int,
         gate_admin: GateAdmin,
         gate_filler: GateFiller,
         recoverer: Recoverer,
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._log_id = log_id
         self._gate_admin = gate_admin
         self._gate_filler = gate_filler
         self._recoverer = recoverer
@@ -92,9 +90,10 @@ class CouponService:
             if changed != coupon:
                 # While the coupon is locked no issuer decides it, so the change applies from the checkpoint.
                 partition = partition_of(coupon_id, self._settings.topic_partitions)
-                checkpoint = checkpoints.current_checkpoints(tx, self._log_id).get(partition)
+                log, current = checkpoints.of_open_log(tx)
+                checkpoint = current.get(partition)
                 effective_from = LogPosition(partition, checkpoint.next_offset if checkpoint else 0)
-                coupons.update(tx, CouponChange(changed, self._log_id, effective_from))
+                coupons.update(tx, CouponChange(changed, log.id, effective_from))
             crash_points.reach(CrashPoint.CHANGE_WRITTEN)
         crash_points.reach(CrashPoint.CHANGE_COMMITTED)
         with suppress(Unavailable):  # the change is committed; the sweep does what is left

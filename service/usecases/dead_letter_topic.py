@@ -59,7 +59,7 @@ def store_received(engine: Engine, reader: RecordReader, raws: Sequence[RawRecor
         for raw in raws:
             if own.get(raw.log_position) not in confirmed:
                 failure = dead_letter_records.parse_failure(raw.headers)
-                request = reader.decode(raw).request
+                request = reader.decode(raw, Topic.DEAD_LETTERS).request
                 foreign.append(NewDeadLetter(raw, request, ReasonCode.POISON, 0, str(failure), failure))
         dead_letters.insert_foreign(tx, foreign)
         crash_points.reach(CrashPoint.DEAD_LETTERS_STORED)

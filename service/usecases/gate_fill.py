@@ -15,6 +15,7 @@ from service.log_events import LogEvent
 from service.store import checkpoints, coupons, requests
 from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction, repeatable_read
+from service.store.logs import Log
 from service.stream import log_reader
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
@@ -29,12 +30,9 @@ _RELEASE_BATCH_SIZE = 2_000
 class GateFiller:
     """Fills the gate coupon by coupon, on demand."""
 
-    def __init__(
-        self, settings: Settings, engine: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin
-    ) -> None:
+    def __init__(self, settings: Settings, engine: Engine, reader: RecordReader, gate_admin: GateAdmin) -> None:
         self._settings = settings
         self._engine = engine
-        self._log_id = log_id
         self._reader = reader
         self._gate_admin = gate_admin
 
@@ -62,11 +60,11 @@ class GateFiller:
         with repeatable_read(self._engine) as tx:  # seats and checkpoint of the same moment
             coupon = coupons.get(tx, coupon_id)
             seats = requests.live_seats(tx, coupon_id) if coupon else []
-            current = checkpoints.current_checkpoints(tx, self._log_id)
+            log, current = checkpoints.of_open_log(tx)
         if coupon is None:
             self._gate_admin.mark_unknown(coupon_id)
             return
-        undecided = dict(self._undecided(coupon_id, current))
+        undecided = dict(self._undecided(coupon_id, log, current))
         crash_points.reach(CrashPoint.GATE_FILLING)
         filled = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), since)
         crash_points.reach(CrashPoint.GATE_FILLED)
@@ -83,16 +81,16 @@ class GateFiller:
     def is_undecided(self, coupon_id: int, request_id: str) -> bool:
         """Return whether the request is in the log and not decided yet. Raises Unavailable."""
         with in_transaction(self._engine) as tx:
-            current = checkpoints.current_checkpoints(tx, self._log_id)
-        return any(found == request_id for _, found in self._undecided(coupon_id, current))
+            log, current = checkpoints.of_open_log(tx)
+        return any(found == request_id for _, found in self._undecided(coupon_id, log, current))
 
-    def _undecided(self, coupon_id: int, current: Mapping[int, Checkpoint]) -> Iterator[tuple[int, str]]:
+    def _undecided(self, coupon_id: int, log: Log, current: Mapping[int, Checkpoint]) -> Iterator[tuple[int, str]]:
         """Yield user id and request id of accepted undecided requests; only the first request of each user."""
         partition = partition_of(coupon_id, self._settings.topic_partitions)
         next_offset = current[partition].next_offset if partition in current else 0
         seen: set[int] = set()
         for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
-            request = self._reader.decode(raw).request
+            request = self._reader.decode(raw, log.topic_id).request
             if request and request.accepted and request.coupon_id == coupon_id and request.user_id not in seen:
                 seen.add(request.user_id)
                 yield request.user_id, request.request_id

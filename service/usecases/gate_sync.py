@@ -72,7 +72,7 @@ def sync_coupon_changes(engine: Engine, gate_admin: GateAdmin) -> int:
 
 
 def release_expired_seats(
-    settings: Settings, engine: Engine, log_id: int, ids: RequestIds, gate_admin: GateAdmin, now_ms: int
+    settings: Settings, engine: Engine, ids: RequestIds, gate_admin: GateAdmin, now_ms: int
 ) -> int:
     """Release the seats of requests that cannot be in the log any more; return how many.
 
@@ -84,7 +84,7 @@ def release_expired_seats(
     decoded_ids = {request_id: decoded for request_id in attempted_at_ms if (decoded := ids.decode(request_id))}
     with in_transaction(engine) as tx:
         # before the rows: a request that these checkpoints have passed has its row by now
-        current = checkpoints.current_checkpoints(tx, log_id)
+        _, current = checkpoints.of_open_log(tx)
         prior = requests.prior_requests(tx, {(decoded.coupon_id, decoded.user_id) for decoded in decoded_ids.values()})
     decided = decoded_ids.keys() & {request_id for of_user in prior.values() for request_id in of_user.request_ids}
     # an id whose key has been removed cannot be decoded; it must not stay at the head of the queue

@@ -11,7 +11,7 @@ from service.domain.errors import Unavailable
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIdClaims, RequestIds
 from service.gate.gate_admin import GateAdmin
-from service.store import checkpoints, requests
+from service.store import checkpoints, lost_ranges, requests
 from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
 from service.stream.partitioner import partition_of
@@ -42,29 +42,29 @@ class Lookup:
         self,
         settings: Settings,
         engine: Engine,
-        log_id: int,
         ids: RequestIds,
         gate_filler: GateFiller,
         gate_admin: GateAdmin,
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._log_id = log_id
         self._ids = ids
         self._gate_filler = gate_filler
         self._gate_admin = gate_admin
 
     def find(self, request_id: str) -> RequestStatus | None:
-        """Return the request's status, or None if the id is forged or the request certainly is not in the log.
+        """Return the request's status, or None for a forged id and a request that certainly was not accepted.
 
-        Raises Unavailable.
+        An id that was minted before records were lost, and that is found nowhere, is answered as dead: its record may
+        have been among them. Raises Unavailable.
         """
         claims = self._ids.decode(request_id)
         if claims is None:
             return None
         with in_transaction(self._engine) as tx:
             # Read before the row: a request that these checkpoints have passed has its row by then.
-            by_partition = checkpoints.current_checkpoints(tx, self._log_id)
+            _, by_partition = checkpoints.of_open_log(tx)
+            lost_at_ms = lost_ranges.last_recorded_ms(tx, self._partition(claims))
             stored = requests.find(tx, claims.coupon_id, claims.user_id, request_id)
         if stored:
             request = stored.request
@@ -79,25 +79,30 @@ class Lookup:
                 request.requested_at_ms,
                 stored.decided_at_ms,
             )
-        if claims.foreign or self._is_lost(request_id, claims, by_partition):
+        if claims.foreign:
             return None
+        minted_before_loss = lost_at_ms is not None and claims.minted_at_ms <= lost_at_ms
+        passed = is_past_watermark(claims.minted_at_ms, claims.coupon_id, by_partition, self._settings)
+        state, code, decided_at_ms = RequestState.QUEUED, None, None
+        if (minted_before_loss or passed) and not self._may_be_undecided(request_id, claims):
+            if not minted_before_loss:
+                return None
+            state, code, decided_at_ms = RequestState.DEAD, ReasonCode.LOST, lost_at_ms
         coupon_id, user_id = claims.coupon_id, claims.user_id
-        return RequestStatus(
-            request_id, coupon_id, user_id, RequestState.QUEUED, None, None, 0, claims.minted_at_ms, None
-        )
+        return RequestStatus(request_id, coupon_id, user_id, state, code, None, 0, claims.minted_at_ms, decided_at_ms)
 
-    def _is_lost(self, request_id: str, claims: RequestIdClaims, by_partition: Mapping[int, Checkpoint]) -> bool:
-        """Return whether the request can no longer be among the undecided records of the log.
+    def _partition(self, claims: RequestIdClaims) -> int:
+        return partition_of(claims.coupon_id, self._settings.topic_partitions)
 
-        A repeat is appended under the first request's id, possibly long after that id was minted. So past the watermark
-        the request still counts as queued while it has its seat, or while its record is in the undecided tail.
+    def _may_be_undecided(self, request_id: str, claims: RequestIdClaims) -> bool:
+        """Return whether the request has its seat, or its record is in the undecided tail of the log.
+
+        A repeat is appended under the first request's id, possibly long after that id was minted.
         """
-        if not is_past_watermark(claims.minted_at_ms, claims.coupon_id, by_partition, self._settings):
-            return False
         with suppress(Unavailable):
             if self._gate_admin.seat_holder(claims.coupon_id, claims.user_id) == request_id:
-                return False
-        return not self._gate_filler.is_undecided(claims.coupon_id, request_id)
+                return True
+        return self._gate_filler.is_undecided(claims.coupon_id, request_id)
 
 
 def is_past_watermark(

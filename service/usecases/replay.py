@@ -16,7 +16,7 @@ from service.domain.failures import Failure
 from service.domain.request import ReasonCode, Request, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
 from service.gate.gate_admin import GateAdmin
-from service.store import coupons, dead_letter_actions, requests, retries, write_probe
+from service.store import coupons, dead_letter_actions, logs, requests, retries, write_probe
 from service.store.engine import in_transaction, savepoint
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
@@ -174,7 +174,7 @@ class _ReplayTransaction:
             return None
         if dead_letter.request:
             return _Replayable(dead_letter, dead_letter.log_id, dead_letter.request)
-        record = self._reader.decode(dead_letter.raw)
+        record = self._reader.decode(dead_letter.raw, logs.topic_ids(self._tx)[dead_letter.log_id])
         request = record.request
         if request is None:
             self._skip(dead_letter, f"It still cannot be decoded: {record.poison}.")

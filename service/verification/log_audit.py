@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from itertools import repeat
 
 from sqlalchemy import Connection
 
@@ -9,7 +10,7 @@ from service.config import Settings
 from service.domain.record import RawRecord
 from service.domain.request import ReasonCode, Request
 from service.domain.request_id import RequestIds
-from service.store import requests
+from service.store.logs import Log
 from service.stream import log_reader
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
@@ -29,34 +30,40 @@ class LogAudit:
         self,
         settings: Settings,
         tx: Connection,
-        log_id: int,
+        log: Log,
         ids: RequestIds,
         reader: RecordReader,
         coupon_id: int | None,
     ) -> None:
         self._settings = settings
         self._tx = tx
-        self._log_id = log_id
+        self._log = log
         self._ids = ids
         self._reader = reader
         self._coupon_id = coupon_id
         self._undecided: list[str] = []
+        #: findings in words, with their places
+        self.details: list[str] = []
         self._versions = lru_cache(_CACHED_COUPONS)(partial(queries.coupon_versions, tx))
 
     def audit_partition(self, partition: int, next_offset: int) -> Iterator[str]:
         """Yield `records` for each record and the name of each finding.
 
-        Records from next_offset on are undecided. Findings: archived (a row whose record was deleted), phantom (a row
-        without a record), and those of _compare.
+        Records from next_offset on are undecided. Findings: deleted (an undecided offset before the log's first one),
+        archived (a row whose record was deleted), phantom (a row without a record), and those of _compare.
         """
-        rows = queries.audit_rows(self._tx, self._log_id, partition, self._coupon_id)
+        rows = queries.audit_rows(self._tx, self._log.id, partition, self._coupon_id)
         first_offset = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
+        if next_offset < first_offset:
+            deleted = f"offsets {next_offset} to {first_offset - 1}"
+            self.details.append(f"partition {partition}: {deleted} were deleted before they were decided")
+            yield from repeat("deleted", first_offset - next_offset)
         row = next(rows, None)
         while row is not None and row.offset < first_offset:
             yield "archived"
             row = next(rows, None)
         for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None):
-            request = self._reader.decode(raw).request
+            request = self._reader.decode(raw, self._log.topic_id).request
             if self._coupon_id is not None and (request is None or request.coupon_id != self._coupon_id):
                 continue
             yield "records"
@@ -79,7 +86,7 @@ class LogAudit:
                 self._flush_undecided()
             return "contradicted" if row else "undecided"
         if row is None:
-            decided = request and requests.find(self._tx, request.coupon_id, request.user_id, request.request_id)
+            decided = request and queries.is_decided_earlier(self._tx, self._log.id, request)
             return "redelivered" if decided else "lost"
         if request and row.state == "poison":
             return "decodable_now"
@@ -104,7 +111,7 @@ class LogAudit:
         if request is None or request.accepted or row.replayed or row.state == "dead":
             return True
         versions = self._versions(request.coupon_id)
-        index = version_index_at(versions, (self._log_id, raw.log_position.offset))
+        index = version_index_at(versions, (self._log.id, raw.log_position.offset))
         if index < 0:
             return True
         refusal = versions[index].window_refusal(raw.appended_at_ms)

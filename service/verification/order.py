@@ -11,6 +11,8 @@ from service.domain.request import ReasonCode, RequestState
 #: the order of records of one coupon: log id, and offset in the coupon's partition of that log
 OffsetInLog = tuple[int, int]
 _BEGINNING: OffsetInLog = (-1, -1)
+#: a close refuses neither a record whose row could not be written nor one that was lost
+_NOT_DECIDED = (ReasonCode.POISON, ReasonCode.LOST)
 
 
 class CouponVersion(NamedTuple):
@@ -93,12 +95,13 @@ class OrderChecker:
     def _check_close(self, request: DecidedRequest, version: CouponVersion) -> None:
         """A close refuses every later record and no earlier one.
 
-        A replay uses the coupon's values at replay time; a record whose row could not be written is dead in any case.
+        A replay uses the coupon's values at replay time; a record that was lost, or whose row could not be written, is
+        dead in any case.
         """
         if not request.accepted or request.replayed:
             return
         closed = version.override is Override.CLOSED
-        if closed and request.state is not RequestState.REFUSED and request.code is not ReasonCode.POISON:
+        if closed and request.state is not RequestState.REFUSED and request.code not in _NOT_DECIDED:
             self.violations["not_refused_after_close"] += 1
         if not closed and request.code is ReasonCode.CLOSED:
             self.violations["closed_too_early"] += 1

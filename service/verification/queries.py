@@ -6,8 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from service.domain.coupon import Override
-from service.domain.request import ReasonCode, RequestState
+from service.domain.request import ReasonCode, Request, RequestState
 from service.store.engine import driver_connection
+from service.store.tables import LIVE_ROWS
 from service.timestamps import to_milliseconds
 from service.verification.order import CouponVersion, DecidedRequest
 
@@ -50,6 +51,39 @@ _ROWS = text(
     " AND CAST(:coupon AS bigint) IS NULL"
     " ORDER BY 1"
 )
+
+
+_DECIDED_EARLIER = " UNION ALL ".join(
+    f"SELECT FROM requests JOIN offsets USING (log_id, partition) WHERE coupon_id = :coupon AND user_id = :uid"
+    f" AND request_id = :request_id AND {condition} AND (log_id = :log AND partition = :partition"
+    '  AND "offset" < :offset OR log_id < :log AND closed AND "offset" < next_offset)'
+    for condition in (LIVE_ROWS, f"NOT ({LIVE_ROWS})")
+)
+
+
+def is_decided_earlier(tx: Connection, log_id: int, request: Request) -> bool:
+    """Return whether the request has a row of an earlier record: of this log, or of a log before it was closed."""
+    values = {
+        "coupon": request.coupon_id,
+        "uid": request.user_id,
+        "request_id": request.request_id,
+        "log": log_id,
+        "partition": request.log_position.partition,
+        "offset": request.log_position.offset,
+    }
+    return bool(tx.execute(text(f"SELECT EXISTS ({_DECIDED_EARLIER})"), values).scalar_one())
+
+
+def checkpoints_moved_by_hand(tx: Connection, log_id: int) -> list[tuple[int, int, int]]:
+    """Return partition, offset and present next offset of checkpoints that something else than this service moved."""
+    rows = tx.execute(
+        text(
+            "SELECT partition, advanced_to, next_offset FROM offsets WHERE log_id = :log AND next_offset <> advanced_to"
+            " ORDER BY partition"
+        ),
+        {"log": log_id},
+    )
+    return [(row.partition, row.advanced_to, row.next_offset) for row in rows]
 
 
 def audit_rows(tx: Connection, log_id: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
@@ -175,7 +209,7 @@ def state_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:
         SELECT count(*) FILTER (WHERE state = 'issued') AS issued, count(*) FILTER (WHERE state = 'refused') AS refused,
                count(*) FILTER (WHERE state = 'dead') AS dead,
                count(*) FILTER (WHERE state IN ('retrying', 'standby')) AS retrying_or_standby,
-               count(*) FILTER (WHERE state = 'dead'
+               count(*) FILTER (WHERE state = 'dead' AND code <> 'lost'
                 AND NOT {_has_dead_letter("requests", "letter.state <> 'replayed'")}) AS dead_without_dead_letter,
                count(*) FILTER (WHERE (state IN ('retrying', 'standby')) <> EXISTS (
                    SELECT FROM retries WHERE retries.log_id = requests.log_id

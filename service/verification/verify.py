@@ -1,7 +1,7 @@
 """Proves P1 to P5 from the log's first record, the database, and what clients were answered."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
@@ -10,9 +10,13 @@ from sqlalchemy import Connection, Engine, text
 from service.config import Settings
 from service.domain.request import FINAL_STATES, ReasonCode
 from service.domain.request_id import RequestIds
-from service.store import checkpoints, engine
+from service.store import checkpoints, engine, logs, lost_ranges
+from service.store.checkpoints import Checkpoint
+from service.store.logs import Log
+from service.stream import topics
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
+from service.stream.topics import Topic
 from service.verification import queries
 from service.verification.history import ClientAnswer
 from service.verification.log_audit import LogAudit
@@ -32,6 +36,9 @@ _AUDIT_FINDINGS = (
     "records",
     "redelivered",
     "undecided",
+    "deleted",
+    "moved_by_hand",
+    "recorded_as_lost",
     "archived",
     "decodable_now",
     "lost",
@@ -39,6 +46,9 @@ _AUDIT_FINDINGS = (
     "contradicted",
     "window_ignored",
 )
+_LOST = ("lost", "deleted", "moved_by_hand", "phantom", "contradicted")
+#: the topic is another log: nothing was compared
+_NOT_AUDITED = dict.fromkeys(_AUDIT_FINDINGS, 0)
 _UNKEPT = ("dead_without_dead_letter", "held_without_retry")
 _REVISED = ("window_checked_twice", "closed_too_early")
 
@@ -50,6 +60,8 @@ class Check(NamedTuple):
     what: str
     numbers: dict[str, int]
     must_be_zero: tuple[str, ...]
+    #: what was found, in words, with places
+    details: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -60,10 +72,9 @@ class Check(NamedTuple):
 class Verifier:
     """Verifies P1 to P5, read-only. Uses temporary tables to bound memory."""
 
-    def __init__(self, settings: Settings, store: Engine, log_id: int, ids: RequestIds, reader: RecordReader) -> None:
+    def __init__(self, settings: Settings, store: Engine, ids: RequestIds, reader: RecordReader) -> None:
         self._settings = settings
         self._store = store
-        self._log_id = log_id
         self._ids = ids
         self._reader = reader
 
@@ -74,7 +85,13 @@ class Verifier:
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log in between
             queries.create_temporary_tables(tx)
-            audited = self._audit_log(tx, coupon_id)
+            log, current = checkpoints.of_open_log(tx)
+            same_log = self._compare_log(tx, log)
+            audited, details = (
+                self._audit_log(tx, log, current, coupon_id)
+                if not same_log.numbers["other_topic"]
+                else (dict(_NOT_AUDITED), ())
+            )
             order = self._check_order(tx, coupon_id)
             order["window_ignored"] = audited.pop("window_ignored")
             revised = {name: order.pop(name) for name in _REVISED}
@@ -83,25 +100,51 @@ class Verifier:
                 Check("P1", "never over-issued", queries.over_issued(tx, coupon_id), ("over_issued", "miscounted")),
                 Check("P2", "one per user", queries.duplicate_counts(tx, coupon_id), _DUPLICATES),
                 Check("P3", "in order", order, _DISORDER),
+                same_log,
                 Check("P4", "every unfinished request is kept", counts, _UNKEPT),
-                Check("P4", "nothing lost in the log", audited, ("lost", "phantom", "contradicted")),
+                Check("P4", "nothing lost in the log", audited, _LOST, details),
                 Check("P5", "no accepted request was checked again", revised, _REVISED),
             ]
             if history is not None:
-                answers = self._compare_answers(tx, history, coupon_id)
+                answers = self._compare_answers(tx, log, history, coupon_id)
                 checks.append(Check("P5", "the answers hold", answers, ("lost", "contradicted", "phantom")))
         return checks
 
-    def _audit_log(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
+    def _compare_log(self, tx: Connection, log: Log) -> Check:
+        """Compare the topic with the open log; the partitions of earlier logs must have a closing offset."""
+        topic = topics.find(topics.build_admin(self._settings), Topic.ISSUE_COUPON)
+        other = topic is None or topic.id != log.topic_id
+        found = f"its id is {topic.id}" if topic else "it does not exist"
+        details = (f"topic {Topic.ISSUE_COUPON}: {found}, that of the open log is {log.topic_id}",) if other else ()
+        unclosed = logs.count_unclosed_partitions(tx)
+        numbers = {"logs": len(logs.history(tx)), "other_topic": int(other), "unclosed": unclosed}
+        return Check("P3", "the topic is the log that was decided", numbers, ("other_topic", "unclosed"), details)
+
+    def _audit_log(
+        self, tx: Connection, log: Log, current: Mapping[int, Checkpoint], coupon_id: int | None
+    ) -> tuple[dict[str, int], tuple[str, ...]]:
         """Compare log and rows: each decided record has its row, and no row lacks its record."""
         found: Counter[str] = Counter(dict.fromkeys(_AUDIT_FINDINGS, 0))
-        current = checkpoints.current_checkpoints(tx, self._log_id)
         count = self._settings.topic_partitions
-        audit = LogAudit(self._settings, tx, self._log_id, self._ids, self._reader, coupon_id)
-        for partition in range(count) if coupon_id is None else [partition_of(coupon_id, count)]:
+        audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id)
+        partitions = range(count) if coupon_id is None else [partition_of(coupon_id, count)]
+        for partition in partitions:
             next_offset = current[partition].next_offset if partition in current else 0
             found.update(audit.audit_partition(partition, next_offset))
-        return dict(found)
+        details = audit.details
+        for partition, advanced_to, next_offset in queries.checkpoints_moved_by_hand(tx, log.id):
+            if partition in partitions:
+                found["moved_by_hand"] += abs(next_offset - advanced_to)
+                details.append(f"partition {partition}: the offset {advanced_to} was set to {next_offset} by hand")
+        for lost in lost_ranges.of_log(tx):
+            if lost.partition in partitions:
+                found["recorded_as_lost"] += (lost.end_offset or lost.first_offset) - lost.first_offset
+                end = "the end" if lost.end_offset is None else str(lost.end_offset - 1)
+                details.append(
+                    f"log {lost.log_id}, partition {lost.partition}: offsets {lost.first_offset} to {end} were recorded"
+                    f" as lost by {lost.recorded_by}: {lost.reason}"
+                )
+        return dict(found), tuple(details)
 
     def _check_order(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
         """Check the requests of each coupon in order, one coupon after the other."""
@@ -119,7 +162,7 @@ class Verifier:
         return dict(found)
 
     def _compare_answers(
-        self, tx: Connection, history: Iterable[ClientAnswer], coupon_id: int | None
+        self, tx: Connection, log: Log, history: Iterable[ClientAnswer], coupon_id: int | None
     ) -> dict[str, int]:
         """Count answers by outcome and contradictions.
 
@@ -133,20 +176,30 @@ class Verifier:
         found: Counter[str] = Counter(
             accepted=0, issued=0, refused=0, dead=0, in_flight=0, unknown=0, lost=0, contradicted=0, phantom=0
         )
+        found["recorded_as_lost"] = 0
+        lost_at_ms = {part: lost_ranges.last_recorded_ms(tx, part) for part in range(self._settings.topic_partitions)}
         for answered in queries.answered_requests(tx):
             found[answered.outcome] += answered.outcome != "refused"
-            if answered.request_id and (finding := self._compare_answer(answered, answered.request_id)):
+            if answered.request_id and (finding := self._compare_answer(answered, answered.request_id, lost_at_ms)):
                 found[finding] += 1
-        unrequested = (self._ids.decode(one) for one in queries.unrequested_ids(tx, self._log_id, coupon_id))
+        unrequested = (self._ids.decode(one) for one in queries.unrequested_ids(tx, log.id, coupon_id))
         found["phantom"] = sum(1 for claims in unrequested if claims and not claims.foreign)
         return dict(found)
 
-    def _compare_answer(self, answered: AnsweredRequest, request_id: str) -> str | None:
-        """Return the state that the request of an answer reached, or how the database contradicts the answer."""
+    def _compare_answer(
+        self, answered: AnsweredRequest, request_id: str, lost_at_ms: Mapping[int, int | None]
+    ) -> str | None:
+        """Return the state that the request of an answer reached, or how the database contradicts the answer.
+
+        `lost_at_ms`: when records of a partition were last recorded as lost.
+        """
         claims = self._ids.decode(request_id)
         if claims is None or claims[:2] != (answered.coupon_id, answered.user_id):
             return "contradicted"
         if answered.state is None and not answered.undecided:
+            lost_ms = lost_at_ms[partition_of(claims.coupon_id, self._settings.topic_partitions)]
+            if lost_ms is not None and claims.minted_at_ms <= lost_ms:
+                return "recorded_as_lost"
             return "lost" if answered.outcome == "accepted" else "contradicted"
         if answered.outcome == "refused":
             return None

@@ -55,7 +55,7 @@ def test_the_dead_letter_topic_is_missing(scenario: Scenario, faults: FaultInjec
         faults.confirm(scenario.system.count(_NOT_FORWARDED), "a dead letter is not forwarded")
         issued = scenario.system.wait_until_final(scenario.submit(coupon, 1))["state"] == "issued"
         scenario.check(issued, "the partition continues")
-        topics.ensure_topics(scenario.system.settings)
+        topics.create_missing(scenario.system.settings)
     scenario.system.eventually(lambda: not scenario.system.count(_NOT_FORWARDED))
 
 

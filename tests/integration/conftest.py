@@ -15,10 +15,11 @@ from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
-from service.store import checkpoints, engine
+from service.store import checkpoints, engine, logs
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
+from service.usecases.log_watch import LogWatch
 from service.usecases.recover import Recoverer
 from tests.builders import PARTITIONS, records
 from tests.gate_client import GateClient
@@ -127,7 +128,10 @@ def exhaust_retries(retry_held: RetryHeld) -> Callable[[], None]:
 @pytest.fixture
 def resources(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> Resources:
     """What every process has, connected to the test's servers."""
-    return Resources(settings, store, log_id, reader, gate_admin)
+    with store.begin() as tx:
+        watch = LogWatch(settings, store, logs.get_open(tx))
+    assert watch.log.id == log_id
+    return Resources(settings, store, watch, reader, gate_admin)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
-from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Refused
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
+from service.resources import Resources
 from service.stream import clients
 from service.stream.producer import RequestProducer
 from service.usecases.accept import IssuanceAcceptor
@@ -31,17 +31,21 @@ Scenario = Callable[[IssuanceAcceptor], Coroutine[Any, Any, Any]]
 
 @pytest.fixture
 def run(
-    settings: Settings, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log
+    resources: Resources, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log
 ) -> Callable[[Scenario], Any]:
     """Run a scenario with an acceptor on real services and an empty log."""
     assert not real_log.undecided()
+    settings = resources.settings
 
     async def with_acceptor(scenario: Scenario) -> Any:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
             gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
             appends = AppendTracker(gate, producer, settings.topic_partitions)
             try:
-                return await scenario(IssuanceAcceptor(gate, DatabaseGate(store), gate_filler, appends, ids, now_ms))
+                database_gate = DatabaseGate(store)
+                return await scenario(
+                    IssuanceAcceptor(gate, database_gate, gate_filler, appends, ids, resources.log_watch, now_ms)
+                )
             finally:
                 producer.close(1)
 

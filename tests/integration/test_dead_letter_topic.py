@@ -11,15 +11,15 @@ from service.domain.coupon import Coupon
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.store import checkpoints
 from service.store import dead_letters as stored
+from service.store import logs
 from service.stream import clients, dead_letter_records, log_reader
 from service.stream.codec import RecordReader
 from service.stream.dead_letter_records import DeadLetterProducer
 from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
 from service.usecases.issue import Issuer
-from tests.builders import AT_MS, raw
+from tests.builders import AT_MS, TOPIC_ID, raw
 from tests.integration.conftest import Query
 from tests.waiting import eventually
 
@@ -38,7 +38,7 @@ def poison(
     """Two records that could not be decoded and are dead letters."""
     coupon = make_coupon()
     undecodable = [raw(ids, coupon.id, 1, offset)._replace(value=b"\x00not json") for offset in (0, 1)]
-    issuer.issue([reader.decode(record) for record in undecodable], positions)
+    issuer.issue([reader.decode(record, TOPIC_ID) for record in undecodable], positions)
     return undecodable
 
 
@@ -181,7 +181,7 @@ def test_a_dead_letter_from_an_earlier_life_of_the_log_is_confirmed(
 ) -> None:
     """The record's timestamp tells which life it is from; another record at the same position is not confirmed."""
     with store.begin() as tx:
-        checkpoints.ensure_log(tx, Topic.ISSUE_COUPON, "a later life")
+        logs.adopt(tx, Topic.ISSUE_COUPON, "a later life", settings.topic_partitions, "tests")
     dead_letter_topic.forward_dead_letters(store, _producer(settings), SECONDS, SECONDS)
     (letter, _) = _forwarded(settings, poison)
 

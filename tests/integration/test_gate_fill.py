@@ -15,7 +15,7 @@ from service.gate.keys import Verdict
 from service.usecases import gate_fill
 from service.usecases.coupons import CouponService
 from service.usecases.gate_fill import GateFiller
-from tests.builders import AT_MS
+from tests.builders import AT_MS, TOPIC_ID
 from tests.gate_client import GateClient, seat
 from tests.log import Log
 
@@ -53,7 +53,7 @@ def test_only_live_requests_of_our_own_have_seats(
     held = real_log.append_request(other.id, 1, fault="22012 1")
     real_log.issue()
     real_log.append(other.id, 2, request_id=None)
-    real_log.append(other.id, 3, ids.derive(LogPosition(0, 0), other.id, 3, AT_MS))
+    real_log.append(other.id, 3, ids.derive(TOPIC_ID, LogPosition(0, 0), other.id, 3, AT_MS))
 
     gate_filler.fill(coupon.id)
     gate_filler.fill(other.id)

@@ -16,7 +16,7 @@ from service.stream.codec import RecordReader
 from service.usecases.gate_sync import sync_decisions
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
-from tests.builders import raw, records
+from tests.builders import TOPIC_ID, raw, records
 from tests.integration.conftest import Query
 from tests.waiting import eventually
 
@@ -90,7 +90,7 @@ def test_a_duplicate_releases_only_its_own_seat(
 ) -> None:
     """P5: a second request admitted while Redis was empty is refused as a duplicate; the first one keeps the seat."""
     coupon = make_coupon()
-    first, second = (reader.decode(raw(ids, coupon.id, 7, offset)) for offset in (0, 1))
+    first, second = (reader.decode(raw(ids, coupon.id, 7, offset), TOPIC_ID) for offset in (0, 1))
     assert first.request
     gate_admin.fill(coupon, [(7, first.request.request_id)])
     issuer.issue([first, second], positions)

@@ -14,7 +14,7 @@ from service.store.outbox import OutboxKind
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
-from tests.builders import PARTITIONS, raw, records
+from tests.builders import PARTITIONS, TOPIC_ID, raw, records
 from tests.integration.conftest import Query
 
 MakeCoupon = Callable[..., Coupon]
@@ -95,7 +95,7 @@ def test_a_redelivery_changes_nothing(
     next_offsets = issuer.issue(first, positions).next_offsets
     before = query(_ROWS, id=coupon.id), query("SELECT issued, held FROM coupons")
     redelivered = [
-        reader.decode(raw(ids, coupon.id, index + 1, index + 4, request_id=record.request.request_id))
+        reader.decode(raw(ids, coupon.id, index + 1, index + 4, request_id=record.request.request_id), TOPIC_ID)
         for index, record in enumerate(first)
         if record.request
     ]
@@ -173,6 +173,6 @@ def test_a_foreign_record_is_checked_against_the_window_by_its_append_time(
     our_record = raw(ids, coupon.id, 1, 0)
     foreign_record = raw(ids, coupon.id, 2, 1)._replace(headers=())
 
-    issuer.issue([reader.decode(our_record), reader.decode(foreign_record)], positions)
+    issuer.issue([reader.decode(our_record, TOPIC_ID), reader.decode(foreign_record, TOPIC_ID)], positions)
 
     assert query("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]

@@ -15,7 +15,7 @@ from service.stream.partitioner import partition_of
 from service.usecases import issue
 from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
-from tests.builders import PARTITIONS, records
+from tests.builders import PARTITIONS, TOPIC_ID, records
 from tests.integration.conftest import Query
 
 MakeCoupon = Callable[..., Coupon]
@@ -177,7 +177,7 @@ def test_poison_is_stored_with_its_raw_bytes(
     headers = (("request_id", b"\xff\x00"), ("nothing", None), ("twice", b"1"), ("a\x00\\é", b"2"))
     bad = good[1].raw._replace(key=b"\x00\xff", value=b'{"userId":NaN\x00\xff', headers=headers)
 
-    issued = issuer.issue([good[0], reader.decode(bad), good[2]], positions)
+    issued = issuer.issue([good[0], reader.decode(bad, TOPIC_ID), good[2]], positions)
 
     assert query(_ROWS, id=coupon.id) == [(1, "issued", 1), (3, "issued", 2)]
     assert issued.has_dead_letters

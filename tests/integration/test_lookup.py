@@ -13,7 +13,7 @@ from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.usecases.gate_fill import GateFiller
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
-from tests.builders import AT_MS
+from tests.builders import AT_MS, TOPIC_ID
 from tests.gate_client import GateClient, seat
 from tests.log import Log
 
@@ -22,10 +22,10 @@ MakeCoupon = Callable[..., Coupon]
 
 @pytest.fixture
 def lookup(
-    settings: Settings, store: Engine, log_id: int, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
+    settings: Settings, store: Engine, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
 ) -> Lookup:
     """The look-up under test."""
-    return Lookup(settings, store, log_id, ids, gate_filler, gate_admin)
+    return Lookup(settings, store, ids, gate_filler, gate_admin)
 
 
 @pytest.fixture
@@ -160,4 +160,4 @@ def test_a_foreign_record_has_a_status_once_it_is_decided(
 
     assert before is None
     assert _state(lookup, record.request.request_id) is RequestState.ISSUED
-    assert lookup.find(ids.derive(LogPosition(5, 2**40), coupon.id, 7, AT_MS)) is None
+    assert lookup.find(ids.derive(TOPIC_ID, LogPosition(5, 2**40), coupon.id, 7, AT_MS)) is None

@@ -16,7 +16,7 @@ from service.stream.codec import REQUEST_ID_HEADER, RecordReader, encode_key, en
 from service.stream.partitioner import partition_of
 from service.stream.producer import Headers, ProduceOutcome, RequestProducer
 from service.stream.topics import Topic
-from tests.builders import AT_MS
+from tests.builders import AT_MS, TOPIC_ID
 
 Scenario = Callable[[RequestProducer], Coroutine[Any, Any, Any]]
 AWAY = {"kafka_bootstrap_servers": "127.0.0.1:9", "produce_timeout_ms": 200}
@@ -73,7 +73,7 @@ def test_a_record_is_read_as_it_was_written(settings: Settings, ids: RequestIds,
     position: LogPosition = _run(settings, append)
     (raw,) = log_reader.read_records(settings, Topic.ISSUE_COUPON, position.partition, position.offset)
 
-    request = reader.decode(raw).request
+    request = reader.decode(raw, TOPIC_ID).request
     assert request is not None
     assert request[:5] == (position, 42, 7, request_id, AT_MS)
     assert request.accepted

@@ -18,7 +18,7 @@ from service.stream.partitioner import partition_of
 from service.usecases.gate_sync import release_expired_seats
 from service.usecases.issue import Issuer
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS
-from tests.builders import AT_MS, PARTITIONS, raw
+from tests.builders import AT_MS, PARTITIONS, TOPIC_ID, raw
 from tests.gate_client import GateClient, seat
 
 MakeCoupon = Callable[..., Coupon]
@@ -56,7 +56,7 @@ def sweep(
 
     return Sweep(
         coupon,
-        lambda now_ms: release_expired_seats(settings, store, log_id, ids, gate_admin, now_ms),
+        lambda now_ms: release_expired_seats(settings, store, ids, gate_admin, now_ms),
         advance_watermark,
         lambda: set(gate_admin.unacknowledged(2**52, 100)),
     )
@@ -130,7 +130,6 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
     redis: Redis,
     settings: Settings,
     store: Engine,
-    log_id: int,
 ) -> None:
     """P4: a seat is released only if there was no attempt since the sweep read the requests."""
     coupon = sweep.coupon.id
@@ -141,7 +140,7 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
         redis, lambda: gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6))
     )
 
-    assert release_expired_seats(settings, store, log_id, ids, interrupted, AT_MS + 10**6) == 0
+    assert release_expired_seats(settings, store, ids, interrupted, AT_MS + 10**6) == 0
     assert interrupted.seat_holder(coupon, 7) == request_id
 
 
@@ -158,7 +157,7 @@ def test_a_request_that_has_a_row_is_resolved_and_keeps_its_seat(
     coupon = sweep.coupon.id
     request_id = ids.mint(coupon, 7, AT_MS)
     gate_client.admit(seat(7, request_id, coupon))
-    issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=request_id))], positions)
+    issuer.issue([reader.decode(raw(ids, coupon, 7, 0, request_id=request_id), TOPIC_ID)], positions)
 
     assert sweep.run(AT_MS + 10**6) == 0
     assert gate_admin.seat_holder(coupon, 7) == request_id

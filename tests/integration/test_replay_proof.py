@@ -16,6 +16,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.issue import Issuer
 from service.usecases.replay import DeadLetterService
 from service.verification.verify import Check, Verifier
+from tests.builders import TOPIC_ID
 from tests.integration.conftest import Query
 from tests.log import Log
 
@@ -31,7 +32,7 @@ def issue_as_poison(
     strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
 
     def issue() -> None:
-        records = [strict.decode(record.raw) for record in real_log.undecided()]
+        records = [strict.decode(record.raw, TOPIC_ID) for record in real_log.undecided()]
         assert all(record.poison for record in records)
         real_log.positions |= Issuer(store, log_id, notices=False).issue(records, real_log.positions).next_offsets
 

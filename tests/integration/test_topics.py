@@ -20,12 +20,12 @@ from tests.waiting import eventually
 
 def test_both_topics_have_the_configured_shape(settings: Settings) -> None:
     """Topics are created once; every later start, of any process, accepts them."""
-    topics.ensure_topics(settings)
-    topics.ensure_topics(settings)
+    topics.create_missing(settings)
+    topics.create_missing(settings)
 
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin = topics.build_admin(settings)
     for topic in Topic:
-        assert len(topics._describe(admin, topic).partitions) == settings.topic_partitions
+        assert topics.describe(admin, topic).partitions == settings.topic_partitions
         config = _config(admin, topic)
         assert config["message.timestamp.type"] == "LogAppendTime"
         assert config["retention.ms"] == "-1"
@@ -42,18 +42,17 @@ def _config(admin: AdminClient, topic: Topic) -> dict[str, str]:
     ("change", "faults"),
     [
         ({"topic_partitions": 7}, ["partitions (TOPIC_PARTITIONS) is 6, must be 7"]),
-        ({"topic_partitions": 5}, ["partitions (TOPIC_PARTITIONS) is 6, must be 5"]),
         ({"topic_replication": 2}, ["replicas (TOPIC_REPLICATION) is 1, must be 2"]),
         (
-            {"topic_partitions": 1, "topic_replication": 3},
-            ["partitions (TOPIC_PARTITIONS) is 6, must be 1", "replicas (TOPIC_REPLICATION) is 1, must be 3"],
+            {"topic_partitions": 8, "topic_replication": 3},
+            ["partitions (TOPIC_PARTITIONS) is 6, must be 8", "replicas (TOPIC_REPLICATION) is 1, must be 3"],
         ),
     ],
 )
 def test_a_topic_of_another_shape_is_refused(change: dict[str, int], faults: list[str], settings: Settings) -> None:
     """P3: another number of partitions would move coupons; every difference of both topics is named."""
     with pytest.raises(Misconfigured) as caught:
-        topics.ensure_topics(settings.model_copy(update=change))
+        topics.check(settings.model_copy(update=change))
 
     assert caught.value.faults == tuple(f"topic {topic}: {fault}" for topic in Topic for fault in faults)
 
@@ -78,15 +77,25 @@ def create_time(settings: Settings) -> Iterator[None]:
 def test_a_topic_with_producers_timestamps_is_refused(settings: Settings) -> None:
     """Foreign records are checked against the window by the broker's append time, so the topic must record it."""
     with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, must be LogAppendTime"):
-        topics.ensure_topics(settings)
+        topics.check(settings)
 
 
 def test_a_topic_has_an_id_of_its_own(settings: Settings) -> None:
     """The topic id distinguishes two lives of a topic with one name."""
-    ids = {topics.topic_id(settings, topic) for topic in Topic}
+    admin = topics.build_admin(settings)
+    ids = {topics.describe(admin, topic).id for topic in Topic}
 
     assert len(ids) == 2
-    assert topics.topic_id(settings, Topic.ISSUE_COUPON) in ids
+    assert topics.describe(admin, Topic.ISSUE_COUPON).id in ids
+
+
+def test_more_partitions_than_configured_are_an_alert(settings: Settings) -> None:
+    """P3: a producer of this service names the partition, so added partitions move no coupon."""
+    smaller = settings.model_copy(update={"topic_partitions": 5})
+    topics.check(smaller)
+
+    description = topics.describe(topics.build_admin(settings), Topic.ISSUE_COUPON)
+    assert "has 6 partitions, TOPIC_PARTITIONS is 5" in topics.too_many(Topic.ISSUE_COUPON, description, smaller)[0]
 
 
 def test_an_unreachable_kafka_is_unavailable_not_misconfigured(
@@ -97,6 +106,6 @@ def test_an_unreachable_kafka_is_unavailable_not_misconfigured(
     unreachable = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
 
     with pytest.raises(Unavailable):
-        topics.ensure_topics(unreachable)
+        topics.check(unreachable)
     with pytest.raises(Unavailable):
-        topics.topic_id(unreachable, Topic.ISSUE_COUPON)
+        topics.create_missing(unreachable)

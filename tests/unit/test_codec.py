@@ -9,7 +9,7 @@ from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_value, parse_injected_fault
 from service.stream.partitioner import partition_of
-from tests.builders import AT_MS, PARTITIONS
+from tests.builders import AT_MS, PARTITIONS, TOPIC_ID
 
 IDS = RequestIds([b"a-key-for-tests-"])
 READER = RecordReader(IDS, PARTITIONS, faults=True)
@@ -25,13 +25,13 @@ def test_a_message_of_the_reports_producer_is_decoded() -> None:
     """A record of the report's Spring producer is a request here, with an id derived from its LogPosition."""
     raw = _raw(headers=(("__TypeId__", b"com.example.IssueCouponMessage"),))
 
-    record = READER.decode(raw)
+    record = READER.decode(raw, TOPIC_ID)
 
     assert record.poison is None
     assert record.request is not None
-    expected = (POSITION, 42, 7, IDS.derive(POSITION, 42, 7, AT_MS + 9), 1767225600000, AT_MS + 9, False)
+    expected = (POSITION, 42, 7, IDS.derive(TOPIC_ID, POSITION, 42, 7, AT_MS + 9), 1767225600000, AT_MS + 9, False)
     assert record.request == expected
-    assert READER.decode(raw) == record
+    assert READER.decode(raw, TOPIC_ID) == record
 
 
 def test_our_value_is_the_reports_json() -> None:
@@ -43,7 +43,7 @@ def test_a_record_with_our_request_id_is_accepted() -> None:
     """A record with an id of ours for its coupon and user has passed the gate."""
     request_id = IDS.mint(42, 7, AT_MS)
 
-    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, request_id.encode()),))).request
+    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, request_id.encode()),)), TOPIC_ID).request
 
     assert request is not None
     assert (request.request_id, request.accepted) == (request_id, True)
@@ -59,16 +59,16 @@ def test_a_record_with_our_request_id_is_accepted() -> None:
         RequestIds([b"another's secret"]).mint(42, 7, AT_MS).encode(),
         IDS.mint(42, 8, AT_MS).encode(),
         IDS.mint(43, 7, AT_MS).encode(),
-        IDS.derive(POSITION, 42, 7, AT_MS + 9).encode(),
+        IDS.derive(TOPIC_ID, POSITION, 42, 7, AT_MS + 9).encode(),
     ],
     ids=["null", "empty", "binary", "unsigned", "other key", "other user", "other coupon", "derived, not minted"],
 )
 def test_a_request_id_that_does_not_fit_makes_the_record_foreign(header: bytes | None) -> None:
     """A forged or borrowed id does not bypass the coupon's window; the record is read as a foreign one."""
-    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, header),))).request
+    request = READER.decode(_raw(headers=((REQUEST_ID_HEADER, header),)), TOPIC_ID).request
 
     assert request is not None
-    assert (request.request_id, request.accepted) == (IDS.derive(POSITION, 42, 7, AT_MS + 9), False)
+    assert (request.request_id, request.accepted) == (IDS.derive(TOPIC_ID, POSITION, 42, 7, AT_MS + 9), False)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,10 @@ def test_a_request_id_that_does_not_fit_makes_the_record_foreign(header: bytes |
 )
 def test_unknown_fields_are_ignored(extra: bytes) -> None:
     """A producer may add fields."""
-    assert READER.decode(_raw(SPRING_VALUE[:-1] + b"," + extra + b"}")).request == READER.decode(_raw()).request
+    assert (
+        READER.decode(_raw(SPRING_VALUE[:-1] + b"," + extra + b"}"), TOPIC_ID).request
+        == READER.decode(_raw(), TOPIC_ID).request
+    )
 
 
 def test_the_largest_ids_and_values_are_decoded() -> None:
@@ -87,7 +90,7 @@ def test_the_largest_ids_and_values_are_decoded() -> None:
     value = value.replace(b"%s", b"x" * (65_536 - len(value) + 2))
     raw = RawRecord(LogPosition(partition_of(max_id, PARTITIONS), 0), b"%d" % max_id, value, (), AT_MS)
 
-    request = READER.decode(raw).request
+    request = READER.decode(raw, TOPIC_ID).request
 
     assert len(value) == 65_536
     assert request is not None
@@ -98,8 +101,8 @@ def test_injected_faults_are_decoded_only_if_enabled() -> None:
     """Injected faults are for demos and tests; elsewhere the header has no meaning."""
     raw = _raw(headers=((FAULT_HEADER, b"22012 2"),))
 
-    assert READER.decode(raw).fault == InjectedFault("22012", 2)
-    assert RecordReader(IDS, PARTITIONS, faults=False).decode(raw).fault is None
+    assert READER.decode(raw, TOPIC_ID).fault == InjectedFault("22012", 2)
+    assert RecordReader(IDS, PARTITIONS, faults=False).decode(raw, TOPIC_ID).fault is None
 
 
 @pytest.mark.parametrize(

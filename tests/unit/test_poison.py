@@ -8,7 +8,7 @@ from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
 from service.stream.codec import UNREADABLE_HEADERS, RecordReader, encode_value
 from service.stream.partitioner import partition_of
-from tests.builders import AT_MS, PARTITIONS
+from tests.builders import AT_MS, PARTITIONS, TOPIC_ID
 
 READER = RecordReader(RequestIds([b"a-key-for-tests-"]), PARTITIONS, faults=False)
 PARTITION = partition_of(42, PARTITIONS)
@@ -51,7 +51,7 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
     """An unreadable value becomes a dead letter with its reason and its raw bytes."""
     raw = RawRecord(LogPosition(PARTITION, 0), b"42", value, (), AT_MS)
 
-    record = READER.decode(raw)
+    record = READER.decode(raw, TOPIC_ID)
 
     assert record.request is None
     assert record.poison is not None
@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_read_is_poison(value: bytes | None) -> None:
 @pytest.mark.parametrize("key", [None, b"", b"43", b"042", b"+42", b"42 ", b"42\n", b'"42"', b"\x00" * 8, b"\xff"])
 def test_a_key_that_is_not_the_coupon_id_is_poison(key: bytes | None) -> None:
     """Another key may be on another partition, where the coupon has another order; the message shows the key."""
-    record = READER.decode(RawRecord(LogPosition(PARTITION, 0), key, GOOD_VALUE, (), AT_MS))
+    record = READER.decode(RawRecord(LogPosition(PARTITION, 0), key, GOOD_VALUE, (), AT_MS), TOPIC_ID)
 
     assert record.poison is not None
     assert repr(key) in record.poison.message
@@ -72,19 +72,21 @@ def test_a_key_that_is_not_the_coupon_id_is_poison(key: bytes | None) -> None:
 @pytest.mark.parametrize("partition", [number for number in range(PARTITIONS) if number != PARTITION])
 def test_a_record_on_a_wrong_partition_is_poison(partition: int) -> None:
     """P3: a producer with another partitioner cannot give a coupon two orders."""
-    assert READER.decode(RawRecord(LogPosition(partition, 0), b"42", GOOD_VALUE, (), AT_MS)).poison is not None
+    assert (
+        READER.decode(RawRecord(LogPosition(partition, 0), b"42", GOOD_VALUE, (), AT_MS), TOPIC_ID).poison is not None
+    )
 
 
 def test_the_same_record_on_its_own_partition_is_decoded() -> None:
     """The cases above fail because of what they change, not because of what they share."""
-    assert READER.decode(RawRecord(LogPosition(PARTITION, 0), b"42", GOOD_VALUE, (), AT_MS)).poison is None
+    assert READER.decode(RawRecord(LogPosition(PARTITION, 0), b"42", GOOD_VALUE, (), AT_MS), TOPIC_ID).poison is None
 
 
 def test_headers_that_cannot_be_read_are_poison() -> None:
     """A header name that is not UTF-8 makes one dead letter and stops nothing."""
     unreadable = RawRecord(LogPosition(PARTITION, 0), b"42", GOOD_VALUE, (UNREADABLE_HEADERS,), AT_MS)
 
-    record = READER.decode(unreadable)
+    record = READER.decode(unreadable, TOPIC_ID)
 
     assert record.request is None
     assert record.poison

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIdClaims, RequestIds
 from service.limits import MAX_ID
-from tests.builders import AT_MS
+from tests.builders import AT_MS, TOPIC_ID
 
 OLD_KEY, NEW_KEY, FOREIGN_KEY = b"an old key, long enough", b"a new key, long enough", b"the key of another issuer"
 IDS = RequestIds([NEW_KEY])
@@ -101,14 +101,21 @@ def test_decoding_never_raises(text: str) -> None:
 
 def test_a_foreign_record_has_the_same_id_each_time() -> None:
     """P2: a foreign record's id is derived from its LogPosition, so reading it again is a redelivery."""
-    derived = IDS.derive(LogPosition(3, 14), 42, 7, AT_MS)
+    derived = IDS.derive(TOPIC_ID, LogPosition(3, 14), 42, 7, AT_MS)
 
-    assert derived == IDS.derive(LogPosition(3, 14), 42, 7, AT_MS)
+    assert derived == IDS.derive(TOPIC_ID, LogPosition(3, 14), 42, 7, AT_MS)
     assert IDS.decode(derived) == RequestIdClaims(42, 7, AT_MS, foreign=True)
+
+
+def test_the_same_position_of_a_topic_that_was_created_again_has_another_id() -> None:
+    """P2: the new topic holds other records at the same positions."""
+    assert IDS.derive(TOPIC_ID, LogPosition(3, 14), 42, 7, AT_MS) != IDS.derive(
+        "another", LogPosition(3, 14), 42, 7, AT_MS
+    )
 
 
 def test_foreign_records_at_two_positions_have_two_ids() -> None:
     """P2: two messages of one user are two requests, on another offset or another partition."""
     positions = [LogPosition(3, 14), LogPosition(3, 15), LogPosition(4, 14), LogPosition(14, 3)]
 
-    assert len({IDS.derive(position, 42, 7, AT_MS) for position in positions}) == 4
+    assert len({IDS.derive(TOPIC_ID, position, 42, 7, AT_MS) for position in positions}) == 4

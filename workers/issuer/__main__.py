@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from service import resources, startup
+from service.config import Settings
 from service.domain.errors import Misconfigured
 from service.stream import clients
 from service.usecases.issue import Issuer
@@ -24,7 +25,7 @@ _SWITCH_SECONDS = 0.0005
 
 
 def main() -> None:
-    """Check the settings, wait for PostgreSQL and Kafka, issue until a signal comes; close in reverse order."""
+    """Check the settings, then issue until a signal comes; begin anew when another log is adopted."""
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_process()
         state = health.Health()
@@ -33,6 +34,16 @@ def main() -> None:
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.shutdown)
+        while issue_log(settings, state):
+            pass
+
+
+def issue_log(settings: Settings, state: health.Health) -> bool:
+    """Wait for PostgreSQL and Kafka and decide the open log; return whether another log was adopted meanwhile.
+
+    Everything that is opened is closed in reverse order.
+    """
+    with ExitStack() as opened:
         shared = resources.wait_for_resources(settings, "issuer", connections=5)
         opened.callback(shared.close)
         celery = build_celery_client()
@@ -47,17 +58,18 @@ def main() -> None:
         issuer = Issuer(shared.engine, shared.log_id, notices=bool(settings.webhook_url))
         loop = IssueLoop(shared, partial(clients.build_issuer_consumer, settings), issuer, after_commit, state)
         opened.callback(loop.close)
+        opened.callback(shared.log_watch.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
-        listener.start()
-        monitor.start()
-        relay.start()
+            opened.callback(signal.signal, number, signal.SIG_DFL)  # until the next log is open, a signal ends it
+        for thread in (shared.log_watch, listener, monitor, relay):
+            thread.start()
         # A batch makes thousands of small objects that are freed with it and form no cycles. Looking for cycles in them
         # costs a quarter of the time.
         gc.freeze()
         gc.set_threshold(200_000, 10, 10)
         sys.setswitchinterval(_SWITCH_SECONDS)
-        loop.run()
+        return loop.run()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Assignment:
         self.next_offsets: dict[int, int] = {}
         #: assigned partitions that are paused until they have an offset
         self.waiting: set[int] = set()
+        #: offset that was not in the log, by partition that stopped there; it goes on from any other offset
+        self.stopped_at: dict[int, int] = {}
         #: every partition that was ever assigned
         self._ever_assigned: set[int] = set()
 
@@ -58,23 +60,31 @@ class Assignment:
             self._health.set_unready(f"partition {partition}", why)
 
     def stop(self, partition: int, why: str) -> None:
-        """Stop a partition until it is assigned again: its offset in the database is not in the log."""
-        _log.error(LogEvent.PARTITION_STOPPED, partition=partition, reason=why)
+        """Stop a partition until its offset in the database is another one: this one is not in the log."""
+        if partition in self.next_offsets:
+            _log.error(LogEvent.PARTITION_STOPPED, partition=partition, reason=why)
+            self.stopped_at[partition] = self.next_offsets[partition]
         self.pause([partition], why)
-        self.waiting.discard(partition)
         self._health.set_unready(f"partition {partition}", why)
 
     def resume_at(self, offsets: dict[int, int]) -> None:
         """Seek waiting partitions to these offsets and resume them; a partition whose seek fails stays paused."""
         for partition in self.waiting & offsets.keys():
+            if self.stopped_at.get(partition) == offsets[partition]:
+                continue
             at = TopicPartition(Topic.ISSUE_COUPON, partition, offsets[partition])
             try:
-                self._consumer.seek(at)
+                if partition in self.stopped_at:  # the client has ended its fetches: a seek would fail
+                    self._consumer.incremental_unassign([at])
+                    self._consumer.incremental_assign([at])
+                else:
+                    self._consumer.seek(at)
                 self._consumer.resume([at])
             except KafkaException as error:
                 _log.debug(LogEvent.PARTITION_SEEK_FAILED, partition=partition, reason=str(error))
                 continue
             self.waiting.discard(partition)
+            self.stopped_at.pop(partition, None)
             self.next_offsets[partition] = offsets[partition]
             self._health.set_ready(f"partition {partition}")
 
@@ -107,6 +117,7 @@ class Assignment:
         for at in partitions:
             self.next_offsets.pop(at.partition, None)
             self.waiting.discard(at.partition)
+            self.stopped_at.pop(at.partition, None)
             self._health.set_ready(f"partition {at.partition}")
         if not self.next_offsets and not self.waiting:
             self._health.set_ready("kafka")  # the watermark queries no leader any more

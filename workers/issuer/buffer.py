@@ -17,10 +17,11 @@ _log = get_logger(__name__)
 class RecordBuffer:
     """Keeps records until they are decided or their partition is no longer active."""
 
-    def __init__(self, consumer: Consumer, assignment: Assignment, reader: RecordReader) -> None:
+    def __init__(self, consumer: Consumer, assignment: Assignment, reader: RecordReader, topic_id: str) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._reader = reader
+        self._topic_id = topic_id
         self._records: list[Record] = []
 
     def __len__(self) -> int:
@@ -36,13 +37,14 @@ class RecordBuffer:
         messages = log_reader.poll_batch(
             self._consumer, max(1, max_records - len(self._records)), 0 if self._records else wait_seconds
         )
-        records = [self._reader.decode(log_reader.raw_record(each)) for each in messages if each.error() is None]
+        raws = (log_reader.raw_record(each) for each in messages if each.error() is None)
+        records = [self._reader.decode(raw, self._topic_id) for raw in raws]
         if len(records) < len(messages):
             for error, partition in ((each.error(), each.partition()) for each in messages):
                 if error is None:
                     continue
                 if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # its public name
-                    reason = f"the database's offset is not in the log: {error.str()}"
+                    reason = f"the database's offset is not in the log ({error.str()}): see `coupons log show`"
                     self._assignment.stop(partition or 0, reason)
                 elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
                     raise KafkaException(error)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaException
 
+from service.background_thread import BackgroundThread
 from service.clock import jitter
 from service.domain.failures import classify
 from service.domain.record import RawRecord
@@ -14,7 +15,6 @@ from service.resources import Resources
 from service.stream import log_reader
 from service.stream.topics import Topic
 from service.usecases import dead_letter_topic
-from workers.issuer.background_thread import BackgroundThread
 from workers.issuer.batch_offsets import BatchOffsets
 from workers.issuer.health import Health
 

@@ -2,13 +2,13 @@
 
 from celery import Celery
 
+from service.background_thread import BackgroundThread
 from service.domain.errors import Unavailable
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.resources import Resources
 from service.usecases import follow_up
 from workers import messages
-from workers.issuer.background_thread import BackgroundThread
 
 _log = get_logger(__name__)
 #: below the timeout of the Redis client

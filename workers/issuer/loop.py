@@ -39,6 +39,8 @@ _REPLACE_SECONDS = 1.0
 #: pause after a partition leader did not answer
 _LEADER_AWAY_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 5.0
+#: how often a stopped partition's offset is read again: `coupons log skip` moves it
+_STOPPED_SECONDS = 1.0
 #: reading starts after this time even if the batch is still being decided, for example while it waits for a lock
 _MAX_DECIDING_SECONDS = 0.05
 
@@ -83,12 +85,14 @@ class IssueLoop:
         #: monotonic time before which paused partitions stay paused
         self._not_before = 0.0
         self._watermark = Watermark(resources, health)
+        #: the log that is decided here; run() returns when another one is adopted
+        self._log = resources.log_watch.log
         self._open_consumer()
 
     def _open_consumer(self) -> None:
         self._consumer = self._connect()
         self._assignment = Assignment(self._consumer, self._health, self._finish_batch)
-        self._buffer = RecordBuffer(self._consumer, self._assignment, self._resources.reader)
+        self._buffer = RecordBuffer(self._consumer, self._assignment, self._resources.reader, self._log.topic_id)
 
     def _close_consumer(self) -> None:
         self._finish_batch()
@@ -105,19 +109,31 @@ class IssueLoop:
         self._executor.shutdown()
         self._watermark.close()
 
-    def run(self) -> None:
-        """Issue until stop() is called; replace a consumer that has failed for good."""
-        while not self._stopping:
+    def run(self) -> bool:
+        """Issue until stop() is called (return False) or another log is adopted (return True)."""
+        watch = self._resources.log_watch
+        while not self._stopping and watch.log == self._log:
             try:
                 self._assignment.subscribe()
-                while not self._stopping:
+                while not self._stopping and watch.fault is None and watch.log == self._log:
                     self._run_once()
-            except KafkaException as error:
-                _log.error(LogEvent.CONSUMER_REPLACED, reason=str(error))
-                self._health.set_unready("issuer", str(error))
-                self._close_consumer()
-                time.sleep(_REPLACE_SECONDS)
-                self._open_consumer()
+                if reason := watch.fault:
+                    self._replace_consumer("log", reason)
+            except KafkaException as error:  # the consumer has failed for good
+                self._replace_consumer("issuer", str(error))
+        return not self._stopping
+
+    def _replace_consumer(self, subject: str, reason: str) -> None:
+        """Close the consumer, wait while the topic is not the open log, then connect again."""
+        _log.error(LogEvent.CONSUMER_REPLACED, reason=reason)
+        self._health.set_unready(subject, reason)
+        self._close_consumer()
+        while not self._stopping and self._resources.log_watch.fault:
+            self._health.record_iteration()
+            time.sleep(_POLL_SECONDS)
+        time.sleep(_REPLACE_SECONDS)
+        self._health.set_ready("log")
+        self._open_consumer()
 
     def _run_once(self) -> None:
         """Read the next batch while the current one is written, finish the current one, start the next.
@@ -199,10 +215,15 @@ class IssueLoop:
     def _resume_partitions(self) -> None:
         """Seek waiting partitions to the offsets in the database and resume them.
 
-        A partition without a checkpoint gets one at the first offset of its log.
+        The topic is compared with the open log first: in a topic that was created again these offsets are of other
+        records, and this consumer may have been frozen for as long as that took. A partition without a checkpoint gets
+        one at the first offset of its log.
         """
         self._finish_batch()  # so that the offsets published below are the database's
         try:
+            self._resources.log_watch.compare()
+            if self._resources.log_watch.fault:
+                return
             with self._resources.engine.begin() as tx:
                 stored = checkpoints.current_checkpoints(tx, self._resources.log_id)
             unknown = self._assignment.waiting - stored.keys()
@@ -216,6 +237,8 @@ class IssueLoop:
                     stored |= checkpoints.ensure_checkpoints(tx, self._resources.log_id, beginnings)
             self._buffer.drop_stale()
             self._assignment.resume_at({partition: at.next_offset for partition, at in stored.items()})
+            if self._assignment.stopped_at:
+                self._not_before = time.monotonic() + _STOPPED_SECONDS
             self._after_commit.publish(IssueResult(next_offsets=dict(self._assignment.next_offsets)))
             self._commit_to_kafka(self._assignment.next_offsets)
         except Exception as error:  # noqa: BLE001  # any failure: the partitions stay paused and are tried again

@@ -2,6 +2,7 @@
 
 from celery import Celery
 
+from service.background_thread import BackgroundThread
 from service.domain.failures import classify
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -9,7 +10,6 @@ from service.metrics import ALERTS, RECENT_DEAD_LETTERS
 from service.resources import Resources
 from service.usecases import alerts
 from service.usecases.alerts import Alert
-from workers.issuer.background_thread import BackgroundThread
 from workers.issuer.health import Health
 from workers.sweep import sweep
 

@@ -49,6 +49,4 @@ def release_expired() -> None:
     """Release the seats of requests that can no longer reach the log."""
     opened = worker_resources()
     shared = opened.shared
-    gate_sync.release_expired_seats(
-        shared.settings, shared.engine, shared.log_id, opened.ids, shared.gate_admin, now_ms()
-    )
+    gate_sync.release_expired_seats(shared.settings, shared.engine, opened.ids, shared.gate_admin, now_ms())

@@ -40,6 +40,8 @@ async def ready(api: ApiDeps) -> Response:
             raise result
     required = {"kafka": kafka, "postgresql": postgresql}
     faults = [part for part, result in required.items() if isinstance(result, Unavailable)]
+    if api.log_watch.fault:
+        faults.append("log")
     body = {
         "ready": not faults,
         "faults": faults,

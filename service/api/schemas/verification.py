@@ -15,6 +15,8 @@ class CheckView(Struct, frozen=True):
     ok: bool
     numbers: dict[str, int]
     must_be_zero: list[str]
+    #: what was found, in words, with places
+    details: list[str]
 
 
 class VerificationView(Struct, frozen=True):
@@ -27,6 +29,7 @@ class VerificationView(Struct, frozen=True):
 def verification_view(checks: Sequence[Check]) -> VerificationView:
     """Render the checks of a verification."""
     views = [
-        CheckView(check.promise, check.what, check.ok, check.numbers, list(check.must_be_zero)) for check in checks
+        CheckView(check.promise, check.what, check.ok, check.numbers, list(check.must_be_zero), list(check.details))
+        for check in checks
     ]
     return VerificationView(all(check.ok for check in checks), views)

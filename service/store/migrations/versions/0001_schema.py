@@ -22,6 +22,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP FUNCTION failing_requests(jsonb)")
-    tables = "outbox, dead_letter_actions, dead_letters, retries, requests, offsets, logs, coupon_changes, coupons"
-    op.execute(f"DROP TABLE {tables}")
+    tables = "outbox, dead_letter_actions, dead_letters, retries, requests, lost_ranges, offsets, logs"
+    op.execute(f"DROP TABLE {tables}, coupon_changes, coupons")
     op.execute("DROP FUNCTION count_inserted_requests(), count_updated_requests(), keep_issued_requests()")

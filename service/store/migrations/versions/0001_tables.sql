@@ -46,18 +46,39 @@ CREATE TABLE logs (
     id smallint GENERATED ALWAYS AS IDENTITY,
     topic varchar NOT NULL,
     topic_id varchar NOT NULL,
+    adopted_by varchar NOT NULL,
+    adopted_at timestamptz DEFAULT now() NOT NULL,
+    closed_at timestamptz,
     CONSTRAINT logs_pkey PRIMARY KEY (id),
     CONSTRAINT logs_topic_id_key UNIQUE (topic_id)
 );
+CREATE UNIQUE INDEX logs_one_open ON logs (topic) WHERE closed_at IS NULL;
 
 CREATE TABLE offsets (
     log_id smallint NOT NULL,
     partition integer NOT NULL,
     next_offset bigint NOT NULL,
+    advanced_to bigint NOT NULL,
     watermark timestamptz DEFAULT 'epoch' NOT NULL,
+    closed boolean DEFAULT 'false' NOT NULL,
     CONSTRAINT offsets_pkey PRIMARY KEY (log_id, partition),
     CONSTRAINT offsets_log_id_fkey FOREIGN KEY(log_id) REFERENCES logs (id)
 ) WITH (fillfactor = 50);
+
+CREATE TABLE lost_ranges (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    end_offset bigint,
+    reason varchar NOT NULL,
+    recorded_by varchar NOT NULL,
+    recorded_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT lost_ranges_pkey PRIMARY KEY (id),
+    CONSTRAINT lost_ranges_end_offset_check CHECK (end_offset > first_offset),
+    CONSTRAINT lost_ranges_log_id_fkey FOREIGN KEY(log_id) REFERENCES logs (id)
+);
+CREATE INDEX lost_ranges_partition ON lost_ranges (partition, recorded_at);
 
 CREATE TABLE requests (
     log_id smallint NOT NULL,

@@ -1,4 +1,4 @@
-"""The thread that the issuer's side jobs share: started once, and closed after the step in progress."""
+"""A thread beside the main work of a process: started once, and closed after the step in progress."""
 
 import threading
 
