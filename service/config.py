@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     dead_letters_per_minute: int = Field(
         10, ge=1, le=1_000_000, description="dead letters in one minute above which an alert is raised"
     )
+    undecided_alert_seconds: int = Field(
+        10, ge=5, le=86_400, description="age of a partition's oldest undecided record above which an alert is raised"
+    )
 
     fault_injection: bool = Field(False, description="apply the Fault header of requests: demos and tests only")
     crash_points: str = Field("", description="folder whose files arm crash points and shift the clock: tests only")

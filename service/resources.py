@@ -33,6 +33,7 @@ from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
+from service.usecases.undecided import UndecidedPartitions
 from service.verification.verify import Verifier
 
 _log = get_logger(__name__)
@@ -74,6 +75,7 @@ class ApiResources:
     verifier: Verifier
     producer: RequestProducer
     log_watch: LogWatch
+    undecided: UndecidedPartitions
 
 
 def migrate(settings: Settings) -> None:
@@ -160,6 +162,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             verifier(resources, verification_engine),
             producer,
             resources.log_watch,
+            UndecidedPartitions(settings, resources.engine, resources.log_id),
         )
     finally:
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):

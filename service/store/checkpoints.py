@@ -101,3 +101,29 @@ def advance(tx: Connection, log_id: int, advances: Iterable[CheckpointAdvance]) 
             "passed": [to_datetime(advance.watermark_ms) for advance in advances],
         },
     )
+
+
+class PartitionProgress(NamedTuple):
+    """A partition's checkpoint, if it has one, and the seconds since its watermark, if it was ever advanced."""
+
+    checkpoint: Checkpoint | None
+    watermark_age_seconds: float | None
+
+
+def progress(tx: Connection, log_id: int, partitions: int) -> dict[int, PartitionProgress]:
+    """Return the progress of partitions 0 to `partitions` - 1, by the database's clock."""
+    rows = tx.execute(
+        text(
+            "SELECT number, next_offset, watermark,"
+            " CAST(extract(epoch FROM clock_timestamp() - nullif(watermark, 'epoch')) AS float8) AS age"
+            " FROM generate_series(0, :partitions - 1) AS number"
+            " LEFT JOIN offsets ON partition = number AND log_id = :log"
+        ),
+        {"log": log_id, "partitions": partitions},
+    )
+    return {
+        row.number: PartitionProgress(
+            None if row.next_offset is None else Checkpoint(row.next_offset, to_milliseconds(row.watermark)), row.age
+        )
+        for row in rows
+    }

@@ -1,6 +1,8 @@
 """Builds every Kafka client; each setting that is not obvious has its reason."""
 
 import logging
+import os
+import socket
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
@@ -12,13 +14,29 @@ from service.log_events import LogEvent
 from service.stream.topics import Group
 
 _log = get_logger(__name__)
+#: how the client.id of every issuer of this service begins; other members of the group are not ours
+ISSUER_CLIENT_ID_PREFIX = "coupons-issuer-"
+
+
+def issuer_client_id(settings: Settings) -> str:
+    """Return the client.id of this process's issuer, which Kafka's tools show beside each partition."""
+    return ISSUER_CLIENT_ID_PREFIX + (settings.issuer_instance or _process_name())
+
+
+def client_id(role: str) -> str:
+    """Return the client.id of another client of this process."""
+    return f"coupons-{role}-{_process_name()}"
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def build_producer(settings: Settings) -> Producer:
     """Return a producer whose acknowledgement means: every in-sync replica has the record, once."""
     return Producer(
         {
-            **_common(settings),
+            **_common(settings, client_id("producer")),
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",  # as the Java client, if the caller names no partition
@@ -35,7 +53,7 @@ def build_issuer_consumer(settings: Settings) -> Consumer:
     """Return the issuer's consumer, which starts at the database's offset and never at Kafka's."""
     return Consumer(
         {
-            **_common(settings),
+            **_common(settings, issuer_client_id(settings)),
             "group.id": Group.ISSUER,
             **({"group.instance.id": settings.issuer_instance} if settings.issuer_instance else {}),
             "partition.assignment.strategy": "cooperative-sticky",
@@ -55,7 +73,7 @@ def build_dead_letter_consumer(settings: Settings) -> Consumer:
     """Return the dead-letter listener's consumer; its work is idempotent, so Kafka's committed offsets suffice."""
     return Consumer(
         {
-            **_common(settings),
+            **_common(settings, client_id("dead-letters")),
             "group.id": Group.DEAD_LETTERS,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
@@ -68,7 +86,7 @@ def build_reader(settings: Settings) -> Consumer:
     """Return a consumer that is assigned manually, joins no group and commits nothing."""
     return Consumer(
         {
-            **_common(settings),
+            **_common(settings, client_id("reader")),
             "group.id": "coupon.reader",
             "auto.offset.reset": "error",
             "enable.auto.commit": False,
@@ -82,11 +100,18 @@ def build_offset_watcher(settings: Settings) -> Consumer:
 
     It counts records behind an open transaction of another producer: they are undecided too.
     """
-    return Consumer({**_common(settings), "group.id": "coupon.reader", "isolation.level": "read_uncommitted"})
+    return Consumer(
+        {
+            **_common(settings, client_id("watermark")),
+            "group.id": "coupon.reader",
+            "isolation.level": "read_uncommitted",
+        }
+    )
 
 
-def _common(settings: Settings) -> dict[str, Any]:
+def _common(settings: Settings, client: str) -> dict[str, Any]:
     return {
+        "client.id": client,
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
         "error_cb": lambda error: _log.warning(LogEvent.KAFKA_CLIENT_ERROR, reason=str(error)),

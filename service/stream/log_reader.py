@@ -1,7 +1,8 @@
 """Reads ranges of the log and queries end offsets: for gate fills, the proof, the issuer."""
 
 import random
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -12,6 +13,7 @@ from service.domain.record import RawRecord
 from service.domain.request import LogPosition
 from service.stream import clients
 from service.stream.codec import UNREADABLE_HEADERS
+from service.stream.errors import mapped_errors
 from service.stream.topics import Topic
 
 _TIMEOUT_SECONDS = 5.0
@@ -95,6 +97,35 @@ def read_records(settings: Settings, topic: Topic, partition: int, first: int | 
                 next_offset = (message.offset() or 0) + 1
     finally:
         consumer.close()
+
+
+def without_records(settings: Settings, topic: Topic, ranges: Mapping[int, tuple[int, int]]) -> set[int]:
+    """Return the partitions in whose range, from its first offset to before its second one, a consumer gets no record.
+
+    Such a range is empty, or has only transaction markers and records of aborted transactions. A partition whose leader
+    does not answer within a second is not returned. Raises Unavailable.
+    """
+    found = {partition for partition, (first, end) in ranges.items() if first >= end}
+    unread = ranges.keys() - found
+    if not unread:
+        return found
+    with mapped_errors():
+        consumer = clients.build_reader(settings)
+    try:
+        consumer.assign([TopicPartition(topic, partition, ranges[partition][0]) for partition in sorted(unread)])
+        deadline = time.monotonic() + _LEADER_TIMEOUT_SECONDS
+        while unread and (message := consumer.poll(max(0.0, deadline - time.monotonic()))):
+            at, offset, error = message.partition(), message.offset(), message.error()
+            if at not in unread or offset is None:
+                continue
+            consumer.pause([TopicPartition(topic, at)])
+            unread.discard(at)
+            reached = error is None or error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001  # its public name
+            if reached and offset >= ranges[at][1]:
+                found.add(at)
+    finally:
+        consumer.close()
+    return found
 
 
 def poll_batch(consumer: Consumer, max_messages: int, wait_seconds: float) -> list[Message]:

@@ -1,5 +1,7 @@
 """Alerts: conditions in which the system goes on but an operator must act."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from enum import StrEnum
 
 from sqlalchemy import Connection, Engine
@@ -7,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from service.config import Settings
 from service.store import dead_letters
 from service.store.engine import in_transaction
+from service.usecases.undecided import LatePartition, UndecidedPartitions, UndecidedReport
 
 _MINUTE_SECONDS = 60
 
@@ -15,6 +18,7 @@ class Alert(StrEnum):
     """Every alert."""
 
     DEAD_LETTERS = "dead_letters"
+    UNDECIDED = "undecided"
 
 
 def count_recent_dead_letters(tx: Connection) -> int:
@@ -22,19 +26,36 @@ def count_recent_dead_letters(tx: Connection) -> int:
     return dead_letters.count_recent(tx, _MINUTE_SECONDS)
 
 
-def active_alerts(settings: Settings, recent_dead_letters: int) -> dict[Alert, str]:
+def active_alerts(settings: Settings, recent_dead_letters: int, undecided: UndecidedReport) -> dict[Alert, str]:
     """Return the active alerts with their reasons; `recent_dead_letters` are those of the last minute."""
-    limit = settings.dead_letters_per_minute
-    if recent_dead_letters <= limit:
-        return {}
-    return {
-        Alert.DEAD_LETTERS: f"{recent_dead_letters} requests or records became dead in the last minute, more than"
-        f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
-    }
+    active = {}
+    if recent_dead_letters > (limit := settings.dead_letters_per_minute):
+        active[Alert.DEAD_LETTERS] = (
+            f"{recent_dead_letters} requests or records became dead in the last minute, more than"
+            f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
+        )
+    if late := [late for late in undecided.late if late.age_seconds > settings.undecided_alert_seconds]:
+        active[Alert.UNDECIDED] = (
+            f"records may be undecided for longer than UNDECIDED_ALERT_SECONDS ({settings.undecided_alert_seconds}),"
+            f" see docs/recovery.md: {_by_reason(late)}"
+        )
+    return active
 
 
-def check_database(settings: Settings, engine: Engine) -> dict[Alert, str]:
+def check_database(settings: Settings, engine: Engine, undecided: UndecidedPartitions) -> dict[Alert, str]:
     """Query the database for readiness and return the active alerts; raise Unavailable when it does not answer."""
     with in_transaction(engine) as tx:
         recent_dead_letters = count_recent_dead_letters(tx)
-    return active_alerts(settings, recent_dead_letters)
+    return active_alerts(settings, recent_dead_letters, undecided.check())
+
+
+def _by_reason(late: Sequence[LatePartition]) -> str:
+    """Return each reason once, with its partitions and the age of the oldest."""
+    grouped: dict[str, list[LatePartition]] = defaultdict(list)
+    for one in late:
+        grouped[one.reason].append(one)
+    return "; ".join(
+        f"partition{'s' * (len(same) > 1)} {', '.join(str(one.partition) for one in same)}"
+        f" for {max(one.age_seconds for one in same):.0f} s, {reason}"
+        for reason, same in grouped.items()
+    )

@@ -15,7 +15,7 @@ from service.domain.coupon import Coupon
 from service.resources import Resources
 from service.store import checkpoints, engine
 from service.stream import log_reader
-from service.stream.codec import encode_key
+from service.stream.codec import encode_key, encode_value
 from service.stream.log_reader import PartitionRanges
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
@@ -68,6 +68,40 @@ def test_records_behind_an_open_transaction_hold_the_watermark(
     other.abort_transaction(10)
 
     assert advanced == set(range(PARTITIONS)) - {partition}
+
+
+@pytest.mark.parametrize("outcome", ["committed", "aborted"])
+def test_the_end_of_a_transaction_does_not_hold_the_watermark(
+    real_log: Log,
+    make_coupon: Callable[..., Coupon],
+    resources: Resources,
+    assignment: Assignment,
+    settings: Settings,
+    outcome: str,
+) -> None:
+    """Its marker has an offset, and its aborted records have one, but no consumer gets them: nothing is undecided."""
+    coupon = make_coupon(quantity=1)
+    other = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "partitioner": "murmur2_random",
+            "transactional.id": "tests",
+        }
+    )
+    other.init_transactions(10)
+    other.begin_transaction()
+    other.produce(Topic.ISSUE_COUPON, encode_value(coupon.id, 1, now_ms()), encode_key(coupon.id))
+    other.flush(10)
+    if outcome == "committed":
+        other.commit_transaction(10)
+        real_log.issue()
+        assignment.next_offsets |= real_log.positions
+    else:
+        other.abort_transaction(10)
+    before = now_ms()
+
+    with closing(Watermark(resources, Health())) as watermark:
+        eventually(lambda: _advanced_since(before, watermark, assignment, resources) == set(range(PARTITIONS)))
 
 
 def test_the_watermark_is_the_time_before_the_question(

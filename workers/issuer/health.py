@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -17,6 +18,7 @@ class Health:
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {"issuer": "the issuer has not joined its consumer group yet"}
         self._alerts: dict[str, str] = {}
+        self._stalled: Mapping[int, str] = {}
         self._last_iteration = time.monotonic()
 
     def record_iteration(self) -> None:
@@ -30,6 +32,10 @@ class Health:
     def set_ready(self, subject: str) -> None:
         """Remove the reason of a subject."""
         self._reasons.pop(subject, None)
+
+    def set_stalled(self, reasons: Mapping[int, str]) -> None:
+        """Replace the partitions that nobody decides, with the reasons."""
+        self._stalled = reasons
 
     def set_alert(self, subject: str, why: str | None) -> None:
         """Raise an alert that needs an operator, or clear it with None; an alert alone does not make it unready."""
@@ -45,8 +51,11 @@ class Health:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Every reason for not being ready, by subject; empty when ready."""
-        reasons = dict(self._reasons)
+        """Every reason for not being ready, by subject; empty when ready.
+
+        The issuer's own reason for a partition says more than that nobody decides it.
+        """
+        reasons = {f"partition {partition}": why for partition, why in self._stalled.items()} | self._reasons
         if (stuck := time.monotonic() - self._last_iteration) > _MAX_ITERATION_SECONDS:
             reasons.setdefault("issuer", f"the issuer loop has made no progress for {stuck:.0f} s")
         return reasons

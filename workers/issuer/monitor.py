@@ -6,10 +6,12 @@ from service.background_thread import BackgroundThread
 from service.domain.failures import classify
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.metrics import ALERTS, RECENT_DEAD_LETTERS
+from service.metrics import ALERTS, OLDEST_UNDECIDED_AGE, RECENT_DEAD_LETTERS
 from service.resources import Resources
+from service.stream.clients import issuer_client_id
 from service.usecases import alerts
 from service.usecases.alerts import Alert
+from service.usecases.undecided import UndecidedPartitions, UndecidedReport
 from workers.issuer.health import Health
 from workers.sweep import sweep
 
@@ -27,19 +29,38 @@ class Monitor(BackgroundThread):
         self._resources = resources
         self._celery = celery
         self._health = health
+        self._undecided = UndecidedPartitions(resources.settings, resources.engine, resources.log_id)
+        self._client_id = issuer_client_id(resources.settings)
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_SECONDS):
             try:
-                with self._resources.engine.begin() as tx:
-                    recent_dead_letters = alerts.count_recent_dead_letters(tx)
-                RECENT_DEAD_LETTERS.set(recent_dead_letters)
-                active = alerts.active_alerts(self._resources.settings, recent_dead_letters)
-                for alert in Alert:
-                    self._publish(alert, active.get(alert))
+                self.check()
                 sweep(self._celery, self._resources, _GRACE_SECONDS)
             except Exception as error:  # noqa: BLE001  # the next check may succeed
+                OLDEST_UNDECIDED_AGE.clear()  # an old value would hide that the age grows
                 _log.info(LogEvent.ALERT_CHECK_FAILED, reason=str(classify(error)))
+
+    def check(self) -> None:
+        """Publish the alerts, their metrics and the stalled partitions once; raise the database's errors."""
+        with self._resources.engine.begin() as tx:
+            recent_dead_letters = alerts.count_recent_dead_letters(tx)
+        RECENT_DEAD_LETTERS.set(recent_dead_letters)
+        undecided = self._undecided.check()
+        for partition, age_seconds in undecided.ages.items():
+            OLDEST_UNDECIDED_AGE.labels(partition).set(age_seconds)
+        self._health.set_stalled(self._stalled(undecided))
+        active = alerts.active_alerts(self._resources.settings, recent_dead_letters, undecided)
+        for alert in Alert:
+            self._publish(alert, active.get(alert))
+
+    def _stalled(self, undecided: UndecidedReport) -> dict[int, str]:
+        """Return the reasons of the stalled partitions, without those that another issuer holds and reports."""
+        return {
+            late.partition: f"nothing decided for {late.age_seconds:.0f} s, {late.reason}"
+            for late in undecided.late
+            if late.stalled and not (late.holder and late.holder.is_issuer and late.holder.client_id != self._client_id)
+        }
 
     def _publish(self, alert: Alert, why: str | None) -> None:
         """Publish an alert to metrics and health; log only when it begins or ends."""
