@@ -1,23 +1,28 @@
-"""Asks Kafka what keeps a partition from being decided: who holds it in the issuers' group, and open transactions."""
+"""Asks Kafka what keeps a partition from being decided: who holds it in the issuers' group, and open transactions.
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
-from contextlib import suppress
+It uses the deprecated `list_groups`. With librdkafka 2.16, an answer to `describe_consumer_groups` that comes after its
+timeout can end the process with a failed assertion (librdkafka issue 4605).
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from service.config import Settings
 from service.domain.errors import Unavailable
+from service.stream import clients, log_reader
 from service.stream.clients import ISSUER_CLIENT_ID_PREFIX, client_id
 from service.stream.errors import mapped_errors
 from service.stream.topics import Group, Topic
 
-#: all questions are asked at once
 _TIMEOUT_SECONDS = 1.0
-_REBALANCING = (ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING)
+_REBALANCING = ("PreparingRebalance", "CompletingRebalance")
+#: the broker's answer about a group that has members of another protocol (KIP-848)
+_NOT_DESCRIBED = "Dead"
 
 
 class Holder(NamedTuple):
@@ -33,6 +38,13 @@ class Holder(NamedTuple):
         return self.client_id.startswith(ISSUER_CLIENT_ID_PREFIX)
 
 
+class Holders(NamedTuple):
+    """The holders by partition; while the group is rebalancing, some have none."""
+
+    by_partition: Mapping[int, Holder]
+    rebalancing: bool
+
+
 class PartitionEnds(NamedTuple):
     """Where a partition ends: for consumers of committed records (the last stable offset), and in the log."""
 
@@ -40,67 +52,62 @@ class PartitionEnds(NamedTuple):
     end_offset: int
 
 
-class KafkaView(NamedTuple):
-    """Kafka's view of some partitions: who holds them, and the ends of those whose leader answers."""
-
-    rebalancing: bool
-    holders: Mapping[int, Holder]
-    ends: Mapping[int, PartitionEnds]
-
-
-class PartitionHolders:
-    """Queries group `coupon` and the end offsets; the client is built at the first query."""
+class GroupReader:
+    """Reads the members of group `coupon`; its client is built at the first call."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def query(self, partitions: Iterable[int]) -> KafkaView:
-        """Return Kafka's view of the partitions; raise Unavailable when the group's coordinator does not answer."""
-        asked = [TopicPartition(Topic.ISSUE_COUPON, partition) for partition in partitions]
-        with mapped_errors():
-            group = self._admin.describe_consumer_groups([Group.ISSUER], request_timeout=_TIMEOUT_SECONDS)
-            stable = self._list_ends(asked, IsolationLevel.READ_COMMITTED)
-            ends = self._list_ends(asked, IsolationLevel.READ_UNCOMMITTED)
-            rebalancing, holders = _members(group[Group.ISSUER])
-        found: dict[int, PartitionEnds] = {}
-        for at in asked:
-            with suppress(Unavailable), mapped_errors():  # the others' leaders may answer
-                found[at.partition] = PartitionEnds(_offset(stable[at]), _offset(ends[at]))
-        return KafkaView(rebalancing, holders, found)
-
     @cached_property
     def _admin(self) -> AdminClient:
-        return AdminClient(
-            {
-                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
-                "client.id": client_id("holders"),
-                "log_level": 0,
-            }
-        )
+        servers = self._settings.kafka_bootstrap_servers
+        return AdminClient({"bootstrap.servers": servers, "client.id": client_id("holders"), "log_level": 0})
 
-    def _list_ends(self, asked: list[TopicPartition], isolation: IsolationLevel) -> Mapping[Any, Future[Any]]:
-        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        return self._admin.list_offsets(
-            dict.fromkeys(asked, latest), isolation_level=isolation, request_timeout=_TIMEOUT_SECONDS
-        )
+    def holders(self) -> Holders:
+        """Return who holds which partition of the topic; raise Unavailable when Kafka does not say within a second."""
+        with mapped_errors():
+            groups = self._admin.list_groups(Group.ISSUER.value, timeout=_TIMEOUT_SECONDS)
+        by_partition: dict[int, Holder] = {}
+        for group in groups:
+            if group.error or group.state == _NOT_DESCRIBED:
+                raise Unavailable("Kafka", f"group {Group.ISSUER} is not described: {group.error or group.state}")
+            for member in group.members:
+                holder = Holder(str(member.client_id), str(member.client_host), str(member.id))
+                by_partition |= dict.fromkeys(_assigned_partitions(member.assignment), holder)
+        return Holders(by_partition, any(group.state in _REBALANCING for group in groups))
 
 
-def _members(described: Future[Any]) -> tuple[bool, dict[int, Holder]]:
-    """Return whether the group is rebalancing, and the holder of each partition."""
+def _assigned_partitions(assignment: Any) -> list[int]:
+    """Return the topic's partitions in a member's assignment; none if it has another form.
+
+    The form is that of Kafka's consumer protocol: a version, then topics with partitions; integers are big endian.
+    """
     try:
-        group = described.result(_TIMEOUT_SECONDS)
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return False, {}
-        raise
-    holders = {
-        at.partition: Holder(member.client_id, member.host, member.member_id)
-        for member in group.members
-        for at in member.assignment.topic_partitions
-        if at.topic == Topic.ISSUE_COUPON
-    }
-    return group.state in _REBALANCING, holders
+        return [partition for topic, partition in _decode_assignment(assignment or b"") if topic == Topic.ISSUE_COUPON]
+    except (struct.error, UnicodeDecodeError):
+        return []
 
 
-def _offset(listed: Future[Any]) -> int:
-    return int(listed.result(_TIMEOUT_SECONDS).offset)
+def _decode_assignment(assignment: bytes) -> Iterator[tuple[str, int]]:
+    if not assignment:
+        return
+    _, topics = struct.unpack_from(">hi", assignment)
+    at = 6
+    for _ in range(topics):
+        (length,) = struct.unpack_from(">h", assignment, at)
+        topic = assignment[at + 2 : at + 2 + length].decode()
+        at += 2 + length
+        (count,) = struct.unpack_from(">i", assignment, at)
+        yield from ((topic, partition) for partition in struct.unpack_from(f">{count}i", assignment, at + 4))
+        at += 4 + 4 * count
+
+
+def partition_ends(settings: Settings, partitions: Iterable[int]) -> dict[int, PartitionEnds]:
+    """Return the ends of the partitions whose leader answers; raise Unavailable when no client can be built."""
+    with ExitStack() as opened:
+        with mapped_errors():
+            committed = opened.enter_context(closing(clients.build_reader(settings)))
+            uncommitted = opened.enter_context(closing(clients.build_offset_watcher(settings)))
+        stable = log_reader.offset_ranges(committed, Topic.ISSUE_COUPON, partitions).ranges
+        ends = log_reader.offset_ranges(uncommitted, Topic.ISSUE_COUPON, stable).ranges
+        return {at: PartitionEnds(stable[at][1], end) for at, (_, end) in ends.items()}

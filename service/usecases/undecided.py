@@ -18,7 +18,7 @@ from service.store import checkpoints
 from service.store.checkpoints import Checkpoint, PartitionProgress
 from service.store.engine import in_transaction
 from service.stream import log_reader
-from service.stream.partition_holders import Holder, KafkaView, PartitionHolders
+from service.stream.partition_holders import GroupReader, Holder, Holders, partition_ends
 from service.stream.topics import Group, Topic
 
 #: a partition whose checkpoint and watermark do not change for so long is stalled
@@ -54,7 +54,7 @@ class UndecidedPartitions:
         self._engine = engine
         self._log_id = log_id
         self._late_seconds = min(settings.undecided_alert_seconds, STALLED_SECONDS)
-        self._holders = PartitionHolders(settings)
+        self._group = GroupReader(settings)
         self._lock = threading.Lock()
         #: the last change of each partition that was observed: its checkpoint from then on, and the monotonic time
         self._changes: dict[int, tuple[Checkpoint | None, float]] = {}
@@ -102,49 +102,37 @@ class UndecidedPartitions:
     ) -> dict[int, tuple[Holder | None, str]]:
         """Return the holder of each late partition, and why it is late."""
         try:
-            view = self._holders.query(late)
-            hidden = self._hidden_from(view, progress)
+            holders = self._group.holders()
+            served = [at for at in late if at in holders.by_partition and holders.by_partition[at].is_issuer]
+            slow = self._explain_issuers(served, progress)
         except Unavailable as error:
             return dict.fromkeys(late, (None, f"its holder is unknown: {error}"))
+        return {at: (holders.by_partition.get(at), _reason(holders, at, slow.get(at, ""))) for at in late}
+
+    def _explain_issuers(self, partitions: list[int], progress: Mapping[int, PartitionProgress]) -> dict[int, str]:
+        """Return why issuers are late with their partitions: an open transaction, or their number of records."""
+        next_offsets = {at: checkpoint.next_offset for at in partitions if (checkpoint := progress[at].checkpoint)}
+        ends = partition_ends(self._settings, next_offsets) if next_offsets else {}
+        # From the last stable offset on, consumers get no record before the open transaction there ends.
+        hiding = {at: end for at, end in ends.items() if end.last_stable_offset < end.end_offset}
+        ranges = {at: (next_offsets[at], end.last_stable_offset) for at, end in hiding.items()}
+        hidden = log_reader.without_records(self._settings, Topic.ISSUE_COUPON, ranges)
         return {
-            at: (
-                view.holders.get(at),
-                _reason(view, at, hidden.get(at), _records_behind(view, at, progress[at].checkpoint)),
-            )
-            for at in late
+            at: f"an open transaction of another producer hides the records from offset {end.last_stable_offset} on:"
+            " end it, or wait for its timeout"
+            if at in hidden
+            else f"{end.end_offset - next_offsets[at]} records behind: if that does not decrease, see its /readyz"
+            for at, end in ends.items()
         }
 
-    def _hidden_from(self, view: KafkaView, progress: Mapping[int, PartitionProgress]) -> dict[int, int]:
-        """Return the partitions whose next record lies behind an open transaction, with the offset of its first record.
 
-        Consumers get no record from that offset on before the transaction ends.
-        """
-        ranges = {
-            at: (checkpoint.next_offset, ends.last_stable_offset)
-            for at, ends in view.ends.items()
-            if ends.last_stable_offset < ends.end_offset and (checkpoint := progress[at].checkpoint)
-        }
-        decided = log_reader.without_records(self._settings, Topic.ISSUE_COUPON, ranges)
-        return {at: ranges[at][1] for at in decided}
-
-
-def _records_behind(view: KafkaView, partition: int, checkpoint: Checkpoint | None) -> str:
-    ends = view.ends.get(partition)
-    return f"{ends.end_offset - checkpoint.next_offset} records behind" if ends and checkpoint else "lag unknown"
-
-
-def _reason(view: KafkaView, partition: int, hidden_from: int | None, behind: str) -> str:
-    """Return who holds a late partition, what that means, and what to do; `hidden_from` as in `_hidden_from`."""
-    holder = view.holders.get(partition)
+def _reason(holders: Holders, partition: int, slow: str) -> str:
+    """Return who holds a late partition, what that means, and what to do; `slow` explains an issuer of ours."""
+    holder = holders.by_partition.get(partition)
     if holder is None:
-        state = "is rebalancing" if view.rebalancing else "has no issuer for it: start one"
+        state = "is rebalancing" if holders.rebalancing else "has no issuer for it: start one"
         return f"held by nobody: group `{Group.ISSUER}` {state}"
     held = f"held by client {holder.client_id!r} at {holder.host!r} (member {holder.member_id!r})"
     if not holder.is_issuer:
         return f"{held}, which is not an issuer of this service: stop it or change its group"
-    if hidden_from is None:
-        return f"{held}, {behind}: if that does not decrease, see the issuer's /readyz"
-    return (
-        f"{held}: an open transaction of another producer hides the records from offset {hidden_from} on: end it, or"
-        " wait for its timeout"
-    )
+    return f"{held}, {slow or 'see its /readyz'}"
