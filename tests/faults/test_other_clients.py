@@ -1,36 +1,28 @@
 """Rows in which another client of Kafka keeps partitions from being decided: readiness names it, and it leaves."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from threading import Event, Thread
 
 import httpx
-from confluent_kafka import Consumer, Producer
 
-from service.stream.codec import encode_key
-from service.stream.topics import Group, Topic
 from service.usecases.alerts import Alert
-from stack.local import LocalStack
 from tests.faults.fault_injection import FaultInjector
 from tests.faults.invariants import Invariant
 from tests.faults.rows import row
 from tests.faults.scenario import Scenario
+from tests.other_clients import NAMED_STRANGER, open_transaction, stranger_in_group
 
 #: promised: a partition that nobody decides is reported within this time
 _REPORTED_SECONDS = 30.0
-_STRANGER = "another application"
 
 
 @row(43, "issuer", "a consumer of another application joins its group", seconds=40)
 def test_a_stranger_takes_partitions(scenario: Scenario, faults: FaultInjector) -> None:
     """The issuer is unready and the API raises an alert, both with the stranger's name, until it leaves."""
     with scenario.under_load():
-        with stranger(scenario.stack) as consumer:
-            since = time.monotonic()
-            faults.confirm(scenario.system.eventually(consumer.assignment), "the stranger holds partitions")
-            becomes_reported(scenario, f"held by client '{_STRANGER}'", since)
+        with stranger_in_group(scenario.stack.kafka_bootstrap_servers) as stranger:
+            faults.confirm(stranger.assignment(), "the stranger holds partitions")
+            becomes_reported(scenario, NAMED_STRANGER)
         scenario.issues_on_every_partition(time.monotonic(), _REPORTED_SECONDS)
         becomes_unreported(scenario)
 
@@ -40,17 +32,16 @@ def test_a_transaction_stays_open(scenario: Scenario, faults: FaultInjector) -> 
     """The issuer is unready and the API raises an alert, both with the reason, until the transaction ends."""
     coupon = scenario.system.make_coupon(10)
     with scenario.under_load():
-        with open_transaction(scenario.stack, coupon):
-            since = time.monotonic()
+        with open_transaction(scenario.stack.kafka_bootstrap_servers, coupon):
             request_id = scenario.submit(coupon, 1)
-            becomes_reported(scenario, "an open transaction of another producer hides the records", since)
+            becomes_reported(scenario, "an open transaction of another producer hides the records")
             undecided = scenario.system.read_status(request_id)["state"] == "queued"
             faults.confirm(undecided, "the records behind the transaction are undecided")
         scenario.issues_on_every_partition(time.monotonic(), _REPORTED_SECONDS)
         becomes_unreported(scenario)
 
 
-def becomes_reported(scenario: Scenario, reason: str, since: float) -> None:
+def becomes_reported(scenario: Scenario, reason: str) -> None:
     """Check that the issuer is unready and that it and the ready API have the alert, all with the reason."""
 
     def reported() -> bool:
@@ -62,8 +53,7 @@ def becomes_reported(scenario: Scenario, reason: str, since: float) -> None:
             and all(reason in active.get(Alert.UNDECIDED, "") for active in alerts)
         )
 
-    left = since + _REPORTED_SECONDS - time.monotonic()
-    scenario.check_becomes_true(reported, left, Invariant.READINESS, reason)
+    scenario.check_becomes_true(reported, _REPORTED_SECONDS, Invariant.READINESS, reason)
 
 
 def becomes_unreported(scenario: Scenario) -> None:
@@ -77,52 +67,3 @@ def becomes_unreported(scenario: Scenario) -> None:
         scenario.check_becomes_true(
             partial(unreported, name), _REPORTED_SECONDS, Invariant.READINESS, f"{name} ready, without an alert"
         )
-
-
-@contextmanager
-def stranger(stack: LocalStack) -> Iterator[Consumer]:
-    """Have a consumer of another application in the issuers' group during the block."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": stack.kafka_bootstrap_servers,
-            "group.id": Group.ISSUER,
-            "client.id": _STRANGER,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "auto.offset.reset": "earliest",
-        }
-    )
-    consumer.subscribe([Topic.ISSUE_COUPON])
-    leaving = Event()
-
-    def poll() -> None:
-        while not leaving.is_set():
-            consumer.poll(0.1)
-        consumer.close()
-
-    polling = Thread(target=poll, name="stranger")
-    polling.start()
-    try:
-        yield consumer
-    finally:
-        leaving.set()
-        polling.join()
-
-
-@contextmanager
-def open_transaction(stack: LocalStack, coupon_id: int) -> Iterator[None]:
-    """Have a record of an open transaction in the coupon's partition during the block; abort it at the end."""
-    producer = Producer(
-        {
-            "bootstrap.servers": stack.kafka_bootstrap_servers,
-            "transactional.id": "another application",
-            "partitioner": "murmur2_random",
-        }
-    )
-    producer.init_transactions(10)
-    producer.begin_transaction()
-    producer.produce(Topic.ISSUE_COUPON, b"{}", encode_key(coupon_id))
-    producer.flush(10)
-    try:
-        yield
-    finally:
-        producer.abort_transaction(10)

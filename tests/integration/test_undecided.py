@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 import pytest
 from celery import Celery
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.resources import Resources
 from service.stream import clients
-from service.stream.codec import encode_key
 from service.stream.partitioner import partition_of
-from service.stream.topics import Group, Topic
+from service.stream.topics import Topic
 from service.usecases import alerts, undecided
 from service.usecases.alerts import Alert
 from service.usecases.undecided import UndecidedPartitions, UndecidedReport
 from tests.builders import PARTITIONS
 from tests.log import Log
+from tests.other_clients import NAMED_STRANGER, open_transaction, stranger_in_group
 from tests.waiting import eventually
 from workers.issuer.health import Health
 from workers.issuer.monitor import Monitor
@@ -74,38 +74,6 @@ def joined(consumer: Consumer) -> Iterator[None]:
         yield
 
 
-def stranger(settings: Settings) -> Consumer:
-    """Return a consumer of another application in the issuers' group, which reads nothing."""
-    return Consumer(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "group.id": Group.ISSUER,
-            "client.id": "console\x1b[31m",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "auto.offset.reset": "latest",
-        }
-    )
-
-
-@contextmanager
-def open_transaction(settings: Settings, coupon_id: int, *, committed_first: bool = False) -> Iterator[None]:
-    """Have a record of an open transaction of another producer in the coupon's partition during the block."""
-    other = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "transactional.id": "other"})
-    other.init_transactions(10)
-    partition = partition_of(coupon_id, PARTITIONS)
-    if committed_first:
-        other.begin_transaction()
-        other.produce(Topic.ISSUE_COUPON, b"{}", encode_key(coupon_id), partition)
-        other.commit_transaction(10)
-    other.begin_transaction()
-    other.produce(Topic.ISSUE_COUPON, b"{}", encode_key(coupon_id), partition)
-    other.flush(10)
-    try:
-        yield
-    finally:
-        other.abort_transaction(10)
-
-
 def reason(report: UndecidedReport, partition: int) -> str:
     """Return the reason why a partition is late."""
     return next(late.reason for late in report.late if late.partition == partition)
@@ -137,10 +105,11 @@ def test_a_partition_without_a_holder_is_named(partitions: UndecidedPartitions, 
 
 def test_a_stranger_in_the_group_is_named(partitions: UndecidedPartitions, sale: Sale, settings: Settings) -> None:
     """Its client id, host and member id say who it is; control characters in them are escaped."""
-    with joined(stranger(settings)):
+    with stranger_in_group(settings.kafka_bootstrap_servers):
         named = reason(partitions.check(), sale.partition)
 
-    assert r"held by client 'console\x1b[31m' at '/127.0.0.1' (member 'console\x1b[31m-" in named
+    assert NAMED_STRANGER in named
+    assert "\x1b" not in named
     assert "not an issuer of this service" in named
 
 
@@ -168,7 +137,7 @@ def test_an_open_transaction_is_named(
     """Also if the marker of an earlier transaction lies between the checkpoint and the open one's first record."""
     with (
         joined(clients.build_issuer_consumer(settings)),
-        open_transaction(settings, sale.coupon.id, committed_first=committed_first),
+        open_transaction(settings.kafka_bootstrap_servers, sale.coupon.id, committed_first=committed_first),
     ):
         before = reason(partitions.check(), sale.partition)
         real_log.issue()
@@ -214,7 +183,7 @@ def test_an_issuer_is_unready_for_stalled_partitions_that_no_other_issuer_holds(
         assert subject not in health.reasons
         assert "held by client 'coupons-issuer-other'" in health.alerts[Alert.UNDECIDED]
 
-    with joined(stranger(settings)):
+    with stranger_in_group(settings.kafka_bootstrap_servers):
         monitor.check()
         assert "not an issuer of this service" in health.reasons[subject]
         health.set_unready(subject, "paused")
