@@ -19,8 +19,8 @@ NAMED_STRANGER = f"held by client {STRANGER!r} at '/127.0.0.1' (member"
 
 
 @contextmanager
-def stranger_in_group(bootstrap_servers: str) -> Iterator[Consumer]:
-    """Have a consumer of another application in the issuers' group; the block begins once it holds partitions."""
+def stranger_in_group(bootstrap_servers: str) -> Iterator[set[int]]:
+    """Have a consumer of another application in the issuers' group; yield the partitions that it holds."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -30,10 +30,13 @@ def stranger_in_group(bootstrap_servers: str) -> Iterator[Consumer]:
             "auto.offset.reset": "earliest",
         }
     )
-    consumer.subscribe([Topic.ISSUE_COUPON])
+    held: set[int] = set()
     leaving = Event()
 
     def poll() -> None:
+        consumer.subscribe(
+            [Topic.ISSUE_COUPON], on_assign=lambda _, partitions: held.update(at.partition for at in partitions)
+        )
         while not leaving.is_set():
             consumer.poll(0.1)
         consumer.close()
@@ -41,8 +44,7 @@ def stranger_in_group(bootstrap_servers: str) -> Iterator[Consumer]:
     polling = Thread(target=poll, name="stranger")
     polling.start()
     try:
-        eventually(consumer.assignment)
-        yield consumer
+        yield eventually(lambda: held)
     finally:
         leaving.set()
         polling.join()

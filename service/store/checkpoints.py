@@ -117,7 +117,7 @@ def progress(tx: Connection, log_id: int, partitions: int) -> dict[int, Partitio
             "SELECT number, next_offset, watermark,"
             " CAST(extract(epoch FROM clock_timestamp() - nullif(watermark, 'epoch')) AS float8) AS age"
             " FROM generate_series(0, :partitions - 1) AS number"
-            " LEFT JOIN offsets ON partition = number AND log_id = :log"
+            " LEFT JOIN offsets ON partition = number AND log_id = :log ORDER BY number"
         ),
         {"log": log_id, "partitions": partitions},
     )

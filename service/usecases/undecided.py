@@ -8,6 +8,7 @@ So the age of a partition is low unless a backlog is being worked off or nobody 
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -25,6 +26,12 @@ from service.stream.topics import Group, Topic
 STALLED_SECONDS = 10.0
 #: a report is reused for this time, however often readiness is requested
 _REUSED_SECONDS = 2.0
+#: a report waits so long for Kafka's answer; a later one goes into the next report
+_ANSWER_SECONDS = 0.3
+
+#: who holds a partition, and why it is late
+Explanation = tuple[Holder | None, str]
+_NOT_KNOWN_YET: Explanation = (None, "its holder is not known yet")
 
 
 class LatePartition(NamedTuple):
@@ -47,7 +54,10 @@ class UndecidedReport(NamedTuple):
 
 
 class UndecidedPartitions:
-    """Observes the progress of all partitions. It asks Kafka only while a partition is late."""
+    """Observes the progress of all partitions.
+
+    It asks Kafka only while a partition is late, and in a thread of its own: readiness must not wait for a broker.
+    """
 
     def __init__(self, settings: Settings, engine: Engine, log_id: int) -> None:
         self._settings = settings
@@ -59,6 +69,9 @@ class UndecidedPartitions:
         #: the last change of each partition that was observed: its checkpoint from then on, and the monotonic time
         self._changes: dict[int, tuple[Checkpoint | None, float]] = {}
         self._report = UndecidedReport({})
+        self._executor = ThreadPoolExecutor(1, "undecided")
+        self._asked: Future[dict[int, Explanation]] | None = None
+        self._explanations: Mapping[int, Explanation] = {}
         self._next_check = 0.0
 
     def check(self) -> UndecidedReport:
@@ -79,13 +92,14 @@ class UndecidedPartitions:
             for at, known in progress.items()
         }
         late = [at for at, age in ages.items() if age > self._late_seconds]
-        if not late:
-            return UndecidedReport(ages)
+        self._explain_late(late, progress)
         return UndecidedReport(
             ages,
             tuple(
-                LatePartition(at, ages[at], unchanged[at] >= STALLED_SECONDS, holder, reason)
-                for at, (holder, reason) in self._explain(late, progress).items()
+                LatePartition(
+                    at, ages[at], unchanged[at] >= STALLED_SECONDS, *self._explanations.get(at, _NOT_KNOWN_YET)
+                )
+                for at in late
             ),
         )
 
@@ -97,10 +111,20 @@ class UndecidedPartitions:
                 self._changes[at] = known.checkpoint, now
         return {at: now - self._changes[at][1] for at in progress}
 
-    def _explain(
-        self, late: list[int], progress: Mapping[int, PartitionProgress]
-    ) -> dict[int, tuple[Holder | None, str]]:
-        """Return the holder of each late partition, and why it is late."""
+    def _explain_late(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> None:
+        """Take over Kafka's last answer, and ask again; without late partitions forget it."""
+        if not late:
+            self._asked, self._explanations = None, {}
+            return
+        if self._asked and self._asked.done():
+            self._explanations, self._asked = self._asked.result(), None
+        if self._asked is None:
+            self._asked = self._executor.submit(self._explain, late, progress)
+        if wait([self._asked], timeout=_ANSWER_SECONDS).done:
+            self._explanations, self._asked = self._asked.result(), None
+
+    def _explain(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> dict[int, Explanation]:
+        """Return the explanation of each late partition."""
         try:
             holders = self._group.holders()
             served = [at for at in late if at in holders.by_partition and holders.by_partition[at].is_issuer]

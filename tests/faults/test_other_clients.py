@@ -20,8 +20,8 @@ _REPORTED_SECONDS = 30.0
 def test_a_stranger_takes_partitions(scenario: Scenario, faults: FaultInjector) -> None:
     """The issuer is unready and the API raises an alert, both with the stranger's name, until it leaves."""
     with scenario.under_load():
-        with stranger_in_group(scenario.stack.kafka_bootstrap_servers) as stranger:
-            faults.confirm(stranger.assignment(), "the stranger holds partitions")
+        with stranger_in_group(scenario.stack.kafka_bootstrap_servers) as held:
+            faults.confirm(held, "the stranger holds partitions")
             becomes_reported(scenario, NAMED_STRANGER)
         scenario.issues_on_every_partition(time.monotonic(), _REPORTED_SECONDS)
         becomes_unreported(scenario)

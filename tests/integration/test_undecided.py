@@ -31,9 +31,10 @@ _STALLED_SECONDS = 0.3
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the time after which a partition is stalled, and make every check query the database."""
+    """Shorten the time after which a partition is stalled; every check queries the database and waits for Kafka."""
     monkeypatch.setattr(undecided, "STALLED_SECONDS", _STALLED_SECONDS)
     monkeypatch.setattr(undecided, "_REUSED_SECONDS", 0.0)
+    monkeypatch.setattr(undecided, "_ANSWER_SECONDS", 10.0)
 
 
 class Sale(NamedTuple):
@@ -156,6 +157,17 @@ def test_without_kafka_the_partition_is_late_and_its_holder_unknown(resources: R
     report = UndecidedPartitions(away, resources.engine, resources.log_id).check()
 
     assert "its holder is unknown: Kafka is unavailable" in reason(report, sale.partition)
+
+
+def test_a_report_does_not_wait_for_kafka(resources: Resources, sale: Sale, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness has a second for its answer; what Kafka says later is in a later report."""
+    monkeypatch.setattr(undecided, "_ANSWER_SECONDS", 0.0)
+    away = resources.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    partitions = UndecidedPartitions(away, resources.engine, resources.log_id)
+
+    assert "not known yet" in reason(partitions.check(), sale.partition)
+
+    eventually(lambda: "its holder is unknown" in reason(partitions.check(), sale.partition))
 
 
 def test_a_partition_that_was_never_decided_becomes_late(partitions: UndecidedPartitions) -> None:
