@@ -162,7 +162,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             verifier(resources, verification_engine),
             producer,
             resources.log_watch,
-            UndecidedPartitions(settings, resources.engine, resources.log_id),
+            UndecidedPartitions(settings, resources.engine, resources.log_watch),
         )
     finally:
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from service.config import Settings
 from service.store import dead_letters
 from service.store.engine import in_transaction
+from service.usecases.log_watch import LogWatch
 from service.usecases.undecided import LatePartition, UndecidedPartitions, UndecidedReport
 
 _MINUTE_SECONDS = 60
@@ -19,6 +20,7 @@ class Alert(StrEnum):
 
     DEAD_LETTERS = "dead_letters"
     UNDECIDED = "undecided"
+    TOPIC = "topic"
 
 
 def count_recent_dead_letters(tx: Connection) -> int:
@@ -26,9 +28,14 @@ def count_recent_dead_letters(tx: Connection) -> int:
     return dead_letters.count_recent(tx, _MINUTE_SECONDS)
 
 
-def active_alerts(settings: Settings, recent_dead_letters: int, undecided: UndecidedReport) -> dict[Alert, str]:
-    """Return the active alerts with their reasons; `recent_dead_letters` are those of the last minute."""
-    active = {}
+def active_alerts(
+    settings: Settings, recent_dead_letters: int, undecided: UndecidedReport, topic: str | None
+) -> dict[Alert, str]:
+    """Return the active alerts with their reasons.
+
+    `recent_dead_letters` are those of the last minute; `topic`: how the topic differs from the settings.
+    """
+    active = {Alert.TOPIC: topic} if topic else {}
     if recent_dead_letters > (limit := settings.dead_letters_per_minute):
         active[Alert.DEAD_LETTERS] = (
             f"{recent_dead_letters} requests or records became dead in the last minute, more than"
@@ -42,11 +49,13 @@ def active_alerts(settings: Settings, recent_dead_letters: int, undecided: Undec
     return active
 
 
-def check_database(settings: Settings, engine: Engine, undecided: UndecidedPartitions) -> dict[Alert, str]:
+def check_database(
+    settings: Settings, engine: Engine, undecided: UndecidedPartitions, log_watch: LogWatch
+) -> dict[Alert, str]:
     """Query the database for readiness and return the active alerts; raise Unavailable when it does not answer."""
     with in_transaction(engine) as tx:
         recent_dead_letters = count_recent_dead_letters(tx)
-    return active_alerts(settings, recent_dead_letters, undecided.check())
+    return active_alerts(settings, recent_dead_letters, undecided.check(), log_watch.alert)
 
 
 def _by_reason(late: Sequence[LatePartition]) -> str:

@@ -21,6 +21,7 @@ from service.store.engine import in_transaction
 from service.stream import log_reader
 from service.stream.partition_holders import GroupReader, Holder, Holders, partition_ends
 from service.stream.topics import Group, Topic
+from service.usecases.log_watch import LogWatch
 
 #: a partition whose checkpoint and watermark do not change for so long is stalled
 STALLED_SECONDS = 10.0
@@ -59,10 +60,10 @@ class UndecidedPartitions:
     It asks Kafka only while a partition is late, and in a thread of its own: readiness must not wait for a broker.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, log_id: int) -> None:
+    def __init__(self, settings: Settings, engine: Engine, log_watch: LogWatch) -> None:
         self._settings = settings
         self._engine = engine
-        self._log_id = log_id
+        self._log_watch = log_watch
         self._late_seconds = min(settings.undecided_alert_seconds, STALLED_SECONDS)
         self._group = GroupReader(settings)
         self._lock = threading.Lock()
@@ -84,7 +85,7 @@ class UndecidedPartitions:
 
     def _observe(self) -> UndecidedReport:
         with in_transaction(self._engine) as tx:
-            progress = checkpoints.progress(tx, self._log_id, self._settings.topic_partitions)
+            progress = checkpoints.progress(tx, self._log_watch.log.id, self._settings.topic_partitions)
         unchanged = self._unchanged_seconds(progress)
         # A partition whose watermark was never advanced is as old as this process's first look at it.
         ages = {

@@ -57,7 +57,7 @@ def sale(real_log: Log, make_coupon: Callable[..., Coupon], store: Engine) -> Sa
 @pytest.fixture
 def partitions(resources: Resources) -> UndecidedPartitions:
     """The check, as API and issuer use it."""
-    return UndecidedPartitions(resources.settings, resources.engine, resources.log_id)
+    return UndecidedPartitions(resources.settings, resources.engine, resources.log_watch)
 
 
 def set_watermark_age(store: Engine, age: str) -> None:
@@ -86,7 +86,7 @@ def test_an_idle_system_is_not_late(resources: Resources, store: Engine) -> None
     set_watermark_age(store, "2 seconds")
     away = resources.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
 
-    report = UndecidedPartitions(away, resources.engine, resources.log_id).check()
+    report = UndecidedPartitions(away, resources.engine, resources.log_watch).check()
 
     assert not [late for late in report.late if late.age_seconds > 10]
     assert set(report.ages) == set(range(PARTITIONS))
@@ -100,7 +100,7 @@ def test_a_partition_without_a_holder_is_named(partitions: UndecidedPartitions, 
         lambda: report if "held by nobody" in reason(report := partitions.check(), sale.partition) else None
     )
 
-    alert = alerts.active_alerts(settings, 0, report)[Alert.UNDECIDED]
+    alert = alerts.active_alerts(settings, 0, report, None)[Alert.UNDECIDED]
     assert re.search(r"partitions 0, 1, 2, 3, 4, 5 for 36\d\d s, held by nobody: group `coupon` has no issuer", alert)
 
 
@@ -154,7 +154,7 @@ def test_without_kafka_the_partition_is_late_and_its_holder_unknown(resources: R
     """The database alone says that nothing is decided."""
     away = resources.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
 
-    report = UndecidedPartitions(away, resources.engine, resources.log_id).check()
+    report = UndecidedPartitions(away, resources.engine, resources.log_watch).check()
 
     assert "its holder is unknown: Kafka is unavailable" in reason(report, sale.partition)
 
@@ -163,7 +163,7 @@ def test_a_report_does_not_wait_for_kafka(resources: Resources, sale: Sale, monk
     """Readiness has a second for its answer; what Kafka says later is in a later report."""
     monkeypatch.setattr(undecided, "_ANSWER_SECONDS", 0.0)
     away = resources.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
-    partitions = UndecidedPartitions(away, resources.engine, resources.log_id)
+    partitions = UndecidedPartitions(away, resources.engine, resources.log_watch)
 
     assert "not known yet" in reason(partitions.check(), sale.partition)
 

@@ -29,7 +29,7 @@ class Monitor(BackgroundThread):
         self._resources = resources
         self._celery = celery
         self._health = health
-        self._undecided = UndecidedPartitions(resources.settings, resources.engine, resources.log_id)
+        self._undecided = UndecidedPartitions(resources.settings, resources.engine, resources.log_watch)
         self._client_id = issuer_client_id(resources.settings)
 
     def _run(self) -> None:
@@ -50,7 +50,8 @@ class Monitor(BackgroundThread):
         for partition, age_seconds in undecided.ages.items():
             OLDEST_UNDECIDED_AGE.labels(partition).set(age_seconds)
         self._health.set_stalled(self._stalled(undecided))
-        active = alerts.active_alerts(self._resources.settings, recent_dead_letters, undecided)
+        topic = self._resources.log_watch.alert
+        active = alerts.active_alerts(self._resources.settings, recent_dead_letters, undecided, topic)
         for alert in Alert:
             self._publish(alert, active.get(alert))
 

@@ -31,7 +31,7 @@ async def ready(api: ApiDeps) -> Response:
     """
     kafka, postgresql, redis = await asyncio.gather(
         run_in_threadpool(api.producer.require_reachable, _KAFKA_TIMEOUT_SECONDS),
-        run_in_threadpool(alerts.check_database, api.settings, api.engine, api.undecided),
+        run_in_threadpool(alerts.check_database, api.settings, api.engine, api.undecided, api.log_watch),
         api.gate.ping(),
         return_exceptions=True,
     )
