@@ -1,8 +1,8 @@
 """Asks Kafka what keeps a partition from being decided: who holds it in the issuers' group, and open transactions.
 
 It uses the deprecated `list_groups`. With librdkafka 2.16, `describe_consumer_groups` once ended an issuer on a busy
-machine with a failed assertion in the merge of its responses; librdkafka's issue 4605 describes a similar one. The cause
-was not found.
+machine with a failed assertion in the merge of its responses; librdkafka's issue 4605 describes a similar one. The
+cause was not found.
 """
 
 import struct
