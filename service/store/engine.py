@@ -7,14 +7,17 @@ from typing import Any
 
 from psycopg import Connection as Driver
 from psycopg import Cursor
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine import ExceptionContext
 
-from service.store.errors import mapped_errors
+from service.store.errors import ends_connection, mapped_errors
 
 #: after this the transaction of a frozen process ends and releases its locks, so that another process can continue
 IDLE_IN_TRANSACTION_SECONDS = 5
 LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
+#: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
+_MAX_CONNECTION_SECONDS = 300
 
 #: Plan every statement on execution. A plan cached for a small table would scan the whole table later. The pages read
 #: are in memory, so random access costs little more than sequential access. A plan that is used once is not worth
@@ -23,21 +26,40 @@ _PLANS = "-c plan_cache_mode=force_custom_plan -c random_page_cost=1.1 -c jit=of
 
 
 def build(database_url: str, name: str, connections: int = 5) -> Engine:
-    """Return an engine that connects at first use; PostgreSQL shows `name` as application_name."""
+    """Return an engine that connects at first use; PostgreSQL shows `name` as application_name.
+
+    It connects only to a server that accepts writes, unless the URL sets target_session_attrs. After an error that
+    ends_connection() names, none of its connections is used again: the others have the same server.
+    """
+    url = make_url(database_url)
     options = (
         f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC {_PLANS}"
     )
     built = create_engine(
-        database_url,
+        url,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=3,
         pool_pre_ping=True,
-        connect_args={"application_name": name, "options": options, "connect_timeout": 3, **_KEEPALIVE},
+        pool_recycle=_MAX_CONNECTION_SECONDS,
+        connect_args={
+            "application_name": name,
+            "options": options,
+            "connect_timeout": 3,
+            "target_session_attrs": url.query.get("target_session_attrs", "read-write"),
+            **_KEEPALIVE,
+        },
     )
     event.listen(built, "do_executemany", _execute_one_by_one)
+    event.listen(built, "handle_error", _end_connections)
     return built
+
+
+def _end_connections(context: ExceptionContext) -> None:
+    """Let the pool replace this connection, and every other one when it is next requested."""
+    if ends_connection(context.original_exception):
+        context.is_disconnect = True
 
 
 def _execute_one_by_one(cursor: Cursor, statement: Any, parameters: Sequence[Any], _: object) -> bool:

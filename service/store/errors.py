@@ -11,33 +11,51 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.domain.errors import Unavailable
 from service.domain.failures import Failure, FailureClass, classify, describe, register
 
-#: SQLSTATE (PostgreSQL documentation, appendix A) or its two-character class to failure class; others are the record's
+#: SQLSTATE (PostgreSQL documentation, appendix A) or its two-character class to failure class. What is listed speaks of
+#: the row that is written. Every other class speaks of the session, the server, the schema or the statement, so the
+#: next record would fail in the same way: SYSTEM, also for a code that PostgreSQL does not define.
 SQLSTATES: Mapping[str, FailureClass] = MappingProxyType(
     {
-        "08": FailureClass.SYSTEM,  # connection
-        "0A": FailureClass.SYSTEM,  # feature not supported: the statement asks for it, never the record
+        "09": FailureClass.RECORD,  # a trigger's action refuses this row
+        "20": FailureClass.RECORD,  # a routine has no case for a value of this row
+        "21": FailureClass.RECORD,  # a value of this row selects more than one row
         "22": FailureClass.RECORD,  # data of this row
+        "2200H": FailureClass.SYSTEM,  # a sequence has no more numbers, for any row
         "23": FailureClass.RECORD,  # a constraint that this row violates
         "23505": FailureClass.DECIDE_AGAIN,  # unique violation: another writer decided first
-        "25": FailureClass.SYSTEM,  # transaction state: ended while the process was frozen, or a read-only server
-        "28": FailureClass.SYSTEM,  # authorization
-        "3D": FailureClass.SYSTEM,  # no such database
-        "3F": FailureClass.SYSTEM,  # no such schema
-        "40": FailureClass.SYSTEM,  # serialization failure, deadlock
-        "42": FailureClass.SYSTEM,  # the statement does not fit the schema: a migration is missing
-        "53": FailureClass.SYSTEM,  # disk full, out of memory, too many connections
-        "55": FailureClass.SYSTEM,  # lock not available, object in use
-        "57": FailureClass.SYSTEM,  # cancelled, shutting down
-        "58": FailureClass.SYSTEM,  # I/O error of the server
-        "F0": FailureClass.SYSTEM,  # server configuration
-        "XX": FailureClass.SYSTEM,  # internal error of the server
+        "38000": FailureClass.RECORD,  # a trigger in another language raised it for this row
+        "44": FailureClass.RECORD,  # the check option of a view that this row violates
+        "54000": FailureClass.RECORD,  # a value of this row is too long for an index
+        "P0": FailureClass.RECORD,  # a trigger in PL/pgSQL raised it for this row
     }
+)
+
+#: SQLSTATEs, by prefix, after which a connection is of no further use: its server may be the wrong one, or its session
+#: has lost its state. After a failover only a new connection reaches the server that can write.
+_CONNECTION_ENDING = (
+    "08",  # connection, and what a pooler in between reports
+    "24",  # the session has another cursor state than the driver expects
+    "25",  # read-only server, or a transaction that the session has no longer
+    "26",  # the session does not have the prepared statement
+    "28",  # the role may not log in
+    "34",  # the session does not have the cursor
+    "3B",  # the session does not have the savepoint
+    "3D",  # the server does not have the database
+    "42501",  # no permission
+    "42P05",  # the session has the prepared statement of another client
+    "57P",  # shutting down, starting, database dropped
+    "F0",  # the server's configuration cannot be read
 )
 
 
 def class_of_sqlstate(sqlstate: str) -> FailureClass:
     """Return the failure class of an error that the server reported."""
-    return SQLSTATES.get(sqlstate) or SQLSTATES.get(sqlstate[:2]) or FailureClass.RECORD
+    return SQLSTATES.get(sqlstate) or SQLSTATES.get(sqlstate[:2]) or FailureClass.SYSTEM
+
+
+def ends_connection(error: BaseException) -> bool:
+    """Return whether no further statement may use the connection on which the driver raised this error."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_CONNECTION_ENDING)
 
 
 @classify.register

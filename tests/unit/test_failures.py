@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.domain.errors import Fenced, PoisonRecord, Unavailable
 from service.domain.failures import FailureClass, classify
 from service.gate import client as gate_errors
-from service.store.errors import SQLSTATES, class_of_sqlstate
+from service.store.errors import SQLSTATES, class_of_sqlstate, ends_connection
 from service.stream import errors as stream_errors
 
 #: importing an adapter registers its exceptions
@@ -22,48 +22,117 @@ def _kafka(code: int) -> KafkaException:
     return KafkaException(KafkaError(code))
 
 
-#: for each row of the table a SQLSTATE that a server returns, and some that no row covers
+#: every class of appendix A, with what a server means by it
 _CLASSES = {
-    "08000": FailureClass.SYSTEM,
-    "08006": FailureClass.SYSTEM,
-    "0A000": FailureClass.SYSTEM,
-    "22012": FailureClass.RECORD,
-    "22021": FailureClass.RECORD,
-    "23502": FailureClass.RECORD,
-    "23505": FailureClass.DECIDE_AGAIN,
-    "23514": FailureClass.RECORD,
-    "25006": FailureClass.SYSTEM,
-    "25P03": FailureClass.SYSTEM,
-    "25P04": FailureClass.SYSTEM,
-    "28P01": FailureClass.SYSTEM,
-    "3D000": FailureClass.SYSTEM,
-    "3F000": FailureClass.SYSTEM,
-    "40001": FailureClass.SYSTEM,
-    "40P01": FailureClass.SYSTEM,
-    "42P01": FailureClass.SYSTEM,
-    "42501": FailureClass.SYSTEM,
-    "53100": FailureClass.SYSTEM,
-    "53300": FailureClass.SYSTEM,
-    "55P03": FailureClass.SYSTEM,
-    "57014": FailureClass.SYSTEM,
-    "57P01": FailureClass.SYSTEM,
-    "58030": FailureClass.SYSTEM,
-    "F0000": FailureClass.SYSTEM,
-    "XX000": FailureClass.SYSTEM,
-    "P0001": FailureClass.RECORD,
-    "21000": FailureClass.RECORD,
+    "02": FailureClass.SYSTEM,
+    "03": FailureClass.SYSTEM,
+    "08": FailureClass.SYSTEM,
+    "09": FailureClass.RECORD,
+    "0A": FailureClass.SYSTEM,
+    "0B": FailureClass.SYSTEM,
+    "0F": FailureClass.SYSTEM,
+    "0L": FailureClass.SYSTEM,
+    "0P": FailureClass.SYSTEM,
+    "0Z": FailureClass.SYSTEM,
+    "10": FailureClass.SYSTEM,
+    "20": FailureClass.RECORD,
+    "21": FailureClass.RECORD,
+    "22": FailureClass.RECORD,
+    "23": FailureClass.RECORD,
+    "24": FailureClass.SYSTEM,
+    "25": FailureClass.SYSTEM,
+    "26": FailureClass.SYSTEM,
+    "27": FailureClass.SYSTEM,
+    "28": FailureClass.SYSTEM,
+    "2B": FailureClass.SYSTEM,
+    "2D": FailureClass.SYSTEM,
+    "2F": FailureClass.SYSTEM,
+    "34": FailureClass.SYSTEM,
+    "38": FailureClass.SYSTEM,
+    "39": FailureClass.SYSTEM,
+    "3B": FailureClass.SYSTEM,
+    "3D": FailureClass.SYSTEM,
+    "3F": FailureClass.SYSTEM,
+    "40": FailureClass.SYSTEM,
+    "42": FailureClass.SYSTEM,
+    "44": FailureClass.RECORD,
+    "53": FailureClass.SYSTEM,
+    "54": FailureClass.SYSTEM,
+    "55": FailureClass.SYSTEM,
+    "57": FailureClass.SYSTEM,
+    "58": FailureClass.SYSTEM,
+    "72": FailureClass.SYSTEM,
+    "F0": FailureClass.SYSTEM,
+    "HV": FailureClass.SYSTEM,
+    "P0": FailureClass.RECORD,
+    "XX": FailureClass.SYSTEM,
 }
+#: errors that differ from their class
+_EXCEPTIONS = {
+    "2200H": FailureClass.SYSTEM,
+    "23505": FailureClass.DECIDE_AGAIN,
+    "38000": FailureClass.RECORD,
+    "54000": FailureClass.RECORD,
+}
+#: every error of appendix A
+_SQLSTATES = sorted(
+    {found for error in vars(psycopg.errors).values() if isinstance(found := getattr(error, "sqlstate", None), str)}
+)
 
 
-@pytest.mark.parametrize(("sqlstate", "failure_class"), _CLASSES.items())
-def test_each_sqlstate_has_one_failure_class(sqlstate: str, failure_class: FailureClass) -> None:
+@pytest.mark.parametrize("sqlstate", _SQLSTATES)
+def test_each_sqlstate_has_one_failure_class(sqlstate: str) -> None:
     """A fault of the row is the record's; a fault that time or an operator removes is the system's."""
-    assert class_of_sqlstate(sqlstate) is failure_class
+    expected = _EXCEPTIONS.get(sqlstate) or _CLASSES[sqlstate[:2]]
+
+    assert class_of_sqlstate(sqlstate) is expected
+    assert classify(psycopg.errors.lookup(sqlstate)("an error of the server")).failure_class is expected
 
 
-def test_every_row_of_the_table_is_tested() -> None:
-    """A row of the table without a case in this module fails here."""
-    assert {row for row in SQLSTATES if not any(sqlstate.startswith(row) for sqlstate in _CLASSES)} == set()
+def test_every_class_of_the_appendix_is_tested() -> None:
+    """A class that a later PostgreSQL adds fails here until it is decided."""
+    assert {sqlstate[:2] for sqlstate in _SQLSTATES} == _CLASSES.keys()
+
+
+def test_a_sqlstate_that_postgresql_does_not_define_is_the_systems() -> None:
+    """P4: an error of a pooler, an extension or a later server does not spend a request's attempts."""
+    assert class_of_sqlstate("ZZ999") is FailureClass.SYSTEM
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "ends"),
+    [
+        ("08P01", True),
+        ("24000", True),
+        ("25006", True),
+        ("25P02", True),
+        ("26000", True),
+        ("28000", True),
+        ("28P01", True),
+        ("34000", True),
+        ("3B001", True),
+        ("3D000", True),
+        ("42501", True),
+        ("42P05", True),
+        ("57P01", True),
+        ("57P02", True),
+        ("57P03", True),
+        ("57P04", True),
+        ("57P05", True),
+        ("F0000", True),
+        ("22012", False),
+        ("23505", False),
+        ("40001", False),
+        ("40P01", False),
+        ("42P01", False),
+        ("53100", False),
+        ("55P03", False),
+        ("57014", False),
+    ],
+)
+def test_an_error_of_server_or_session_ends_the_connection(sqlstate: str, ends: bool) -> None:
+    """Data, locks and timeouts keep the connection: a new one would not help."""
+    assert ends_connection(psycopg.errors.lookup(sqlstate)("an error of the server")) is ends
 
 
 def test_the_table_is_frozen() -> None:
