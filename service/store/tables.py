@@ -293,3 +293,12 @@ class OutboxRow(Table, table=True):
     lease_until: datetime | None = _timestamp()
     #: set at the first attempt, so that the same entries are delivered under the same id in every later attempt
     delivery_id: UUID | None
+
+
+class WriteCheckRow(Table, table=True):
+    """The last write by which processes of one kind checked that the database accepts writes."""
+
+    __tablename__ = "write_checks"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+    process: str = Field(primary_key=True)
+    written_at: datetime = _timestamp()

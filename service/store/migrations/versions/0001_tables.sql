@@ -184,3 +184,9 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_delivery ON outbox (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX outbox_due ON outbox (kind, next_attempt_at);
 CREATE INDEX outbox_tried ON outbox (kind, id) WHERE delivery_id IS NOT NULL;
+
+CREATE TABLE write_checks (
+    process varchar NOT NULL,
+    written_at timestamptz NOT NULL,
+    CONSTRAINT write_checks_pkey PRIMARY KEY (process)
+) WITH (fillfactor = 50);
