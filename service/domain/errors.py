@@ -67,6 +67,14 @@ class Unavailable(Retryable):
         self.part = part
 
 
+class NotPermitted(Unavailable):
+    """A component answers and refuses a right that the service needs: grant it, or correct the credentials."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        CouponsError.__init__(self, f"{part} refuses a right that the service needs, so grant it: {reason}")
+        self.part = part
+
+
 class NotProduced(Unavailable):
     """This attempt to append did not reach the log and will not. On the first attempt the seat can be released."""
 

@@ -1,14 +1,19 @@
-"""The Redis client: its settings, and what its errors mean to the rest of the service."""
+"""The Redis clients: their settings, what their errors mean, and which errors end a connection."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from redis import Redis
+from redis import Connection, ConnectionPool, Redis
+from redis.asyncio import Connection as AsyncConnection
+from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import RedisError
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.retry import Retry
 
-from service.domain.errors import Unavailable
+from service.domain.errors import NotPermitted, Unavailable
 from service.domain.failures import FailureClass, register
 
 _TIMEOUT_SECONDS = 1.0
@@ -18,24 +23,53 @@ _OPTIONS: dict[str, Any] = {
     "socket_keepalive": True,
     "health_check_interval": 10,
 }
+#: Errors after which redis-py closes the connection. Its own list has network errors only, so a connection would stay
+#: with a server that answers every write with READONLY, NOREPLICAS, MASTERDOWN or NOPERM: after a failover only a new
+#: connection reaches the server that can write. A new connection costs less than a list of the answers to tell apart.
+_CONNECTION_ENDING = (RedisError, OSError)
+_REFUSALS = (NoPermissionError, AuthenticationError, AuthorizationError)
 
 register(FailureClass.SYSTEM, RedisError)
 
 
+class _Pool(ConnectionPool):
+    """A pool in which a connection that an error ended takes the idle ones along: they have the same server."""
+
+    def release(self, connection: "Connection") -> None:  # type: ignore[override]
+        """Take a connection back."""
+        if not connection.is_connected:
+            self.disconnect(inuse_connections=False)
+        super().release(connection)
+
+
+class _AsyncPool(AsyncConnectionPool):
+    """The same for asyncio."""
+
+    async def release(self, connection: "AsyncConnection") -> None:  # type: ignore[override]
+        """Take a connection back."""
+        if not connection.is_connected:
+            with suppress(RedisError):
+                await self.disconnect(inuse_connections=False)
+        await super().release(connection)
+
+
 def build_client(redis_url: str) -> "Redis":
-    """Return a client for threads and commands; it connects at first use."""
-    return Redis.from_url(redis_url, **_OPTIONS)
+    """Return a client for threads and commands; it connects at first use and never retries."""
+    return Redis.from_pool(_Pool.from_url(redis_url, retry=Retry(NoBackoff(), 0, _CONNECTION_ENDING), **_OPTIONS))
 
 
 def build_async_client(redis_url: str) -> "AsyncRedis":
-    """Return a client for asyncio; it connects at first use."""
-    return AsyncRedis.from_url(redis_url, **_OPTIONS)
+    """Return a client for asyncio; it connects at first use and never retries."""
+    retry = AsyncRetry(NoBackoff(), 0, _CONNECTION_ENDING)  # type: ignore[arg-type]  # OSError is caught as well
+    return AsyncRedis.from_pool(_AsyncPool.from_url(redis_url, retry=retry, **_OPTIONS))
 
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Raise Unavailable instead of the client's errors."""
+    """Raise NotPermitted or Unavailable instead of the client's errors."""
     try:
         yield
+    except _REFUSALS as error:
+        raise NotPermitted("Redis", str(error)) from error
     except RedisError as error:
         raise Unavailable("Redis", str(error)) from error

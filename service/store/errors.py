@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.domain.errors import Unavailable
+from service.domain.errors import NotPermitted, Unavailable
 from service.domain.failures import Failure, FailureClass, classify, describe, register
 
 #: SQLSTATE (PostgreSQL documentation, appendix A) or its two-character class to failure class. What is listed speaks of
@@ -48,6 +48,10 @@ _CONNECTION_ENDING = (
 )
 
 
+#: the role may not log in, or may not do this
+_REFUSALS = ("28", "42501")
+
+
 def class_of_sqlstate(sqlstate: str) -> FailureClass:
     """Return the failure class of an error that the server reported."""
     return SQLSTATES.get(sqlstate) or SQLSTATES.get(sqlstate[:2]) or FailureClass.SYSTEM
@@ -78,12 +82,13 @@ register(FailureClass.SYSTEM, PoolTimeout)
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Raise Unavailable for errors of class SYSTEM."""
+    """Raise Unavailable for errors of class SYSTEM, NotPermitted if the server refuses a right."""
     try:
         yield
     except PoolTimeout as error:
         raise Unavailable("PostgreSQL", "the pool has no free connection") from error
     except DBAPIError as error:
-        if classify(error).failure_class is FailureClass.SYSTEM:
-            raise Unavailable("PostgreSQL", str(error.orig).strip()) from error
-        raise
+        if classify(error).failure_class is not FailureClass.SYSTEM:
+            raise
+        refused = (getattr(error.orig, "sqlstate", None) or "").startswith(_REFUSALS)
+        raise (NotPermitted if refused else Unavailable)("PostgreSQL", str(error.orig).strip()) from error
