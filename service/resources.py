@@ -22,6 +22,7 @@ from service.store.logs import Log
 from service.stream import clients, topics
 from service.stream.codec import RecordReader
 from service.stream.producer import RequestProducer
+from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
 from service.usecases.accept import IssuanceAcceptor
 from service.usecases.append_tracker import AppendTracker
@@ -31,6 +32,7 @@ from service.usecases.gate_fill import GateFiller
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
+from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
 from service.usecases.undecided import UndecidedPartitions
@@ -66,16 +68,13 @@ class ApiResources:
     """What the API's routes use."""
 
     settings: Settings
-    engine: Engine
     gate: AsyncGate
     acceptor: IssuanceAcceptor
     lookup: Lookup
     coupons: CouponService
     dead_letters: DeadLetterService
     verifier: Verifier
-    producer: RequestProducer
-    log_watch: LogWatch
-    undecided: UndecidedPartitions
+    readiness: ReadinessCheck
 
 
 def migrate(settings: Settings) -> None:
@@ -153,16 +152,21 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     try:
         yield ApiResources(
             settings,
-            resources.engine,
             gate,
             acceptor,
             Lookup(settings, resources.engine, ids, filler, resources.gate_admin),
             coupon_service(resources),
             dead_letter_service(resources, "api"),
             verifier(resources, verification_engine),
-            producer,
-            resources.log_watch,
-            UndecidedPartitions(settings, resources.engine, resources.log_watch),
+            ReadinessCheck(
+                settings,
+                resources.engine,
+                gate,
+                producer,
+                LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
+                resources.log_watch,
+                UndecidedPartitions(settings, resources.engine, resources.log_watch),
+            ),
         )
     finally:
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):

@@ -3,16 +3,17 @@
 Beat's task runs it every second. The issuer runs it too, in case beat is down: see workers/issuer/monitor.py.
 """
 
-from contextlib import suppress
-
 from celery import Celery
 
-from service.domain.errors import Unavailable
+from service.domain.errors import NotPermitted, Unavailable
+from service.log import get_logger
+from service.log_events import LogEvent
 from service.resources import Resources
 from service.store import coupon_changes, coupons, dead_letters, outbox, retries
 from workers import messages
 from workers.queues import MessageSource
 
+_log = get_logger(__name__)
 #: a row whose message was sent again is not sent again for this long
 _RESEND_SECONDS = 5.0
 _MAX_RETRIES = 2_000
@@ -39,5 +40,9 @@ def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
     messages.send_outbox_tasks(app, None, kinds, dead=dead, source=MessageSource.SWEEP)
     if changes:
         messages.send_sync_changes(app, source=MessageSource.SWEEP)
-    with suppress(Unavailable):  # the gate's Redis may be away while Celery's broker, another server, is not
+    try:
         resources.gate_admin.reset_if_state_lost()
+    except NotPermitted as error:
+        _log.error(LogEvent.GATE_CHECK_REFUSED, reason=str(error))
+    except Unavailable:
+        pass  # the gate's Redis may be away while Celery's broker, another server, is not

@@ -8,7 +8,17 @@ from redis.asyncio import Redis
 
 from service.gate.batcher import Batcher
 from service.gate.client import mapped_errors
-from service.gate.keys import ADMIT, PROGRESS_KEY, RECORD_OFFSETS, RELEASE, Verdict, offsets_key
+from service.gate.keys import (
+    ADMIT,
+    CHECK_WRITABLE,
+    PROGRESS_KEY,
+    RECORD_OFFSETS,
+    RELEASE,
+    WRITE_CHECK_KEY,
+    WRITE_CHECK_SECONDS,
+    Verdict,
+    offsets_key,
+)
 
 #: Minimum time between two calls. The fixed CPU cost of a call is about that of accepting the requests of 2 ms.
 _MIN_INTERVAL_SECONDS = 0.002
@@ -44,6 +54,7 @@ class AsyncGate:
         self._admit = redis.register_script(ADMIT)
         self._release = redis.register_script(RELEASE)
         self._record_offsets = redis.register_script(RECORD_OFFSETS)
+        self._check_writable = redis.register_script(CHECK_WRITABLE)
         self._admissions: Batcher[SeatRequest, Admission] = Batcher(
             "Redis", self.admit_many, min_interval_seconds=_MIN_INTERVAL_SECONDS
         )
@@ -74,10 +85,14 @@ class AsyncGate:
                 offset, progress = await pipe.execute()
         return None if offset is None else int(offset), None if progress is None else int(progress)
 
-    async def ping(self) -> None:
-        """Raise Unavailable when Redis does not answer."""
+    async def require_writable(self) -> None:
+        """Raise Unavailable when Redis does not answer or refuses a write, NotPermitted when it refuses a right.
+
+        INFO has a right of its own: without it a server that has lost its data is not noticed.
+        """
         with mapped_errors():
-            await self._redis.ping()
+            await self._check_writable(args=[WRITE_CHECK_KEY, WRITE_CHECK_SECONDS])
+            await self._redis.info("server")
 
     async def admit_many(self, seats: Sequence[SeatRequest]) -> list[Admission]:
         """Take seats in one Lua call, in the order given."""

@@ -14,6 +14,7 @@ FILL = _LUA.joinpath("fill.lua").read_text()
 UPDATE_COUPON = _LUA.joinpath("update_coupon.lua").read_text()
 UPDATE_PROGRESS = _LUA.joinpath("update_progress.lua").read_text()
 RELEASE = _LUA.joinpath("release.lua").read_text()
+CHECK_WRITABLE = _LUA.joinpath("check_writable.lua").read_text()
 
 #: hash from partition to next offset to decide; the issuer publishes it after each commit
 PROGRESS_KEY = "gate:progress"
@@ -23,6 +24,9 @@ UNACKNOWLEDGED_KEY = "gate:unacknowledged"
 #: the server's run id that the sweep read last; a server has a new one after each start. A coupon's hash also has a
 #: field `run_id`: the server's run id when it was filled
 RUN_ID_KEY = "gate:run_id"
+#: the key that readiness writes
+WRITE_CHECK_KEY = "gate:write_check"
+WRITE_CHECK_SECONDS = 60
 #: matches every key that belongs to a coupon
 COUPON_KEY_PATTERN = "gate:[0-9]*"
 #: when beat's sweep last ran, in seconds since 1970 UTC

@@ -34,12 +34,9 @@ SQLSTATES: Mapping[str, FailureClass] = MappingProxyType(
 #: has lost its state. After a failover only a new connection reaches the server that can write.
 _CONNECTION_ENDING = (
     "08",  # connection, and what a pooler in between reports
-    "24",  # the session has another cursor state than the driver expects
     "25",  # read-only server, or a transaction that the session has no longer
     "26",  # the session does not have the prepared statement
     "28",  # the role may not log in
-    "34",  # the session does not have the cursor
-    "3B",  # the session does not have the savepoint
     "3D",  # the server does not have the database
     "42501",  # no permission
     "42P05",  # the session has the prepared statement of another client

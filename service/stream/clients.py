@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
 from service.config import Settings
 from service.limits import MAX_DEAD_LETTER_BYTES
@@ -13,6 +14,8 @@ from service.log import get_logger
 from service.log_events import LogEvent
 from service.stream.topics import Group
 
+#: so that a broker that is back is used within a second
+_RECONNECT = {"reconnect.backoff.max.ms": 1_000}
 _log = get_logger(__name__)
 #: how the client.id of every issuer of this service begins; other members of the group are not ours
 ISSUER_CLIENT_ID_PREFIX = "coupons-issuer-"
@@ -115,6 +118,6 @@ def _common(settings: Settings, client: str) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
         "error_cb": lambda error: _log.warning(LogEvent.KAFKA_CLIENT_ERROR, reason=str(error)),
-        "reconnect.backoff.max.ms": 1_000,
+        **_RECONNECT,
         "allow.auto.create.topics": False,
     }

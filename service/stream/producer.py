@@ -36,6 +36,10 @@ class RequestProducer:
         self._context = contextvars.copy_context()
         self._fatal: str | None = None
         self._unreported = 0
+        #: whether a record was acknowledged since the last poll
+        self._acknowledged = False
+        #: when a record was last acknowledged, or none was waiting
+        self._acknowledged_at = self._loop.time()
         self._next_poll = self._loop.call_later(_IDLE_POLL_SECONDS, self._poll, context=self._context)
         self._idle = True
 
@@ -49,9 +53,11 @@ class RequestProducer:
 
         def report(error: KafkaError | None, message: Message) -> None:
             self._unreported -= 1
-            on_delivery(
-                _failure(error) if error else LogPosition(message.partition() or 0, message.offset() or 0),
-            )
+            if error:
+                on_delivery(_failure(error))
+                return
+            self._acknowledged = True
+            on_delivery(LogPosition(message.partition() or 0, message.offset() or 0))
 
         try:
             self._producer.produce(Topic.ISSUE_COUPON, value, key, partition, report, headers=headers)
@@ -62,16 +68,16 @@ class RequestProducer:
         else:
             self._unreported += 1
             if self._idle:
+                self._acknowledged_at = self._loop.time()
                 self._schedule_poll(_POLL_SECONDS)
 
-    def require_reachable(self, timeout_seconds: float) -> None:
-        """Raise Unavailable when no broker answers in time, or the producer has failed."""
+    def require_acknowledging(self, max_age_seconds: float) -> None:
+        """Raise Unavailable when the producer has failed, or records wait and none was acknowledged for that long."""
         if self._fatal is not None:
             raise Unavailable("Kafka", self._fatal)
-        try:
-            self._producer.list_topics(Topic.ISSUE_COUPON, timeout=timeout_seconds)
-        except KafkaException as error:
-            raise Unavailable("Kafka", str(error.args[0])) from error
+        age = self._loop.time() - self._acknowledged_at
+        if (waiting := self._unreported) and age > max_age_seconds:
+            raise Unavailable("Kafka", f"no record was acknowledged for {age:.1f} s, and {waiting} wait")
 
     def close(self, timeout_seconds: float) -> int:
         """Wait for outstanding delivery reports; return the number of records that still have none."""
@@ -91,6 +97,8 @@ class RequestProducer:
                 _log.critical(LogEvent.PRODUCER_FATAL, reason=self._fatal)
                 signal.raise_signal(signal.SIGTERM)
         finally:  # polled again even if an on_delivery callback raised
+            if self._acknowledged or not self._unreported:
+                self._acknowledged, self._acknowledged_at = False, self._loop.time()
             self._schedule_poll(_POLL_SECONDS if self._unreported and self._fatal is None else _IDLE_POLL_SECONDS)
 
     def _schedule_poll(self, seconds: float) -> None:

@@ -48,6 +48,18 @@ def separate_store(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def limited_url(settings: Settings, store: Engine) -> Iterator[str]:
+    """The database's address with role `limited`, which has no right on any table."""
+    with store.begin() as tx:
+        tx.execute(text("CREATE ROLE limited LOGIN"))
+    yield make_url(settings.database_url).set(username="limited").render_as_string(hide_password=False)
+    with store.begin() as tx:
+        tx.execute(text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'limited'"))
+        tx.execute(text("DROP OWNED BY limited"))
+        tx.execute(text("DROP ROLE limited"))
+
+
+@pytest.fixture
 def positions(store: Engine, log_id: int) -> dict[int, int]:
     """The checkpoints: every partition begins at offset 0."""
     beginnings = dict.fromkeys(range(PARTITIONS), 0)

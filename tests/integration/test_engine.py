@@ -1,6 +1,6 @@
 """A caller gets Unavailable when the database cannot answer, and only then."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from sqlalchemy import Engine, make_url, text
@@ -78,3 +78,59 @@ def test_a_failed_part_leaves_no_rows_and_no_savepoint(store: Engine) -> None:
 
         with pytest.raises(DBAPIError, match="does not exist"):
             tx.execute(text("ROLLBACK TO SAVEPOINT part"))
+
+
+def _backends(store: Engine) -> set[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE usename = 'limited'"
+    with store.begin() as tx:
+        return set(tx.execute(text(query)).scalars())
+
+
+def _fill_pool(database: Engine, connections: int) -> None:
+    """Open so many connections at the same time, which the pool then keeps."""
+    with ExitStack() as opened:
+        for _ in range(connections):
+            opened.enter_context(database.connect()).execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "grant"),
+    [
+        ("ALTER ROLE limited SET default_transaction_read_only = on", "ALTER ROLE limited RESET ALL"),
+        ("REVOKE ALL ON logs FROM limited", "GRANT ALL ON logs TO limited"),
+    ],
+    ids=["read-only", "no permission"],
+)
+def test_a_refused_write_ends_every_connection_of_the_pool(
+    store: Engine, limited_url: str, refusal: str, grant: str
+) -> None:
+    """P7: after a failover no pooled connection stays with a server that cannot write, also one that only reads."""
+    database = engine.build(f"{limited_url}?target_session_attrs=any", "tests", connections=3)
+    with store.begin() as tx:
+        tx.execute(text("GRANT ALL ON logs TO limited"))
+        tx.execute(text(refusal))
+    _fill_pool(database, connections=3)
+    refusing = _backends(store)
+
+    with pytest.raises(Unavailable, match=r"read-only transaction|refuses a right"):
+        _scalar(database, "DELETE FROM logs RETURNING id")
+    with store.begin() as tx:
+        tx.execute(text(grant))
+    assert _scalar(database, "DELETE FROM logs RETURNING id") is None
+    _fill_pool(database, connections=3)
+
+    assert len(refusing) == 3
+    assert not _backends(store) & refusing
+    database.dispose()
+
+
+def test_a_server_that_only_reads_is_not_connected_to(store: Engine, limited_url: str) -> None:
+    """P7: during a failover the old address may still lead to a replica."""
+    with store.begin() as tx:
+        tx.execute(text("ALTER ROLE limited SET default_transaction_read_only = on"))
+    database = engine.build(limited_url, "tests")
+
+    with pytest.raises(Unavailable, match="session is read-only"):
+        _scalar(database)
+
+    database.dispose()

@@ -106,12 +106,18 @@ def test_without_a_broker_the_outcome_is_unknown(settings: Settings) -> None:
         _run(away, lambda producer: _append(producer, b"1", b"x"))
 
 
-def test_reachability_follows_the_broker(settings: Settings) -> None:
-    """Readiness depends on a response of the broker."""
+def test_a_producer_without_acknowledgements_is_unavailable(settings: Settings) -> None:
+    """Readiness sends no record: it uses the acknowledgements of those that wait."""
 
-    async def reach(producer: RequestProducer) -> None:
-        producer.require_reachable(0.5)
+    async def waiting(producer: RequestProducer) -> None:
+        producer.require_acknowledging(0)  # nothing waits
+        appended = asyncio.ensure_future(_append(producer, b"1", b"x"))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match=r"no record was acknowledged for .* s, and 1 wait"):
+            producer.require_acknowledging(0)
+        producer.require_acknowledging(5)
+        await asyncio.wait([appended])
+        producer.require_acknowledging(0)
 
-    _run(settings, reach)
-    with pytest.raises(Unavailable, match="Kafka is unavailable"):
-        _run(settings.model_copy(update=AWAY), reach)
+    _run(settings, waiting)
+    _run(settings.model_copy(update=AWAY), waiting)

@@ -88,8 +88,8 @@ class Watermark:
             # may be appended in the same millisecond.
             with self._resources.engine.begin() as tx:
                 before_ms = to_milliseconds(engine.database_now(tx)) - 1
-        except Exception as error:  # noqa: BLE001  # only the watermark is delayed; the loop reports the rest
-            _log.info(LogEvent.WATERMARK_DELAYED, reason=str(classify(error)))
+        except Exception as error:  # noqa: BLE001  # tried again at the next query
+            self._report_database(error)
         found = log_reader.offset_ranges(self._consumer, Topic.ISSUE_COUPON, next_offsets)
         if found.errors:
             # A broker that has not loaded the topic yet answers that it is absent. The client keeps that answer until
@@ -119,17 +119,25 @@ class Watermark:
         """Advance the watermark of the partitions that are decided up to their end offset.
 
         It never decreases. The watermark of a partition whose checkpoint has another offset by now is not advanced.
+        This is the only write of an idle issuer, so its failure makes the issuer unready.
         """
+        if ends.before_ms is None:
+            return
         decided = [
             at
             for at, (_, end) in sorted(ends.found.ranges.items())
             if (next_offset := next_offsets.get(at, -1)) >= end or ends.without_records.get(at) == next_offset
         ]
-        if not decided or ends.before_ms is None:
-            return
         moves = [CheckpointAdvance(at, next_offsets[at], next_offsets[at], ends.before_ms) for at in decided]
         try:
-            with self._resources.engine.begin() as tx:
-                checkpoints.advance(tx, self._resources.log_id, moves)
-        except Exception as error:  # noqa: BLE001  # only the watermark is delayed; the loop reports the rest
-            _log.info(LogEvent.WATERMARK_DELAYED, reason=str(classify(error)))
+            if moves:
+                with self._resources.engine.begin() as tx:
+                    checkpoints.advance(tx, self._resources.log_id, moves)
+            self._health.set_ready("postgresql")
+        except Exception as error:  # noqa: BLE001  # tried again after the next query
+            self._report_database(error)
+
+    def _report_database(self, error: Exception) -> None:
+        failure = str(classify(error))
+        self._health.set_unready("postgresql", failure)
+        _log.info(LogEvent.WATERMARK_DELAYED, reason=failure)
