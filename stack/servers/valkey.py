@@ -16,13 +16,18 @@ def url(port: int, database: int) -> str:
     return f"redis://{LOOPBACK}:{port}/{database}"
 
 
-def spec(directory: Path, port: int) -> ProcessSpec:
-    """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file."""
+def spec(directory: Path, port: int, name: str = "valkey", primary_port: int | None = None) -> ProcessSpec:
+    """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file.
+
+    With `primary_port` it is a replica of the server on that port.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     arguments = ["--bind", LOOPBACK, "--port", str(port), "--dir", str(directory)]
     arguments += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"]
+    if primary_port is not None:
+        arguments += ["--replicaof", f"{LOOPBACK} {primary_port}"]
     return ProcessSpec(
-        name="valkey",
+        name=name,
         argv=(str(_find_binary()), *arguments),
         env=clean_environment(),
         cwd=directory,

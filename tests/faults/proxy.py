@@ -137,6 +137,10 @@ class Proxy:
         """Reset every connection that is open now."""
         self._run(self._reset(set(self._links)))
 
+    def redirect(self, upstream_port: int) -> None:
+        """Send new connections to another server, as an address that fails over does; open ones stay where they are."""
+        self._upstream = (LOOPBACK, upstream_port)
+
     def drop_response(self, to: bytes, after: bytes) -> None:
         """Forward one statement, wait for the server's response, and reset the client instead of forwarding it.
 

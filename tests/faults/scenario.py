@@ -110,6 +110,12 @@ class Scenario:
             unready = partial(self._is_ready, name, wanted=False)
             self.check_becomes_true(unready, UNREADY_SECONDS, Invariant.READINESS, f"{name} unready")
 
+    def becomes_degraded(self, part: str) -> None:
+        """Check that the API soon reports that it accepts requests without this part."""
+        self.check_becomes_true(
+            partial(self._is_degraded, part), UNREADY_SECONDS, Invariant.READINESS, f"degraded: {part}"
+        )
+
     def becomes_ready(self, *names: str) -> None:
         """Check that these parts become ready again by themselves."""
         for name in names:
@@ -164,6 +170,10 @@ class Scenario:
             coupon = self.system.make_coupon(1)
             found.setdefault(partition_of(coupon, partitions), coupon)
         return found.values()
+
+    def _is_degraded(self, part: str) -> bool:
+        answer = httpx.get(f"{self.urls['api']}/readyz", timeout=_PROBE_SECONDS)
+        return answer.status_code == 200 and answer.json()["degraded"] == [part]
 
     def _is_ready(self, name: str, *, wanted: bool) -> bool:
         """Compare a part's readiness with the wanted one; a part that does not answer in time is unready."""

@@ -120,7 +120,8 @@ def test_database_unavailable_for_long(scenario: Scenario, faults: FaultInjector
         revocations = scenario.process_log("issuer").count(LogEvent.PARTITIONS_REVOKED)
         scenario.system.request_until_answered(coupon, 50)
         with faults.unavailable("postgres"):
-            scenario.becomes_unready("api", "issuer")
+            scenario.becomes_unready("issuer")
+            scenario.becomes_degraded("postgresql")
             request_ids = [scenario.submit(coupon, user) for user in range(1, 21)]
             time.sleep(_MAX_POLL_SECONDS)  # the length of the outage is the fault
         scenario.recovers(since=time.monotonic())

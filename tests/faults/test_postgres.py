@@ -39,7 +39,8 @@ def test_the_server_crashes(scenario: Scenario, faults: FaultInjector) -> None:
     with scenario.under_load():
         since = time.monotonic()
         with faults.unavailable("postgres"):
-            scenario.becomes_unready("api", "issuer")
+            scenario.becomes_unready("issuer")
+            scenario.becomes_degraded("postgresql")
         scenario.recovers(since)
         since = time.monotonic()
         faults.wait_ended(faults.terminate("postgres", signal.SIGQUIT))
@@ -50,10 +51,11 @@ def test_the_server_crashes(scenario: Scenario, faults: FaultInjector) -> None:
 
 @row(21, "PostgreSQL", "SIGSTOP", seconds=30)
 def test_frozen(scenario: Scenario, faults: FaultInjector) -> None:
-    """No connection reports an error: probes fail all the same, the gate accepts, and all resume after the thaw."""
+    """No connection reports an error: probes notice all the same, the gate accepts, and all resume after the thaw."""
     with scenario.under_load() as load:
         with faults.frozen("postgres"):
-            scenario.becomes_unready("api", "issuer")
+            scenario.becomes_unready("issuer")
+            scenario.becomes_degraded("postgresql")
             before = load.accepted
             scenario.system.eventually(lambda: load.accepted > before + 20)
         scenario.recovers(since=time.monotonic())
@@ -76,11 +78,12 @@ def test_a_row_is_locked(scenario: Scenario, faults: FaultInjector) -> None:
 
 @row(24, "PostgreSQL", "every connection is taken", seconds=25)
 def test_no_connection_is_left(scenario: Scenario, faults: FaultInjector) -> None:
-    """Another client takes every connection, the pools' included: unready, bounded, and recovered without a restart."""
+    """Another client takes every connection, the pools' included: reported, bounded, recovered without a restart."""
     with scenario.under_load():
         with all_connections_taken(scenario.stack.database_url) as taken:
             faults.confirm(100 < len(taken) < _MAX_CONNECTIONS, f"{len(taken)} connections were taken")
-            scenario.becomes_unready("api", "issuer")
+            scenario.becomes_unready("issuer")
+            scenario.becomes_degraded("postgresql")
         scenario.recovers(since=time.monotonic())
 
 

@@ -51,7 +51,7 @@ def test_frozen(scenario: Scenario, faults: FaultInjector) -> None:
     """Each call times out after a second at most: the database answers, and readiness reports a degraded service."""
     with scenario.under_load() as load:
         with faults.frozen("valkey"):
-            scenario.system.eventually(lambda: is_degraded(scenario))
+            scenario.becomes_degraded("redis")
             check_still_accepts(scenario, load)
         scenario.recovers(since=time.monotonic())
 
@@ -62,7 +62,7 @@ def test_unavailable(scenario: Scenario, faults: FaultInjector) -> None:
     coupon = scenario.system.make_coupon(10)
     with scenario.under_load() as load:
         with faults.unavailable("valkey"):
-            scenario.system.eventually(lambda: is_degraded(scenario))
+            scenario.becomes_degraded("redis")
             check_still_accepts(scenario, load)
             scenario.submit(coupon, 1, fault="22012 1")
         check_retries(scenario, faults, coupon)
@@ -82,6 +82,7 @@ def test_refuses_writes(scenario: Scenario, faults: FaultInjector, how: str) -> 
             with pytest.raises(RedisError):
                 scenario.system.redis.set("a-key", "a value")
             faults.confirm(occurred=True, what="it refuses to write")
+            scenario.becomes_degraded("redis")
             check_still_accepts(scenario, load)
         scenario.recovers(since=time.monotonic())
 
@@ -116,12 +117,6 @@ def check_still_accepts(scenario: Scenario, load: LoadGenerator) -> None:
     before = load.accepted
     scenario.system.eventually(lambda: load.accepted > before + 30)
     scenario.check(load.accepted > before, "requests are accepted in the meantime")
-
-
-def is_degraded(scenario: Scenario) -> bool:
-    """Return whether the API reports that it works without Valkey."""
-    answer = scenario.system.http.get("/readyz")
-    return answer.status_code == 200 and answer.json()["degraded"] == ["redis"]
 
 
 def all_seats(redis: "Redis") -> set[tuple[object, object]]:

@@ -124,6 +124,30 @@ def test_a_refused_write_ends_every_connection_of_the_pool(
     database.dispose()
 
 
+def test_a_connection_that_only_reads_leaves_a_read_only_server(store: Engine, separate_store: Engine) -> None:
+    """P5: after a failover a look-up does not show what the old primary knew."""
+    _fill_pool(separate_store, connections=2)
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+        admin.execute(text("ALTER SYSTEM SET default_transaction_read_only = on"))
+        admin.execute(text("SELECT pg_reload_conf()"))
+        try:
+            eventually(lambda: _refusal(separate_store) and "session is read-only" in _refusal(separate_store))
+        finally:
+            admin.execute(text("ALTER SYSTEM RESET default_transaction_read_only"))
+            admin.execute(text("SELECT pg_reload_conf()"))
+
+    eventually(lambda: not _refusal(separate_store))
+
+
+def _refusal(database: Engine) -> str:
+    """Return why a read fails, or an empty text."""
+    try:
+        _scalar(database)
+    except Unavailable as error:
+        return str(error)
+    return ""
+
+
 def test_a_server_that_only_reads_is_not_connected_to(store: Engine, limited_url: str) -> None:
     """P7: during a failover the old address may still lead to a replica."""
     with store.begin() as tx:

@@ -1,0 +1,60 @@
+"""Failovers behind one address in the middle of a sale: everything goes on within 30 s, without a restart."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.fixtures.failover import FailoverSystem, Pair, failover_system
+from tests.system import System
+from tests.waiting import eventually
+
+_RECOVERED_SECONDS = 30.0
+_USERS = 200
+_QUANTITY = 100
+
+
+@pytest.fixture(scope="module")
+def failing_over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FailoverSystem]:
+    """The whole system with PostgreSQL and Valkey behind addresses that fail over."""
+    with failover_system(tmp_path_factory.mktemp("failover")) as system:
+        yield system
+
+
+def test_a_sale_continues_after_postgresql_failed_over(failing_over: FailoverSystem) -> None:
+    """P7: the pools of API, issuer and worker leave the old primary, which is read-only and keeps its connections."""
+    _sell_with_failover(failing_over.system, failing_over.postgres)
+
+
+def test_a_sale_continues_after_valkey_failed_over(failing_over: FailoverSystem) -> None:
+    """P6: the gate's clients and Celery leave the old primary, which answers every write with READONLY."""
+    _sell_with_failover(failing_over.system, failing_over.valkey)
+
+
+def _sell_with_failover(system: System, pair: Pair) -> None:
+    """Fail over while half of the users ask, and prove the promises at the end."""
+    system.wait_until_ready()
+    coupon, asked_before = system.make_coupon(_QUANTITY), len(system.history)
+    with ThreadPoolExecutor(1) as background:
+        sale = background.submit(system.request_many_until_answered, coupon, range(1, _USERS + 1))
+        system.eventually(lambda: len(system.history) > asked_before + _USERS // 4)
+        old = pair.fail_over()
+        began = time.monotonic()
+        eventually(lambda: _works(system), within_seconds=_RECOVERED_SECONDS)
+        retried = system.request_until_answered(system.make_coupon(1), 1, fault="22012 1").json()["request_id"]
+        assert system.wait_until_final(retried)["attempts"] == 2
+        assert time.monotonic() - began < _RECOVERED_SECONDS
+        sale.result()
+    system.wait_until_idle()
+    assert system.count("SELECT issued FROM coupons WHERE id = :id", id=coupon) == _QUANTITY
+    system.assert_promises()
+    pair.remove(old)
+
+
+def _works(system: System) -> bool:
+    """Return whether a coupon can be made, and nothing reports a fault or a degraded part."""
+    created = system.http.post("/coupons", json={"name": "another coupon", "quantity": 1})
+    api, issuer = system.http.get("/readyz"), httpx.get(f"{system.stack.issuer_url}/readyz")
+    return (created.status_code, issuer.status_code, api.status_code, api.json()["degraded"]) == (201, 200, 200, [])

@@ -1,0 +1,109 @@
+"""The Redis clients leave a server that answers and cannot do the work."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+
+from service.config import Settings
+from service.domain.errors import NotPermitted, Unavailable
+from service.gate.async_gate import AsyncGate
+from service.gate.client import build_async_client, build_client
+from service.gate.gate_admin import GateAdmin
+from tests.waiting import eventually
+
+_NAME = "leaves"
+
+
+@contextmanager
+def _demoted(redis: "Redis") -> Iterator[None]:
+    redis.replicaof("127.0.0.1", 9)
+    try:
+        yield
+    finally:
+        redis.replicaof("NO", "ONE")
+
+
+@contextmanager
+def _too_few_replicas(redis: "Redis") -> Iterator[None]:
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def _forbidden(redis: "Redis") -> Iterator[None]:
+    redis.execute_command("ACL", "SETUSER", "default", "-@scripting")  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
+
+
+_REFUSALS = pytest.mark.parametrize(
+    ("refusing", "reason"),
+    [
+        (_demoted, "read only replica"),
+        (_too_few_replicas, "NOREPLICAS"),
+        (_forbidden, "Redis refuses a right that the service needs"),
+    ],
+    ids=["READONLY", "NOREPLICAS", "NOPERM"],
+)
+
+
+def _connections(redis: "Redis") -> int:
+    return sum(client["name"] == _NAME for client in redis.client_list())
+
+
+@_REFUSALS
+def test_a_refused_write_ends_the_connections_of_a_blocking_client(
+    settings: Settings, redis: Redis, refusing: object, reason: str
+) -> None:
+    """P6: after a failover behind one address no connection stays with the demoted server, also no idle one."""
+    client = build_client(f"{settings.redis_url}?client_name={_NAME}")
+    pool = client.connection_pool
+    for connection in [pool.get_connection() for _ in range(3)]:
+        pool.release(connection)
+    assert _connections(redis) == 3
+
+    with refusing(redis), pytest.raises(Unavailable, match=reason):  # type: ignore[operator]
+        GateAdmin(client).mark_unknown(1)
+
+    eventually(lambda: _connections(redis) == 0)
+    GateAdmin(client).mark_unknown(1)
+    client.close()
+
+
+@_REFUSALS
+def test_a_refused_write_ends_the_connections_of_an_async_client(
+    settings: Settings, redis: Redis, refusing: object, reason: str
+) -> None:
+    """P6: the same for the API's client."""
+
+    async def run() -> None:
+        async with build_async_client(f"{settings.redis_url}?client_name={_NAME}") as client:
+            pool = client.connection_pool
+            for connection in [await pool.get_connection() for _ in range(3)]:  # type: ignore[no-untyped-call]
+                await pool.release(connection)
+            assert _connections(redis) == 3
+            with refusing(redis), pytest.raises(Unavailable, match=reason):  # type: ignore[operator]
+                await AsyncGate(client).require_writable()
+            await asyncio.to_thread(eventually, lambda: _connections(redis) == 0)
+            await AsyncGate(client).require_writable()
+
+    asyncio.run(run())
+
+
+def test_a_refused_right_is_told_from_an_absent_server(settings: Settings, redis: Redis) -> None:
+    """P5: whether the gate lost a pause cannot be found out without INFO, so its refusal is an error of its own."""
+    redis.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "+@all", "-info")  # type: ignore[no-untyped-call]
+    client = build_client(settings.redis_url.replace("redis://", "redis://limited:any@"))
+
+    with pytest.raises(NotPermitted, match="'info'"):
+        GateAdmin(client).reset_if_state_lost()
+
+    client.close()
