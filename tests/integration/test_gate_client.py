@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+from celery import Celery
 from redis import Redis
 
 from service.config import Settings
-from service.domain.errors import NotPermitted, Unavailable
+from service.domain.errors import Unavailable
 from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client, build_client
 from service.gate.gate_admin import GateAdmin
+from service.log_events import LogEvent
+from service.resources import Resources
 from tests.waiting import eventually
+from workers.sweep import sweep
 
 _NAME = "leaves"
 
@@ -98,12 +103,15 @@ def test_a_refused_write_ends_the_connections_of_an_async_client(
     asyncio.run(run())
 
 
-def test_a_refused_right_is_told_from_an_absent_server(settings: Settings, redis: Redis) -> None:
-    """P5: whether the gate lost a pause cannot be found out without INFO, so its refusal is an error of its own."""
+def test_a_refused_right_is_logged_by_the_sweep(
+    settings: Settings, redis: Redis, resources: Resources, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P5: whether the gate lost a pause cannot be found out without INFO, so the sweep does not ignore its refusal."""
     redis.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "+@all", "-info")  # type: ignore[no-untyped-call]
     client = build_client(settings.redis_url.replace("redis://", "redis://limited:any@"))
 
-    with pytest.raises(NotPermitted, match="'info'"):
-        GateAdmin(client).reset_if_state_lost()
+    sweep(Celery("tests", set_as_current=False), replace(resources, gate_admin=GateAdmin(client)), grace_seconds=10)
 
+    assert LogEvent.GATE_CHECK_REFUSED in caplog.text
+    assert "refuses a right that the service needs, so grant it: User limited has no permissions" in caplog.text
     client.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
+from sqlalchemy import Connection, event, text
 
 from service.clock import Shift, now_ms
 from service.config import Settings
@@ -139,6 +140,30 @@ def test_an_absent_database_holds_the_watermark_and_not_the_health_of_the_broker
         eventually(lambda: _advanced_since(before, watermark, assignment, resources) or "kafka" not in health.reasons)
 
     assert not _since(before, resources)
+
+
+def test_a_database_that_only_reads_makes_an_idle_issuer_unready(resources: Resources, assignment: Assignment) -> None:
+    """P7: without a record to decide, the watermark is the issuer's only write."""
+    url = resources.engine.url.update_query_dict({"target_session_attrs": "any"})
+    reading = engine.build(url.render_as_string(hide_password=False), "tests reading")
+    event.listen(reading, "begin", _begin_read_only)
+    health = Health()
+
+    with closing(Watermark(replace(resources, engine=reading), health)) as watermark:
+        eventually(lambda: "read-only transaction" in _reason_after_poll(watermark, assignment, health))
+        event.remove(reading, "begin", _begin_read_only)
+        eventually(lambda: not _reason_after_poll(watermark, assignment, health))
+
+    reading.dispose()
+
+
+def _begin_read_only(connection: Connection) -> None:
+    connection.execute(text("SET TRANSACTION READ ONLY"))
+
+
+def _reason_after_poll(watermark: Watermark, assignment: Assignment, health: Health) -> str:
+    watermark.poll(assignment)
+    return health.reasons.get("postgresql", "")
 
 
 def test_a_fast_clock_of_the_issuer_does_not_advance_the_watermark_early(
