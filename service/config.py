@@ -30,7 +30,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     kafka_bootstrap_servers: str = Field(min_length=1, description="Kafka brokers: host:port, separated by commas")
-    database_url: str = Field(description="PostgreSQL: postgresql://user@host:port/database")
+    database_url: str = Field(
+        description="PostgreSQL: postgresql://user@host:port/database; only a server that accepts writes is used,"
+        " unless the URL sets target_session_attrs"
+    )
     redis_url: str = Field(description="Redis or Valkey for the gate: redis://host:port/database")
     celery_broker_url: str = Field(
         min_length=1,

@@ -38,7 +38,7 @@ def test_postgresql_fails_over(scenario: Scenario, faults: FaultInjector, failin
     check_fail_over(scenario, faults, failing_over.postgres)
 
 
-@row(43, "PostgreSQL", "the primary is killed and a replica promoted", seconds=25, within=240)
+@row(45, "PostgreSQL", "the primary is killed and a replica promoted", seconds=25, within=240)
 def test_postgresql_is_replaced(scenario: Scenario, faults: FaultInjector, failing_over: FailoverSystem) -> None:
     """With synchronous replication every commit is there; the processes connect to the new primary."""
     check_crash(scenario, faults, failing_over.postgres)
@@ -57,7 +57,7 @@ def test_valkey_fails_over(scenario: Scenario, faults: FaultInjector, failing_ov
     check_fail_over(scenario, faults, failing_over.valkey)
 
 
-@row(44, "Valkey", "the primary is killed and a replica promoted", seconds=25, within=240)
+@row(46, "Valkey", "the primary is killed and a replica promoted", seconds=25, within=240)
 def test_valkey_is_replaced(scenario: Scenario, faults: FaultInjector, failing_over: FailoverSystem) -> None:
     """The processes connect to the new primary, which may lack the last writes."""
     faults.may_restart.add("worker")
