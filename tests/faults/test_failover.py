@@ -44,6 +44,19 @@ def test_postgresql_is_replaced(scenario: Scenario, faults: FaultInjector, faili
     check_crash(scenario, faults, failing_over.postgres)
 
 
+@row(43, "PostgreSQL", "read-only for a while", seconds=25, within=240)
+def test_postgresql_is_read_only(scenario: Scenario, faults: FaultInjector, failing_over: FailoverSystem) -> None:
+    """The issuer is unready and the API degraded; the gate accepts, and all is issued afterwards."""
+    with scenario.under_load() as load:
+        with failing_over.postgres.read_only():
+            scenario.becomes_unready("issuer")
+            scenario.becomes_degraded("postgresql")
+            before = load.accepted
+            scenario.system.eventually(lambda: load.accepted > before + 20)
+            faults.confirm("read-only" in scenario.process_log("issuer"), "the issuer could not write")
+        check_recovers(scenario, faults)
+
+
 @row(
     44,
     "Valkey",
