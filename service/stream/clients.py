@@ -6,7 +6,6 @@ import socket
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient
 
 from service.config import Settings
 from service.limits import MAX_DEAD_LETTER_BYTES

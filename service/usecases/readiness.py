@@ -65,8 +65,9 @@ class ReadinessCheck:
     async def check(self) -> Readiness:
         """Check all parts at the same time.
 
-        Kafka is required, and its topic must be the open log. Of PostgreSQL and Redis one is enough: the gate accepts requests for the coupons that it has
-        without the database, and the database decides about admission without the gate.
+        Kafka is required, and its topic must be the open log. Of PostgreSQL and Redis one is enough: the gate accepts
+        requests for the coupons that it has without the database, and the database decides about admission without the
+        gate.
         """
         kafka, postgresql, redis = await asyncio.gather(
             self._kafka.result(), self._postgresql.result(), self._redis.result()

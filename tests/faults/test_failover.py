@@ -27,7 +27,7 @@ def system_under_test(failing_over: FailoverSystem) -> System:
 
 
 @row(
-    43,
+    45,
     "PostgreSQL",
     "a replica is promoted, and the old primary keeps its connections, read-only",
     seconds=25,
@@ -44,7 +44,7 @@ def test_postgresql_is_replaced(scenario: Scenario, faults: FaultInjector, faili
     check_crash(scenario, faults, failing_over.postgres)
 
 
-@row(43, "PostgreSQL", "read-only for a while", seconds=25, within=240)
+@row(45, "PostgreSQL", "read-only for a while", seconds=25, within=240)
 def test_postgresql_is_read_only(scenario: Scenario, faults: FaultInjector, failing_over: FailoverSystem) -> None:
     """The issuer is unready and the API degraded; the gate accepts, and all is issued afterwards."""
     with scenario.under_load() as load:
@@ -58,7 +58,7 @@ def test_postgresql_is_read_only(scenario: Scenario, faults: FaultInjector, fail
 
 
 @row(
-    44,
+    46,
     "Valkey",
     "a replica is promoted, and the old primary keeps its connections as a replica",
     seconds=25,

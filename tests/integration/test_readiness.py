@@ -13,13 +13,25 @@ from service.domain.errors import Unavailable
 from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client
 from service.store import engine
-from service.stream import clients
+from service.store.logs import Log
+from service.stream import clients, topics
 from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
+from service.usecases.log_watch import LogWatch
 from service.usecases.readiness import Readiness, ReadinessCheck
+from service.usecases.undecided import UndecidedPartitions
+from tests.builders import TOPIC_ID
 from tests.waiting import eventually
 
 AWAY = "127.0.0.1:9"
+
+
+def _readiness_check(
+    settings: Settings, store: Engine, gate: AsyncGate, producer: RequestProducer, log: LogReadiness
+) -> ReadinessCheck:
+    """Return a check of a process whose topic is the open log."""
+    watch = LogWatch(settings, store, Log(1, TOPIC_ID))
+    return ReadinessCheck(settings, store, gate, producer, log, watch, UndecidedPartitions(settings, store, watch))
 
 
 def _check(settings: Settings, checks: int = 1) -> Readiness:
@@ -29,8 +41,8 @@ def _check(settings: Settings, checks: int = 1) -> Readiness:
         store = engine.build(settings.database_url, "tests readiness")
         producer = RequestProducer(clients.build_producer(settings))
         async with build_async_client(settings.redis_url) as redis:
-            log = LogReadiness(clients.build_admin(settings), settings.topic_min_insync_replicas)
-            checked = ReadinessCheck(settings, store, AsyncGate(redis), producer, log)
+            log = LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas)
+            checked = _readiness_check(settings, store, AsyncGate(redis), producer, log)
             results = [await checked.check() for _ in range(checks)]
         producer.close(1)
         store.dispose()
@@ -147,8 +159,8 @@ def test_a_part_that_does_not_answer_has_one_check(settings: Settings, store: En
             database = engine.build(settings.database_url, "tests readiness")
             producer = RequestProducer(clients.build_producer(settings))
             async with build_async_client(settings.redis_url) as redis:
-                log = LogReadiness(clients.build_admin(settings), 1)
-                check = ReadinessCheck(settings, database, AsyncGate(redis), producer, log)
+                log = LogReadiness(topics.build_admin(settings), 1)
+                check = _readiness_check(settings, database, AsyncGate(redis), producer, log)
                 await check.check()
                 found = await check.check()
             with store.begin() as tx:
@@ -168,7 +180,7 @@ def test_a_part_that_does_not_answer_has_one_check(settings: Settings, store: En
 
 def test_too_few_in_sync_replicas_are_a_fault(settings: Settings) -> None:
     """A broker that answers cannot acknowledge a record while replicas are missing."""
-    log = LogReadiness(clients.build_admin(settings), min_insync_replicas=2)
+    log = LogReadiness(topics.build_admin(settings), min_insync_replicas=2)
 
     with pytest.raises(Unavailable, match=r"partition 0 has 1 in-sync replicas, fewer than min.insync.replicas \(2\)"):
         log.require_appendable(1.0)
