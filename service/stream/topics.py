@@ -84,12 +84,13 @@ def describe(admin: AdminClient, topic: Topic) -> TopicDescription:
     return description
 
 
-def find(admin: AdminClient, topic: Topic, timeout_seconds: float = _TIMEOUT_SECONDS) -> TopicDescription | None:
+def find(admin: AdminClient, topic: Topic, timeout_seconds: float | None = None) -> TopicDescription | None:
     """Return the topic's description, or None if the brokers say that it does not exist; raise Unavailable."""
+    timeout = timeout_seconds or _TIMEOUT_SECONDS
     with mapped_errors():
-        asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout_seconds)[topic.value]
+        asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout)[topic.value]
         try:
-            found = asked.result(timeout_seconds)
+            found = asked.result(timeout)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
