@@ -4,11 +4,15 @@ import threading
 
 
 class BackgroundThread:
-    """A daemon thread that runs `_run`, which returns soon after `_stopping` is set."""
+    """A daemon thread that runs `run`, which returns soon after `_stopping` is set.
+
+    A subclass waits with `self._stopping.wait(seconds)` between its steps. As a daemon it does not hold up the end of
+    a process that was not closed in order.
+    """
 
     def __init__(self, name: str) -> None:
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -19,5 +23,6 @@ class BackgroundThread:
         self._stopping.set()
         self._thread.join()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until `_stopping` is set."""
         raise NotImplementedError

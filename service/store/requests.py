@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -178,16 +177,15 @@ def decisions_of(tx: Connection, entries: Iterable[OutboxEntry]) -> list[Decisio
 
     They are in the order of the entries, and in offset order within each.
     """
-    return list(chain.from_iterable(_decisions_of_entry(tx, entry) for entry in entries))
-
-
-def _decisions_of_entry(tx: Connection, entry: OutboxEntry) -> list[Decision]:
-    where = {"log": entry.log_id, **entry.range._asdict(), "decided_at": entry.decided_at}
-    rounded = to_datetime(to_milliseconds(entry.decided_at))
-    return [
-        Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, rounded)
-        for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
-    ]
+    decisions: list[Decision] = []
+    for entry in entries:
+        where = {"log": entry.log_id, **entry.range._asdict(), "decided_at": entry.decided_at}
+        rounded = to_datetime(to_milliseconds(entry.decided_at))
+        decisions += [
+            Decision(request_id, coupon_id, user_id, _STATES[state], code and ReasonCode(code), sequence, rounded)
+            for request_id, coupon_id, user_id, state, code, sequence in tx.execute(_DECIDED, where).all()
+        ]
+    return decisions
 
 
 _SEATS = "SELECT user_id, request_id FROM requests WHERE coupon_id = :coupon AND"

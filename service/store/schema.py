@@ -1,4 +1,4 @@
-"""Upgrades the database schema and checks its revision."""
+"""Upgrades the database schema, and checks its revision and that the database accepts writes."""
 
 from alembic import command
 from alembic.config import Config
@@ -34,6 +34,17 @@ def require_current(tx: Connection) -> None:
     if found != wanted:
         fault = f"the database schema is at revision {found}, {wanted} is required: run `coupons migrate`"
         raise Misconfigured([fault])
+
+
+def require_writable(tx: Connection, process: str) -> None:
+    """Write the row of a kind of process, for example "api"; an error means that the database accepts no write."""
+    tx.execute(
+        text(
+            "INSERT INTO write_checks (process, written_at) VALUES (:process, clock_timestamp())"
+            " ON CONFLICT (process) DO UPDATE SET written_at = excluded.written_at"
+        ),
+        {"process": process},
+    )
 
 
 def _require_known_revision(tx: Connection) -> None:

@@ -6,9 +6,8 @@ cause was not found.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from confluent_kafka.admin import AdminClient
@@ -57,15 +56,14 @@ class GroupReader:
     """Reads the members of group `coupon`; its client is built at the first call."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        servers = self._settings.kafka_bootstrap_servers
-        return AdminClient({"bootstrap.servers": servers, "client.id": client_id("holders"), "log_level": 0})
+        self._bootstrap_servers = settings.kafka_bootstrap_servers
+        self._admin: AdminClient | None = None
 
     def holders(self) -> Holders:
         """Return who holds which partition of the topic; raise Unavailable when Kafka does not say within a second."""
+        if self._admin is None:
+            names = {"bootstrap.servers": self._bootstrap_servers, "client.id": client_id("holders")}
+            self._admin = AdminClient({**names, "log_level": 0})
         with mapped_errors():
             groups = self._admin.list_groups(Group.ISSUER.value, timeout=_TIMEOUT_SECONDS)
         by_partition: dict[int, Holder] = {}
@@ -83,24 +81,21 @@ def _assigned_partitions(assignment: Any) -> list[int]:
 
     The form is that of Kafka's consumer protocol: a version, then topics with partitions; integers are big endian.
     """
+    found: list[int] = []
     try:
-        return [partition for topic, partition in _decode_assignment(assignment or b"") if topic == Topic.ISSUE_COUPON]
+        _, topics = struct.unpack_from(">hi", assignment or b"\0" * 6)
+        at = 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", assignment, at)
+            topic = assignment[at + 2 : at + 2 + length].decode()
+            at += 2 + length
+            (count,) = struct.unpack_from(">i", assignment, at)
+            partitions = struct.unpack_from(f">{count}i", assignment, at + 4)
+            found += partitions if topic == Topic.ISSUE_COUPON else ()
+            at += 4 + 4 * count
     except (struct.error, UnicodeDecodeError):
         return []
-
-
-def _decode_assignment(assignment: bytes) -> Iterator[tuple[str, int]]:
-    if not assignment:
-        return
-    _, topics = struct.unpack_from(">hi", assignment)
-    at = 6
-    for _ in range(topics):
-        (length,) = struct.unpack_from(">h", assignment, at)
-        topic = assignment[at + 2 : at + 2 + length].decode()
-        at += 2 + length
-        (count,) = struct.unpack_from(">i", assignment, at)
-        yield from ((topic, partition) for partition in struct.unpack_from(f">{count}i", assignment, at + 4))
-        at += 4 + 4 * count
+    return found
 
 
 def partition_ends(settings: Settings, partitions: Iterable[int]) -> dict[int, PartitionEnds]:

@@ -1,8 +1,6 @@
 """Checks with the broker's own data whether a record could be appended now, without a test record."""
 
-from collections.abc import Iterable
-
-from confluent_kafka import TopicCollection, TopicPartitionInfo
+from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from service.domain.errors import NotPermitted, Unavailable
@@ -34,15 +32,14 @@ class LogReadiness:
         ):
             rights = " and ".join(sorted(operation.name for operation in missing))
             raise NotPermitted("Kafka", f"{rights} on topic {name}")
-        if faults := list(self._faults(topic.partitions)):
-            raise Unavailable("Kafka", "; ".join(faults))
-
-    def _faults(self, partitions: Iterable[TopicPartitionInfo]) -> Iterable[str]:
-        for partition in partitions:
+        faults = []
+        for partition in topic.partitions:
             if partition.leader is None or partition.leader.id < 0:
-                yield f"partition {partition.id} has no leader"
+                faults.append(f"partition {partition.id} has no leader")
             elif len(partition.isr) < self._min_insync_replicas:
-                yield (
+                faults.append(
                     f"partition {partition.id} has {len(partition.isr)} in-sync replicas,"
                     f" fewer than min.insync.replicas ({self._min_insync_replicas})"
                 )
+        if faults:
+            raise Unavailable("Kafka", "; ".join(faults))

@@ -1,7 +1,7 @@
 """The topics: their names and settings, creation, and the comparison of existing ones with the settings."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from enum import StrEnum
 from functools import partial
@@ -57,8 +57,23 @@ def create_missing(settings: Settings) -> None:
     """Create the topics that do not exist; raise Misconfigured with every setting of existing ones that differs."""
     admin = build_admin(settings)
     with mapped_errors():
-        if missing := [topic for topic in Topic if find(admin, topic) is None]:
-            _create(admin, settings, missing)
+        missing = [
+            NewTopic(
+                topic.value, settings.topic_partitions, settings.topic_replication, config=_config(topic, settings)
+            )
+            for topic in Topic
+            if find(admin, topic) is None
+        ]
+        created = admin.create_topics(missing, operation_timeout=_TIMEOUT_SECONDS) if missing else {}
+        for topic, future in created.items():
+            try:
+                future.result(_TIMEOUT_SECONDS)
+                _log.info(LogEvent.TOPIC_CREATED, topic=topic)
+            except KafkaException as error:  # another process may have created it meanwhile
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+        for topic in created:  # until every broker describes it
+            _retry_metadata(partial(admin.describe_topics, TopicCollection([topic])))
     check(settings)
 
 
@@ -120,33 +135,12 @@ def other_settings(admin: AdminClient, topic: Topic, settings: Settings) -> list
     """Return a fault for each setting of an existing topic that differs; raise Unavailable."""
     resource = ConfigResource(ResourceType.TOPIC, topic.value)
     with mapped_errors():
-        found = _retry_metadata(lambda: admin.describe_configs([resource])[resource])
+        found = _retry_metadata(partial(admin.describe_configs, [resource]))
     return [
         f"topic {topic}: {name} is {found[name].value}, must be {wanted}"
         for name, wanted in _config(topic, settings).items()
         if found[name].value != wanted
     ]
-
-
-def _create(admin: AdminClient, settings: Settings, topics: Sequence[Topic]) -> None:
-    """Create topics; wait until every broker describes them."""
-    wanted = [
-        NewTopic(topic.value, settings.topic_partitions, settings.topic_replication, config=_config(topic, settings))
-        for topic in topics
-    ]
-    for topic, future in admin.create_topics(wanted, operation_timeout=_TIMEOUT_SECONDS).items():
-        try:
-            future.result(_TIMEOUT_SECONDS)
-            _log.info(LogEvent.TOPIC_CREATED, topic=topic)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-    for name in map(str, topics):
-        _retry_metadata(partial(_describe, admin, name))
-
-
-def _describe(admin: AdminClient, name: str) -> "Future[Any]":
-    return admin.describe_topics(TopicCollection([name]))[name]
 
 
 def _config(topic: Topic, settings: Settings) -> dict[str, str]:
@@ -160,12 +154,13 @@ def _config(topic: Topic, settings: Settings) -> dict[str, str]:
     }
 
 
-def _retry_metadata(ask: Callable[[], Future[Any]]) -> Any:
-    """Return a broker's answer about a topic; repeat while a new topic is not known to every broker yet."""
+def _retry_metadata(ask: Callable[[], Mapping[Any, "Future[Any]"]]) -> Any:
+    """Return a broker's answer about one topic; repeat while a new topic is not known to every broker yet."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
-            return ask().result(_TIMEOUT_SECONDS)
+            (answer,) = ask().values()
+            return answer.result(_TIMEOUT_SECONDS)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
                 raise

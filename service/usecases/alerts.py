@@ -1,7 +1,6 @@
 """Alerts: conditions in which the system goes on but an operator must act."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from enum import StrEnum
 
 from sqlalchemy import Connection, Engine
@@ -42,9 +41,17 @@ def active_alerts(
             f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
         )
     if late := [late for late in undecided.late if late.age_seconds > settings.undecided_alert_seconds]:
+        by_reason: dict[str, list[LatePartition]] = defaultdict(list)
+        for one in late:
+            by_reason[one.reason].append(one)
+        reasons = (
+            f"partition{'s' * (len(same) > 1)} {', '.join(str(one.partition) for one in same)}"
+            f" for {max(one.age_seconds for one in same):.0f} s, {reason}"
+            for reason, same in by_reason.items()
+        )
         active[Alert.UNDECIDED] = (
             f"records may be undecided for longer than UNDECIDED_ALERT_SECONDS ({settings.undecided_alert_seconds}),"
-            f" see docs/recovery.md: {_by_reason(late)}"
+            f" see docs/recovery.md: {'; '.join(reasons)}"
         )
     return active
 
@@ -56,15 +63,3 @@ def check_database(
     with in_transaction(engine) as tx:
         recent_dead_letters = count_recent_dead_letters(tx)
     return active_alerts(settings, recent_dead_letters, undecided.check(), log_watch.alert)
-
-
-def _by_reason(late: Sequence[LatePartition]) -> str:
-    """Return each reason once, with its partitions and the age of the oldest."""
-    grouped: dict[str, list[LatePartition]] = defaultdict(list)
-    for one in late:
-        grouped[one.reason].append(one)
-    return "; ".join(
-        f"partition{'s' * (len(same) > 1)} {', '.join(str(one.partition) for one in same)}"
-        f" for {max(one.age_seconds for one in same):.0f} s, {reason}"
-        for reason, same in grouped.items()
-    )

@@ -75,7 +75,8 @@ class LogRecovery:
             history, lost = logs.history(tx), lost_ranges.of_log(tx)
         partitions = {}
         if topic and topic.id == log.topic_id:
-            for partition, (first, end) in self._offset_ranges().items():
+            for partition in range(self._settings.topic_partitions):
+                first, end = log_reader.present_range(self._settings, Topic.ISSUE_COUPON, partition)
                 checkpoint = current.get(partition)
                 partitions[partition] = (checkpoint.next_offset if checkpoint else first, first, end)
         return LogStatus(topic.id if topic else None, history, partitions, lost)
@@ -94,27 +95,22 @@ class LogRecovery:
             before, _ = checkpoints.of_open_log(tx)
         recovered = None
         if before.topic_id != topic.id:
-            named = self._find_lost_requests(Log(before.id, topic.id), dict.fromkeys(self._all_partitions(), 0))
+            partitions = self._settings.topic_partitions
+            named = self._find_lost_requests(Log(before.id, topic.id), dict.fromkeys(range(partitions), 0))
             with engine.in_transaction(self._store) as tx:
-                recovered = self._close_and_open(tx, topic.id, adopted_by, named)
+                changed = logs.adopt(tx, Topic.ISSUE_COUPON, topic.id, partitions, adopted_by)
+                if changed:  # otherwise another process was faster
+                    closed, opened = changed
+                    reason = f"the topic was created again and adopted as log {opened.id}"
+                    lost = [
+                        LostRange(closed.id, partition, checkpoint.next_offset, None, reason, adopted_by)
+                        for partition, checkpoint in sorted(checkpoints.current_checkpoints(tx, closed.id).items())
+                    ]
+                    recovered = self._record(tx, lost, named)
+            _log.warning(LogEvent.LOG_ADOPTED, topic_id=topic.id, earlier_topic_id=before.topic_id)
             crash_points.reach(CrashPoint.LOG_ADOPTED)
         self._gate_admin.evict_all()
         return recovered
-
-    def _close_and_open(
-        self, tx: Connection, topic_id: str, adopted_by: str, named: Mapping[int, list[LostRequest]]
-    ) -> Recovered | None:
-        changed = logs.adopt(tx, Topic.ISSUE_COUPON, topic_id, self._settings.topic_partitions, adopted_by)
-        if changed is None:  # another process was faster
-            return None
-        closed, opened = changed
-        _log.warning(LogEvent.LOG_ADOPTED, log_id=opened.id, topic_id=opened.topic_id, closed=closed.topic_id)
-        reason = f"the topic was created again and adopted as log {opened.id}"
-        lost = [
-            LostRange(closed.id, partition, checkpoint.next_offset, None, reason, adopted_by)
-            for partition, checkpoint in sorted(checkpoints.current_checkpoints(tx, closed.id).items())
-        ]
-        return self._record(tx, lost, named)
 
     def skip(self, partition: int, skipped_by: str, reason: str) -> Recovered:
         """Record the deleted records before the first offset of a partition as lost, and go on after them.
@@ -199,15 +195,6 @@ class LogRecovery:
             for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first):
                 if request := self._reader.decode(raw, topic_id).request:
                     yield request.request_id
-
-    def _all_partitions(self) -> range:
-        return range(self._settings.topic_partitions)
-
-    def _offset_ranges(self) -> dict[int, tuple[int, int]]:
-        return {
-            partition: log_reader.present_range(self._settings, Topic.ISSUE_COUPON, partition)
-            for partition in self._all_partitions()
-        }
 
 
 def _place(named: Iterable[LostRequest], lost: LostRange) -> Iterator[LostRequest]:

@@ -55,28 +55,26 @@ class LogWatch(BackgroundThread):
     def compare(self) -> None:
         """Compare topic and log now. Raises Unavailable without Kafka; then the last result stays."""
         with self._comparing:
-            self._compare()
+            description = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
+            settings_due = time.monotonic() >= self._next_settings_check
+            log = self.log
+            if settings_due or description is None or description.id != log.topic_id:
+                with suppress(Unavailable), in_transaction(self._engine) as tx:  # another log may have been adopted
+                    log = logs.get_open(tx)
+            fault = why_not_open(log, description, self._settings)
+            if fault and fault != self.fault:
+                _log.error(LogEvent.LOG_REPLACED, reason=fault)
+            elif self.fault and not fault:
+                _log.info(LogEvent.LOG_OPEN, log_id=log.id, topic_id=log.topic_id)
+            self.log, self.fault = log, fault
+            if description and settings_due:
+                self._next_settings_check = time.monotonic() + _SETTINGS_INTERVAL_SECONDS
+                deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
+                many = topics.too_many(Topic.ISSUE_COUPON, description, self._settings)
+                self.alert = "; ".join([*deviations, *many]) or None
 
-    def _compare(self) -> None:
-        description = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
-        settings_due = time.monotonic() >= self._next_settings_check
-        log = self.log
-        if settings_due or description is None or description.id != log.topic_id:
-            with suppress(Unavailable), in_transaction(self._engine) as tx:  # another log may have been adopted
-                log = logs.get_open(tx)
-        fault = why_not_open(log, description, self._settings)
-        if fault and fault != self.fault:
-            _log.error(LogEvent.LOG_REPLACED, reason=fault)
-        elif self.fault and not fault:
-            _log.info(LogEvent.LOG_OPEN, log_id=log.id, topic_id=log.topic_id)
-        self.log, self.fault = log, fault
-        if description and settings_due:
-            self._next_settings_check = time.monotonic() + _SETTINGS_INTERVAL_SECONDS
-            deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
-            many = topics.too_many(Topic.ISSUE_COUPON, description, self._settings)
-            self.alert = "; ".join([*deviations, *many]) or None
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until the thread is closed."""
         while not self._stopping.wait(_INTERVAL_SECONDS):
             try:
                 self.compare()

@@ -64,7 +64,9 @@ class Lookup:
         with in_transaction(self._engine) as tx:
             # Read before the row: a request that these checkpoints have passed has its row by then.
             _, by_partition = checkpoints.of_open_log(tx)
-            lost_at_ms = lost_ranges.last_recorded_ms(tx, self._partition(claims))
+            lost_at_ms = lost_ranges.last_recorded_ms(
+                tx, partition_of(claims.coupon_id, self._settings.topic_partitions)
+            )
             stored = requests.find(tx, claims.coupon_id, claims.user_id, request_id)
         if stored:
             request = stored.request
@@ -90,9 +92,6 @@ class Lookup:
             state, code, decided_at_ms = RequestState.DEAD, ReasonCode.LOST, lost_at_ms
         coupon_id, user_id = claims.coupon_id, claims.user_id
         return RequestStatus(request_id, coupon_id, user_id, state, code, None, 0, claims.minted_at_ms, decided_at_ms)
-
-    def _partition(self, claims: RequestIdClaims) -> int:
-        return partition_of(claims.coupon_id, self._settings.topic_partitions)
 
     def _may_be_undecided(self, request_id: str, claims: RequestIdClaims) -> bool:
         """Return whether the request has its seat, or its record is in the undecided tail of the log.

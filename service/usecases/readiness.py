@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.gate.async_gate import AsyncGate
-from service.store import write_checks
+from service.store import schema
 from service.store.engine import in_transaction
 from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
@@ -88,7 +88,7 @@ class ReadinessCheck:
 
     def _check_postgresql(self) -> dict[str, str]:
         with in_transaction(self._engine) as tx:
-            write_checks.record(tx, "api")
+            schema.require_writable(tx, "api")
         active = alerts.check_database(self._settings, self._engine, self._undecided, self._log_watch)
         return {alert.value: why for alert, why in active.items()}
 

@@ -46,6 +46,10 @@ class LatePartition(NamedTuple):
     holder: Holder | None
     reason: str
 
+    def is_held_by_another_issuer(self, client_id: str) -> bool:
+        """Whether an issuer of this service with another client id holds it: that one reports it by itself."""
+        return bool(self.holder and self.holder.is_issuer and self.holder.client_id != client_id)
+
 
 class UndecidedReport(NamedTuple):
     """The age of each partition's oldest undecided record in seconds, and the partitions that are late."""
@@ -86,7 +90,11 @@ class UndecidedPartitions:
     def _observe(self) -> UndecidedReport:
         with in_transaction(self._engine) as tx:
             progress = checkpoints.progress(tx, self._log_watch.log.id, self._settings.topic_partitions)
-        unchanged = self._unchanged_seconds(progress)
+        now = time.monotonic()
+        for at, known in progress.items():
+            if at not in self._changes or self._changes[at][0] != known.checkpoint:
+                self._changes[at] = known.checkpoint, now
+        unchanged = {at: now - self._changes[at][1] for at in progress}
         # A partition whose watermark was never advanced is as old as this process's first look at it.
         ages = {
             at: unchanged[at] if known.watermark_age_seconds is None else max(0.0, known.watermark_age_seconds)
@@ -103,14 +111,6 @@ class UndecidedPartitions:
                 for at in late
             ),
         )
-
-    def _unchanged_seconds(self, progress: Mapping[int, PartitionProgress]) -> dict[int, float]:
-        """Return for how long each partition has been seen at its present checkpoint, watermark included."""
-        now = time.monotonic()
-        for at, known in progress.items():
-            if at not in self._changes or self._changes[at][0] != known.checkpoint:
-                self._changes[at] = known.checkpoint, now
-        return {at: now - self._changes[at][1] for at in progress}
 
     def _explain_late(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> None:
         """Take over Kafka's last answer, and ask again; without late partitions forget it."""

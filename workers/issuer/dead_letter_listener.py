@@ -40,7 +40,8 @@ class DeadLetterListener(BackgroundThread):
         super().close()
         self._consumer.close()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until the thread is closed."""
         """Consume until closed; replace a consumer that has failed."""
         while not self._stopping.is_set():
             try:

@@ -24,7 +24,8 @@ class FollowUpRelay(BackgroundThread):
         self._gate_admin = resources.gate_admin
         self._celery = celery
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until the thread is closed."""
         while not self._stopping.is_set():
             try:
                 if received := follow_up.receive(self._gate_admin, _WAIT_SECONDS):

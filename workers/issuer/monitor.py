@@ -11,7 +11,7 @@ from service.resources import Resources
 from service.stream.clients import issuer_client_id
 from service.usecases import alerts
 from service.usecases.alerts import Alert
-from service.usecases.undecided import UndecidedPartitions, UndecidedReport
+from service.usecases.undecided import UndecidedPartitions
 from workers.issuer.health import Health
 from workers.sweep import sweep
 
@@ -32,7 +32,8 @@ class Monitor(BackgroundThread):
         self._undecided = UndecidedPartitions(resources.settings, resources.engine, resources.log_watch)
         self._client_id = issuer_client_id(resources.settings)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until the thread is closed."""
         while not self._stopping.wait(_INTERVAL_SECONDS):
             try:
                 self.check()
@@ -49,26 +50,21 @@ class Monitor(BackgroundThread):
         undecided = self._undecided.check()
         for partition, age_seconds in undecided.ages.items():
             OLDEST_UNDECIDED_AGE.labels(partition).set(age_seconds)
-        self._health.set_stalled(self._stalled(undecided))
+        self._health.set_stalled(
+            {
+                late.partition: f"nothing decided for {late.age_seconds:.0f} s, {late.reason}"
+                for late in undecided.late
+                if late.stalled and not late.is_held_by_another_issuer(self._client_id)
+            }
+        )
         topic = self._resources.log_watch.alert
         active = alerts.active_alerts(self._resources.settings, recent_dead_letters, undecided, topic)
+        before = self._health.alerts
         for alert in Alert:
-            self._publish(alert, active.get(alert))
-
-    def _stalled(self, undecided: UndecidedReport) -> dict[int, str]:
-        """Return the reasons of the stalled partitions, without those that another issuer holds and reports."""
-        return {
-            late.partition: f"nothing decided for {late.age_seconds:.0f} s, {late.reason}"
-            for late in undecided.late
-            if late.stalled and not (late.holder and late.holder.is_issuer and late.holder.client_id != self._client_id)
-        }
-
-    def _publish(self, alert: Alert, why: str | None) -> None:
-        """Publish an alert to metrics and health; log only when it begins or ends."""
-        was_active = alert in self._health.alerts
-        if why and not was_active:
-            _log.error(LogEvent.ALERT_RAISED, alert=alert.value, reason=why)
-        elif was_active and not why:
-            _log.info(LogEvent.ALERT_CLEARED, alert=alert.value)
-        ALERTS.labels(alert).set(why is not None)
-        self._health.set_alert(alert, why)
+            reason = active.get(alert)
+            if reason and alert not in before:
+                _log.error(LogEvent.ALERT_RAISED, alert=alert.value, reason=reason)
+            elif alert in before and not reason:
+                _log.info(LogEvent.ALERT_CLEARED, alert=alert.value)
+            ALERTS.labels(alert).set(reason is not None)
+            self._health.set_alert(alert, reason)
