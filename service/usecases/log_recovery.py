@@ -110,6 +110,7 @@ class LogRecovery:
             _log.warning(LogEvent.LOG_ADOPTED, topic_id=topic.id, earlier_topic_id=before.topic_id)
             crash_points.reach(CrashPoint.LOG_ADOPTED)
         self._gate_admin.evict_all()
+        follow_up.publish(self._gate_admin, FollowUp(outbox_kinds=self._outbox_kinds()))
         return recovered
 
     def skip(self, partition: int, skipped_by: str, reason: str) -> Recovered:
