@@ -9,6 +9,7 @@ from pathlib import Path
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.exceptions import RedisError
 
 from service.domain.errors import Unavailable
 from service.gate.gate_admin import GateAdmin
@@ -98,5 +99,5 @@ def _answers_ping(environment: Mapping[str, str]) -> bool:
         try:
             # without a destination the ping waits for other workers too
             return bool(celery.control.ping(destination=[f"celery@{socket.gethostname()}"], timeout=PING_SECONDS))
-        except OperationalError:  # the broker does not answer
+        except (OperationalError, RedisError):  # the broker does not answer
             return False
