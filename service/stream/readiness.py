@@ -1,9 +1,9 @@
 """Checks with the broker's own data whether a record could be appended now, without a test record."""
 
-from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from service.domain.errors import NotPermitted, Unavailable
+from service.stream import topics
 from service.stream.errors import mapped_errors
 from service.stream.topics import Topic
 
@@ -20,12 +20,9 @@ class LogReadiness:
 
     def require_appendable(self, timeout_seconds: float) -> None:
         """Raise NotPermitted for a missing right, Unavailable for partitions that accept no record."""
-        name = Topic.ISSUE_COUPON.value
+        name = Topic.ISSUE_COUPON
         with mapped_errors():
-            asked = self._admin.describe_topics(
-                TopicCollection([name]), include_authorized_operations=True, request_timeout=timeout_seconds
-            )
-            topic = asked[name].result(timeout_seconds)
+            topic = topics.request_description(self._admin, name, timeout_seconds, include_authorized_operations=True)
         # None: the broker does not report operations
         if topic.authorized_operations is not None and (
             missing := _REQUIRED_OPERATIONS.difference(topic.authorized_operations)

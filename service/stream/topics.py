@@ -50,7 +50,14 @@ class TopicDescription(NamedTuple):
 
 def build_admin(settings: Settings) -> AdminClient:
     """Return an admin client, which connects at first use."""
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    return AdminClient(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "allow.auto.create.topics": False,
+            "reconnect.backoff.max.ms": 1_000,
+            "log_level": 0,
+        }
+    )
 
 
 def create_missing(settings: Settings) -> None:
@@ -101,17 +108,26 @@ def describe(admin: AdminClient, topic: Topic) -> TopicDescription:
 
 def find(admin: AdminClient, topic: Topic, timeout_seconds: float | None = None) -> TopicDescription | None:
     """Return the topic's description, or None if the brokers say that it does not exist; raise Unavailable."""
-    timeout = timeout_seconds or _TIMEOUT_SECONDS
     with mapped_errors():
-        asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout)[topic.value]
         try:
-            found = asked.result(timeout)
+            found = request_description(admin, topic, timeout_seconds or _TIMEOUT_SECONDS)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
             raise
     replicas = min((len(partition.replicas) for partition in found.partitions), default=0)
     return TopicDescription(str(found.topic_id), len(found.partitions), replicas)
+
+
+def request_description(admin: AdminClient, topic: Topic, timeout_seconds: float, **options: Any) -> Any:
+    """Return the brokers' full description of a topic; raise KafkaException or TimeoutError.
+
+    The client sends this request to the broker that it knows as controller. Fetching the metadata first tells it the
+    present one: otherwise it would wait for a controller that is down.
+    """
+    admin.list_topics(topic.value, timeout=timeout_seconds)
+    asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout_seconds, **options)
+    return asked[topic.value].result(timeout_seconds)
 
 
 def too_few(topic: Topic, description: TopicDescription, settings: Settings) -> list[str]:

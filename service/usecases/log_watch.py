@@ -44,7 +44,6 @@ class LogWatch(BackgroundThread):
         self.fault: str | None = None
         #: why an operator should act although the system goes on
         self.alert: str | None = None
-        self._next_settings_check = 0.0
         self._comparing = threading.Lock()
 
     def require_open_log(self) -> None:
@@ -55,29 +54,33 @@ class LogWatch(BackgroundThread):
     def compare(self) -> None:
         """Compare topic and log now. Raises Unavailable without Kafka; then the last result stays."""
         with self._comparing:
-            description = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
-            settings_due = time.monotonic() >= self._next_settings_check
+            topic = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
             log = self.log
-            if settings_due or description is None or description.id != log.topic_id:
+            if topic is None or topic.id != log.topic_id:
                 with suppress(Unavailable), in_transaction(self._engine) as tx:  # another log may have been adopted
                     log = logs.get_open(tx)
-            fault = why_not_open(log, description, self._settings)
+            fault = why_not_open(log, topic, self._settings)
             if fault and fault != self.fault:
                 _log.error(LogEvent.LOG_REPLACED, reason=fault)
             elif self.fault and not fault:
                 _log.info(LogEvent.LOG_OPEN, log_id=log.id, topic_id=log.topic_id)
             self.log, self.fault = log, fault
-            if description and settings_due:
-                self._next_settings_check = time.monotonic() + _SETTINGS_INTERVAL_SECONDS
-                deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
-                many = topics.too_many(Topic.ISSUE_COUPON, description, self._settings)
-                self.alert = "; ".join([*deviations, *many]) or None
+
+    def compare_settings(self) -> None:
+        """Raise or clear the alert about the topic's settings; raise Unavailable without Kafka."""
+        topic = topics.describe(self._admin, Topic.ISSUE_COUPON)
+        deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
+        self.alert = "; ".join([*deviations, *topics.too_many(Topic.ISSUE_COUPON, topic, self._settings)]) or None
 
     def run(self) -> None:
         """Work until the thread is closed."""
+        next_settings_check = 0.0
         while not self._stopping.wait(_INTERVAL_SECONDS):
             try:
                 self.compare()
+                if time.monotonic() >= next_settings_check:
+                    next_settings_check = time.monotonic() + _SETTINGS_INTERVAL_SECONDS
+                    self.compare_settings()
             except Exception as error:  # noqa: BLE001  # readiness reports that Kafka is away
                 _log.debug(LogEvent.LOG_NOT_COMPARED, reason=str(error))
 

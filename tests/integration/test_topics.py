@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from service.config import Settings
 from service.domain.errors import Misconfigured, Unavailable
+from service.resources import Resources
 from service.stream import topics
 from service.stream.topics import Topic
 from tests.waiting import eventually
@@ -78,6 +79,15 @@ def test_a_topic_with_producers_timestamps_is_refused(settings: Settings) -> Non
     """Foreign records are checked against the window by the broker's append time, so the topic must record it."""
     with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, must be LogAppendTime"):
         topics.check(settings)
+
+
+@pytest.mark.usefixtures("create_time")
+def test_settings_that_change_later_are_an_alert(resources: Resources) -> None:
+    """A running process does not stop for them, and an operator has to act."""
+    resources.log_watch.compare_settings()
+
+    assert "message.timestamp.type is CreateTime, must be LogAppendTime" in (resources.log_watch.alert or "")
+    assert resources.log_watch.fault is None
 
 
 def test_a_topic_has_an_id_of_its_own(settings: Settings) -> None:
