@@ -92,7 +92,10 @@ def test_requests_held_in_an_earlier_life_of_the_topic_are_decided(
 ) -> None:
     """P4: rows of a topic that was deleted and created again are retried by their own log_id."""
     start_sale(quantity=1, users=range(1, 3), faults={1: "22012 9"})
-    query("INSERT INTO logs (topic, topic_id) VALUES ('ISSUE_COUPON', 'another life') RETURNING id")
+    query(
+        "INSERT INTO logs (topic, topic_id, adopted_by, closed_at)"
+        " VALUES ('ISSUE_COUPON', 'another life', 'tests', now()) RETURNING id"
+    )
     for table in ("retries", "requests"):
         query(f"UPDATE {table} SET log_id = 2 RETURNING 1")
 
