@@ -48,6 +48,8 @@ def run(
                 )
             finally:
                 producer.close(1)
+                if appends._recording:  # it would connect again after the client is closed
+                    await appends._recording
 
     return lambda scenario: asyncio.run(with_acceptor(scenario))
 

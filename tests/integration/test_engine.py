@@ -72,7 +72,7 @@ def test_a_failed_part_leaves_no_rows_and_no_savepoint(store: Engine) -> None:
     """However many records of a batch fail, the next one is not slower."""
     with store.begin() as tx:
         with suppress(DBAPIError), engine.savepoint(tx):
-            tx.execute(text("INSERT INTO logs (topic, topic_id) VALUES ('gone', 'gone')"))
+            tx.execute(text("INSERT INTO logs (topic, topic_id, adopted_by) VALUES ('gone', 'gone', 'x')"))
             tx.execute(text("SELECT 1/0"))
         assert tx.execute(text("SELECT count(*) FROM logs WHERE topic = 'gone'")).scalar() == 0
 
