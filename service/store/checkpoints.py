@@ -80,7 +80,8 @@ def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> s
 
 
 _ADVANCE = text(
-    "UPDATE offsets SET next_offset = move.next_offset, advanced_to = move.next_offset,"
+    "UPDATE offsets SET next_offset = move.next_offset,"
+    "  advanced_to = advanced_to + move.next_offset - move.expected,"
     "  watermark = greatest(offsets.watermark, move.watermark)"
     " FROM unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]), CAST(:next AS bigint[]),"
     "             CAST(:passed AS timestamptz[])) AS move(partition, expected, next_offset, watermark)"

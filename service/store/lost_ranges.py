@@ -68,7 +68,8 @@ def advance_past(tx: Connection, log_id: int, partition: int, next_offset: int) 
     """Move a checkpoint over deleted records; the caller holds its lock."""
     tx.execute(
         text(
-            "UPDATE offsets SET next_offset = :next, advanced_to = :next WHERE log_id = :log AND partition = :partition"
+            "UPDATE offsets SET next_offset = :next, advanced_to = advanced_to + :next - next_offset"
+            " WHERE log_id = :log AND partition = :partition"
         ),
         {"log": log_id, "partition": partition, "next": next_offset},
     )

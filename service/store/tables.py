@@ -114,7 +114,7 @@ class OffsetRow(Table, table=True):
     log_id: int = Field(sa_type=SmallInteger, primary_key=True, foreign_key="logs.id")
     partition: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     next_offset: int = _big()
-    #: where the issuer or `coupons log skip` moved it: another next_offset was written by hand
+    #: the sum of all moves by the issuer and `coupons log skip`: another next_offset was written by hand at some time
     advanced_to: int = _big()
     #: every record that the broker appended before this moment has been decided
     watermark: datetime = _timestamp(sa_column_kwargs={"server_default": text("'epoch'")})

@@ -74,16 +74,16 @@ def is_decided_earlier(tx: Connection, log_id: int, request: Request) -> bool:
     return bool(tx.execute(text(f"SELECT EXISTS ({_DECIDED_EARLIER})"), values).scalar_one())
 
 
-def checkpoints_moved_by_hand(tx: Connection, log_id: int) -> list[tuple[int, int, int]]:
-    """Return partition, offset and present next offset of checkpoints that something else than this service moved."""
+def checkpoints_moved_by_hand(tx: Connection, log_id: int) -> dict[int, int]:
+    """Return by how many offsets something else than this service moved a checkpoint, by partition."""
     rows = tx.execute(
         text(
-            "SELECT partition, advanced_to, next_offset FROM offsets WHERE log_id = :log AND next_offset <> advanced_to"
-            " ORDER BY partition"
+            "SELECT partition, next_offset - advanced_to AS moved FROM offsets"
+            " WHERE log_id = :log AND next_offset <> advanced_to ORDER BY partition"
         ),
         {"log": log_id},
     )
-    return [(row.partition, row.advanced_to, row.next_offset) for row in rows]
+    return {row.partition: row.moved for row in rows}
 
 
 def audit_rows(tx: Connection, log_id: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:

@@ -132,10 +132,10 @@ class Verifier:
             next_offset = current[partition].next_offset if partition in current else 0
             found.update(audit.audit_partition(partition, next_offset))
         details = audit.details
-        for partition, advanced_to, next_offset in queries.checkpoints_moved_by_hand(tx, log.id):
+        for partition, moved in queries.checkpoints_moved_by_hand(tx, log.id).items():
             if partition in partitions:
-                found["moved_by_hand"] += abs(next_offset - advanced_to)
-                details.append(f"partition {partition}: the offset {advanced_to} was set to {next_offset} by hand")
+                found["moved_by_hand"] += abs(moved)
+                details.append(f"partition {partition}: its next offset was moved by {moved} by hand")
         for lost in lost_ranges.of_log(tx):
             if lost.partition in partitions:
                 found["recorded_as_lost"] += (lost.end_offset or lost.first_offset) - lost.first_offset

@@ -86,7 +86,11 @@ def test_records_that_were_deleted_undecided_are_reported(
         moved = "UPDATE offsets SET next_offset = :next WHERE partition = :partition"
         tx.execute(text(moved), {"next": undecided + 2, "partition": partition})
     assert _violations(verifier) == {"moved_by_hand"}
-    assert f"the offset {undecided} was set to {undecided + 2} by hand" in _details(verifier)
+    assert f"partition {partition}: its next offset was moved by 2 by hand" in _details(verifier)
+
+    real_log.positions[partition] = undecided + 2
+    real_log.issue()
+    assert _violations(verifier) == {"moved_by_hand"}
 
 
 def test_skipped_records_are_recorded_and_their_users_are_told(
@@ -182,7 +186,7 @@ def test_the_rows_of_an_unclosed_log_prove_nothing(
         real_log.append_request(coupon.id, user)
     real_log.positions[partition] = beginning + 2
     with store.begin() as tx:
-        skipped = "UPDATE offsets SET next_offset = next_offset + 2, advanced_to = next_offset + 2 WHERE partition = :p"
+        skipped = "UPDATE offsets SET next_offset = next_offset + 2, advanced_to = advanced_to + 2 WHERE partition = :p"
         tx.execute(text(skipped), {"p": partition})
     real_log.issue()  # users 3 and 4 are issued before 1 and 2
     with store.begin() as tx:
