@@ -97,7 +97,6 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     store = engine.build(settings.database_url, name, connections)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
-    with engine.in_transaction(store) as tx:
         log = logs.find_open(tx)
     if log is None:
         log = _open_first_log(settings, store)

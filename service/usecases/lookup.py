@@ -64,10 +64,11 @@ class Lookup:
         with in_transaction(self._engine) as tx:
             # Read before the row: a request that these checkpoints have passed has its row by then.
             _, by_partition = checkpoints.of_open_log(tx)
-            lost_at_ms = lost_ranges.last_recorded_ms(
-                tx, partition_of(claims.coupon_id, self._settings.topic_partitions)
-            )
             stored = requests.find(tx, claims.coupon_id, claims.user_id, request_id)
+            lost_at_ms = None
+            if stored is None:
+                partition = partition_of(claims.coupon_id, self._settings.topic_partitions)
+                lost_at_ms = lost_ranges.last_recorded_ms(tx, partition)
         if stored:
             request = stored.request
             return RequestStatus(
