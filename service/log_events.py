@@ -54,8 +54,7 @@ class LogEvent(StrEnum):
     # issuer
     PARTITIONS_ASSIGNED = "partitions.assigned"
     PARTITIONS_REVOKED = "partitions.revoked"
-    #: the offset in the database is outside the log: the partition stays stopped until an operator has corrected the
-    #: offset and restarted the issuer
+    #: the offset in the database is outside the log: the partition stays stopped until `coupons log skip` has moved it
     PARTITION_STOPPED = "partition.stopped"
     #: the consumer cannot seek yet; tried again in the next iteration
     PARTITION_SEEK_FAILED = "partition.seek_failed"

@@ -13,8 +13,6 @@ from service.log import get_logger
 from service.log_events import LogEvent
 from service.stream.topics import Group
 
-#: so that a broker that is back is used within a second
-_RECONNECT = {"reconnect.backoff.max.ms": 1_000}
 _log = get_logger(__name__)
 #: how the client.id of every issuer of this service begins; other members of the group are not ours
 ISSUER_CLIENT_ID_PREFIX = "coupons-issuer-"
@@ -117,6 +115,6 @@ def _common(settings: Settings, client: str) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
         "error_cb": lambda error: _log.warning(LogEvent.KAFKA_CLIENT_ERROR, reason=str(error)),
-        **_RECONNECT,
+        "reconnect.backoff.max.ms": 1_000,  # so that a broker that is back is used within a second
         "allow.auto.create.topics": False,
     }

@@ -16,7 +16,6 @@ from service.gate.gate_admin import GateAdmin
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
-from service.usecases.gate_fill import GateFiller
 from service.usecases.issue import Issuer
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.lookup import Lookup
@@ -35,14 +34,6 @@ def recovery(
 ) -> LogRecovery:
     """The actions under test."""
     return LogRecovery(settings, store, ids, reader, gate_admin)
-
-
-@pytest.fixture
-def lookup(
-    settings: Settings, store: Engine, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
-) -> Lookup:
-    """What a user sees."""
-    return Lookup(settings, store, ids, gate_filler, gate_admin)
 
 
 @pytest.fixture

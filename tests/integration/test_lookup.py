@@ -10,7 +10,6 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
-from service.gate.gate_admin import GateAdmin
 from service.usecases.gate_fill import GateFiller
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
 from tests.builders import AT_MS, TOPIC_ID
@@ -18,14 +17,6 @@ from tests.gate_client import GateClient, seat
 from tests.log import Log
 
 MakeCoupon = Callable[..., Coupon]
-
-
-@pytest.fixture
-def lookup(
-    settings: Settings, store: Engine, ids: RequestIds, gate_filler: GateFiller, gate_admin: GateAdmin
-) -> Lookup:
-    """The look-up under test."""
-    return Lookup(settings, store, ids, gate_filler, gate_admin)
 
 
 @pytest.fixture
