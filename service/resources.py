@@ -26,7 +26,9 @@ from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
 from service.usecases.accept import IssuanceAcceptor
 from service.usecases.append_tracker import AppendTracker
+from service.usecases.coupon_ids import CouponIds
 from service.usecases.coupons import CouponService
+from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
 from service.usecases.log_recovery import LogRecovery
@@ -135,10 +137,12 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     gate = AsyncGate(redis)
     ids = request_ids(settings)
     filler = gate_filler(resources)
+    fill_pool = FillPool(filler)
     acceptor = IssuanceAcceptor(
         gate,
         DatabaseGate(resources.engine),
-        filler,
+        CouponIds(resources.engine),
+        fill_pool,
         AppendTracker(gate, producer, settings.topic_partitions),
         ids,
         resources.log_watch,
@@ -170,6 +174,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     finally:
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
+        fill_pool.close()
         await redis.aclose()
         resources.log_watch.close()
         verification_engine.dispose()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
 from service.domain.coupon import Coupon, CouponChange, Override
 from service.store import coupon_changes
@@ -47,6 +47,11 @@ def get_many(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
     """Return those of the coupons that exist, by id."""
     rows = tx.execute(select(_coupons).where(_coupons.c.id.in_(sorted(set(coupon_ids)))))
     return {row.id: _coupon(row) for row in rows}
+
+
+def largest_id(tx: Connection) -> int:
+    """Return the largest id of a coupon, or 0 if there is none."""
+    return tx.execute(select(func.max(_coupons.c.id))).scalar() or 0
 
 
 _LOCK = text("SELECT * FROM coupons WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")

@@ -1,6 +1,5 @@
 """Accepts a request for a coupon: takes a seat at the gate, appends the request to the log, returns its receipt."""
 
-import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,8 +13,9 @@ from service.gate.keys import Verdict
 from service.log import bind_contextvars
 from service.metrics import ISSUE_RESPONSES
 from service.usecases.append_tracker import AppendTracker
+from service.usecases.coupon_ids import CouponIds
+from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
-from service.usecases.gate_fill import GateFiller
 from service.usecases.log_watch import LogWatch
 
 _REFUSALS = {
@@ -47,7 +47,8 @@ class IssuanceAcceptor:
         self,
         gate: AsyncGate,
         database_gate: DatabaseGate,
-        gate_filler: GateFiller,
+        coupon_ids: CouponIds,
+        fill_pool: FillPool,
         appends: AppendTracker,
         ids: RequestIds,
         log_watch: LogWatch,
@@ -55,12 +56,12 @@ class IssuanceAcceptor:
     ) -> None:
         self._gate = gate
         self._database_gate = database_gate
-        self._gate_filler = gate_filler
+        self._coupon_ids = coupon_ids
+        self._fill_pool = fill_pool
         self._appends = appends
         self._ids = ids
         self._log_watch = log_watch
         self._now_ms = now_ms
-        self._fills: dict[int, asyncio.Future[None]] = {}
 
     async def accept(self, coupon_id: int, user_id: int, fault: str | None = None) -> Receipt:
         """Return a receipt once Kafka has acknowledged the record; raise Refused or Unavailable.
@@ -77,6 +78,8 @@ class IssuanceAcceptor:
         bind_contextvars(request_id=seat.request_id, coupon_id=coupon_id)
         try:
             self._log_watch.require_open_log()
+            if not self._coupon_ids.is_known_range(coupon_id) and not await self._coupon_ids.may_exist(coupon_id):
+                raise Refused(ReasonCode.UNKNOWN_COUPON)
             admission = await self._admit(seat)
             is_first_attempt = admission.verdict is Verdict.ADMITTED
             if not is_first_attempt:
@@ -100,12 +103,7 @@ class IssuanceAcceptor:
             admission = await self._gate.admit(seat)
             if admission.verdict is not Verdict.COLD:
                 return admission
-            fill = self._fills.get(seat.coupon_id)
-            if fill is None:  # one fill for all requests that wait for it
-                fill = asyncio.ensure_future(asyncio.to_thread(self._gate_filler.fill, seat.coupon_id))
-                self._fills[seat.coupon_id] = fill
-                fill.add_done_callback(lambda _: self._fills.pop(seat.coupon_id, None))
-            await asyncio.shield(fill)
+            await self._fill_pool.fill(seat.coupon_id)
             admission = await self._gate.admit(seat)
         except Unavailable as error:
             if error.part != "Redis":

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from redis import Redis
-from sqlalchemy import Engine, Row, make_url, text
+from sqlalchemy import Engine, Row, event, make_url, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
@@ -37,6 +37,18 @@ def query(store: Engine) -> Query:
             return list(tx.execute(text(query), values))
 
     return rows
+
+
+@pytest.fixture
+def statements(store: Engine) -> list[str]:
+    """The statements that are executed on the test's engine from now on, whichever thread executes them."""
+    executed: list[str] = []
+
+    def record(_: object, __: object, statement: str, *___: object) -> None:
+        executed.append(statement)
+
+    event.listen(store, "before_cursor_execute", record)
+    return executed
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Accepting a request: from the gate's verdict to the receipt, and the fields that its log lines carry."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import count
 from typing import Any
 
 import pytest
+from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy import Engine
 from structlog.contextvars import get_contextvars
@@ -16,10 +18,13 @@ from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
 from service.resources import Resources
+from service.store import coupons
 from service.stream import clients
 from service.stream.producer import RequestProducer
-from service.usecases.accept import IssuanceAcceptor
+from service.usecases.accept import IssuanceAcceptor, Receipt
 from service.usecases.append_tracker import AppendTracker
+from service.usecases.coupon_ids import CouponIds
+from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
 from tests.gate_client import GateClient, seat
@@ -41,12 +46,14 @@ def run(
         async with AsyncRedis.from_url(settings.redis_url) as redis:
             gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
             appends = AppendTracker(gate, producer, settings.topic_partitions)
+            coupon_ids, fill_pool, log_watch = CouponIds(store), FillPool(gate_filler), resources.log_watch
             try:
                 database_gate = DatabaseGate(store)
                 return await scenario(
-                    IssuanceAcceptor(gate, database_gate, gate_filler, appends, ids, resources.log_watch, now_ms)
+                    IssuanceAcceptor(gate, database_gate, coupon_ids, fill_pool, appends, ids, log_watch, now_ms)
                 )
             finally:
+                fill_pool.close()
                 producer.close(1)
                 if appends._recording:  # it would connect again after the client is closed
                     await appends._recording
@@ -99,3 +106,77 @@ def test_a_repeat_continues_under_the_request_id_of_the_first(
 
     assert (request_id, fields["request_id"]) == (first_id, first_id)
     assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
+
+
+#: far above the id of every coupon
+NEVER_SEEN = 7_000_000_000
+#: begins a fill, which reads coupon and seats in one snapshot
+BEGIN_FILL = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+
+
+async def _refused_codes(acceptor: IssuanceAcceptor, coupon_ids: Iterable[int]) -> set[ReasonCode]:
+    """Request all these coupons at the same time; return the codes of the refusals."""
+    results = await asyncio.gather(*(acceptor.accept(one, 1) for one in coupon_ids), return_exceptions=True)
+    assert all(isinstance(result, Refused) for result in results), results
+    return {result.code for result in results if isinstance(result, Refused)}
+
+
+def test_requests_for_ids_that_were_never_created_share_a_query(
+    run: Callable[[Scenario], Any], redis: Redis, make_coupon: MakeCoupon, statements: list[str]
+) -> None:
+    """Two hundred such ids at once cost two queries at most, no fill, and no key in Redis."""
+    make_coupon()
+    statements.clear()
+
+    codes = run(lambda acceptor: _refused_codes(acceptor, range(NEVER_SEEN, NEVER_SEEN + 200)))
+
+    assert codes == {ReasonCode.UNKNOWN_COUPON}
+    assert set(statements) == {"SELECT max(coupons.id) AS max_1 \nFROM coupons"}
+    assert len(statements) <= 2
+    assert redis.dbsize() == 0
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_a_coupon_of_another_process_is_accepted_at_its_first_request(
+    run: Callable[[Scenario], Any], separate_store: Engine, make_coupon: MakeCoupon
+) -> None:
+    """The id was refused a moment ago; after the other process has created the coupon it is accepted at once."""
+    next_id = make_coupon().id + 1
+
+    async def scenario(acceptor: IssuanceAcceptor) -> Receipt:
+        with pytest.raises(Refused) as refused:
+            await acceptor.accept(next_id, 7)
+        assert refused.value.code is ReasonCode.UNKNOWN_COUPON
+        with separate_store.begin() as tx:
+            assert coupons.create(tx, "another", 10, 0, None, None).id == next_id
+        return await acceptor.accept(next_id, 7)
+
+    assert run(scenario).coupon_id == next_id
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_a_cold_coupon_does_not_wait_for_ids_that_were_never_created(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, statements: list[str]
+) -> None:
+    """While 64 clients request such ids, the only fill is that of the coupon that exists."""
+    coupon = make_coupon()
+    ids = count(NEVER_SEEN)
+
+    async def request_unknown(acceptor: IssuanceAcceptor, all_refused: asyncio.Barrier) -> None:
+        await _refused_codes(acceptor, [next(ids)])
+        await all_refused.wait()
+        while True:
+            await _refused_codes(acceptor, [next(ids)])
+
+    async def scenario(acceptor: IssuanceAcceptor) -> Receipt:
+        all_refused = asyncio.Barrier(65)
+        async with asyncio.TaskGroup() as group:
+            clients = [group.create_task(request_unknown(acceptor, all_refused)) for _ in range(64)]
+            await all_refused.wait()
+            receipt = await acceptor.accept(coupon.id, 7)
+            for client in clients:
+                client.cancel()
+        return receipt
+
+    assert run(scenario).coupon_id == coupon.id
+    assert statements.count(BEGIN_FILL) == 1
