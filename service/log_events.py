@@ -47,6 +47,9 @@ class LogEvent(StrEnum):
     #: the Redis server lost state. The coupons filled before are now cold; the API fills them from the database and the
     #: log
     GATE_RESET = "gate.reset"
+    #: a key of the gate had a type that this service never gives it and was deleted: something else writes to the same
+    #: database of the Redis server. Give the gate a database of its own
+    GATE_KEY_DELETED = "gate.key_deleted"
     #: Redis refuses the right to find out whether the gate lost its state, so a lost pause or closure stays lost: grant
     #: the right that `reason` names
     GATE_CHECK_REFUSED = "gate.check_refused"

@@ -24,7 +24,7 @@ def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
     """Send again the messages of rows that have been due for longer than `grace_seconds`.
 
     Send the standby task of each coupon with decidable standby requests, without a grace period. Coupons in a gate that
-    lost its state become cold.
+    lost its state become cold, and keys of a wrong type are deleted.
 
     A crash at any line is repaired by the next sweep: it only sends messages, and the gate's reset can be repeated.
     """
@@ -41,6 +41,7 @@ def sweep(app: Celery, resources: Resources, grace_seconds: float) -> None:
     if changes:
         messages.send_sync_changes(app, source=MessageSource.SWEEP)
     try:
+        resources.gate_admin.delete_wrong_types()
         resources.gate_admin.reset_if_state_lost()
     except NotPermitted as error:
         _log.error(LogEvent.GATE_CHECK_REFUSED, reason=str(error))

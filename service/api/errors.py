@@ -5,6 +5,7 @@ import secrets
 from functools import singledispatch
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -71,7 +72,7 @@ def _refused(error: Refused) -> Response:
     status, detail = _REFUSED[error.code]
     headers = {}
     if error.first_request_id:
-        headers["Location"] = f"/issuances/{error.first_request_id}"
+        headers["Location"] = f"/issuances/{quote(error.first_request_id, safe='')}"
     if error.opens_at_ms:
         headers["Retry-After"] = str(max(1, math.ceil((error.opens_at_ms - now_ms()) / 1000)))
     return problem_response(status, error.code, detail, headers)

@@ -23,6 +23,9 @@ def repair(coupon: CouponOption = None) -> None:
     """
     with open_for_command("gate") as common:
         service = resources.coupon_service(common)
-        for coupon_id in service.iterate_ids() if coupon is None else [service.get(coupon).id]:
+        coupon_ids = service.iterate_ids() if coupon is None else [service.get(coupon).id]
+        service.repair_shared_keys()
+        print_line("progress of the partitions: published")
+        for coupon_id in coupon_ids:
             service.refill_gate(coupon_id)
             print_line(f"coupon {coupon_id}: filled")

@@ -1,11 +1,12 @@
 """The gate's asyncio client: one Lua call admits many requests, another records many offsets."""
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
+from service.domain.errors import Unavailable
 from service.gate.batcher import Batcher
 from service.gate.client import mapped_errors
 from service.gate.keys import (
@@ -18,12 +19,18 @@ from service.gate.keys import (
     WRITE_CHECK_SECONDS,
     Verdict,
     offsets_key,
+    parse_number,
 )
+from service.limits import MAX_ID
 
 #: Minimum time between two calls. The fixed CPU cost of a call is about that of accepting the requests of 2 ms.
 _MIN_INTERVAL_SECONDS = 0.002
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
+_unpack = msgspec.msgpack.Decoder(tuple[list[str], msgspec.Raw]).decode
+_Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
+_unpack_numbers = msgspec.msgpack.Decoder(list[_Number], strict=False).decode
+_unpack_number = msgspec.msgpack.Decoder(_Number, strict=False).decode
+_unpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
 
@@ -83,7 +90,7 @@ class AsyncGate:
                 pipe.hget(offsets_key(coupon_id), str(user_id))
                 pipe.hget(PROGRESS_KEY, str(partition))
                 offset, progress = await pipe.execute()
-        return None if offset is None else int(offset), None if progress is None else int(progress)
+        return parse_number(offset), parse_number(progress)
 
     async def require_writable(self) -> None:
         """Raise Unavailable when Redis does not answer or refuses a write, NotPermitted when it refuses a right.
@@ -101,7 +108,28 @@ class AsyncGate:
             fields += (str(seat.coupon_id), str(seat.user_id), seat.request_id)
         with mapped_errors():
             reply: Any = await self._admit(args=[seats[0].requested_at_ms, _pack(fields)])
-        verdicts, flat_progress = _unpack(reply)
-        progress = {int(at): int(offset) for at, offset in zip(flat_progress[::2], flat_progress[1::2], strict=True)}
+        try:
+            verdicts, packed_progress = _unpack(reply)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable("Redis", f"it has a seat that is not text: {error}") from error
+        progress = _progress_of(packed_progress)
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
         return [Admission(_VERDICTS[verdict], detail, progress) for verdict, detail in pairs]
+
+
+def _progress_of(packed: bytes) -> dict[int, int]:
+    """Return the next offsets by partition; what is not a pair of numbers is left out, which costs only positions."""
+    flat: Sequence[int | None]
+    try:
+        flat = _unpack_numbers(packed)
+    except msgspec.ValidationError:
+        flat = [_number_or_none(part) for part in _unpack_parts(packed)]
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {partition: offset for partition, offset in pairs if partition is not None and offset is not None}
+
+
+def _number_or_none(packed: bytes) -> int | None:
+    try:
+        return _unpack_number(packed)
+    except msgspec.ValidationError:
+        return None

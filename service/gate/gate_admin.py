@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from service.domain.coupon import Coupon
-from service.gate.client import mapped_errors
+from service.gate.client import ENCODING_ERRORS, mapped_errors
 from service.gate.keys import (
+    COUPON_KEY,
     COUPON_KEY_PATTERN,
+    DELETE_WRONG_TYPES,
+    END_OF_TIME_MS,
     FILL,
     FOLLOW_UPS_KEY,
     LAST_SWEEP_KEY,
@@ -22,6 +25,7 @@ from service.gate.keys import (
     QUEUED_TASK_PREFIX,
     RELEASE,
     RUN_ID_KEY,
+    SHARED_KEY_TYPES,
     UNACKNOWLEDGED_KEY,
     UNKNOWN,
     UNKNOWN_SECONDS,
@@ -29,8 +33,10 @@ from service.gate.keys import (
     UPDATE_PROGRESS,
     coupon_fields,
     coupon_key,
+    coupon_key_types,
     fill_lock_key,
     offsets_key,
+    parse_number,
     seats_key,
 )
 from service.log import get_logger
@@ -41,7 +47,6 @@ _FILL_SECONDS = 30
 #: a filler that was killed blocks others no longer than this; two concurrent fills are safe
 _FILL_LOCK_SECONDS = 5
 _SEATS_BATCH_SIZE = 5_000
-_COLD = (None, UNKNOWN.encode())
 _log = get_logger(__name__)
 
 
@@ -74,12 +79,13 @@ class GateAdmin:
         self._update_coupon = redis.register_script(UPDATE_COUPON)
         self._update_progress = redis.register_script(UPDATE_PROGRESS)
         self._release = redis.register_script(RELEASE)
+        self._delete_wrong_types = redis.register_script(DELETE_WRONG_TYPES)
         self._mark_unknown = redis.register_script(MARK_UNKNOWN)
 
     def is_cold(self, coupon_id: int) -> bool:
-        """Return whether the gate has no data about the coupon, or has it marked as nonexistent."""
+        """Return whether the gate has no capacity of the coupon, for example because it is marked as nonexistent."""
         with mapped_errors():
-            return self._redis.hget(coupon_key(coupon_id), "capacity") in _COLD
+            return parse_number(self._redis.hget(coupon_key(coupon_id), "capacity")) is None
 
     @contextmanager
     def fill_lock(self, coupon_id: int) -> Iterator[bool]:
@@ -160,10 +166,15 @@ class GateAdmin:
         """Return the ids of all coupons that the gate has keys of."""
         with mapped_errors():
             keys = self._redis.scan_iter(COUPON_KEY_PATTERN, count=_SEATS_BATCH_SIZE)
-            return {int(key.split(b":")[1]) for key in keys}
+            found = (parse_number(match[1]) for key in keys if (match := COUPON_KEY.fullmatch(key)))
+            return {coupon_id for coupon_id in found if coupon_id is not None}
 
     def iterate_seats(self, coupon_id: int) -> Iterator[list[Seat]]:
-        """Yield the seats of a coupon in batches; one that changes meanwhile may be missing or appear twice."""
+        """Yield the seats of a coupon in batches; one that changes meanwhile may be missing or appear twice.
+
+        The coupon's keys of a wrong type are deleted first.
+        """
+        self.delete_wrong_types(coupon_key_types(coupon_id))
         with mapped_errors():
             pairs = self._redis.hscan_iter(seats_key(coupon_id), count=_SEATS_BATCH_SIZE)
             while batch := dict(islice(pairs, _SEATS_BATCH_SIZE)):
@@ -171,20 +182,30 @@ class GateAdmin:
                 attempts = self._redis.zmscore(UNACKNOWLEDGED_KEY, list(batch.values()))
                 yield [
                     Seat(
-                        int(user),
+                        user_id,
                         _text(request_id),
-                        None if offset is None else int(offset),
-                        None if attempted is None else int(attempted),
+                        parse_number(offset),
+                        None if attempted is None else _milliseconds(attempted),
                     )
                     for (user, request_id), offset, attempted in zip(batch.items(), offsets, attempts, strict=True)
+                    if (user_id := parse_number(user)) is not None
                 ]
 
     def evict_all(self) -> None:
         """Make the gate cold for every coupon and forget the partitions' progress: another log was adopted."""
         for coupon_id in self.coupon_ids():
             self.evict(coupon_id)
+        self.forget_progress()
+
+    def delete_wrong_types(self, key_types: Mapping[str, str] = SHARED_KEY_TYPES) -> None:
+        """Delete the keys that have another type than this service gives them: something else wrote them.
+
+        Default: the keys that all coupons share. What they held is lost, as with an emptied server.
+        """
         with mapped_errors():
-            self._redis.delete(PROGRESS_KEY)
+            deleted = self._delete_wrong_types(args=[part for key_type in key_types.items() for part in key_type])
+        for key in deleted:
+            _log.warning(LogEvent.GATE_KEY_DELETED, key=_text(key))
 
     def reset_if_state_lost(self) -> int:
         """Evict every coupon that was filled before the server was last started; return how many.
@@ -199,6 +220,7 @@ class GateAdmin:
         with mapped_errors():
             evicted = 0
             for coupon_id in self.coupon_ids():
+                self.delete_wrong_types(coupon_key_types(coupon_id))
                 if self._redis.hget(coupon_key(coupon_id), "run_id") != run_id.encode():
                     self.evict(coupon_id)
                     evicted += 1
@@ -214,13 +236,18 @@ class GateAdmin:
         with mapped_errors():
             self._update_progress(args=[number for pair in next_offsets.items() for number in pair])
 
+    def forget_progress(self) -> None:
+        """Delete the partitions' progress, which the next batch of each partition publishes again."""
+        with mapped_errors():
+            self._redis.delete(PROGRESS_KEY)
+
     def unacknowledged(self, attempted_before_ms: int, limit: int) -> dict[str, int]:
         """Return request ids without an acknowledgement, with the time of their last append attempt, oldest first."""
         with mapped_errors():
             found: list[Any] = self._redis.zrangebyscore(
                 UNACKNOWLEDGED_KEY, "-inf", attempted_before_ms, start=0, num=limit, withscores=True
             )
-        return {_text(request_id): int(score) for request_id, score in found}
+        return {_text(request_id): _milliseconds(score) for request_id, score in found}
 
     def resolve_unacknowledged(self, request_ids: Sequence[str]) -> None:
         """Remove requests from the unacknowledged ones; their seats stay."""
@@ -259,8 +286,8 @@ class GateAdmin:
     def seconds_since_sweep(self) -> float | None:
         """Return the seconds since the sweep ran, or None when that is longer than a minute."""
         with mapped_errors():
-            swept_at = self._redis.get(LAST_SWEEP_KEY)
-        return None if swept_at is None else time.time() - int(swept_at)
+            swept_at = parse_number(self._redis.get(LAST_SWEEP_KEY))
+        return None if swept_at is None else time.time() - swept_at
 
 
 def _flat(coupon: Coupon) -> list[str]:
@@ -268,4 +295,9 @@ def _flat(coupon: Coupon) -> list[str]:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors=ENCODING_ERRORS) if isinstance(value, bytes) else value
+
+
+def _milliseconds(score: float) -> int:
+    """Return the score of an unacknowledged request; ±inf, which no script writes, becomes a time as well."""
+    return int(min(max(score, 0), END_OF_TIME_MS))

@@ -1,20 +1,29 @@
 """The gate's keys and scripts in Redis, and the fields it stores for a coupon."""
 
+import re
 from enum import StrEnum
 from importlib.resources import files
 
 from service.domain.coupon import Coupon
+from service.limits import MAX_ID
 
 _LUA = files(__package__).joinpath("lua")
 
-ADMIT = _LUA.joinpath("admit.lua").read_text()
-RECORD_OFFSETS = _LUA.joinpath("record_offsets.lua").read_text()
-MARK_UNKNOWN = _LUA.joinpath("mark_unknown.lua").read_text()
-FILL = _LUA.joinpath("fill.lua").read_text()
-UPDATE_COUPON = _LUA.joinpath("update_coupon.lua").read_text()
-UPDATE_PROGRESS = _LUA.joinpath("update_progress.lua").read_text()
-RELEASE = _LUA.joinpath("release.lua").read_text()
-CHECK_WRITABLE = _LUA.joinpath("check_writable.lua").read_text()
+
+def _script(name: str) -> str:
+    """Return the text of a script, which may use the function try_call."""
+    return "".join(_LUA.joinpath(f"{part}.lua").read_text() for part in ("try_call", name))
+
+
+ADMIT = _script("admit")
+RECORD_OFFSETS = _script("record_offsets")
+MARK_UNKNOWN = _script("mark_unknown")
+FILL = _script("fill")
+UPDATE_COUPON = _script("update_coupon")
+UPDATE_PROGRESS = _script("update_progress")
+RELEASE = _script("release")
+CHECK_WRITABLE = _script("check_writable")
+DELETE_WRONG_TYPES = _script("delete_wrong_types")
 
 #: hash from partition to next offset to decide; the issuer publishes it after each commit
 PROGRESS_KEY = "gate:progress"
@@ -29,6 +38,8 @@ WRITE_CHECK_KEY = "gate:write_check"
 WRITE_CHECK_SECONDS = 60
 #: matches every key that belongs to a coupon
 COUPON_KEY_PATTERN = "gate:[0-9]*"
+#: a key that belongs to a coupon, with the coupon's id
+COUPON_KEY = re.compile(rb"gate:([1-9][0-9]*)(?::.*)?", re.DOTALL)
 #: when beat's sweep last ran, in seconds since 1970 UTC
 LAST_SWEEP_KEY = "gate:swept_at"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
@@ -41,6 +52,16 @@ END_OF_TIME_MS = 2**53
 #: value of `capacity` for a coupon that does not exist, and how long it is kept
 UNKNOWN = "unknown"
 UNKNOWN_SECONDS = 5
+
+
+#: the keys that all coupons share, except those that are only ever set, with their types
+SHARED_KEY_TYPES = {
+    PROGRESS_KEY: "hash",
+    UNACKNOWLEDGED_KEY: "zset",
+    RUN_ID_KEY: "string",
+    LAST_SWEEP_KEY: "string",
+    FOLLOW_UPS_KEY: "list",
+}
 
 
 class Verdict(StrEnum):
@@ -78,6 +99,19 @@ def offsets_key(coupon_id: int) -> str:
 def fill_lock_key(coupon_id: int) -> str:
     """The key that exists while a process fills the gate for the coupon."""
     return f"gate:{coupon_id}:filling"
+
+
+def coupon_key_types(coupon_id: int) -> dict[str, str]:
+    """The keys with a coupon's values, seats and offsets, with their types."""
+    return dict.fromkeys((coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id)), "hash")
+
+
+def parse_number(text: bytes | str | None) -> int | None:
+    """Return the stored number from 0 to MAX_ID; None if there is none, or something else is stored."""
+    if text is None or len(text) > len(str(MAX_ID)) or not (text.isascii() and text.isdigit()):
+        return None
+    number = int(text)
+    return number if number <= MAX_ID else None
 
 
 def coupon_fields(coupon: Coupon) -> dict[str, str]:

@@ -103,6 +103,17 @@ class CouponService:
         with in_transaction(self._engine) as tx:
             return coupons.get_many(tx, [coupon_id])[coupon_id]
 
+    def repair_shared_keys(self) -> None:
+        """Delete what this service did not write from the gate's keys that all coupons share.
+
+        The partitions' progress is published again from the database's checkpoints. Raises Unavailable.
+        """
+        self._gate_admin.delete_wrong_types()
+        self._gate_admin.forget_progress()
+        with in_transaction(self._engine) as tx:
+            _, current = checkpoints.of_open_log(tx)
+        self._gate_admin.publish_progress({at: checkpoint.next_offset for at, checkpoint in current.items()})
+
     def refill_gate(self, coupon_id: int) -> None:
         """Empty the gate of one coupon and fill it from the database and the log.
 

@@ -147,11 +147,13 @@ def test_the_gate_is_repaired(system: System) -> None:
     system.wait_until_final(name)
     system.redis.hset(f"gate:{coupon}", "override", "closed")
     system.redis.delete(f"gate:{coupon}:seats")
+    system.redis.hset("gate:progress", mapping={"0": "abc", "abc": "0"})
     assert refused(system, coupon, 2) == "closed"
 
     ended = coupons(system, "gate", "repair", "--coupon", str(coupon))
 
-    assert (ended.returncode, ended.stdout) == (0, f"coupon {coupon}: filled\n")
+    assert (ended.returncode, ended.stdout) == (0, f"progress of the partitions: published\ncoupon {coupon}: filled\n")
+    assert all(part.isdigit() for pair in system.redis.hgetall("gate:progress").items() for part in pair)
     assert refused(system, coupon, 1) == "duplicate"
     assert system.wait_until_final(accepted(system, coupon, 2))["sequence"] == 2
     assert refused(system, coupon, 3) == "sold_out"

@@ -27,6 +27,7 @@ from service.usecases.coupon_ids import CouponIds
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from tests.builders import PARTITIONS
 from tests.gate_client import GateClient, seat
 from tests.log import Log
 
@@ -180,3 +181,19 @@ def test_a_cold_coupon_does_not_wait_for_ids_that_were_never_created(
 
     assert run(scenario).coupon_id == coupon.id
     assert statements.count(BEGIN_FILL) == 1
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_a_request_survives_what_something_else_wrote_to_redis(
+    run: Callable[[Scenario], Any], redis: Redis, gate_filler: GateFiller, make_coupon: MakeCoupon
+) -> None:
+    """The coupon is filled again; only the position is unknown."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    redis.hset(f"gate:{coupon.id}", "opens", "abc")
+    redis.hset("gate:progress", mapping=dict.fromkeys(map(str, range(PARTITIONS)), "abc"))
+
+    receipt = run(lambda acceptor: acceptor.accept(coupon.id, 7))
+
+    assert (receipt.coupon_id, receipt.position) == (coupon.id, None)
+    assert redis.hget(f"gate:{coupon.id}", "opens") == b""

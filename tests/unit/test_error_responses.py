@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from service.api.errors import error_response
-from service.domain.errors import Unavailable
+from service.domain.errors import Refused, Unavailable
+from service.domain.request import ReasonCode
 from service.log_events import LogEvent
 
 
@@ -27,6 +28,13 @@ def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -
 
     assert first != second
     assert _logged_ids(caplog)[LogEvent.SERVER_ERROR] == second
+
+
+def test_the_location_of_a_duplicate_is_a_path_whatever_redis_holds() -> None:
+    """A seat that something else wrote neither fails the response nor adds a header to it."""
+    location = error_response(Refused(ReasonCode.DUPLICATE, first_request_id="a/b\r\nX: 쿠")).headers["Location"]
+
+    assert location == "/issuances/a%2Fb%0D%0AX%3A%20%EC%BF%A0"
 
 
 def _body(error: Exception) -> dict[str, Any]:

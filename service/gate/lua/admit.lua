@@ -5,18 +5,27 @@ local now, requests = ARGV[1], cmsgpack.unpack(ARGV[2])
 local now_ms = tonumber(now)
 local coupons, verdicts = {}, {}
 
+local function matches(text, pattern) return text and #text < 20 and string.find(text, pattern) end
+local function is_time(text) return text == '' or matches(text, '^%-?%d+$') end
+
 -- Returns the refusal that applies to all users, or the number of free seats.
+-- A coupon with a value or a type that no script writes is deleted: it is cold, and filled again.
 local function read_coupon(coupon)
   local gate = 'gate:' .. coupon
+  local seats = gate .. ':seats'
   local capacity, opens, closes, override, sold_out =
-    unpack(redis.call('HMGET', gate, 'capacity', 'opens', 'closes', 'override', 'sold_out'))
-  if not capacity then return { refusal = 'cold', detail = '' } end
+    unpack(try_call('HMGET', gate, 'capacity', 'opens', 'closes', 'override', 'sold_out') or {})
+  if capacity == false then return { refusal = 'cold', detail = '' } end
   if capacity == 'unknown' then return { refusal = 'unknown_coupon', detail = '' } end
+  local taken = try_call('HLEN', seats)
+  if not (taken and matches(capacity, '^%d+$') and is_time(opens) and is_time(closes)) then
+    redis.call('DEL', gate, seats, gate .. ':offsets')
+    return { refusal = 'cold', detail = '' }
+  end
   if override == 'closed' or (closes ~= '' and now_ms >= tonumber(closes)) then return { refusal = 'closed', detail = '' } end
   if override == 'paused' then return { refusal = 'paused', detail = '' } end
   if opens ~= '' and now_ms < tonumber(opens) then return { refusal = 'not_open', detail = opens } end
-  local seats = gate .. ':seats'
-  return { seats = seats, free = sold_out and 0 or tonumber(capacity) - redis.call('HLEN', seats) }
+  return { seats = seats, free = sold_out and 0 or tonumber(capacity) - taken }
 end
 
 local function judge(coupon, user, request)
@@ -41,4 +50,4 @@ for i = 1, #requests, 3 do
   verdicts[#verdicts + 1] = verdict
   verdicts[#verdicts + 1] = detail
 end
-return cmsgpack.pack({ verdicts, redis.call('HGETALL', 'gate:progress') })
+return cmsgpack.pack({ verdicts, try_call('HGETALL', 'gate:progress') or {} })

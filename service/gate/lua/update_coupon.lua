@@ -4,14 +4,15 @@
 -- an older one does not fill it.
 -- If capacity or quantity grew, or a version was skipped, the gate is emptied: users without a coupon can request again.
 -- A skipped version may have had a lower capacity or quantity.
+-- A gate whose capacity or quantity is not a number is cold: something else wrote to it.
 -- A filled gate keeps its run_id, because its seats date from its fill.
 local gate, version, capacity, quantity = 'gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local known_version = tonumber(redis.call('HGET', gate, 'version') or -1)
+local known = try_call('HMGET', gate, 'version', 'capacity', 'quantity') or {}
+local known_version, known_capacity, known_quantity = tonumber(known[1]) or -1, tonumber(known[2]), tonumber(known[3])
 if version < known_version then return end
-local known_capacity = redis.call('HGET', gate, 'capacity')
-local cold = not known_capacity or known_capacity == 'unknown'
-local grew = not cold and (version > known_version + 1 or (version > known_version
-  and (tonumber(known_capacity) < capacity or tonumber(redis.call('HGET', gate, 'quantity')) < quantity)))
+local cold = not known_capacity or not known_quantity
+local grew = not cold and (version > known_version + 1
+  or (version > known_version and (known_capacity < capacity or known_quantity < quantity)))
 if cold or grew then
   redis.call('DEL', gate, gate .. ':seats', gate .. ':offsets')
   redis.call('HSET', gate, 'version', version, 'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
