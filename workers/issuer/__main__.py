@@ -11,10 +11,11 @@ from service.config import Settings
 from service.domain.errors import Misconfigured
 from service.stream import clients
 from service.usecases.issue import Issuer
-from workers.issuer import health
 from workers.issuer.after_commit import AfterCommit, build_celery_client
 from workers.issuer.dead_letter_listener import DeadLetterListener
 from workers.issuer.follow_up_relay import FollowUpRelay
+from workers.issuer.health import Health
+from workers.issuer.health_server import HealthServer
 from workers.issuer.loop import IssueLoop
 from workers.issuer.monitor import Monitor
 
@@ -28,17 +29,18 @@ def main() -> None:
     """Check the settings, then issue until a signal comes; begin anew when another log is adopted."""
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_process()
-        state = health.Health()
+        health = Health()
         try:
-            server = health.serve(state, settings.issuer_host, settings.issuer_port)
+            server = HealthServer(health, settings.issuer_host, settings.issuer_port)
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
-        opened.callback(server.shutdown)
-        while issue_log(settings, state):
+        opened.callback(server.close)
+        server.start()
+        while issue_log(settings, health):
             pass
 
 
-def issue_log(settings: Settings, state: health.Health) -> bool:
+def issue_log(settings: Settings, health: Health) -> bool:
     """Wait for PostgreSQL and Kafka and decide the open log; return whether another log was adopted meanwhile.
 
     Everything that is opened is closed in reverse order.
@@ -49,14 +51,14 @@ def issue_log(settings: Settings, state: health.Health) -> bool:
         celery = build_celery_client()
         after_commit = AfterCommit(celery, shared)
         opened.callback(after_commit.close, _PUBLISH_TIMEOUT_SECONDS)
-        monitor = Monitor(shared, celery, state)
+        monitor = Monitor(shared, celery, health)
         opened.callback(monitor.close)
         relay = FollowUpRelay(shared, celery)
         opened.callback(relay.close)
-        listener = DeadLetterListener(shared, partial(clients.build_dead_letter_consumer, settings), state)
+        listener = DeadLetterListener(shared, partial(clients.build_dead_letter_consumer, settings), health)
         opened.callback(listener.close)
         issuer = Issuer(shared.engine, shared.log_id, notices=bool(settings.webhook_url))
-        loop = IssueLoop(shared, partial(clients.build_issuer_consumer, settings), issuer, after_commit, state)
+        loop = IssueLoop(shared, partial(clients.build_issuer_consumer, settings), issuer, after_commit, health)
         opened.callback(loop.close)
         opened.callback(shared.log_watch.close)
         for number in (signal.SIGTERM, signal.SIGINT):

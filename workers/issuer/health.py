@@ -1,12 +1,7 @@
-"""The issuer's small HTTP server: whether it can issue, why not, and its metrics."""
+"""Whether the issuer can issue, and why not."""
 
-import json
-import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 #: an iteration of the loop that lasts longer is stuck in a call; above the time limit of database statements
 _MAX_ITERATION_SECONDS = 8.0
@@ -59,33 +54,3 @@ class Health:
         if (stuck := time.monotonic() - self._last_iteration) > _MAX_ITERATION_SECONDS:
             reasons.setdefault("issuer", f"the issuer loop has made no progress for {stuck:.0f} s")
         return reasons
-
-
-def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve /healthz, /readyz and /metrics in a thread; raises OSError when the port is in use."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, content_type, reasons = 200, "application/json", health.reasons
-            match self.path:
-                case "/healthz":
-                    body = b'{"status":"ok"}'
-                case "/readyz":
-                    status = 503 if reasons else 200
-                    body = json.dumps({"ready": not reasons, "faults": reasons, "alerts": health.alerts}).encode()
-                case "/metrics":
-                    content_type, body = CONTENT_TYPE_LATEST, generate_latest()
-                case _:
-                    status, body = 404, b'{"code":"not_found"}'
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
-            """Log nothing: health checks come every few seconds."""
-
-    server = ThreadingHTTPServer((host, port), Handler)
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server

@@ -1,0 +1,100 @@
+"""The issuer's HTTP port: liveness, readiness with its reasons, metrics."""
+
+import asyncio
+import json
+import socket
+from http import HTTPStatus
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn import Config, Server
+from uvicorn.config import HTTPProtocolType
+
+from service.background_thread import BackgroundThread
+from workers.issuer.health import Health
+
+_JSON = "application/json"
+#: a client that does not read its response does not hold up the end of the issuer
+_SHUTDOWN_SECONDS = 1
+_TICK_SECONDS = 0.5
+
+
+class HealthServer(BackgroundThread):
+    """Serves the port in an event loop with a thread of its own, however many connections there are."""
+
+    def __init__(
+        self, health: Health, host: str, port: int, protocol: type[asyncio.Protocol] | HTTPProtocolType = "httptools"
+    ) -> None:
+        """Bind the port: raises OSError when it is in use; 0 chooses a free one.
+
+        protocol: the class of uvicorn's connections.
+        """
+        super().__init__("health")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family)
+        config = Config(
+            build_application(health),
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        self._server = _Server(config)
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def run(self) -> None:
+        """Serve until the thread is closed. Outside the main thread uvicorn handles no signals."""
+        self._server.run([self._listener])
+
+    def close(self) -> None:
+        """End the connections and the thread."""
+        self._server.should_exit = True
+        super().close()
+
+
+class _Server(Server):
+    """uvicorn's server, which wakes less often, so that the thread that decides is interrupted less often."""
+
+    async def main_loop(self) -> None:
+        """Update the Date header of the responses, and end when `should_exit` is set."""
+        while not await self.on_tick(0):  # noqa: ASYNC110  # `should_exit` is set by another thread
+            await asyncio.sleep(_TICK_SECONDS)
+
+
+def build_application(health: Health) -> Starlette:
+    """Return the application that answers /healthz, /readyz and /metrics; its handlers do not block."""
+
+    async def lives(_: Request) -> Response:
+        return Response(b'{"status":"ok"}', media_type=_JSON)
+
+    async def ready(_: Request) -> Response:
+        reasons = health.reasons
+        body = {"ready": not reasons, "faults": reasons, "alerts": health.alerts}
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return Response(json.dumps(body), status, media_type=_JSON)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        body = json.dumps({"code": HTTPStatus(error.status_code).name.lower()}, separators=(",", ":"))
+        return Response(body, error.status_code, error.headers, _JSON)
+
+    routes = [Route("/healthz", lives), Route("/readyz", ready), Route("/metrics", metrics)]
+    application = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+    application.router.redirect_slashes = False
+    return application
