@@ -1,8 +1,9 @@
 """Configures a process at its start, or exits with one message on standard error and no stack trace."""
 
+import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from service import clock, config, crash_points, log
 from service.config import Settings
@@ -28,4 +29,16 @@ def configure_process() -> Settings:
     log.configure(settings)
     clock.configure(settings)
     crash_points.configure(settings)
+    return settings
+
+
+def configure_server() -> Settings:
+    """Configure a process that accepts connections: as configure_process does, and with as many files as it may open.
+
+    Each connection is a file. Service managers give a process 1,024, so that older programs do not fail with more.
+    """
+    settings = configure_process()
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a system may refuse the hard limit itself, for example if there is none
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     return settings

@@ -14,7 +14,7 @@ from service.metrics import MULTIPROCESS_DIRECTORY_VARIABLE
 def main() -> None:
     """Check the settings, then serve until a signal ends the process."""
     with startup.exit_on_error():
-        settings = startup.configure_process()
+        settings = startup.configure_server()
         if settings.api_processes == 1:
             uvicorn.run(server.build_application(settings), **server.uvicorn_options(settings))
         else:

@@ -27,7 +27,7 @@ def create_worker_app() -> IssuanceFastPath:
 
         threading.Thread(target=exit_with_parent, daemon=True).start()
     with startup.exit_on_error(STARTUP_FAILURE):  # a status at which the parent exits as well
-        return build_application(startup.configure_process())
+        return build_application(startup.configure_server())
 
 
 def build_application(settings: Settings) -> IssuanceFastPath:

@@ -1,11 +1,14 @@
 """A process reports why it cannot start, and waits for servers that are not available yet."""
 
 import re
+import resource
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.log_events import LogEvent
@@ -76,6 +79,19 @@ def test_a_process_waits_for_an_unavailable_server(
     finally:
         waiting.terminate()
         waiting.wait(20)
+
+
+@pytest.mark.parametrize("process", ["api", "issuer"])
+def test_a_server_may_open_as_many_files_as_the_hard_limit_allows(parts: LocalStack, process: str) -> None:
+    """Each connection is a file. With a soft limit of 256, clients beyond the 200th or so would get no answer."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    command = f"ulimit -Sn 256; exec {shlex.join([sys.executable, *_PROCESSES[process]])}"
+    environment = {**parts.environment, "API_PORT": free_port(), "ISSUER_PORT": free_port()}
+    with psutil.Popen(["/bin/sh", "-c", command], env=environment, cwd=_ROOT, stderr=subprocess.DEVNULL) as started:
+        try:
+            eventually(lambda: started.rlimit(psutil.RLIMIT_NOFILE) == (hard_limit, hard_limit))
+        finally:
+            started.terminate()
 
 
 def run(parts: LocalStack, process: str, **settings: str) -> "subprocess.CompletedProcess[str]":

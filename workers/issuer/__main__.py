@@ -28,7 +28,7 @@ _SWITCH_SECONDS = 0.0005
 def main() -> None:
     """Check the settings, then issue until a signal comes; begin anew when another log is adopted."""
     with startup.exit_on_error(), ExitStack() as opened:
-        settings = startup.configure_process()
+        settings = startup.configure_server()
         health = Health()
         try:
             server = HealthServer(health, settings.issuer_host, settings.issuer_port)
