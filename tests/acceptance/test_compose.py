@@ -33,6 +33,7 @@ from service.config import Settings
 from stack import ports, settings
 from stack.app_processes import STOP_TIMEOUT_SECONDS
 from stack.local import LocalStack
+from stack.servers import kafka
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,15 @@ def test_every_service_but_the_migration_restarts_and_has_a_health_check() -> No
     assert ONE_SHOTS == ["migrate"]
     assert [name for name, service in SERVICES.items() if service.get("restart") != "unless-stopped"] == ONE_SHOTS
     assert [name for name, service in SERVICES.items() if "healthcheck" not in service] == ONE_SHOTS
+
+
+def test_kafka_runs_with_both_jit_compilers() -> None:
+    """A long-lived broker is worth the second compiler; the local stack does without it (`stack/servers/kafka.py`)."""
+    options = " ".join(map(str, SERVICES["kafka"]["environment"].values()))
+
+    assert any(option.startswith("-XX:TieredStopAtLevel") for option in kafka.JVM_OPTIONS)
+    assert "Tiered" not in options
+    assert "-Xint" not in options
 
 
 def test_dependencies_exist_and_have_the_right_condition() -> None:
