@@ -34,10 +34,10 @@ faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 1
 broken: $(READY) ## remove each guard from a copy and check that its test fails
 	$(BIN)/python -m tests.broken
 
-bench: $(READY) ## all measurements, 18 minutes; BENCH='--publish' writes them into docs/
+bench: $(READY) ## all measurements, 25 minutes; BENCH='--publish' writes them into docs/, '--against REV' compares commits
 	$(BIN)/python -m benchmarks $(BENCH)
 
-bench-quick: $(READY) ## a subset in three minutes
+bench-quick: $(READY) ## a subset in four minutes
 	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 lock: $(READY) ## resolve the Python packages again and write the lock files

@@ -1,10 +1,11 @@
 """The environment of an experiment: an empty local stack with schema and topics, and processes started on it."""
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks import ROOT
+from benchmarks.checkout import WORK_TREE, Checkout
 from service.config import Settings
 from service.domain.request_id import RequestIds
 from service.store import coupons, engine
@@ -33,6 +34,8 @@ _NO_VARIABLES: Mapping[str, str] = {}
 #: one TRUNCATE statement each, so that a session that waits for one table's lock does not wait for another lock of ours
 _DECISION_TABLES = ("requests", "retries", "outbox", "dead_letters, dead_letter_actions")
 _TOPIC_TIMEOUT_SECONDS = 30
+#: clock_gettime(2) of Linux: the CPU time of a whole process, user and system, in nanoseconds
+_PROCESS_CPU_CLOCK = 2
 
 
 class CpuTime:
@@ -42,25 +45,35 @@ class CpuTime:
         self.seconds: dict[str, float] = {}
 
     def figures(self, requests: int) -> dict[str, float]:
-        """Return CPU microseconds per request, by part."""
-        return {f"{part.replace('-', '_')}_cpu_us": seconds / requests * 1e6 for part, seconds in self.seconds.items()}
+        """Return CPU microseconds per request, by part and of all parts together."""
+        return {f"{part}_cpu_us": seconds / requests * 1e6 for part, seconds in self._with_sum().items()}
+
+    def cores(self, wall_seconds: float) -> dict[str, float]:
+        """Return the share of a core that each part used, and the sum."""
+        return {f"{part}_cores": seconds / wall_seconds for part, seconds in self._with_sum().items()}
+
+    def _with_sum(self) -> dict[str, float]:
+        by_part = {part.replace("-", "_"): seconds for part, seconds in self.seconds.items()}
+        return {**by_part, "all": sum(by_part.values())}
 
 
 class Environment:
     """A running stack and its database. Processes that are started here end with the environment."""
 
-    def __init__(self, stack: LocalStack, store: Engine, *, profiled: bool) -> None:
+    def __init__(self, stack: LocalStack, store: Engine, checkout: Checkout, *, profiled: bool) -> None:
         self.stack = stack
         self.store = store
+        self._checkout = checkout
         self._profiled = profiled
 
-    def start_api(self, name: str = "api", module: str = "service.api", **variables: str) -> int:
+    def start_api(self, name: str = "api", **variables: str) -> int:
         """Start an API process and return its port."""
-        return self.start_server(name, module, port_variable="API_PORT", **variables)
+        return self._start_server(name, self._argv("api", "service.api"), "API_PORT", variables)
 
     def start_issuer(self, name: str = "issuer-0", **variables: str) -> int:
         """Start an issuer and return the port of its /readyz."""
-        return self.start_server(name, "workers.issuer", port_variable="ISSUER_PORT", ISSUER_INSTANCE=name, **variables)
+        argv = self._argv("issuer", "workers.issuer")
+        return self._start_server(name, argv, "ISSUER_PORT", {"ISSUER_INSTANCE": name, **variables})
 
     def start_worker(self, **variables: str) -> None:
         """Start Celery's worker and beat."""
@@ -68,25 +81,32 @@ class Environment:
         self.stack.add(app_processes.worker(environ, self.stack.directory / "log" / "worker.log"))
         self.stack.add(app_processes.beat(environ))
 
-    def start_server(self, name: str, *arguments: str, port_variable: str, **variables: str) -> int:
+    def start_server(self, name: str, *arguments: str, port_variable: str) -> int:
         """Start `python -m ARGUMENTS`, wait until its /readyz returns 200, and return its port."""
-        port = ports.any_free()
-        ready = partial(http_ok, LOOPBACK, port, "/readyz")
-        self._start(name, arguments, ready, {port_variable: str(port), **variables})
-        return port
+        return self._start_server(name, self._python(arguments), port_variable, {})
 
     def start_process(self, name: str, *arguments: str, ready_message: str) -> None:
         """Start `python -m ARGUMENTS` and wait until its log contains `ready_message`."""
         log = self.stack.directory / "log" / f"{name}.log"
-        self._start(name, arguments, lambda: ready_message in logs.since_start(log), {})
+        self._start(name, self._python(arguments), lambda: ready_message in logs.since_start(log), {})
 
-    def _start(
-        self, name: str, arguments: tuple[str, ...], ready: Callable[[], bool], variables: Mapping[str, str]
-    ) -> None:
-        environ = {**self.stack.environment, **variables}
+    def _argv(self, process: str, module: str) -> tuple[str, ...]:
+        """Return the command of one of the project's processes; the profiler needs its module."""
+        return self._python((module,)) if self._profiled else self._checkout.argv(process)
+
+    def _python(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
         profiler = ("benchmarks.profiler",) if self._profiled else ()
-        argv = (sys.executable, "-m", *profiler, *arguments)
-        self.stack.add(ProcessSpec(name, argv, environ, ROOT, ready, stop_timeout_seconds=20.0))
+        return (sys.executable, "-m", *profiler, *arguments)
+
+    def _start_server(self, name: str, argv: tuple[str, ...], port_variable: str, variables: Mapping[str, str]) -> int:
+        port = ports.any_free()
+        ready = partial(http_ok, LOOPBACK, port, "/readyz")
+        self._start(name, argv, ready, {port_variable: str(port), **variables})
+        return port
+
+    def _start(self, name: str, argv: tuple[str, ...], ready: Callable[[], bool], variables: Mapping[str, str]) -> None:
+        environ = {**self.stack.environment, **self._checkout.variables, **variables}
+        self.stack.add(ProcessSpec(name, argv, environ, self._checkout.root, ready, stop_timeout_seconds=20.0))
 
     @contextmanager
     def suspended(self, part: str) -> Iterator[None]:
@@ -120,9 +140,7 @@ class Environment:
 
     def issued_count(self, coupon_id: int) -> int:
         """Return the coupon's counter of issuances."""
-        with self.store.begin() as tx:
-            coupon = coupons.get(tx, coupon_id)
-        return coupon.issued if coupon else 0
+        return self.query_int("SELECT issued FROM coupons WHERE id = :coupon", coupon=coupon_id)
 
     def query_int(self, query: str, **values: object) -> int:
         """Return the single number that a query selects."""
@@ -132,9 +150,9 @@ class Environment:
     @contextmanager
     def cpu_time(self, parts: Sequence[str]) -> Iterator[CpuTime]:
         """Measure the CPU time that each part and its child processes use while the block runs."""
-        measured, before = CpuTime(), {part: _cpu_seconds(self.stack.pid(part)) for part in parts}
+        measured, before = CpuTime(), {part: cpu_seconds(self.stack.pid(part)) for part in parts}
         yield measured
-        measured.seconds = {part: _cpu_seconds(self.stack.pid(part)) - before[part] for part in parts}
+        measured.seconds = {part: cpu_seconds(self.stack.pid(part)) - before[part] for part in parts}
 
     def resident_mb(self, part: str) -> float:
         """Return the resident memory of a part's main process in megabytes."""
@@ -151,31 +169,54 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_seconds:
 
 @contextmanager
 def start_environment(
-    directory: Path, variables: Mapping[str, str] = _NO_VARIABLES, *, profiled: bool = False
+    directory: Path,
+    variables: Mapping[str, str] = _NO_VARIABLES,
+    checkout: Checkout = WORK_TREE,
+    *,
+    profiled: bool = False,
 ) -> Iterator[Environment]:
     """Start an empty stack in an emptied directory. PostgreSQL records commit timestamps: waits end at them.
 
-    `variables` are added to the environment variables of every process. With `profiled`, Python processes run under
-    `benchmarks.profiler`, so that py-spy may read their memory.
+    `variables` are added to the environment variables of every process. Migration, API and issuer run from `checkout`.
+    With `profiled`, Python processes of this work tree run under `benchmarks.profiler`, so that py-spy may read their
+    memory.
     """
     shutil.rmtree(directory, ignore_errors=True)
     environ = {**ISOLATED, "REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning", **variables}
-    with LocalStack(directory, (*SERVERS, "migrate"), environ) as stack:
+    with LocalStack(directory, SERVERS, environ) as stack:
+        _migrate(stack, checkout)
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
         stack.restart("postgres")
         store = engine.build(stack.database_url, "benchmark")
-        yield Environment(stack, store, profiled=profiled)
+        yield Environment(stack, store, checkout, profiled=profiled)
         store.dispose()
 
 
-def _cpu_seconds(pid: int) -> float:
+def _migrate(stack: LocalStack, checkout: Checkout) -> None:
+    """Create tables and topics as the checkout's commit does."""
+    environ = {**stack.environment, **checkout.variables}
+    with (stack.directory / "log" / "migrate.log").open("wb") as log:
+        argv = checkout.argv("migrate")
+        subprocess.run(argv, cwd=checkout.root, env=environ, stdout=log, stderr=log, check=True)
+
+
+def cpu_seconds(pid: int) -> float:
     """Return user and system seconds of a process and its descendants, ended ones included."""
-    process = psutil.Process(pid)
-    running = [process, *process.children(recursive=True)]
-    times = [each.cpu_times() for each in running]
-    ended = sum(each.children_user + each.children_system for each in times)
-    return float(ended + sum(each.user + each.system for each in times))
+    process, seconds = psutil.Process(pid), 0.0
+    for each in (*process.children(recursive=True), process):  # the process last: it has the time of those that ended
+        with suppress(psutil.NoSuchProcess, OSError):
+            times = each.cpu_times()
+            seconds += times.children_user + times.children_system + _own_cpu_seconds(each)
+    return seconds
+
+
+def _own_cpu_seconds(process: psutil.Process) -> float:
+    """Return user and system seconds of a process alone; psutil's have a resolution of 10 ms, Linux has finer ones."""
+    if sys.platform == "linux":
+        return time.clock_gettime(~process.pid << 3 | _PROCESS_CPU_CLOCK)
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def create_closed_log(tx: Connection, name: str) -> int:

@@ -38,9 +38,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 def ratios(rounds: Sequence[Figures], numerator: str, denominator: str | None) -> list[float]:
     """Return the ratio of two figures in each round, or the figure itself without a denominator.
 
-    A ratio never mixes two rounds.
+    A ratio never mixes two rounds. Rounds without one of the figures are left out.
     """
-    return [figures[numerator] / (figures[denominator] if denominator else 1) for figures in rounds]
+    names = {numerator, denominator or numerator}
+    complete = [figures for figures in rounds if names <= figures.keys()]
+    return [figures[numerator] / (figures[denominator] if denominator else 1) for figures in complete]
+
+
+def prefixed(prefix: str, figures: Figures) -> dict[str, float]:
+    """Return the figures as `<prefix>_<name>`."""
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
 
 
 def in_milliseconds(waits_seconds: Sequence[float], prefix: str) -> dict[str, float]:

@@ -22,7 +22,7 @@ class Target(NamedTuple):
     at_most: bool = False
 
     def measured(self, rounds: Sequence[Figures]) -> list[float]:
-        """Return the figure of each round."""
+        """Return the figure of each round that has it."""
         return ratios(rounds, self.numerator, self.denominator)
 
     def missed_by(self, value: float) -> float:
@@ -117,7 +117,56 @@ SECONDARY = (
         "while_issuing_per_second",
         "constant_per_second",
     ),
-    Target("accepted by two API processes ÷ by one", "processes", "two_per_second", "one_per_second"),
+    Target(
+        "API CPU time of a request with all headers of real clients, in two segments ÷ of a plain one",
+        "request_cost",
+        "together_api_cpu_us",
+        "plain_api_cpu_us",
+        1.25,
+        at_most=True,
+    ),
+    Target(
+        "API CPU time of a request that is refused as sold out ÷ of an accepted one",
+        "request_cost",
+        "sold_out_api_cpu_us",
+        "at_64_api_cpu_us",
+    ),
+    Target(
+        "CPU time of all parts for an unknown coupon's id that was never seen ÷ for a sold-out coupon's",
+        "request_cost",
+        "unknown_new_all_cpu_us",
+        "sold_out_all_cpu_us",
+    ),
+    Target(
+        "memory of the API for a connection with 256 kB of headers and no end",
+        "memory",
+        "endless_head_connection_kb",
+        None,
+        64,
+        " kB",
+        at_most=True,
+    ),
+    Target(
+        "memory of the API for a connection that sends nothing",
+        "memory",
+        "silent_connection_kb",
+        None,
+        64,
+        " kB",
+        at_most=True,
+    ),
+    Target(
+        "accepted by two API processes ÷ by one, issuer suspended",
+        "processes",
+        "two_per_second",
+        "one_per_second",
+    ),
+    Target(
+        "accepted by two API processes ÷ by one, while issuing",
+        "processes",
+        "two_issuing_per_second",
+        "one_issuing_per_second",
+    ),
     Target("issued by two issuers ÷ by one", "issuers", "two_per_second", "one_per_second"),
     Target(
         "issue rate while a worker delivers the notices ÷ without notices",

@@ -67,7 +67,8 @@ def accept_while_issuing(environment: Environment, api: int, size: Size, connect
     coupon_id = environment.create_coupon(UNLIMITED)
     with environment.cpu_time(_PARTS) as cpu:
         result = run_closed_model(api, coupon_id, size.closed_seconds, connections)
-        decisions.wait_for_issued(environment, coupon_id, len(result.due))
+        decisions.wait_for_count(environment, coupon_id, len(result.due))
+    decisions.check_issued(environment, coupon_id, len(result.due))
     return _rate("while_issuing", result) | cpu.figures(len(result.due))
 
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import decisions
 from benchmarks.comparators.as_is_queue import register_coupon
 from benchmarks.environment import Environment, create_closed_log
 from benchmarks.figures import Figures
+from benchmarks.load.coupons import create_coupon
 from benchmarks.load.http_load import LoadResult, Plan, issuance_path, run_closed_model, run_load
 from benchmarks.load.records import RequestRecord, append, build_records, shuffled_users
 from service.stream.topics import Topic
@@ -21,14 +21,18 @@ WARM_UP_SECONDS = 0.5
 
 
 class Experiment(NamedTuple):
-    """`measure(directory, size, rounds)` yields the figures of each round; without a quick size, --quick skips it."""
+    """`measure(directory, size, rounds)` yields the figures of each round; without a quick size, --quick skips it.
+
+    With `any_commit`, the function's fourth argument is the checkout from which API and issuer run.
+    """
 
     name: str
     description: str
-    measure: Callable[[Path, Any, int], Iterator[Figures]]
+    measure: Callable[..., Iterator[Figures]]
     full: Any
     quick: Any
     rounds: int
+    any_commit: bool = False
 
 
 def drain(
@@ -66,7 +70,7 @@ def start_as_is(environment: Environment, period_seconds: float, chunk: int) -> 
     arguments = (f"{period_seconds}", f"{chunk}", str(_create_log_id(environment, "as_is")))
     module = "benchmarks.comparators.as_is_scheduler"
     environment.start_process("as_is", module, *arguments, ready_message="waiting")
-    return environment.start_api("as_is_api", "benchmarks.comparators.as_is_api")
+    return environment.start_server("as_is_api", "benchmarks.comparators.as_is_api", port_variable="API_PORT")
 
 
 def _create_log_id(environment: Environment, name: str) -> int:
@@ -102,7 +106,7 @@ def check_as_is_refusals(environment: Environment, port: int) -> None:
 
 def accept_without_issuing(environment: Environment, port: int, seconds: float, connections: int = 256) -> LoadResult:
     """Measure what an API accepts while the issuer is suspended; afterwards wait until all of it is issued."""
-    coupon_id = environment.create_coupon(UNLIMITED)
+    coupon_id = create_coupon(port, UNLIMITED)
     with environment.suspended("issuer-0"):
         result = run_closed_model(port, coupon_id, seconds, connections)
     decisions.wait_for_issued(environment, coupon_id, len(result.due))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks import decisions
 from benchmarks.comparators.as_is_queue import register_coupon
-from benchmarks.environment import WEBHOOK, Environment, start_environment, wait_until
+from benchmarks.environment import WEBHOOK, Environment, start_environment
 from benchmarks.experiments.common import TO_BE_TOPIC, UNLIMITED, Experiment, burst, start_as_is, start_to_be
 from benchmarks.figures import Figures
 from benchmarks.load.http_load import run_closed_model
@@ -62,8 +62,7 @@ def profile_drain(environment: Environment, part: str, requests: int, topic: str
     with environment.suspended(part):
         append(environment.stack.kafka_bootstrap_servers, records, topic)
     with profiled(environment, part) as shares:
-        description = f"{requests} of coupon {coupon_id} issued"
-        wait_until(lambda: environment.issued_count(coupon_id) >= requests, description)
+        decisions.wait_for_count(environment, coupon_id, requests)
     decisions.check_issued(environment, coupon_id, requests)
     return shares
 

@@ -20,6 +20,8 @@ from benchmarks.load.http_load import ArrivalSchedule, LoadResult, Plan
 
 _HOST = "127.0.0.1"
 _TICK_SECONDS = 0.001
+_HEAD = "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
+_NUMBER = b"{number}"
 _HEAD_END = b"\r\n\r\n"
 _CONTENT_LENGTH = b"content-length:"
 _STATUS = slice(9, 12)
@@ -49,9 +51,14 @@ class Connection(asyncio.Protocol):
 
     def send(self, number: int, request: bytes) -> None:
         """Send request `number`; the response to the previous one has been received."""
-        assert self._transport
         self.number = number
-        self._transport.write(request)
+        self.write(request)
+
+    def write(self, segment: bytes) -> None:
+        """Send some bytes of a request, unless the server has closed the connection."""
+        assert self._transport
+        if not self._transport.is_closing():
+            self._transport.write(segment)
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -135,7 +142,13 @@ class Generator:
         now = time.monotonic()
         self._sent[number] = now
         self._due[number] = self._began + self._schedule.due_at(number) if self._schedule else now
-        connection.send(number, self._requests[number])
+        request = self._requests[number]
+        if self._plan.split:
+            head, end, body = request.partition(_HEAD_END)
+            connection.send(number, head + end)
+            self._loop.call_later(_TICK_SECONDS, connection.write, body)
+        else:
+            connection.send(number, request)
 
     def _on_response(self, connection: Connection, status: int) -> None:
         self._responded[connection.number] = time.monotonic()
@@ -167,10 +180,14 @@ class Generator:
 
 def build_request(plan: Plan, number: int) -> bytes:
     """Return the bytes of request `number`."""
-    body = b'{"user_id":%d}' % (plan.first_user + number)
-    path = plan.paths[number % len(plan.paths)].encode()
-    head = b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (path, len(body)) + body
+    if plan.body is None:
+        body = b'{"user_id":%d}' % (plan.first_user + (number % plan.users if plan.users else number))
+    else:
+        body = plan.body.encode()
+    path = plan.paths[number % len(plan.paths)]
+    headers = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
+    head = _HEAD % (path, plan.content_type, len(body), headers)
+    return head.encode().replace(_NUMBER, b"%016d" % number) + body
 
 
 def _content_length(head: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from benchmarks.experiments.request_cost import CASES
 from benchmarks.results import Result
 
 _COLD_ON_HOT_PARTITION = "cold coupons on the hot coupon's partition"
@@ -9,7 +10,19 @@ _COLD_ON_OTHERS = "cold coupons on other partitions"
 #: what the prefix of a figure's name stands for, by experiment
 _SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "issuers": {"one_": "1 issuer", "two_": "2 issuers"},
-    "processes": {"one_": "1 API process", "two_": "2 API processes"},
+    "processes": {
+        "one_issuing_": "1 API process, while issuing",
+        "two_issuing_": "2 API processes, while issuing",
+        "one_": "1 API process, issuer suspended",
+        "two_": "2 API processes, issuer suspended",
+    },
+    "request_cost": {f"{case}_": description for case, description in CASES.items()},
+    "memory": {
+        "silent_": "connection that sends nothing",
+        "half_head_": "connection with half a head",
+        "half_body_": "connection with half a body",
+        "endless_head_": "connection with 256 kB of headers and no end",
+    },
     "accept": {
         "bare_": "bare ASGI function",
         "constant_": "constant from FastAPI",
@@ -61,13 +74,16 @@ _MEASURES = {
     "generator_share": "load generator's share of one CPU",
     "generator_us": "load generator's CPU time per request (µs)",
     "_cpu_us": ": CPU time per request (µs)",
+    "_cores": ": cores",
+    "connection_kb": "memory of the API kb",
+    "load_mb": "load: memory of the API mb",
     "notices_left_per_second": "these decisions, delivered per second",
     "notices_left": "decisions not delivered at the end of the drain",
     "waiting_at": "decisions not delivered at",
     "updates_hot": "updates that change no index (HOT)",
 }
 #: experiments whose rates are of HTTP requests
-_OF_REQUESTS = ("accept", "processes")
+_OF_REQUESTS = ("accept", "processes", "request_cost")
 
 
 def label(result: Result, name: str) -> str:

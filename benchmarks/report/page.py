@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.figures import spread
-from benchmarks.report import charts, profile
+from benchmarks.report import charts, costs, profile
 from benchmarks.report.labels import label
 from benchmarks.report.tables import Row, format_number, format_spread, target_rows
 from benchmarks.results import Result, RunInfo
 from benchmarks.targets import PRIMARY, SECONDARY
 
-_PROFILES = "profiles"
+_PROFILES, _COSTS = "profiles", "request_cost"
 _INTRODUCTION = """\
 # Benchmarks: this project beside what it replaces
 
@@ -35,6 +35,11 @@ the n-th rounds are compared. A figure is the median of the rounds, with minimum
 - **Accepted** requests and the constant responses are measured in a closed model: each of 64 or of 256 connections
   sends its next request after a response. The better rate of each server counts. The issuer is suspended meanwhile,
   except for the figures *while issuing*.
+- **Cores** are CPU time divided by the time of the load. An API process and the issuer each run Python code in one
+  thread at a time, so a process that uses about one core is the limit; if all parts and the generator together use all
+  cores, the machine is.
+- **Memory**: the API is restarted before each figure. A connection that never completes a request stays open, alone
+  with others of its kind; its figure is the growth of the API's resident memory divided by their number.
 """
 
 
@@ -50,11 +55,13 @@ def _lines(results: Mapping[str, Result], run: RunInfo, folder: str) -> Iterator
     yield from _targets_section("Targets", target_rows(PRIMARY, results, run.failed))
     yield from _targets_section("Further figures", target_rows(SECONDARY, results, run.failed))
     yield from _charts_section(results, folder)
+    if _COSTS in results:
+        yield from costs.section(results[_COSTS], folder)
     if _PROFILES in results:
         yield from profile.section(results[_PROFILES].rounds)
     yield "## All figures\n"
     for name, result in results.items():
-        if name != _PROFILES:
+        if name not in (_PROFILES, _COSTS):
             yield from _experiment_section(result, folder)
 
 

@@ -7,7 +7,7 @@ from benchmarks.figures import Spread, spread
 from benchmarks.results import Result
 from benchmarks.targets import PRIMARY, SECONDARY, Target
 
-LEFT_OUT, FAILED = "left out of this run", "failed in this run"
+LEFT_OUT, FAILED, NOT_MEASURED = "left out of this run", "failed in this run", "not measured in this run"
 
 
 class Row(NamedTuple):
@@ -38,6 +38,8 @@ def _row(target: Target, result: Result | None, verdict_without_result: str) -> 
     if result is None:
         return Row(target.description, bound, "–", verdict_without_result)
     measured = target.measured(result.rounds)
+    if not measured:
+        return Row(target.description, bound, "–", NOT_MEASURED)
     return Row(target.description, bound, format_spread(spread(measured), target.unit), _verdict(target, measured))
 
 

@@ -1,15 +1,24 @@
-"""The benchmarks' arithmetic, the load generator's parser and schedule, profiles, tables and the page."""
+"""The benchmarks' arithmetic, the load generator's parser and schedule, comparisons, profiles, tables and the page."""
 
+import asyncio
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+import msgspec
 import pytest
 
-from benchmarks import ROOT
+from benchmarks import ROOT, against
+from benchmarks.checkout import WORK_TREE, Checkout
+from benchmarks.environment import CpuTime, cpu_seconds
+from benchmarks.experiments.common import Experiment
 from benchmarks.figures import Spread, percentile, ratios, spread
-from benchmarks.load.generator import Connection, build_request
+from benchmarks.load.generator import Connection, Generator, build_request
 from benchmarks.load.http_load import ArrivalSchedule, LoadResult, Plan
 from benchmarks.profiler import STDLIB_FOLDER, count_samples
-from benchmarks.report import charts, page
+from benchmarks.report import charts, costs, page
 from benchmarks.report.labels import label
 from benchmarks.report.profile import section
 from benchmarks.report.tables import format_spread, target_rows
@@ -17,6 +26,7 @@ from benchmarks.results import Result, RunInfo
 from benchmarks.targets import PRIMARY, Target
 
 AT_LEAST = Target("drained ÷ limit", "drain", "ours_per_second", "limit_per_second", 0.6)
+ID_NEVER_SEEN = "refused: unknown coupon, an id never seen before: all: CPU time per request (µs)"
 AT_MOST = Target("wait p99", "accept", "wait_ms", None, 100, " ms", at_most=True)
 
 
@@ -49,6 +59,14 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
     assert ratios(rounds, "ours", "limit") == pytest.approx([0.1, 0.15, 0.3])
     assert ratios(rounds, "ours", None) == [1, 3, 9]
+
+
+def test_a_round_without_one_of_the_figures_has_no_ratio() -> None:
+    """A client whose requests are not accepted has no figures."""
+    rounds = [{"plain": 2.0}, {"plain": 2.0, "split": 3.0}]
+
+    assert ratios(rounds, "split", "plain") == [1.5]
+    assert ratios(rounds, "plain", None) == [2, 2]
 
 
 def test_a_spread_of_no_values_is_an_error() -> None:
@@ -125,6 +143,12 @@ def test_a_row_shows_missed_left_out_and_failed_targets() -> None:
     assert failed == ("wait p99", "≤ 100 ms", "–", "failed in this run")
 
 
+def test_a_row_shows_a_target_whose_figure_is_missing() -> None:
+    (row,) = target_rows([AT_LEAST], {"drain": result({"limit_per_second": 100.0})}, failed=[])
+
+    assert row[2:] == ("–", "not measured in this run")
+
+
 def test_a_row_shows_how_many_rounds_reached_the_bound_and_no_verdict_without_a_bound() -> None:
     rounds = [{"ours_per_second": ours, "limit_per_second": 100.0} for ours in (50.0, 61.0, 90.0)]
     measured = {"drain": Result("drain", "what", {}, rounds, 1.0)}
@@ -190,7 +214,12 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
     ("experiment", "name", "text"),
     [
         ("issuers", "two_per_second", "2 issuers: records/s"),
-        ("processes", "one_per_second", "1 API process: requests/s"),
+        ("processes", "one_per_second", "1 API process, issuer suspended: requests/s"),
+        ("processes", "two_issuing_api_cores", "2 API processes, while issuing: api: cores"),
+        ("request_cost", "at_64_per_second", "accepted and issued, 64 connections: requests/s"),
+        ("request_cost", "unknown_new_all_cpu_us", ID_NEVER_SEEN),
+        ("memory", "half_head_connection_kb", "connection with half a head: memory of the API kB"),
+        ("memory", "under_load_mb", "under load: memory of the API MB"),
         ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
         ("accept", "by_256_issuer_0_cpu_us", "256 connections, issuer 0: CPU time per request (µs)"),
         ("accept", "half_per_second", "at half of the rate while issuing: requests/s"),
@@ -218,6 +247,130 @@ def test_users_request_the_paths_in_turn() -> None:
 
     assert [each.split(b" ")[1] for each in built] == [b"/a", b"/b", b"/a"]
     assert [each.rpartition(b"\r\n\r\n")[2] for each in built] == [b'{"user_id":%d}' % user for user in (7, 8, 9)]
+
+
+def test_users_of_a_plan_repeat() -> None:
+    plan = Plan(80, ["/a"], first_user=7, requests=3, users=2)
+
+    bodies = [build_request(plan, number).rpartition(b"\r\n\r\n")[2] for number in range(3)]
+
+    assert bodies == [b'{"user_id":7}', b'{"user_id":8}', b'{"user_id":7}']
+
+
+def test_a_request_has_the_plans_headers_and_body() -> None:
+    """`{number}` makes heads and paths unique, as those of real clients are."""
+    plan = Plan(80, ["/a/{number}"], 1, 1, body="{", content_type="text/x", headers={"traceparent": "00-{number}"})
+
+    head, _, body = build_request(plan, 12).partition(b"\r\n\r\n")
+
+    assert head.split(b"\r\n") == [
+        b"POST /a/0000000000000012 HTTP/1.1",
+        b"Host: bench",
+        b"Content-Type: text/x",
+        b"Content-Length: 1",
+        b"traceparent: 00-0000000000000012",
+    ]
+    assert body == b"{"
+
+
+@pytest.mark.parametrize(("split", "received"), [(False, 1), (True, 2)])
+def test_a_split_request_arrives_in_two_segments(split: bool, received: int) -> None:
+    segments: list[bytes] = []
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.Transport, transport)
+
+        def data_received(self, data: bytes) -> None:
+            segments.append(data)
+            if data.endswith(b"}"):
+                self.transport.write(b"HTTP/1.1 202 Accepted\r\n\r\n")
+
+    async def run() -> LoadResult:
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await Generator(Plan(port, ["/a"], 1, requests=1, connections=1, split=split)).run()
+
+    assert asyncio.run(run()).statuses == {202: 1}
+    assert len(segments) == received
+    assert b"".join(segments).endswith(b'\r\n\r\n{"user_id":1}')
+
+
+def test_cpu_time_is_divided_by_requests_and_by_seconds() -> None:
+    measured = CpuTime()
+    measured.seconds = {"api": 1.0, "issuer-0": 0.5}
+
+    assert measured.figures(1000) == {"api_cpu_us": 1000, "issuer_0_cpu_us": 500, "all_cpu_us": 1500}
+    assert measured.cores(2.0) == {"api_cores": 0.5, "issuer_0_cores": 0.25, "all_cores": 0.75}
+
+
+def test_cpu_time_of_a_process_is_what_it_used() -> None:
+    before, began = cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() < began + 0.02:
+        pass
+
+    assert cpu_seconds(os.getpid()) - before >= 0.01  # the resolution where Linux's clock is absent
+
+
+def test_a_checkout_runs_the_commands_of_its_own_entrypoint() -> None:
+    other = Checkout(Path("/other"), Path("/env/bin"))
+
+    assert other.argv("api") == ("/bin/sh", "/other/entrypoint", "api")
+    assert other.variables["PYTHONPATH"] == "/other"
+    assert other.variables["PATH"].startswith("/env/bin:")
+    assert WORK_TREE.root == ROOT
+
+
+def test_a_comparison_shows_the_ratio_within_pairs_of_rounds() -> None:
+    """The ratio of the medians, 15 and 10, would be another one."""
+    before, now = [{"a_us": 10.0}, {"a_us": 5.0}, {"a_us": 40.0}], [{"a_us": 5.0}, {"a_us": 15.0}, {"a_us": 30.0}]
+
+    assert list(against.rows(result(), before, now)) == [("a us", "10", "15", "0.75× (0.5 – 3)")]
+
+
+def test_a_comparison_shows_figures_of_one_commit_only() -> None:
+    compared = list(against.rows(result(), [{"both": 2.0, "zero": 0.0}], [{"both": 1.0, "zero": 1.0, "new": 7.0}]))
+
+    assert compared == [("both", "2", "1", "0.5×"), ("zero", "0", "1", "–"), ("new", "–", "7", "–")]
+
+
+def test_rounds_of_both_commits_alternate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both environments are closed at the end, and the raw figures are kept."""
+    events: list[str] = []
+
+    class Size(NamedTuple):
+        requests: int
+
+    def measure(_: Path, size: Any, rounds: int, checkout: Checkout = WORK_TREE) -> Iterator[dict[str, float]]:
+        side = "now" if checkout is WORK_TREE else "before"
+        for _number in range(rounds):
+            events.append(side)
+            yield {"cost_us": float(size.requests if side == "now" else 2 * size.requests)}
+        events.append(f"{side} closed")
+
+    experiment = Experiment("cost", "What it costs.", measure, Size(5), None, 2, any_commit=True)
+    other = Checkout(Path("/other"), Path("/env/bin"))
+    against.compare(experiment, other, experiment.full, 2, tmp_path / "environments", tmp_path / "output")
+
+    assert events == ["now", "before", "now", "before", "now closed", "before closed"]
+    assert "| cost us" in capsys.readouterr().out.splitlines()[-1]
+    written = msgspec.json.decode((tmp_path / "output" / "before" / "cost.json").read_bytes(), type=Result)
+    assert written.rounds == [{"cost_us": 10.0}, {"cost_us": 10.0}]
+
+
+def test_the_table_of_costs_has_a_row_for_each_case_and_a_dash_without_figures() -> None:
+    measured = result(
+        {"plain_api_cpu_us": 40.0, "plain_per_second": 9000.0},
+        {"plain_api_cpu_us": 60.0, "plain_per_second": 8000.0},
+        {"plain_api_cpu_us": 50.0, "plain_per_second": 7000.0},
+        name="request_cost",
+    )
+
+    lines = list(costs.section(measured, "bench"))
+
+    assert "| client: plain | 8,000 | – | – | 50 | – | – | – | – | – |" in lines
+    assert "| client: offers Upgrade: h2c | – | – | – | – | – | – | – | – | – |" in lines
 
 
 def _fail(error: Exception) -> None:
