@@ -12,6 +12,7 @@ class CrashPoint(StrEnum):
     """Every crash point; each lies between an effect and its publication."""
 
     API_ADMITTED = "api.admitted"
+    API_PRODUCED = "api.produced"
     API_ACKNOWLEDGED = "api.acknowledged"
     ISSUER_LOCKED = "issuer.locked"
     ISSUER_WRITTEN = "issuer.written"

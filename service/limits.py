@@ -9,10 +9,22 @@ MAX_TIMESTAMP_MS = 253_370_764_800_000
 
 #: characters of a coupon's name
 MAX_NAME_LENGTH = 200
+#: bytes of a request's line and headers
+MAX_HEAD_BYTES = 16_384
 #: bytes of a request body
 MAX_BODY_BYTES = 16_384
-#: seconds until the whole body of a request must have arrived
+#: seconds in which the whole head of a request must arrive; also how long a new connection may be silent
+HEAD_TIMEOUT_SECONDS = 5.0
+#: seconds in which the whole body of a request must arrive
 BODY_TIMEOUT_SECONDS = 5.0
+#: seconds that a connection may be idle after a response
+IDLE_TIMEOUT_SECONDS = 5.0
+#: seconds in which a client must read a part of its responses
+READ_TIMEOUT_SECONDS = 5.0
+#: requests that may wait on a connection while an earlier one is answered
+MAX_PIPELINED = 100
+#: open connections of one process; fewer if the process may not open so many files
+MAX_CONNECTIONS = 20_000
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
 #: dead letters of one replay

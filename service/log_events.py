@@ -26,6 +26,11 @@ class LogEvent(StrEnum):
     #: an operator recorded deleted records as lost
     RECORDS_LOST = "log.records_lost"
 
+    # HTTP servers
+    #: requests that the server answered before any route saw them, or whose connection was one too many: how many since
+    #: the last such line, by status
+    REQUESTS_REJECTED = "http.requests_rejected"
+
     # API
     #: a request was answered with a 5xx; `problem_id` is the `request_id` in the body of the response
     SERVER_ERROR = "api.server_error"

@@ -172,9 +172,11 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             ),
         )
     finally:
+        await acceptor.drain()
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         fill_pool.close()
+        await acceptor.close()
         await redis.aclose()
         resources.log_watch.close()
         verification_engine.dispose()

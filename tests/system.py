@@ -83,6 +83,10 @@ class System:
         self.history.append(client_answer(user_id, coupon_id, response))
         return response
 
+    def record_unknown(self, coupon_id: int, *users: int) -> None:
+        """Record that requests of these users were sent whose answers are not looked at."""
+        self.history.extend(ClientAnswer(user, coupon_id, "unknown") for user in users)
+
     def request_many(self, coupon_id: int, users: Iterable[int], at_once: int = 16) -> list[httpx.Response | None]:
         """Send one issuance request for each user, `at_once` in parallel."""
         with ThreadPoolExecutor(at_once) as pool:

@@ -11,10 +11,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Response
 
-from service.api.schemas.base import encode
 from service.api.schemas.issuances import receipt_view
 from service.api.server import tune_garbage_collector
 from service.domain.request_id import RequestIds
+from service.server.responses import encode
 from service.usecases.accept import Receipt
 
 _REQUEST_ID = RequestIds([b"constant"]).mint(1, 1, 0)

@@ -76,7 +76,7 @@ async def _build_calls(coupon_id: int, seats: int, batch_size: int) -> list[byte
     requests = [SeatRequest(coupon_id, user, IDS.mint(coupon_id, user, at_ms), at_ms) for user in users]
     for first in range(0, seats, batch_size):
         with suppress(Unavailable):
-            await gate.admit_many(requests[first : first + batch_size])  # bypasses the batcher
+            await gate.admit(requests[first : first + batch_size], at_ms)
     return redis.scripts[ADMIT].calls
 
 

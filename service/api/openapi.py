@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from msgspec import Struct
 
 from service.api.schemas import coupons, dead_letters, issuances, verification
-from service.api.schemas.base import Problem, schema_of
+from service.api.schemas.base import schema_of
 from service.limits import MAX_ID
+from service.server.responses import Problem
 
 #: path and method -> type of the request's body, type of the response's body
 _BODIES: dict[tuple[str, str], tuple[type[Struct] | None, type[Struct]]] = {

@@ -4,18 +4,15 @@ import re
 from enum import StrEnum
 from typing import Annotated, TypeVar, cast
 
-import msgspec
 from fastapi import Depends, HTTPException, Request
-from starlette.types import Receive
+from starlette.requests import ClientDisconnect
 
 from service.api.schemas.base import Body, decode
-from service.api.shared_timeout import SharedTimeout
 from service.domain.errors import InvalidInput
-from service.limits import BODY_TIMEOUT_SECONDS, MAX_BODY_BYTES, MAX_ID, MAX_PAGE_SIZE
+from service.limits import MAX_ID, MAX_PAGE_SIZE
 from service.resources import ApiResources
 
 JSON = "application/json"
-_BODY_TIMEOUT = SharedTimeout(BODY_TIMEOUT_SECONDS)
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _CLOSE = {"Connection": "close"}
 
@@ -45,37 +42,23 @@ def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
         raise InvalidInput(f"{name} must be one of {', '.join(kind)}.") from None
 
 
+def is_json(content_type: str) -> bool:
+    """Return whether a Content-Type is JSON, with any parameters."""
+    return content_type.partition(";")[0].strip().lower() == JSON
+
+
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """Read and decode a body that is sent as JSON; raise as read_json, and HTTPException 415 for other media types."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+    """Read and decode a body that is sent as JSON; raise InvalidInput, or HTTPException 400 or 415.
+
+    The server limits its size and the time in which it must arrive: service/server/guarded_protocol.py.
+    """
+    if not is_json(request.headers.get("content-type", "")):
         raise HTTPException(415, "The body must be sent with Content-Type: application/json.")
-    return await read_json(request.receive, kind)
-
-
-async def read_json(receive: Receive, kind: type[Body]) -> Body:
-    """Read and decode a JSON body; raise InvalidInput, or HTTPException 400, 408 or 413."""
     try:
-        body = await _BODY_TIMEOUT.wait(_receive_body(receive))
-    except TimeoutError:
-        detail = f"The body must arrive within {BODY_TIMEOUT_SECONDS:g} seconds."
-        raise HTTPException(408, detail, _CLOSE) from None
-    try:
-        return decode(body, kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(error)) from None
-
-
-async def _receive_body(receive: Receive) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HTTPException(400, "The connection was closed before the whole body arrived.", _CLOSE)
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"The body must not exceed {MAX_BODY_BYTES} bytes.", _CLOSE)
-        more = message.get("more_body", False)
-    return bytes(body)
+        body = await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "The connection was closed before the whole body arrived.", _CLOSE) from None
+    return decode(body, kind)
 
 
 def api_resources(request: Request) -> ApiResources:

@@ -7,15 +7,16 @@ import signal
 import threading
 from typing import Any
 
+from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from service import resources, startup
 from service.api import app
-from service.api.fast_path import IssuanceFastPath
+from service.api.plain_requests import CouponProtocol
 from service.config import Settings
 
 
-def create_worker_app() -> IssuanceFastPath:
+def create_worker_app() -> FastAPI:
     """Build the application of one of several worker processes, which exits when its parent process exits."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -30,10 +31,10 @@ def create_worker_app() -> IssuanceFastPath:
         return build_application(startup.configure_server())
 
 
-def build_application(settings: Settings) -> IssuanceFastPath:
+def build_application(settings: Settings) -> FastAPI:
     """Build the ASGI application as soon as PostgreSQL and Kafka answer; raise Misconfigured."""
     common = resources.wait_for_resources(settings, "api", connections=10)
-    application = IssuanceFastPath(app.create_app(common))
+    application = app.create_app(common)
     tune_garbage_collector()
     return application
 
@@ -51,6 +52,9 @@ def tune_garbage_collector() -> None:
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """Return uvicorn's options for one process or several."""
     return {
+        "http": CouponProtocol,
+        "ws": "none",
+        "proxy_headers": False,  # no proxy is configured that the addresses could be believed of
         "host": settings.api_host,
         "port": settings.api_port,
         "log_config": None,

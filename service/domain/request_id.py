@@ -3,13 +3,13 @@
 An id contains coupon, user and minting time, signed with a keyed BLAKE2b (RFC 7693).
 """
 
-import os
 import struct
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
 from hmac import compare_digest
+from os import urandom
 from typing import NamedTuple
 
 from service.domain.request import LogPosition
@@ -46,7 +46,7 @@ class RequestIds:
 
     def mint(self, coupon_id: int, user_id: int, now_ms: int) -> str:
         """Return a new id: 60 characters that are safe in URLs."""
-        return self._signed(_MINTED, coupon_id, user_id, now_ms, os.urandom(6))
+        return self._signed(_MINTED, coupon_id, user_id, now_ms, urandom(6))
 
     def derive(
         self, topic_id: str, log_position: LogPosition, coupon_id: int, user_id: int, appended_at_ms: int

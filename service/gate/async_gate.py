@@ -1,19 +1,17 @@
-"""The gate's asyncio client: one Lua call admits many requests, another records many offsets."""
+"""The gate's asyncio client: one Lua call admits many requests and records many offsets."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
 from service.domain.errors import Unavailable
-from service.gate.batcher import Batcher
 from service.gate.client import mapped_errors
 from service.gate.keys import (
     ADMIT,
     CHECK_WRITABLE,
     PROGRESS_KEY,
-    RECORD_OFFSETS,
     RELEASE,
     WRITE_CHECK_KEY,
     WRITE_CHECK_SECONDS,
@@ -23,34 +21,43 @@ from service.gate.keys import (
 )
 from service.limits import MAX_ID
 
-#: Minimum time between two calls. The fixed CPU cost of a call is about that of accepting the requests of 2 ms.
-_MIN_INTERVAL_SECONDS = 0.002
+#: maximum number of requests, and of offsets, in one call: a script passes a list to a command as arguments
+MAX_REQUESTS_PER_CALL = 500
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[list[str], msgspec.Raw]).decode
+_unpack = msgspec.msgpack.Decoder(tuple[list[tuple[int, int, Verdict, str]], msgspec.Raw]).decode
 _Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
 _unpack_numbers = msgspec.msgpack.Decoder(list[_Number], strict=False).decode
 _unpack_number = msgspec.msgpack.Decoder(_Number, strict=False).decode
 _unpack_parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
-_VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
 
-class SeatRequest(NamedTuple):
+class SeatRequest:
     """A request for a seat: this user, with this coupon, under this request id."""
 
-    coupon_id: int
-    user_id: int
-    request_id: str
-    requested_at_ms: int
+    __slots__ = ("coupon_id", "request_id", "requested_at_ms", "user_id")
+
+    def __init__(self, coupon_id: int, user_id: int, request_id: str, requested_at_ms: int) -> None:
+        self.coupon_id = coupon_id
+        self.user_id = user_id
+        self.request_id = request_id
+        self.requested_at_ms = requested_at_ms
 
 
 class Admission(NamedTuple):
-    """The gate's response to a seat request."""
+    """The verdict on a seat request."""
 
     verdict: Verdict
     #: the request id that has the seat; with NOT_OPEN the opening time in milliseconds since 1970 UTC
     detail: str
+
+
+class Admissions(NamedTuple):
+    """The gate's response to a batch of seat requests."""
+
+    #: the verdicts other than ADMITTED, by the request's index in the batch
+    others: Mapping[int, Admission]
     #: next offset to decide, by partition, as last published to the gate
-    progress: dict[int, int]
+    progress: Mapping[int, int]
 
 
 class AsyncGate:
@@ -60,23 +67,37 @@ class AsyncGate:
         self._redis = redis
         self._admit = redis.register_script(ADMIT)
         self._release = redis.register_script(RELEASE)
-        self._record_offsets = redis.register_script(RECORD_OFFSETS)
         self._check_writable = redis.register_script(CHECK_WRITABLE)
-        self._admissions: Batcher[SeatRequest, Admission] = Batcher(
-            "Redis", self.admit_many, min_interval_seconds=_MIN_INTERVAL_SECONDS
-        )
 
-    def admit(self, seat: SeatRequest) -> Awaitable[Admission]:
-        """Take the seat, or return why it is refused."""
-        return self._admissions.submit(seat)
+    async def admit(
+        self, seats: Sequence[SeatRequest], now_ms: int, acknowledged: Sequence[tuple[SeatRequest, int]] = ()
+    ) -> Admissions:
+        """Take seats in the order given; before that, record acknowledged requests with their offsets.
 
-    async def record_offsets(self, acknowledged: Sequence[tuple[SeatRequest, int]]) -> None:
-        """Record that the broker has acknowledged these requests, each with its offset."""
-        fields: list[str] = []
-        for seat, offset in acknowledged:
-            fields += (str(seat.coupon_id), str(seat.user_id), seat.request_id, str(offset))
+        At most MAX_REQUESTS_PER_CALL of each.
+        """
+        indexes: dict[int, list[int]] = {}
+        for index, seat in enumerate(seats):
+            indexes.setdefault(seat.coupon_id, []).append(index)
+        requests: list[str | list[str]] = []
+        for coupon_id, of_coupon in indexes.items():
+            users = [str(seats[index].user_id) for index in of_coupon]
+            requests += (str(coupon_id), users, [seats[index].request_id for index in of_coupon])
         with mapped_errors():
-            await self._record_offsets(args=[_pack(fields)])
+            reply: Any = await self._admit(args=[now_ms, _pack(_by_coupon(acknowledged)), _pack(requests)])
+        try:
+            others, progress = _unpack(reply)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable("Redis", f"it has a seat that is not text: {error}") from error
+        groups = list(indexes.values())
+        return Admissions(
+            {
+                index: Admission(verdict, detail)
+                for group, at, verdict, detail in others
+                for index in (groups[group - 1] if at == 0 else (groups[group - 1][at - 1],))
+            },
+            _progress_of(progress),
+        )
 
     async def release(self, seat: SeatRequest) -> None:
         """Release the seat if it still is this request's and no repeat has been admitted since `requested_at_ms`."""
@@ -101,35 +122,29 @@ class AsyncGate:
             await self._check_writable(args=[WRITE_CHECK_KEY, WRITE_CHECK_SECONDS])
             await self._redis.info("server")
 
-    async def admit_many(self, seats: Sequence[SeatRequest]) -> list[Admission]:
-        """Take seats in one Lua call, in the order given."""
-        fields: list[str] = []
-        for seat in seats:
-            fields += (str(seat.coupon_id), str(seat.user_id), seat.request_id)
-        with mapped_errors():
-            reply: Any = await self._admit(args=[seats[0].requested_at_ms, _pack(fields)])
-        try:
-            verdicts, packed_progress = _unpack(reply)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable("Redis", f"it has a seat that is not text: {error}") from error
-        progress = _progress_of(packed_progress)
-        pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
-        return [Admission(_VERDICTS[verdict], detail, progress) for verdict, detail in pairs]
+
+def _by_coupon(acknowledged: Sequence[tuple[SeatRequest, int]]) -> list[str | list[str]]:
+    """Return the coupon, its users, their offsets and their request ids, for each coupon."""
+    by_coupon: dict[int, tuple[list[str], list[str], list[str]]] = {}
+    for seat, offset in acknowledged:
+        users, offsets, request_ids = by_coupon.setdefault(seat.coupon_id, ([], [], []))
+        users.append(str(seat.user_id))
+        offsets.append(str(offset))
+        request_ids.append(seat.request_id)
+    return [part for coupon_id, columns in by_coupon.items() for part in (str(coupon_id), *columns)]
 
 
 def _progress_of(packed: bytes) -> dict[int, int]:
     """Return the next offsets by partition; what is not a pair of numbers is left out, which costs only positions."""
-    flat: Sequence[int | None]
+    flat: list[int | None]
     try:
-        flat = _unpack_numbers(packed)
+        flat = [*_unpack_numbers(packed)]
     except msgspec.ValidationError:
-        flat = [_number_or_none(part) for part in _unpack_parts(packed)]
+        flat = []
+        for part in _unpack_parts(packed):
+            try:
+                flat.append(_unpack_number(part))
+            except msgspec.ValidationError:
+                flat.append(None)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return {partition: offset for partition, offset in pairs if partition is not None and offset is not None}
-
-
-def _number_or_none(packed: bytes) -> int | None:
-    try:
-        return _unpack_number(packed)
-    except msgspec.ValidationError:
-        return None

@@ -17,14 +17,11 @@ from service.domain.errors import NotPermitted, Unavailable
 from service.domain.failures import FailureClass, register
 
 _TIMEOUT_SECONDS = 1.0
-#: a key or value that is not UTF-8, which this service never writes, is read as text that is written back unchanged
-ENCODING_ERRORS = "surrogateescape"
 _OPTIONS: dict[str, Any] = {
     "socket_timeout": _TIMEOUT_SECONDS,
     "socket_connect_timeout": _TIMEOUT_SECONDS,
     "socket_keepalive": True,
     "health_check_interval": 10,
-    "encoding_errors": ENCODING_ERRORS,
 }
 #: Errors after which redis-py closes the connection. Its own list has network errors only, so a connection would stay
 #: with a server that answers every write with READONLY, NOREPLICAS, MASTERDOWN or NOPERM: after a failover only a new

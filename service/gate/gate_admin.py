@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from service.domain.coupon import Coupon
-from service.gate.client import ENCODING_ERRORS, mapped_errors
+from service.gate.client import mapped_errors
 from service.gate.keys import (
     COUPON_KEY,
     COUPON_KEY_PATTERN,
@@ -47,6 +47,7 @@ _FILL_SECONDS = 30
 #: a filler that was killed blocks others no longer than this; two concurrent fills are safe
 _FILL_LOCK_SECONDS = 5
 _SEATS_BATCH_SIZE = 5_000
+_ENCODING_ERRORS = "surrogateescape"
 _log = get_logger(__name__)
 
 
@@ -141,8 +142,9 @@ class GateAdmin:
 
         A request whose append was attempted again after `attempted_until_ms` keeps its seat.
         """
+        parts = [part for coupon_id, user_id, request_id in seats for part in (coupon_id, user_id, _bytes(request_id))]
         with mapped_errors():
-            return int(self._release(args=[attempted_until_ms, *(part for seat in seats for part in seat)]))
+            return int(self._release(args=[attempted_until_ms, *parts]))
 
     def seat_holder(self, coupon_id: int, user_id: int) -> str | None:
         """Return the request id that has the user's seat."""
@@ -253,7 +255,7 @@ class GateAdmin:
         """Remove requests from the unacknowledged ones; their seats stay."""
         if request_ids:
             with mapped_errors():
-                self._redis.zrem(UNACKNOWLEDGED_KEY, *request_ids)
+                self._redis.zrem(UNACKNOWLEDGED_KEY, *map(_bytes, request_ids))
 
     def push_follow_up(self, payload: bytes) -> None:
         """Append a follow-up for an issuer; above MAX_FOLLOW_UPS the oldest is dropped."""
@@ -295,7 +297,13 @@ def _flat(coupon: Coupon) -> list[str]:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode(errors=ENCODING_ERRORS) if isinstance(value, bytes) else value
+    """Return what was stored as text; what is not UTF-8, which this service never writes, stays distinguishable."""
+    return value.decode(errors=_ENCODING_ERRORS) if isinstance(value, bytes) else value
+
+
+def _bytes(text: str) -> bytes:
+    """Return what `_text` was made from."""
+    return text.encode(errors=_ENCODING_ERRORS)
 
 
 def _milliseconds(score: float) -> int:

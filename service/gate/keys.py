@@ -16,7 +16,6 @@ def _script(name: str) -> str:
 
 
 ADMIT = _script("admit")
-RECORD_OFFSETS = _script("record_offsets")
 MARK_UNKNOWN = _script("mark_unknown")
 FILL = _script("fill")
 UPDATE_COUPON = _script("update_coupon")

@@ -1,68 +1,104 @@
-"""Tracks pending appends: produces records, resolves their waiters, updates the gate."""
+"""Tracks pending appends: produces requests, answers them with the outcome, keeps what the gate must be told."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from functools import partial
 
-from service.domain.errors import NotProduced, Unavailable
-from service.domain.request import LogPosition
-from service.gate.async_gate import AsyncGate, SeatRequest
+from service import crash_points
+from service.crash_points import CrashPoint
+from service.domain.errors import NotProduced, Refused, Unavailable
+from service.domain.request import LogPosition, ReasonCode, records_ahead
+from service.gate.async_gate import MAX_REQUESTS_PER_CALL, AsyncGate, SeatRequest
 from service.log import get_logger
 from service.log_events import LogEvent
+from service.metrics import ISSUE_RESPONSES
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.partitioner import partition_of
 from service.stream.producer import Headers, ProduceOutcome, RequestProducer
 
-#: maximum number of offsets that one call records in the gate
-MAX_OFFSETS_PER_CALL = 500
-#: Maximum number of offsets that wait for such a call. Above this number an offset is dropped;
+#: Maximum number of offsets that wait to be recorded in the gate. Above this number an offset is dropped;
 #: `maintenance.release_expired` resolves its request.
 MAX_PENDING_OFFSETS = 20_000
-#: no caller waits until an offset is recorded, so many share a call
-OFFSETS_LINGER_SECONDS = 0.005
 #: an entry is kept one Redis timeout after the gate was updated: an older verdict may still be in flight
 REMEMBER_SECONDS = 1.0
+_ACCEPTED, _UNAVAILABLE = ISSUE_RESPONSES.labels("accepted"), ISSUE_RESPONSES.labels("unavailable")
+_REFUSED = {
+    code: ISSUE_RESPONSES.labels(code)
+    for code in (
+        ReasonCode.DUPLICATE,
+        ReasonCode.SOLD_OUT,
+        ReasonCode.NOT_OPEN,
+        ReasonCode.CLOSED,
+        ReasonCode.PAUSED,
+        ReasonCode.UNKNOWN_COUPON,
+    )
+}
 _log = get_logger(__name__)
 
 
-class PendingAppend:
-    """One request on its way to the log. Each waiter has its own future, so that cancelling one affects no other."""
+class PendingRequest(SeatRequest):
+    """A request on its way from its caller to the log. It is answered once, from the event loop: `accept` or `fail`.
 
-    __slots__ = ("_outcome", "_waiters", "is_first_attempt", "seat")
+    A subclass passes the answer on to the caller, who may be gone: the request goes on without one.
+    """
 
-    def __init__(self, seat: SeatRequest, *, is_first_attempt: bool) -> None:
-        self.seat = seat
+    __slots__ = ("_outcome", "_waiters", "fault", "is_first_attempt", "next_offset", "was_filled")
+
+    def __init__(self, coupon_id: int, user_id: int, fault: str | None = None) -> None:
+        """`fault` is a failure for the issuer to inject; None outside tests."""
+        super().__init__(coupon_id, user_id, "", 0)
+        self.fault = fault
         #: this request was never produced before
-        self.is_first_attempt = is_first_attempt
+        self.is_first_attempt = True
+        #: the gate was filled for it
+        self.was_filled = False
+        #: the partition's next offset to decide when the request was admitted; None if the gate does not have it
+        self.next_offset: int | None = None
         self._outcome: ProduceOutcome | None = None
-        self._waiters: list[asyncio.Future[LogPosition]] = []
+        #: repeats that wait for the outcome
+        self._waiters: list[asyncio.Future[bool]] | None = None
 
-    def wait(self) -> "asyncio.Future[LogPosition]":
-        """Return a future for the record's log position; it raises NotProduced or ProduceUnconfirmed."""
-        waiter: asyncio.Future[LogPosition] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        if self._outcome is not None:
-            self.resolve(self._outcome)
-        return waiter
+    def on_accepted(self, position: int | None) -> None:
+        """Answer that the log has the request. `position`: the number of records ahead; None if unknown."""
+        raise NotImplementedError
+
+    def on_failed(self, error: Exception) -> None:
+        """Answer that the request was not accepted: Refused, Unavailable or a defect."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error."""
+        if isinstance(error, Refused):
+            _REFUSED[error.code].inc()
+        elif isinstance(error, Unavailable):
+            _UNAVAILABLE.inc()
+        self.on_failed(error)
+
+    def resolve(self, outcome: ProduceOutcome) -> None:
+        """Answer with the outcome of the append, the caller and those who wait for it."""
+        self._outcome = outcome
+        try:
+            if isinstance(outcome, LogPosition):
+                crash_points.reach(CrashPoint.API_ACKNOWLEDGED)
+                _ACCEPTED.inc()
+                self.on_accepted(records_ahead(outcome.offset, self.next_offset))
+            else:
+                self.fail(outcome)
+        finally:
+            for waiter in self._waiters or ():
+                if not waiter.done():  # its caller was cancelled
+                    waiter.set_result(isinstance(outcome, LogPosition))
+            self._waiters = None
 
     async def is_acknowledged(self) -> bool:
         """Wait for the outcome; return whether the broker has acknowledged the record."""
-        try:
-            await self.wait()
-        except Unavailable:
-            return False
-        return True
-
-    def resolve(self, outcome: ProduceOutcome) -> None:
-        """Set the outcome for present and later waiters."""
-        self._outcome = outcome
-        for waiter in self._waiters:
-            if waiter.done():  # its caller was cancelled
-                continue
-            if isinstance(outcome, LogPosition):
-                waiter.set_result(outcome)
-            else:
-                waiter.set_exception(outcome)
-        self._waiters.clear()
+        if self._outcome is not None:
+            return isinstance(self._outcome, LogPosition)
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        return await waiter
 
 
 class AppendTracker:
@@ -74,77 +110,91 @@ class AppendTracker:
         self._partitions = partitions
         self._producer = producer
         #: by request id, until shortly after the gate was updated: a repeat waits here for the first one's outcome
-        self._pending: dict[str, PendingAppend] = {}
-        self._acknowledged: list[tuple[PendingAppend, int]] = []
-        self._recording: asyncio.Task[None] | None = None
+        self._pending: dict[str, PendingRequest] = {}
+        #: acknowledged requests with their offsets, which the gate does not have yet
+        self._acknowledged: list[tuple[PendingRequest, int]] = []
         self._releasing: set[asyncio.Task[None]] = set()
+        #: called when the first of these requests was added
+        self.on_first_acknowledged: Callable[[], object] = lambda: None
 
-    def find(self, request_id: str) -> PendingAppend | None:
+    def find(self, request_id: str) -> PendingRequest | None:
         """Return this process's append of the request, which the gate's verdict may not reflect yet."""
         return self._pending.get(request_id)
 
-    def start(self, seat: SeatRequest, fault: str | None, *, is_first_attempt: bool) -> PendingAppend:
-        """Produce the request; `on_delivery` is called with the outcome, even if the caller was cancelled."""
-        append = PendingAppend(seat, is_first_attempt=is_first_attempt)
-        self._pending[seat.request_id] = append
-        headers: Headers = [(REQUEST_ID_HEADER, seat.request_id.encode())]
-        if fault:
-            headers.append((FAULT_HEADER, fault.encode()))
-        value = encode_value(seat.coupon_id, seat.user_id, seat.requested_at_ms)
-        partition = partition_of(seat.coupon_id, self._partitions)
-        self._producer.produce(partition, encode_key(seat.coupon_id), value, headers, partial(self.on_delivery, append))
-        return append
+    def start(self, request: PendingRequest, progress: Mapping[int, int]) -> None:
+        """Produce the request, which has a seat; `on_delivery` is called with the outcome.
 
-    def on_delivery(self, append: PendingAppend, outcome: ProduceOutcome) -> None:
-        """Resolve the waiters, then update the gate in the background.
+        progress: next offset to decide by partition, for the request's position.
+        """
+        crash_points.reach(CrashPoint.API_ADMITTED)
+        self._pending[request.request_id] = request
+        headers: Headers = [(REQUEST_ID_HEADER, request.request_id.encode())]
+        if request.fault:
+            headers.append((FAULT_HEADER, request.fault.encode()))
+        value = encode_value(request.coupon_id, request.user_id, request.requested_at_ms)
+        partition = partition_of(request.coupon_id, self._partitions)
+        request.next_offset = progress.get(partition)
+        on_delivery = partial(self.on_delivery, request)
+        self._producer.produce(partition, encode_key(request.coupon_id), value, headers, on_delivery)
+        crash_points.reach(CrashPoint.API_PRODUCED)
 
-        Acknowledged: the offset is recorded, so that the gate answers a repeat as a duplicate. Certainly not sent on
-        the first append attempt: the seat is released. Anything else keeps the seat: the record, or that of an earlier
-        append attempt, may be in the log. If the process is killed before the gate is updated,
+    def on_delivery(self, request: PendingRequest, outcome: ProduceOutcome) -> None:
+        """Answer the request, then keep or release its seat.
+
+        Acknowledged: the offset is to be recorded, so that the gate answers a repeat as a duplicate. Certainly not sent
+        on the first append attempt: the seat is released. Anything else keeps the seat: the record, or that of an
+        earlier append attempt, may be in the log. If the process is killed before the gate is updated,
         `maintenance.release_expired` resolves the request.
         """
-        append.resolve(outcome)
+        request.resolve(outcome)
         if isinstance(outcome, LogPosition):
-            if len(self._acknowledged) >= MAX_PENDING_OFFSETS:
-                _log.info(LogEvent.GATE_UPDATE_LOST, reason="too many offsets wait to be recorded")
-                self._forget(append)
+            if len(self._acknowledged) < MAX_PENDING_OFFSETS:
+                self._acknowledged.append((request, outcome.offset))
+                if len(self._acknowledged) == 1:
+                    self.on_first_acknowledged()
                 return
-            self._acknowledged.append((append, outcome.offset))
-            if self._recording is None:
-                self._recording = asyncio.get_running_loop().create_task(self._record_offsets())
-        elif isinstance(outcome, NotProduced) and append.is_first_attempt:
-            release = asyncio.get_running_loop().create_task(self._release(append))
+            _log.info(LogEvent.GATE_UPDATE_LOST, reason="too many offsets wait to be recorded")
+        elif isinstance(outcome, NotProduced) and request.is_first_attempt:
+            release = asyncio.get_running_loop().create_task(self._release(request))
             self._releasing.add(release)
             release.add_done_callback(self._releasing.discard)
-        else:
-            self._forget(append)
+            return
+        self._forget([request])
 
-    async def _record_offsets(self) -> None:
-        """Record acknowledged offsets in the gate, batch by batch, until none waits; a lost batch is not repeated."""
-        try:
-            while self._acknowledged:
-                await asyncio.sleep(OFFSETS_LINGER_SECONDS)
-                batch = self._acknowledged[:MAX_OFFSETS_PER_CALL]
-                self._acknowledged = self._acknowledged[MAX_OFFSETS_PER_CALL:]
-                try:
-                    await self._gate.record_offsets([(append.seat, offset) for append, offset in batch])
-                except Unavailable as error:
-                    _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), count=len(batch))
-                finally:
-                    appends = [append for append, _ in batch]
-                    asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget, *appends)
-        finally:
-            self._recording = None
+    def has_acknowledged(self) -> bool:
+        """Return whether the gate lacks an offset."""
+        return bool(self._acknowledged)
 
-    async def _release(self, append: PendingAppend) -> None:
+    def take_acknowledged(self) -> list[tuple[PendingRequest, int]]:
+        """Return the requests whose offsets the next call of the gate records.
+
+        `forget_soon` or `forget_lost` follows.
+        """
+        batch = self._acknowledged[:MAX_REQUESTS_PER_CALL]
+        del self._acknowledged[:MAX_REQUESTS_PER_CALL]
+        return batch
+
+    def forget_soon(self, batch: list[tuple[PendingRequest, int]]) -> None:
+        """Forget requests whose offsets the gate has, once no older verdict of the gate can be on its way."""
+        if batch:
+            requests = [request for request, _ in batch]
+            asyncio.get_running_loop().call_later(REMEMBER_SECONDS, self._forget, requests)
+
+    def forget_lost(self, batch: list[tuple[PendingRequest, int]], reason: Exception) -> None:
+        """Forget requests whose offsets the gate did not take; they are not recorded again."""
+        if batch:
+            _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(reason), count=len(batch))
+        self.forget_soon(batch)
+
+    async def _release(self, request: PendingRequest) -> None:
         try:
-            await self._gate.release(append.seat)
+            await self._gate.release(request)
         except Unavailable as error:
-            _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), request_id=append.seat.request_id)
+            _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error), request_id=request.request_id)
         finally:
-            self._forget(append)
+            self._forget([request])
 
-    def _forget(self, *appends: PendingAppend) -> None:
-        for append in appends:
-            if self._pending.get(append.seat.request_id) is append:  # and not a repeat of it
-                del self._pending[append.seat.request_id]
+    def _forget(self, requests: list[PendingRequest]) -> None:
+        for request in requests:
+            if self._pending.get(request.request_id) is request:  # and not a repeat of it
+                del self._pending[request.request_id]

@@ -73,10 +73,10 @@ def admission_of(seat: SeatRequest, coupon: Coupon | None, live_request_id: str 
     live_request_id: the user's request for this coupon that is issued, retrying or on standby.
     """
     if coupon is None:
-        return Admission(Verdict.UNKNOWN_COUPON, "", {})
+        return Admission(Verdict.UNKNOWN_COUPON, "")
     state = coupon.state(seat.requested_at_ms)
     if state in (CouponState.OPEN, CouponState.SOLD_OUT) and live_request_id:
-        return Admission(Verdict.DUPLICATE, live_request_id, {})
+        return Admission(Verdict.DUPLICATE, live_request_id)
     if state is CouponState.OPEN:
-        return Admission(Verdict.ADMITTED, seat.request_id, {})
-    return Admission(_REFUSALS[state], str(coupon.opens_at_ms or ""), {})
+        return Admission(Verdict.ADMITTED, seat.request_id)
+    return Admission(_REFUSALS[state], str(coupon.opens_at_ms or ""))

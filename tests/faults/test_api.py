@@ -36,11 +36,12 @@ def test_killed_before_acknowledgement(scenario: Scenario, faults: FaultInjector
         scenario.check(scenario.submit(coupon, 1) == seat.decode(), "the repeat is the same request")
 
 
-@row(1, "API", "kill -9 after taking a seat, before producing to the log", seconds=12)
-def test_killed_with_a_seat(scenario: Scenario, faults: FaultInjector) -> None:
-    """The user has a seat and no record was produced: the repeat produces the same request."""
+@row(1, "API", "kill -9 after taking a seat, around the produce", seconds=12)
+@pytest.mark.parametrize("point", [CrashPoint.API_ADMITTED, CrashPoint.API_PRODUCED])
+def test_killed_with_a_seat(scenario: Scenario, faults: FaultInjector, point: CrashPoint) -> None:
+    """The user has a seat, and the log has no record or may have one: the repeat produces the same request."""
     coupon = scenario.system.make_coupon(5)
-    seat = seat_without_record(scenario, faults, coupon, 1)
+    seat = seat_without_answer(scenario, faults, coupon, 1, point)
     scenario.check(scenario.submit(coupon, 1) == seat, "the repeat is the same request")
     scenario.check(scenario.system.wait_until_final(seat)["state"] == "issued", "the repeat is issued")
     with scenario.under_load():
@@ -57,7 +58,7 @@ def test_seats_without_a_record_are_freed(scenario: Scenario, faults: FaultInjec
     """A seat without a record is released once the watermark is past the last possible append."""
     coupon = scenario.system.make_coupon(2)
     for user in (1, 2):
-        seat_without_record(scenario, faults, coupon, user)
+        seat_without_answer(scenario, faults, coupon, user, CrashPoint.API_ADMITTED)
     scenario.check(
         scenario.system.request_until_answered(coupon, 3).json()["code"] == "sold_out", "both seats are taken"
     )
@@ -70,9 +71,9 @@ def test_seats_without_a_record_are_freed(scenario: Scenario, faults: FaultInjec
         scenario.recovers(since=time.monotonic())
 
 
-def seat_without_record(scenario: Scenario, faults: FaultInjector, coupon: int, user: int) -> str:
-    """Give the user a seat and kill the API before it produces the record; return the request id."""
-    armed = faults.arm(CrashPoint.API_ADMITTED)
+def seat_without_answer(scenario: Scenario, faults: FaultInjector, coupon: int, user: int, point: CrashPoint) -> str:
+    """Give the user a seat and kill the API at a point before it answers; return the request id."""
+    armed = faults.arm(point)
     # a first request may fail only because its connection leads to the previous API process
     unanswered = scenario.system.eventually(
         lambda: scenario.system.request_issuance(coupon, user) is None and not armed.exists()

@@ -48,16 +48,15 @@ def run(
             gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
             appends = AppendTracker(gate, producer, settings.topic_partitions)
             coupon_ids, fill_pool, log_watch = CouponIds(store), FillPool(gate_filler), resources.log_watch
+            acceptor = IssuanceAcceptor(
+                gate, DatabaseGate(store), coupon_ids, fill_pool, appends, ids, log_watch, now_ms
+            )
             try:
-                database_gate = DatabaseGate(store)
-                return await scenario(
-                    IssuanceAcceptor(gate, database_gate, coupon_ids, fill_pool, appends, ids, log_watch, now_ms)
-                )
+                return await scenario(acceptor)
             finally:
                 fill_pool.close()
                 producer.close(1)
-                if appends._recording:  # it would connect again after the client is closed
-                    await appends._recording
+                await acceptor.close()
 
     return lambda scenario: asyncio.run(with_acceptor(scenario))
 

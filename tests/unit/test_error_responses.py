@@ -32,9 +32,9 @@ def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -
 
 def test_the_location_of_a_duplicate_is_a_path_whatever_redis_holds() -> None:
     """A seat that something else wrote neither fails the response nor adds a header to it."""
-    location = error_response(Refused(ReasonCode.DUPLICATE, first_request_id="a/b\r\nX: 쿠")).headers["Location"]
+    headers = error_response(Refused(ReasonCode.DUPLICATE, first_request_id="a/b\r\nX: 쿠")).headers
 
-    assert location == "/issuances/a%2Fb%0D%0AX%3A%20%EC%BF%A0"
+    assert (b"location", b"/issuances/a%2Fb%0D%0AX%3A%20%EC%BF%A0") in headers
 
 
 def _body(error: Exception) -> dict[str, Any]:

@@ -12,33 +12,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn import Config, Server
-from uvicorn.config import HTTPProtocolType
 
 from service.background_thread import BackgroundThread
+from service.server.guarded_protocol import GuardedProtocol
 from workers.issuer.health import Health
 
 _JSON = "application/json"
-#: a client that does not read its response does not hold up the end of the issuer
-_SHUTDOWN_SECONDS = 1
+#: more than the time for which connections stay open at the end, so that all are closed before their event loop
+_SHUTDOWN_SECONDS = 3
 _TICK_SECONDS = 0.5
 
 
 class HealthServer(BackgroundThread):
     """Serves the port in an event loop with a thread of its own, however many connections there are."""
 
-    def __init__(
-        self, health: Health, host: str, port: int, protocol: type[asyncio.Protocol] | HTTPProtocolType = "httptools"
-    ) -> None:
-        """Bind the port: raises OSError when it is in use; 0 chooses a free one.
-
-        protocol: the class of uvicorn's connections.
-        """
+    def __init__(self, health: Health, host: str, port: int) -> None:
+        """Bind the port: raises OSError when it is in use; 0 chooses a free one."""
         super().__init__("health")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family)
         config = Config(
             build_application(health),
-            http=protocol,
+            http=GuardedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -5,10 +5,10 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body
-from service.api.schemas.base import encode
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
 from service.clock import now_ms
+from service.server.responses import encode
 from service.timestamps import to_milliseconds
 
 router = APIRouter(tags=["coupons"])

@@ -5,9 +5,9 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_choice, parse_id, parse_limit, read_body
-from service.api.schemas.base import encode
 from service.api.schemas.dead_letters import DeadLetterPage, ReplayRequest, ReplayView, dead_letter_view, replayed_view
 from service.domain.dead_letter import DeadLetterCode, DeadLetterFilter, DeadLetterState
+from service.server.responses import encode
 
 router = APIRouter(tags=["dead letters"])
 

@@ -5,8 +5,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from service.api.request_parsing import JSON, ApiDeps
-from service.api.schemas.base import encode
 from service.metrics import render
+from service.server.responses import encode
 
 router = APIRouter(tags=["health"])
 

@@ -1,56 +1,30 @@
 """Issuances: request a coupon, read the state of a request."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
-from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.errors import error_response, problem_responses
+from service.api.errors import problem_responses, to_starlette
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
-from service.api.schemas.base import encode
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
 from service.domain.errors import NotFound, Unavailable
 from service.domain.request import RequestState, records_ahead
-from service.resources import ApiResources
+from service.server.responses import RenderedResponse, encode
 from service.stream.partitioner import partition_of
+from service.usecases.accept import Receipt
 
 router = APIRouter(tags=["issuances"])
 _CONTENT_TYPE = (b"content-type", JSON.encode())
 
 
-class RenderedResponse(NamedTuple):
-    """A response as ASGI sends it."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-
-async def accept_issuance(
-    api: ApiResources, coupon_id: str, read: Callable[[], Awaitable[NewIssuance]], fault: str | None = None
-) -> RenderedResponse:
-    """Accept a coupon request. Return 202 after Kafka has acknowledged the record, otherwise problem details.
-
-    The fast path and the FastAPI route both delegate to this function.
-
-    coupon_id: as it stands in the path.
-    read: reads and validates the body; called once the coupon id is valid.
-    fault: a failure for the issuer to inject; None outside tests.
-    """
-    try:
-        number = parse_id(coupon_id)
-        body = await read()
-        receipt = await api.acceptor.accept(number, body.user_id, fault)
-    except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
-        problem = error_response(error)
-        return RenderedResponse(problem.status_code, problem.raw_headers, bytes(problem.body))
+def accepted_response(receipt: Receipt) -> RenderedResponse:
+    """Render the 202."""
     content = encode(receipt_view(receipt))
     location = b"/issuances/%b" % receipt.request_id.encode()
-    headers = [(b"location", location), (b"content-length", b"%d" % len(content)), _CONTENT_TYPE]
-    return RenderedResponse(202, headers, content)
+    return RenderedResponse(
+        202, [(b"location", location), (b"content-length", b"%d" % len(content)), _CONTENT_TYPE], content
+    )
 
 
 @router.post(
@@ -59,10 +33,9 @@ async def accept_issuance(
 async def ask(coupon_id: str, request: Request, api: ApiDeps) -> Response:
     """Request a coupon for a user; 202 once the request is in the log. Its state is at `Location`."""
     fault = request.headers.get("fault") if api.settings.fault_injection else None
-    status, headers, body = await accept_issuance(api, coupon_id, partial(read_body, request, NewIssuance), fault)
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response
+    number = parse_id(coupon_id)
+    body = await read_body(request, NewIssuance)
+    return to_starlette(accepted_response(await api.acceptor.accept(number, body.user_id, fault)))
 
 
 @router.get("/issuances/{request_id}", responses=problem_responses(404, 503))

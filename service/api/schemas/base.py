@@ -1,33 +1,23 @@
-"""What all bodies share: the strict decoder, the encoder, ids and the body of errors."""
+"""What all bodies share: the strict decoder and ids."""
 
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from service.domain.errors import InvalidInput
 from service.limits import MAX_ID
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1")]
 Body = TypeVar("Body", bound=Struct)
 
 
-class Problem(Struct, frozen=True):
-    """Problem details of RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
-
-
 def decode(body: bytes, kind: type[Body]) -> Body:
-    """Decode a body strictly; raise msgspec.MsgspecError, RecursionError or UnicodeDecodeError with the fault."""
-    return msgspec.json.decode(body, type=kind)
-
-
-encode = msgspec.json.Encoder().encode
+    """Decode a JSON body strictly; raise InvalidInput with the fault."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(str(error)) from None
 
 
 def schema_of(*kinds: type[Struct]) -> dict[str, Any]:

@@ -1,53 +1,89 @@
--- Admits many requests in one round trip. Checks each request against its coupon's hash and seats.
--- ARGV: now in milliseconds, then one MessagePack list with coupon, user, request id for each request, all as text.
--- Returns, as MessagePack, a list with verdict and detail for each request, and the partitions' progress as a flat list.
-local now, requests = ARGV[1], cmsgpack.unpack(ARGV[2])
+-- Records acknowledged requests, then admits many requests, in one round trip. Every coupon is read once, and all users
+-- of a coupon are read and written with one command each.
+-- ARGV: now in milliseconds, then two MessagePack lists, with all values as text:
+--   the acknowledged requests: for each coupon the coupon, {user, …}, {offset, …}, {request id, …};
+--   the requests to admit: for each coupon the coupon, {user, …}, {request id, …}.
+-- Returns, as MessagePack, the requests that were not admitted as a list of {coupon's index, request's index, verdict,
+-- detail}, and the partitions' progress as a flat list. Indexes count from 1; request 0 stands for all of the coupon.
+local now, acknowledged, requests = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 local now_ms = tonumber(now)
-local coupons, verdicts = {}, {}
 
 local function matches(text, pattern) return text and #text < 20 and string.find(text, pattern) end
 local function is_time(text) return text == '' or matches(text, '^%-?%d+$') end
 
--- Returns the refusal that applies to all users, or the number of free seats.
+-- The first offset of a user is kept. Where the key for them has another type, the offsets are left out: that costs only
+-- positions.
+local function record_offsets(coupon, users, offsets, ids)
+  local key, new, recorded = 'gate:' .. coupon .. ':offsets', {}, {}
+  local known = try_call('HMGET', key, unpack(users))
+  for i = 1, known and #users or 0 do
+    if not known[i] and not recorded[users[i]] then
+      recorded[users[i]] = true
+      new[#new + 1] = users[i]
+      new[#new + 1] = offsets[i]
+    end
+  end
+  if #new > 0 then redis.call('HSET', key, unpack(new)) end
+  redis.call('ZREM', 'gate:unacknowledged', unpack(ids))
+end
+
+-- Returns the refusal that applies to all users with its detail, or nil and the number of free seats.
 -- A coupon with a value or a type that no script writes is deleted: it is cold, and filled again.
-local function read_coupon(coupon)
-  local gate = 'gate:' .. coupon
+local function read_coupon(gate)
   local seats = gate .. ':seats'
   local capacity, opens, closes, override, sold_out =
     unpack(try_call('HMGET', gate, 'capacity', 'opens', 'closes', 'override', 'sold_out') or {})
-  if capacity == false then return { refusal = 'cold', detail = '' } end
-  if capacity == 'unknown' then return { refusal = 'unknown_coupon', detail = '' } end
+  if capacity == false then return 'cold', '' end
+  if capacity == 'unknown' then return 'unknown_coupon', '' end
   local taken = try_call('HLEN', seats)
   if not (taken and matches(capacity, '^%d+$') and is_time(opens) and is_time(closes)) then
     redis.call('DEL', gate, seats, gate .. ':offsets')
-    return { refusal = 'cold', detail = '' }
+    return 'cold', ''
   end
-  if override == 'closed' or (closes ~= '' and now_ms >= tonumber(closes)) then return { refusal = 'closed', detail = '' } end
-  if override == 'paused' then return { refusal = 'paused', detail = '' } end
-  if opens ~= '' and now_ms < tonumber(opens) then return { refusal = 'not_open', detail = opens } end
-  return { seats = seats, free = sold_out and 0 or tonumber(capacity) - taken }
+  if override == 'closed' or (closes ~= '' and now_ms >= tonumber(closes)) then return 'closed', '' end
+  if override == 'paused' then return 'paused', '' end
+  if opens ~= '' and now_ms < tonumber(opens) then return 'not_open', opens end
+  return nil, sold_out and 0 or tonumber(capacity) - taken
 end
 
-local function judge(coupon, user, request)
-  local first = redis.call('HGET', coupon.seats, user)
-  if first then
-    if not redis.call('ZSCORE', 'gate:unacknowledged', first) then return 'duplicate', first end
-    redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- an append attempt: maintenance.release_expired must keep the seat
-    return 'unacknowledged', first
+-- Takes seats in the order of the requests. `refuse` is called with each request that gets none.
+local function take_seats(gate, free, users, ids, refuse)
+  local seats, attempts, taken = {}, {}, {}
+  local held = redis.call('HMGET', gate .. ':seats', unpack(users))
+  for i = 1, #users do
+    local user = users[i]
+    local first = held[i]
+    if first and redis.call('ZSCORE', 'gate:unacknowledged', first) then
+      redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- an append attempt: maintenance.release_expired must keep the seat
+      refuse(i, 'unacknowledged', first)
+    elseif first then
+      refuse(i, 'duplicate', first)
+    elseif taken[user] then
+      refuse(i, 'unacknowledged', taken[user])
+    elseif free <= 0 then
+      refuse(i, 'sold_out', '')
+    else
+      free, taken[user] = free - 1, ids[i]
+      seats[#seats + 1] = user
+      seats[#seats + 1] = ids[i]
+      attempts[#attempts + 1] = now
+      attempts[#attempts + 1] = ids[i]
+    end
   end
-  if coupon.free <= 0 then return 'sold_out', '' end
-  coupon.free = coupon.free - 1
-  redis.call('HSET', coupon.seats, user, request)
-  redis.call('ZADD', 'gate:unacknowledged', now, request)
-  return 'admitted', request
+  if #seats == 0 then return end
+  redis.call('ZADD', 'gate:unacknowledged', unpack(attempts)) -- first: if it fails, no seat is without an attempt
+  redis.call('HSET', gate .. ':seats', unpack(seats))
 end
 
+for i = 1, #acknowledged, 4 do
+  record_offsets(acknowledged[i], acknowledged[i + 1], acknowledged[i + 2], acknowledged[i + 3])
+end
+local refused = {}
 for i = 1, #requests, 3 do
-  local coupon = coupons[requests[i]] or read_coupon(requests[i])
-  coupons[requests[i]] = coupon
-  local verdict, detail = coupon.refusal, coupon.detail
-  if not verdict then verdict, detail = judge(coupon, requests[i + 1], requests[i + 2]) end
-  verdicts[#verdicts + 1] = verdict
-  verdicts[#verdicts + 1] = detail
+  local gate, index = 'gate:' .. requests[i], (i + 2) / 3
+  local function refuse(request, verdict, detail) refused[#refused + 1] = { index, request, verdict, detail } end
+  local refusal, detail = read_coupon(gate)
+  if refusal then refuse(0, refusal, detail)
+  else take_seats(gate, detail, requests[i + 1], requests[i + 2], refuse) end
 end
-return cmsgpack.pack({ verdicts, try_call('HGETALL', 'gate:progress') or {} })
+return cmsgpack.pack({ refused, try_call('HGETALL', 'gate:progress') or {} })

@@ -1,0 +1,117 @@
+"""Accepts plain requests for coupons straight from the HTTP parser: no ASGI scope, task or future for each.
+
+A request is plain if its method, path and content type are those of an issuance, its body has a declared length, no
+header is repeated, and nothing in it needs the framework. Every other request goes to FastAPI's route, which calls the
+same use case and renders the same response.
+"""
+
+import re
+from typing import Any
+
+from service.api.errors import error_response
+from service.api.request_parsing import JSON, is_json
+from service.api.routes.issuances import accepted_response
+from service.api.schemas.base import decode
+from service.api.schemas.issuances import NewIssuance
+from service.domain.errors import InvalidInput, Refused
+from service.limits import MAX_ID
+from service.log import bound_contextvars
+from service.server.guarded_protocol import GuardedProtocol
+from service.server.responses import RenderedResponse
+from service.usecases.accept import Receipt
+from service.usecases.append_tracker import PendingRequest
+
+_PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
+_PLAIN_CONTENT_TYPE = JSON.encode()
+#: headers that need the framework, or a part of the server that knows them
+_NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"fault"))
+
+
+class _NobodyWaits:
+    """Takes the place of the event that wakes a request's application."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+_NOBODY_WAITS = _NobodyWaits()
+
+
+class PlainRequest(PendingRequest):
+    """A plain request from the socket to its response; a connection uses it as uvicorn's `RequestResponseCycle`."""
+
+    __slots__ = (
+        "_protocol", "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+        "response_started",
+    )  # fmt: skip
+
+    def __init__(self, protocol: "CouponProtocol", coupon_id: int, *, keep_alive: bool) -> None:
+        super().__init__(coupon_id, 0)
+        self._protocol: CouponProtocol | None = protocol
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.more_body = True
+        self.disconnected = self.response_started = self.response_complete = False
+        self.message_event = _NOBODY_WAITS
+
+    def on_accepted(self, position: int | None) -> None:
+        """Send the 202."""
+        self._respond(accepted_response(Receipt(self.request_id, self.coupon_id, self.user_id, position)))
+
+    def on_failed(self, error: Exception) -> None:
+        """Send problem details."""
+        if isinstance(error, Refused | InvalidInput):  # nothing is logged
+            self._respond(error_response(error))
+            return
+        with bound_contextvars(request_id=self.request_id, coupon_id=self.coupon_id):
+            self._respond(error_response(error))
+
+    def _respond(self, response: RenderedResponse) -> None:
+        protocol, self._protocol = self._protocol, None  # a connection and its last request must not keep each other
+        if protocol is None:
+            return
+        self.response_started = self.response_complete = True
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        default_headers = protocol.server_state.default_headers
+        protocol.transport.write(response.to_http1(default_headers, keep_alive=self.keep_alive))
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+class CouponProtocol(GuardedProtocol):
+    """One connection to the API."""
+
+    def begin_request(self, fields: dict[bytes, bytes]) -> None:
+        """Make a plain request the `cycle`; start the application for any other."""
+        match = _PATH.fullmatch(self.url)
+        content_type = fields.get(b"content-type", b"")
+        is_plain = (
+            match is not None
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and len(fields) == len(self.headers)
+            and b"content-length" in fields
+            and (content_type == _PLAIN_CONTENT_TYPE or is_json(content_type.decode("latin-1")))
+            and _NOT_PLAIN.isdisjoint(fields)
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+        )
+        if match is not None and is_plain and (coupon_id := int(match[1])) <= MAX_ID:
+            self.cycle = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+        else:
+            super().begin_request(fields)
+
+    def end_request(self) -> None:
+        """Submit a plain request, whose body is complete."""
+        request: Any = self.cycle
+        if type(request) is not PlainRequest:
+            return
+        try:
+            request.user_id = decode(request.body, NewIssuance).user_id
+        except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
+            request.fail(error)
+        else:
+            self.app_state["api"].acceptor.submit(request)

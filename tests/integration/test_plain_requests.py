@@ -1,0 +1,356 @@
+"""A plain request gets the same response as one that takes the way through FastAPI: byte for byte."""
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import uvicorn
+
+from service import resources as service_resources
+from service.api import app, errors, plain_requests
+from service.api.plain_requests import CouponProtocol, PlainRequest
+from service.config import Settings
+from service.domain import request_id
+from service.domain.coupon import Coupon
+from service.gate.gate_admin import GateAdmin
+from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED
+from service.resources import Resources
+from service.server import guarded_protocol, responses
+from service.server.guarded_protocol import GuardedProtocol
+from tests.builders import AT_MS
+
+#: no test coupon has this id
+_ABSENT = 2**62
+_LINE = b"POST /coupons/%d/issuances HTTP/1.1\r\n"
+_LAST = b"GET /nothing HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+_HEAD = b"Host: here\r\nContent-Type: application/json\r\n"
+
+
+class _Coupons(NamedTuple):
+    """A coupon of each kind that has a verdict of its own."""
+
+    open: int
+    sold_out: int
+    scheduled: int
+    closed: int
+
+
+def _post(coupon: int, body: bytes = b'{"user_id":7}', head: bytes = _HEAD, line: bytes = _LINE) -> bytes:
+    return (line % coupon if b"%d" in line else line) + head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _headers(coupon: int, *headers: bytes) -> bytes:
+    return _post(coupon, head=_HEAD + b"".join(header + b"\r\n" for header in headers))
+
+
+def _inputs(coupons: _Coupons) -> dict[str, bytes]:
+    """What a client sends on one connection before the request that ends it, by name."""
+    plain, body = _post(coupons.open), b'{"user_id":7}'
+    chunked = _LINE % coupons.open + _HEAD + b"Transfer-Encoding: chunked\r\n\r\nd\r\n" + body + b"\r\n0\r\n\r\n"
+    encoded = b"".join(b"%%%x" % digit for digit in b"%d" % coupons.open)
+    bodies = [
+        b"",
+        b"{",
+        b"{}",
+        b"[]",
+        b"[" * 5_000,
+        b'{"user_id":"1"}',
+        b'{"user_id":true}',
+        b'{"user_id":1.5}',
+        b'{"user_id":0}',
+        b'{"user_id":-1}',
+        b'{"user_id":%d}' % (MAX_ID + 1),
+        b'{"user_id":%d}' % MAX_ID,
+        b'{"user_id":NaN}',
+        b'{"user_id":null}',
+        b'{"user_id":1,"admin":true}',
+        b'{"user_id":1,"user_id":2}',
+        b'{"user_id":1} x',
+        b' {"user_id" : 8 } ',
+        b'{"user_id":1e3}',
+        b'"\\ud800"',
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"x" * MAX_BODY_BYTES,
+        b"x" * (MAX_BODY_BYTES + 1),
+    ]
+    targets = [
+        b"/coupons/0%d/issuances",
+        b"/coupons/-%d/issuances",
+        b"/coupons/%d/issuances/",
+        b"/coupons/%d/issuances?a=b",
+        b"/coupons/%d/issuances#a",
+        b"//coupons/%d/issuances",
+        b"http://here/coupons/%d/issuances",
+        b"*%d",
+        b"/coupons/%d/ISSUANCES",
+        b"/coupons/%d;a/issuances",
+        b"/./coupons/%d/issuances",
+        b"/coupons/%d/x/../issuances",
+    ]
+    aliases = [b"%b%%2Fissuances", b"%b%%0a/issuances", b"%b%%00/issuances", b"%b/%%69ssuances", b"%b%%/issuances"]
+    ids = [b"0", b"x", b"1_0", b"%d" % MAX_ID, b"%d" % (MAX_ID + 1), b"9" * 19, b"9" * 20, encoded, "١".encode()]
+    lines = [
+        *(b"POST " + target % coupons.open + b" HTTP/1.1\r\n" for target in targets),
+        *(b"POST " + alias % (b"/coupons/%d" % coupons.open) + b" HTTP/1.1\r\n" for alias in aliases),
+        *(b"POST /coupons/" + each + b"/issuances HTTP/1.1\r\n" for each in ids),
+        *(
+            _LINE.replace(b"POST", method) % coupons.open
+            for method in (b"GET", b"PUT", b"HEAD", b"post", b"QUERY", b"M")
+        ),
+        *(_LINE.replace(b"1.1", version) % coupons.open for version in (b"1.0", b"0.9", b"2.0", b"1.2")),
+    ]
+    headers = [
+        b"Authorization: Bearer a.b.c",
+        b"Forwarded: for=1.2.3.4",
+        b"X-Forwarded-For: 1.2.3.4",
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Expect: 100-continue",
+        b"Expect: something",
+        b"Content-Encoding: gzip",
+        b"TE: trailers",
+        b"Upgrade: h2c",
+        b"Connection: Upgrade\r\nUpgrade: h2c",
+        b"Connection: close, upgrade\r\nUpgrade: websocket",
+        b"Content-Length: 13",
+        b"Transfer-Encoding: chunked",
+        b"Host: there",
+        b"Content-Type: text/plain",
+        b"X: \xe9",
+        b"X : a",
+        b"X",
+        b"X: a\r\n b",
+        b"X: a\x00",
+        b"Cookie: a=b\r\nCookie: c=d",
+        b"Accept: text/html",
+        b"Content-Type:",
+    ]
+    types = [
+        b"application/json; charset=utf-8",
+        b"Application/JSON",
+        b"application/json;",
+        b" application/json ",
+        b"text/json",
+        b"application/json, text/plain",
+        b"",
+        b"application/problem+json",
+    ]
+    return {
+        "plain": plain,
+        "repeated": plain + plain,
+        "pipelined": b"".join(_post(coupons.open, b'{"user_id":%d}' % user) for user in range(1, 51)),
+        "after another": b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n" + plain,
+        "before another": plain + b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n" + plain,
+        "before garbage": plain + b"garbage\r\n\r\n",
+        "another type first": plain.replace(b"Content-Type", b"Content-Type: text/plain\r\nContent-Type"),
+        "chunked": chunked,
+        "no length": _LINE % coupons.open + _HEAD + b"\r\n" + body,
+        "no host": plain.replace(b"Host: here\r\n", b""),
+        "cut body": plain[:-1],
+        "cut head": plain[:60],
+        "nothing": b"",
+        "empty lines first": b"\r\n\r\n" + plain,
+        "bare line feeds": plain.replace(b"\r\n", b"\n"),
+        "unknown coupon": _post(_ABSENT),
+        **{f"{name} coupon": _post(number) for name, number in coupons._asdict().items()},
+        **{f"body {body[:40]!r} of {len(body)} bytes": _post(coupons.open, body) for body in bodies},
+        **{f"line {line!r}": _post(coupons.open, line=line) for line in lines},
+        **{f"header {header!r}": _headers(coupons.open, header) for header in headers},
+        **{f"type {kind!r}": plain.replace(b"application/json", kind) for kind in types},
+    }
+
+
+class _Server(threading.Thread):
+    """The API with one protocol class, in a thread of its own."""
+
+    def __init__(self, common: Resources, protocol: type[asyncio.Protocol]) -> None:
+        super().__init__(name=protocol.__name__, daemon=True)
+        config = uvicorn.Config(
+            app.create_app(common), http=protocol, ws="none", port=0, log_config=None, access_log=False,
+            server_header=False, date_header=False, timeout_graceful_shutdown=5,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._address = self._listener.getsockname()
+
+    def run(self) -> None:
+        self._server.run([self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self.join()
+
+    def respond(self, *segments: bytes, stops_sending: bool = False) -> bytes:
+        """Return all that the server sends before it closes the connection; each segment is read by itself."""
+        with socket.create_connection(self._address, timeout=15) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for number, segment in enumerate(segments):
+                if number:
+                    self.respond(_LAST)
+                connection.sendall(segment)
+            if stops_sending:
+                connection.shutdown(socket.SHUT_WR)
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+            return received
+
+
+class _Counted(PlainRequest):
+    """A plain request that is counted."""
+
+    count = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _Counted.count += 1
+
+
+class _Servers(NamedTuple):
+    """The API with the batch path, and without."""
+
+    batch: _Server
+    ordinary: _Server
+
+
+@pytest.fixture
+def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[_Servers]:
+    """Both servers on the same parts; clock and randomness stand still."""
+    del log_id  # the open log is read from the database
+    for module in (service_resources, errors):
+        monkeypatch.setattr(module, "now_ms", lambda: AT_MS)
+    monkeypatch.setattr(request_id, "urandom", bytes)
+    monkeypatch.setattr(responses, "token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)
+    for limit in ("HEAD_TIMEOUT_SECONDS", "BODY_TIMEOUT_SECONDS", "IDLE_TIMEOUT_SECONDS"):
+        monkeypatch.setattr(guarded_protocol, limit, 1.0)
+    both = _Servers(
+        *(
+            _Server(service_resources.open_resources(settings, protocol.__name__), protocol)
+            for protocol in (CouponProtocol, GuardedProtocol)
+        )
+    )
+    for server in both:
+        server.start()
+    yield both
+    for server in both:
+        server.stop()
+
+
+@pytest.fixture
+def reset(gate_admin: GateAdmin, make_coupon: Callable[..., Coupon]) -> Callable[[], _Coupons]:
+    """Create the coupons; each call empties their seats."""
+    made = [
+        make_coupon(quantity=20),
+        make_coupon(quantity=1),
+        make_coupon(opens_at_ms=AT_MS + 90_000),
+        make_coupon(closes_at_ms=AT_MS),
+    ]
+
+    def empty() -> _Coupons:
+        for coupon in made:
+            gate_admin.evict(coupon.id)
+            gate_admin.fill(coupon, [(9, "x" * 60)] if coupon.quantity == 1 else [])
+        return _Coupons(*(coupon.id for coupon in made))
+
+    return empty
+
+
+def test_the_same_bytes_have_the_same_response(servers: _Servers, reset: Callable[[], _Coupons]) -> None:
+    """Status, headers and body, for every form of a request and for what is none."""
+    different, before, inputs = {}, _Counted.count, _inputs(reset())
+    for name, data in inputs.items():
+        batch = servers.batch.respond(data + _LAST)
+        reset()
+        ordinary = servers.ordinary.respond(data + _LAST)
+        reset()
+        if batch != ordinary:
+            different[name] = batch, ordinary
+
+    assert different == {}
+    assert _Counted.count - before > len(inputs) / 3, "the batch path was hardly used"
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_client_that_stops_sending_has_the_same_response(
+    servers: _Servers, reset: Callable[[], _Coupons], requests: int
+) -> None:
+    """The end of the client's side arrives before Kafka's acknowledgement."""
+    data = _post(reset().open) * requests
+    batch = servers.batch.respond(data, stops_sending=True)
+    reset()
+
+    assert servers.ordinary.respond(data, stops_sending=True) == batch
+    assert batch.startswith(b"HTTP/1.1 202 ")
+
+
+def test_a_request_has_one_response_however_it_is_split(servers: _Servers, reset: Callable[[], _Coupons]) -> None:
+    """At every byte, with an offer of another protocol and without."""
+    coupon = reset().open
+    for data in (_post(coupon), _headers(coupon, b"Connection: Upgrade", b"Upgrade: h2c")):
+        reset()
+        expected = servers.batch.respond(data + _LAST)
+        assert expected.startswith(b"HTTP/1.1 202 ")
+        for at in range(1, len(data)):
+            reset()
+            assert servers.batch.respond(data[:at], data[at:] + _LAST) == expected, at
+
+
+def test_what_real_clients_send_is_a_plain_request(servers: _Servers, reset: Callable[[], _Coupons]) -> None:
+    """Authorization, a proxy's headers, a trace, an offer of HTTP/2, a charset, and a body in a segment of its own."""
+    coupon = reset().open
+    request = _headers(
+        coupon,
+        b"Connection: Upgrade, HTTP2-Settings",
+        b"Upgrade: h2c",
+        b"HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAA",
+        b"Authorization: Bearer a.b.c",
+        b"Forwarded: for=1.2.3.4;proto=https",
+        b"X-Forwarded-For: 1.2.3.4",
+        b"X-Forwarded-Proto: https",
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"User-Agent: Java-http-client/17",
+    ).replace(b"application/json", b"application/json; charset=utf-8")
+    head, separator, body = request.partition(b"\r\n\r\n")
+    before = _Counted.count
+
+    response = servers.batch.respond(head + separator, body + _LAST)
+
+    assert response.startswith(b"HTTP/1.1 202 ")
+    assert _Counted.count == before + 1
+
+
+def _statuses(response: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", response)]
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["batch", "ordinary"])
+def test_every_complete_request_has_one_response_in_its_place(
+    servers: _Servers, reset: Callable[[], _Coupons], batch: bool
+) -> None:
+    """Whatever follows it on the connection: an offer, a part of a request, garbage, or too many requests."""
+    server = servers.batch if batch else servers.ordinary
+    coupon = reset().open
+    plain, other = _post(coupon), _post(coupon, b'{"user_id":8}')
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c"
+    offering = _post(coupon, b'{"user_id":8}', head=_HEAD + offer + b"\r\n")
+    closing = _headers(coupon, offer.replace(b"Upgrade\r", b"close, Upgrade\r"))
+    old = _post(coupon, head=_HEAD + offer + b"\r\n", line=_LINE.replace(b"1.1", b"1.0"))
+    get = b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n"
+    for data, stops_sending, statuses in (
+        (plain + offering + _LAST, False, [202, 202, 404]),
+        (closing, False, [202]),
+        (old, False, [202]),
+        (plain + other[:-1], True, [202]),
+        (plain + other[:30], True, [202]),
+        (plain + b"garbage\r\n\r\n", True, [202, 400]),
+        (plain + get * (MAX_PIPELINED + 10), False, [202, *[404] * MAX_PIPELINED, 429]),
+    ):
+        reset()
+        assert _statuses(server.respond(data, stops_sending=stops_sending)) == statuses, data[:400]

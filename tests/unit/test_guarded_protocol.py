@@ -1,0 +1,120 @@
+"""The limits of the HTTP server that need many connections or its shutdown, on a server with a trivial application."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from service.log_events import LogEvent
+from service.server import connection_guard
+from service.server.guarded_protocol import GuardedProtocol
+from tests.waiting import eventually
+
+_GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+async def _answer(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+class Server(threading.Thread):
+    """A server in a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.uvicorn = uvicorn.Server(
+            uvicorn.Config(_answer, http=GuardedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
+        )
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self.uvicorn.run([self._listener])
+
+    def connect(self) -> socket.socket:
+        """Return a connection that the server has taken."""
+        connection = socket.create_connection(self._listener.getsockname(), timeout=10)
+        eventually(lambda: any(each.client == connection.getsockname() for each in self.connections()))
+        return connection
+
+    def connections(self) -> list[GuardedProtocol]:
+        """Return the server's side of its connections."""
+        return cast(list[GuardedProtocol], list(self.uvicorn.server_state.connections))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that is stopped at the end."""
+    server = Server()
+    server.start()
+    eventually(lambda: server.uvicorn.started)
+    yield server
+    server.uvicorn.should_exit = True
+    server.join()
+
+
+def _ask(connection: socket.socket) -> bytes:
+    connection.sendall(_GET)
+    response = b""
+    while not response.endswith(b"ok"):
+        chunk = connection.recv(4096)
+        if not chunk:
+            break
+        response += chunk
+    return response
+
+
+def test_a_connection_over_the_limit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 at once, told in the log; when another connection has ended, there is room again."""
+    monkeypatch.setattr(connection_guard, "MAX_CONNECTIONS", 5)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(server.connect()) for _ in range(5)]
+        refused = stack.enter_context(socket.create_connection(opened[0].getpeername(), timeout=10))
+        response = refused.recv(4096)
+
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"application/problem+json" in response
+        eventually(lambda: LogEvent.REQUESTS_REJECTED in caplog.text)
+        opened.pop().close()
+        eventually(lambda: len(server.connections()) < 5)
+        assert _ask(stack.enter_context(server.connect())).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_crowded_server_keeps_no_connection_idle(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """Above four fifths of the limit a response ends its connection."""
+    monkeypatch.setattr(connection_guard, "MAX_CONNECTIONS", 10)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(server.connect()) for _ in range(9)]
+        guard = server.connections()[0].guard
+        eventually(lambda: guard.crowded)
+
+        assert b"connection: close" in _ask(opened[0])
+
+
+def test_a_request_that_is_on_its_way_at_shutdown_is_answered(server: Server) -> None:
+    """An idle connection takes one more request, whose response ends it."""
+    with server.connect() as idle, server.connect() as silent:
+        assert b"connection: close" not in _ask(idle)
+        server.uvicorn.should_exit = True
+        eventually(lambda: not server.uvicorn.servers[0].is_serving())
+
+        responses = [_ask(idle), _ask(silent)]
+
+    assert all(response.startswith(b"HTTP/1.1 200 ") and b"connection: close" in response for response in responses)
+
+
+def test_deadlines_are_swept_only_while_there_are_connections(server: Server) -> None:
+    """A server that nobody uses does nothing."""
+    with server.connect():
+        guard = server.connections()[0].guard
+        assert guard._timer is not None
+
+    eventually(lambda: guard._timer is None)
