@@ -3,12 +3,10 @@
 import asyncio
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
 
 from service import resources as service_resources
 from service.api import app, errors, plain_requests
@@ -22,6 +20,7 @@ from service.resources import Resources
 from service.server import guarded_protocol, responses
 from service.server.guarded_protocol import GuardedProtocol
 from tests.builders import AT_MS
+from tests.server_thread import ServerThread
 
 #: no test coupon has this id
 _ABSENT = 2**62
@@ -166,29 +165,17 @@ def _inputs(coupons: _Coupons) -> dict[str, bytes]:
     }
 
 
-class _Server(threading.Thread):
-    """The API with one protocol class, in a thread of its own."""
+class _Server(ServerThread):
+    """The API with one protocol class."""
 
     def __init__(self, common: Resources, protocol: type[asyncio.Protocol]) -> None:
-        super().__init__(name=protocol.__name__, daemon=True)
-        config = uvicorn.Config(
-            app.create_app(common), http=protocol, ws="none", port=0, log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_graceful_shutdown=5,
-        )  # fmt: skip
-        self._server = uvicorn.Server(config)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._address = self._listener.getsockname()
-
-    def run(self) -> None:
-        self._server.run([self._listener])
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self.join()
+        super().__init__(
+            app.create_app(common), protocol, server_header=False, date_header=False, timeout_graceful_shutdown=5
+        )
 
     def respond(self, *segments: bytes, stops_sending: bool = False) -> bytes:
         """Return all that the server sends before it closes the connection; each segment is read by itself."""
-        with socket.create_connection(self._address, timeout=15) as connection:
+        with socket.create_connection(self.address, timeout=15) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for number, segment in enumerate(segments):
                 if number:

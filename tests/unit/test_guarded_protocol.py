@@ -1,17 +1,16 @@
 """The limits of the HTTP server that need many connections or its shutdown, on a server with a trivial application."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
-import uvicorn
 
 from service.log_events import LogEvent
 from service.server import connection_guard
 from service.server.guarded_protocol import GuardedProtocol
+from tests.server_thread import ServerThread
 from tests.waiting import eventually
 
 _GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -23,23 +22,15 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-class Server(threading.Thread):
-    """A server in a thread of its own."""
+class Server(ServerThread):
+    """A server of the trivial application."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.uvicorn = uvicorn.Server(
-            uvicorn.Config(_answer, http=GuardedProtocol, ws="none", lifespan="off", log_config=None, access_log=False)
-        )
-        self._listener = socket.create_server(("127.0.0.1", 0))
-
-    def run(self) -> None:
-        """Serve until `stop`."""
-        self.uvicorn.run([self._listener])
+        super().__init__(_answer, GuardedProtocol, lifespan="off")
 
     def connect(self) -> socket.socket:
         """Return a connection that the server has taken."""
-        connection = socket.create_connection(self._listener.getsockname(), timeout=10)
+        connection = socket.create_connection(self.address, timeout=10)
         eventually(lambda: any(each.client == connection.getsockname() for each in self.connections()))
         return connection
 
@@ -55,8 +46,7 @@ def server() -> Iterator[Server]:
     server.start()
     eventually(lambda: server.uvicorn.started)
     yield server
-    server.uvicorn.should_exit = True
-    server.join()
+    server.stop()
 
 
 def _ask(connection: socket.socket) -> bytes:
