@@ -85,10 +85,10 @@ class CouponProtocol(GuardedProtocol):
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""
-        match = _PATH.fullmatch(self.url)
         content_type = fields.get(b"content-type", b"")
-        is_plain = (
-            match is not None
+        if (
+            (match := _PATH.fullmatch(self.url)) is not None
+            and (coupon_id := int(match[1])) <= MAX_ID
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and len(fields) == len(self.headers)
@@ -98,8 +98,7 @@ class CouponProtocol(GuardedProtocol):
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
-        )
-        if match is not None and is_plain and (coupon_id := int(match[1])) <= MAX_ID:
+        ):
             self.cycle = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
         else:
             super().begin_request(fields)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 PROBLEM_JSON = "application/problem+json"
+_CONTENT_TYPE = (b"content-type", PROBLEM_JSON.encode())
 encode = msgspec.json.Encoder().encode
 
 
@@ -54,11 +55,7 @@ def problem_response(
     body = encode(
         Problem(f"urn:coupons:problem:{code}", title, int(status), code, detail, problem_id or new_problem_id())
     )
-    return RenderedResponse(
-        status,
-        [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", PROBLEM_JSON.encode())],
-        body,
-    )
+    return RenderedResponse(status, [*headers, (b"content-length", b"%d" % len(body)), _CONTENT_TYPE], body)
 
 
 def new_problem_id() -> str:

@@ -153,7 +153,8 @@ class IssuanceAcceptor:
         self._call_soon()
 
     def _call_soon(self) -> None:
-        if self._calling is None:
+        """Call the gate, unless another call has already taken what this one was for."""
+        if self._calling is None and (self._waiting or self._appends.has_acknowledged()):
             self._calling = self._loop.create_task(self._call_gate_while_requests_wait(), context=Context())
 
     def _record_soon(self) -> None:
@@ -182,8 +183,6 @@ class IssuanceAcceptor:
         """
         batch, self._waiting = self._waiting[:MAX_REQUESTS_PER_CALL], self._waiting[MAX_REQUESTS_PER_CALL:]
         acknowledged = self._appends.take_acknowledged()
-        if not batch and not acknowledged:
-            return
         now_ms = self._now_ms()
         for request in batch:
             request.requested_at_ms = now_ms
