@@ -60,7 +60,7 @@ class PlainRequest(PendingRequest):
 
     def on_failed(self, error: Exception) -> None:
         """Send problem details."""
-        if isinstance(error, Refused | InvalidInput):  # nothing is logged
+        if isinstance(error, (Refused, InvalidInput)):  # nothing is logged
             self._respond(error_response(error))
             return
         with bound_contextvars(request_id=self.request_id, coupon_id=self.coupon_id):

@@ -213,7 +213,7 @@ def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) ->
     for module in (service_resources, errors):
         monkeypatch.setattr(module, "now_ms", lambda: AT_MS)
     monkeypatch.setattr(request_id, "urandom", bytes)
-    monkeypatch.setattr(responses, "token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr(responses, "getrandbits", lambda _: 0)
     monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)
     for limit in ("HEAD_TIMEOUT_SECONDS", "BODY_TIMEOUT_SECONDS", "IDLE_TIMEOUT_SECONDS"):
         monkeypatch.setattr(guarded_protocol, limit, 1.0)
