@@ -18,6 +18,7 @@ import msgspec
 from benchmarks import ROOT, against, checkout, results
 from benchmarks.experiments import (
     accept,
+    authentication,
     burst,
     coupons,
     drain,
@@ -38,6 +39,7 @@ EXPERIMENTS = (
     drain.EXPERIMENT,
     accept.EXPERIMENT,
     request_cost.EXPERIMENT,
+    authentication.EXPERIMENT,
     memory.EXPERIMENT,
     scaling.PROCESSES,
     burst.BURST,

@@ -126,7 +126,7 @@ class Environment:
     def create_coupon(self, quantity: int) -> int:
         """Create a coupon and return its id."""
         with self.store.begin() as tx:
-            return coupons.create(tx, "a benchmark", quantity, 0, None, None).id
+            return coupons.create(tx, "a benchmark", quantity, 0, None, None, "benchmarks").id
 
     def clear_decisions(self) -> None:
         """Delete every decision and run a CHECKPOINT, so that each round begins like the first one.

@@ -126,6 +126,19 @@ SECONDARY = (
         at_most=True,
     ),
     Target(
+        "accepted requests/s with a ticket of each user ÷ without authentication, while they are issued",
+        "authentication",
+        "accepted_ticket_per_second",
+        "accepted_none_per_second",
+        0.95,
+    ),
+    Target(
+        "API CPU time of a duplicate with a token (RS256) ÷ without authentication",
+        "authentication",
+        "repeated_token_cpu_us",
+        "repeated_none_cpu_us",
+    ),
+    Target(
         "API CPU time of a request that is refused as sold out ÷ of an accepted one",
         "request_cost",
         "sold_out_api_cpu_us",

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
+import httpx
 from rich.console import Console
 
 from demo import checks, environment, operator_api, sale
@@ -16,6 +17,8 @@ from demo.result import SaleResult, Snapshot
 from demo.sale import IssuanceRequest, Sale
 from demo.system_state import SystemReader, observe_statuses
 from stack.local import LocalStack
+from testkit import credentials
+from testkit.credentials import Credentials
 from testkit.history import AnswerHistory
 from testkit.issuance_client import IssuanceClient
 from testkit.webhook_receiver import WebhookReceiver
@@ -28,11 +31,16 @@ FINAL_WITHIN_SECONDS = 60.0
 def run_demo(console: Console, plan: Sale, *, details: bool) -> Iterator[bool]:
     """Run the demo and print its last page; yield whether every check passed. The stack runs until the block ends."""
     with WebhookReceiver() as receiver, environment.started(console, receiver) as stack:
-        with SystemReader(stack.database_url, stack.kafka_bootstrap_servers) as reader:
+        callers = credentials.create(stack.environment)
+        with (
+            SystemReader(stack.database_url, stack.kafka_bootstrap_servers) as reader,
+            operator_api.connect(stack.api_url, callers) as api,
+        ):
+            operator_api.wait_until_admitted(api)
             history = AnswerHistory(stack.directory / "history.jsonl")
-            result = run_sale(console, plan, stack, receiver, reader, history)
+            result = run_sale(console, plan, stack, api, callers, receiver, reader, history)
             if result.faults:
-                result = replay_dead_letter(console, plan, stack, reader, result)
+                result = replay_dead_letter(console, plan, api, reader, result)
         console.print("verifying the promises", style="dim")
         all_checks = [*checks.verify(stack.environment, history.path), *checks.demo_checks(result)]
         print_report(console, result, all_checks, details=details)
@@ -45,12 +53,14 @@ def run_sale(
     console: Console,
     plan: Sale,
     stack: LocalStack,
+    api: httpx.Client,
+    callers: Credentials,
     receiver: WebhookReceiver,
     reader: SystemReader,
     history: AnswerHistory,
 ) -> SaleResult:
     """Create the coupons, send every request, and wait until all is final."""
-    coupon_ids = [operator_api.create_coupon(stack.api_url, offer).id for offer in sale.offers(plan.quantities)]
+    coupon_ids = [operator_api.create_coupon(api, offer).id for offer in sale.offers(plan.quantities)]
     valid = spring_record(coupon_ids[sale.biggest_offer(plan.quantities)], plan.foreign_user)
 
     def progress() -> Tick:
@@ -58,7 +68,7 @@ def run_sale(
         text = f"accepted {accepted:,}, issued {reader.issued():,}, refused {refused:,}, unknown {unknown:,}"
         return Tick(history.counts.total(), len(plan.requests), text)
 
-    with observe_statuses(stack.api_url, reader) as statuses:
+    with observe_statuses(api, reader) as statuses:
         with (
             history,
             ForeignProducer(stack.kafka_bootstrap_servers) as foreign_producer,
@@ -67,19 +77,23 @@ def run_sale(
         ):
             (partition,) = foreign_producer.append([valid])
             malformed = thread.submit(foreign_producer.append_malformed, valid, partition)
-            asyncio.run(send(stack.api_url, sale.stages(plan.requests), coupon_ids, history))
-        after_sale = snapshot(console, stack, reader)
-    coupons = [operator_api.read_coupon(stack.api_url, coupon_id) for coupon_id in coupon_ids]
+            asyncio.run(send(stack.api_url, callers, sale.stages(plan.requests), coupon_ids, history))
+        after_sale = snapshot(console, api, reader)
+    coupons = [operator_api.read_coupon(api, coupon_id) for coupon_id in coupon_ids]
     return SaleResult(
         plan.requests, history.answers, statuses, coupons, after_sale, receiver, malformed.result(), plan.foreign_user
     )
 
 
 async def send(
-    api_url: str, stages: Sequence[Sequence[IssuanceRequest]], coupon_ids: Sequence[int], history: AnswerHistory
+    api_url: str,
+    callers: Credentials,
+    stages: Sequence[Sequence[IssuanceRequest]],
+    coupon_ids: Sequence[int],
+    history: AnswerHistory,
 ) -> None:
     """Send all requests in their order, stage by stage, as many at a time as there are connections."""
-    async with IssuanceClient(api_url, sale.CONNECTIONS, RESPONSE_TIMEOUT_SECONDS) as client:
+    async with IssuanceClient(api_url, sale.CONNECTIONS, RESPONSE_TIMEOUT_SECONDS, callers) as client:
 
         async def send_next(requests: Iterator[IssuanceRequest]) -> None:
             for user_id, offer, fault in requests:
@@ -92,7 +106,7 @@ async def send(
                     group.create_task(send_next(requests))
 
 
-def snapshot(console: Console, stack: LocalStack, reader: SystemReader) -> Snapshot:
+def snapshot(console: Console, api: httpx.Client, reader: SystemReader) -> Snapshot:
     """Wait until everything is final, with progress, and read the state; after the timeout, read what there is."""
     total = reader.records()
 
@@ -102,14 +116,14 @@ def snapshot(console: Console, stack: LocalStack, reader: SystemReader) -> Snaps
 
     with show_progress(console, "decided ", progress):
         pending = reader.wait_until_final(FINAL_WITHIN_SECONDS)
-    return Snapshot(pending, reader.rows(), operator_api.list_dead_letters(stack.api_url))
+    return Snapshot(pending, reader.rows(), operator_api.list_dead_letters(api))
 
 
 def replay_dead_letter(
-    console: Console, plan: Sale, stack: LocalStack, reader: SystemReader, result: SaleResult
+    console: Console, plan: Sale, api: httpx.Client, reader: SystemReader, result: SaleResult
 ) -> SaleResult:
     """Replay one dead letter of the biggest coupon as an operator would, and wait until all is final again."""
     console.print("the operator replays a dead letter", style="dim")
     coupon_id = result.coupons[sale.biggest_offer(plan.quantities)].id
-    replay = operator_api.replay_first(stack.api_url, coupon_id)
-    return replace(result, replay=replay, after_replay=snapshot(console, stack, reader))
+    replay = operator_api.replay_first(api, coupon_id)
+    return replace(result, replay=replay, after_replay=snapshot(console, api, reader))

@@ -132,32 +132,29 @@ ObservedStatuses = Mapping[tuple[str, str], RequestStatus]
 
 
 @contextmanager
-def observe_statuses(api_url: str, reader: SystemReader) -> Iterator[ObservedStatuses]:
+def observe_statuses(api: httpx.Client, reader: SystemReader) -> Iterator[ObservedStatuses]:
     """Record what the API returns for requests that are retrying or on standby, once for each request and state.
 
     A status is read as soon as the database shows the request in that state, until the block ends.
     """
     observed: dict[tuple[str, str], RequestStatus] = {}
-    with (
-        httpx.Client(base_url=api_url, timeout=STATUS_TIMEOUT_SECONDS) as client,
-        ThreadPoolExecutor(STATUS_THREADS) as threads,
-    ):
+    with ThreadPoolExecutor(STATUS_THREADS) as threads:
 
         def read_new() -> None:
             new = [
                 request_id for request_id, state in reader.retrying_or_standby() if (request_id, state) not in observed
             ]
-            statuses = threads.map(lambda request_id: _read_status(client, request_id), new)
+            statuses = threads.map(lambda request_id: _read_status(api, request_id), new)
             observed.update({(status.request_id, status.state): status for status in statuses if status})
 
         with repeat_every(STATUS_POLL_SECONDS, read_new):
             yield observed
 
 
-def _read_status(client: httpx.Client, request_id: str) -> RequestStatus | None:
+def _read_status(api: httpx.Client, request_id: str) -> RequestStatus | None:
     """Read a request's status; None after an error: the next poll reads it again."""
     try:
-        response = client.get(f"/issuances/{request_id}").raise_for_status()
+        response = api.get(f"/issuances/{request_id}", timeout=STATUS_TIMEOUT_SECONDS).raise_for_status()
     except httpx.HTTPError:
         return None
     return msgspec.json.decode(response.content, type=RequestStatus)

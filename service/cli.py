@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from service import resources, startup
-from service.commands import dead_letters, gate, log
-from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_rows
+from service.commands import dead_letters, gate, keys, log
+from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
+from service.limits import MAX_ID
 from service.verification.history import read_history
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(keys.app, name="keys")
 app.add_typer(gate.app, name="gate")
 app.add_typer(log.app, name="log")
 _HISTORY_HELP = "Answers that clients received, one JSON object a line."
@@ -53,6 +55,16 @@ def verify(
             rows.append((check.promise, check.what, check.ok, "; ".join((numbers, *check.details))))
         print_rows(("Promise", "Check", "Result", "Numbers"), rows, wrap_last=True)
     raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def token(
+    user: Annotated[int, typer.Argument(min=1, max=MAX_ID, help="The user's id.")],
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long the token is valid.")] = 60,
+) -> None:
+    """Print a token for a user, signed with JWT_SECRET: for tries and tests of the local stack."""
+    with startup.exit_on_error():
+        print_line(resources.sign_token(startup.configure_process(), user, minutes * 60))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.domain.errors import Misconfigured
 
 MIN_SECRET_BYTES = 16
+#: RFC 7518, section 3.2: a key of HS256 is at least as long as its hash
+MIN_JWT_BYTES = 32
+#: as `Host` names them, without the port
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
@@ -50,10 +55,42 @@ class Settings(BaseSettings):
         1, ge=1, le=9, description="replicas that must have a record before it is acknowledged"
     )
 
-    bind_beyond_loopback: bool = Field(
-        False,
-        description="allow API_HOST and ISSUER_HOST to accept connections from other machines, without authentication",
+    auth: Literal["on", "off"] = Field(
+        "on",
+        description="on: callers need a token, a ticket or an API key; off: everyone may do everything, on loopback"
+        " addresses only",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="names under which the API is reached besides those of loopback, separated by commas; empty: any"
+        " with AUTH=on, none with AUTH=off",
+    )
+    public_docs: bool = Field(True, description="show /docs and /openapi.json to everyone, not to operators only")
+    jwt_issuer: str = Field("", description="`iss` of users' tokens; empty: no tokens are accepted")
+    jwt_audience: str = Field("", validate_default=True, description="`aud` that users' tokens must contain")
+    jwt_algorithms: str = Field(
+        "", validate_default=True, description="algorithms of users' tokens: HS256, or some of RS256,ES256,EdDSA"
+    )
+    jwt_secret: SecretStr = Field(
+        SecretStr(""), validate_default=True, description="the key of HS256, at least 32 bytes"
+    )
+    jwt_jwks_url: str = Field(
+        "", validate_default=True, description="https URL of the public keys (a JSON Web Key Set)"
+    )
+    jwt_user_claim: str = Field("sub", min_length=1, description="claim that holds the user's id, an integer as text")
+    jwt_leeway_seconds: int = Field(
+        5, ge=0, le=300, description="difference between the clocks of the API and of those that issue tokens"
+    )
+    jwt_require_nbf: bool = Field(
+        True, description="refuse tokens without `nbf`; false for issuers that do not send it: with it, it is checked"
+    )
+    ticket_keys: SecretStr = Field(
+        SecretStr(""),
+        validate_default=True,
+        description="keys of the MAC in tickets, separated by commas: the first one signs, all of them verify",
+    )
+    ticket_seconds: int = Field(3600, ge=10, le=86_400, description="longest life of a ticket")
+
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     api_port: int = Field(8000, ge=1, le=65535, description="port the API binds to")
     api_processes: int = Field(1, ge=1, le=64, description="API processes that share the port")
@@ -127,6 +164,44 @@ class Settings(BaseSettings):
             raise ValueError(f"each key must have at least {MIN_SECRET_BYTES} bytes")
         return keys
 
+    @field_validator("ticket_keys")
+    @classmethod
+    def _has_long_ticket_keys(cls, keys: SecretStr) -> SecretStr:
+        return cls._has_long_keys(keys) if keys.get_secret_value() else keys
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _are_compatible(cls, algorithms: str) -> str:
+        """A public key must never be taken for the secret of HS256: so they are not mixed."""
+        chosen = set(_split_list(algorithms))
+        if not (chosen <= {"HS256"} or chosen <= {"RS256", "ES256", "EdDSA"}):
+            raise ValueError("must be HS256, or some of RS256, ES256 and EdDSA")
+        return algorithms
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _is_safe_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))):
+            raise ValueError("must begin with https://")
+        return url
+
+    @field_validator("jwt_audience", "jwt_algorithms", "jwt_secret", "jwt_jwks_url", "ticket_keys")
+    @classmethod
+    def _is_set_if_needed(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        """Tokens need their issuer, their audience and a key to verify them; who has a token may want a ticket."""
+        algorithms = info.data.get("jwt_algorithms", "")
+        needed = {
+            "jwt_secret": algorithms == "HS256",
+            "jwt_jwks_url": bool(algorithms) and algorithms != "HS256",
+        }
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if info.data.get("jwt_issuer") and needed.get(str(info.field_name), True) and not text:
+            raise ValueError("is needed by JWT_ISSUER")
+        if info.field_name == "jwt_secret" and text and len(text.encode()) < MIN_JWT_BYTES:
+            raise ValueError(f"must have at least {MIN_JWT_BYTES} bytes")
+        return value
+
     @field_validator("topic_min_insync_replicas")
     @classmethod
     def _is_at_most_replication(cls, replicas: int, info: ValidationInfo) -> int:
@@ -137,11 +212,8 @@ class Settings(BaseSettings):
     @field_validator("api_host", "issuer_host")
     @classmethod
     def _stays_on_loopback(cls, host: str, info: ValidationInfo) -> str:
-        if not info.data.get("bind_beyond_loopback") and not _is_loopback(host):
-            raise ValueError(
-                f"{host} is not a loopback address and the service has no authentication:"
-                " set BIND_BEYOND_LOOPBACK=true to accept connections from other machines"
-            )
+        if info.data.get("auth") == "off" and not _is_loopback(host):
+            raise ValueError(f"{host} is not a loopback address and AUTH is off: set AUTH=on")
         return host
 
     @field_validator("issuer_port")
@@ -172,6 +244,22 @@ class Settings(BaseSettings):
         """Whether Celery's broker is Kafka and not Redis."""
         return bool(KAFKA_BROKER_PATTERN.fullmatch(self.celery_broker_url))
 
+    @cached_property
+    def host_names(self) -> frozenset[str] | None:
+        """The names under which the API may be reached; None: any. Those of loopback are nobody else's."""
+        names = frozenset(_split_list(self.allowed_hosts.lower()))
+        return names | LOOPBACK_NAMES if names or self.auth == "off" else None
+
+    @property
+    def token_algorithms(self) -> tuple[str, ...]:
+        """The algorithms of users' tokens."""
+        return _split_list(self.jwt_algorithms)
+
+    @property
+    def ticket_mac_keys(self) -> tuple[bytes, ...]:
+        """The keys of the MAC in tickets, the signing key first."""
+        return _split_keys(self.ticket_keys) if self.ticket_keys.get_secret_value() else ()
+
     @property
     def mac_keys(self) -> tuple[bytes, ...]:
         """The keys of the MAC in request ids, the signing key first."""
@@ -192,6 +280,10 @@ def load() -> Settings:
 
 def _split_keys(keys: SecretStr) -> tuple[bytes, ...]:
     return tuple(key.strip().encode() for key in keys.get_secret_value().split(","))
+
+
+def _split_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _require_url(url: str, kind: type[PostgresDsn] | type[RedisDsn]) -> str:

@@ -59,6 +59,12 @@ class LogEvent(StrEnum):
     #: the right that `reason` names
     GATE_CHECK_REFUSED = "gate.check_refused"
 
+    # callers
+    #: the public keys of the tokens' issuer could not be read; the last ones are used, tried again
+    KEY_SET_NOT_READ = "key_set.not_read"
+    #: the API keys could not be read; those read before are used for some minutes, tried again
+    API_KEYS_NOT_READ = "api_keys.not_read"
+
     # issuer
     PARTITIONS_ASSIGNED = "partitions.assigned"
     PARTITIONS_REVOKED = "partitions.revoked"

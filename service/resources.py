@@ -1,7 +1,9 @@
 """Builds the clients and use cases of every process; nothing connects on import."""
 
+import getpass
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import sleep
 
@@ -12,9 +14,13 @@ from service.config import Settings
 from service.domain.errors import Unavailable
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
+from service.domain.ticket import Tickets
 from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client, build_client
 from service.gate.gate_admin import GateAdmin
+from service.identity import tokens
+from service.identity.key_set import KeySet
+from service.identity.tokens import TokenVerifier
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.store import engine, logs, schema
@@ -25,7 +31,9 @@ from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
 from service.usecases.accept import IssuanceAcceptor
+from service.usecases.api_keys import ApiKeyCache
 from service.usecases.append_tracker import AppendTracker
+from service.usecases.authenticate import Authenticator
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
@@ -70,6 +78,7 @@ class ApiResources:
     """What the API's routes use."""
 
     settings: Settings
+    authenticator: Authenticator
     gate: AsyncGate
     acceptor: IssuanceAcceptor
     lookup: Lookup
@@ -150,16 +159,20 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     )
     # A verification keeps its connection for as long as it reads the log, so it gets a pool of its own: one at a time.
     verification_engine = engine.build(settings.database_url, "api verification", connections=1)
-    _log.warning(LogEvent.AUTHENTICATION_OFF)
+    if settings.auth == "off":
+        _log.warning(LogEvent.AUTHENTICATION_OFF)
+    opened = ExitStack()
+    authenticator = open_authenticator(settings, "api keys", opened)
     resources.log_watch.start()
     try:
         yield ApiResources(
             settings,
+            authenticator,
             gate,
             acceptor,
             Lookup(settings, resources.engine, ids, filler, resources.gate_admin),
             coupon_service(resources),
-            dead_letter_service(resources, "api"),
+            dead_letter_service(resources),
             verifier(resources, verification_engine),
             ReadinessCheck(
                 settings,
@@ -178,9 +191,35 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         fill_pool.close()
         await acceptor.close()
         await redis.aclose()
+        opened.close()
         resources.log_watch.close()
         verification_engine.dispose()
         resources.close()
+
+
+def open_authenticator(settings: Settings, name: str, opened: ExitStack) -> Authenticator:
+    """Build what finds out who calls; `opened` ends its threads and its database connection, which shows `name`."""
+    keys_engine = engine.build(settings.database_url, name, connections=1)
+    opened.callback(keys_engine.dispose)
+    api_keys = ApiKeyCache(keys_engine)
+    key_set = KeySet(settings.jwt_jwks_url)
+    if settings.auth == "on":
+        for thread in (api_keys, key_set):
+            thread.start()
+            opened.callback(thread.close)
+    return Authenticator(
+        api_keys,
+        Tickets(settings.ticket_mac_keys),
+        TokenVerifier(settings, key_set.find),
+        settings.ticket_seconds,
+        lambda: now_ms() / 1000,
+        enabled=settings.auth == "on",
+    )
+
+
+def sign_token(settings: Settings, user_id: int, valid_seconds: int) -> str:
+    """Return a token for a user; raise Misconfigured without JWT_SECRET."""
+    return tokens.sign(settings, user_id, valid_seconds)
 
 
 def coupon_service(resources: Resources) -> CouponService:
@@ -191,6 +230,7 @@ def coupon_service(resources: Resources) -> CouponService:
         resources.gate_admin,
         gate_filler(resources),
         recoverer(resources),
+        user_of_process(),
     )
 
 
@@ -199,10 +239,11 @@ def recoverer(resources: Resources) -> Recoverer:
     return Recoverer(resources.engine, resources.reader, notices=bool(resources.settings.webhook_url))
 
 
-def dead_letter_service(resources: Resources, via: str) -> DeadLetterService:
-    """Build the use cases on dead letters; the audit trail records `via`: api or cli."""
+def dead_letter_service(resources: Resources) -> DeadLetterService:
+    """Build the use cases on dead letters."""
     notices = bool(resources.settings.webhook_url)
-    return DeadLetterService(resources.engine, resources.reader, resources.gate_admin, notices=notices, via=via)
+    by = user_of_process()
+    return DeadLetterService(resources.engine, resources.reader, resources.gate_admin, notices=notices, acted_by=by)
 
 
 def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
@@ -229,6 +270,14 @@ def log_recovery(resources: Resources) -> LogRecovery:
 def gate_filler(resources: Resources) -> GateFiller:
     """Build the use case that fills the gate for a coupon."""
     return GateFiller(resources.settings, resources.engine, resources.reader, resources.gate_admin)
+
+
+def user_of_process() -> str:
+    """Return the operating system's user, under whose name commands act; the API acts under its callers' names."""
+    try:
+        return f"user {getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
 
 
 def request_ids(settings: Settings) -> RequestIds:

@@ -58,7 +58,12 @@ def _run(directory: Path, names: Iterable[str]) -> None:
         if "FLOWER_URL" in stack.environment:
             _print(f"Flower    {stack.flower_url}")
         _print(f"shell     source {stack.directory / 'env'}")
-        _print("Authentication is off and every port listens on loopback only. Press Ctrl-C to stop.")
+        if stack.environment.get("AUTH") == "on":
+            _print("users     coupons token 7            (after `source`)")
+            _print("operators coupons keys new NAME --role admin")
+        else:
+            _print("Authentication is off (AUTH=off): everyone on this machine may do everything. AUTH=on turns it on.")
+        _print("Every port listens on loopback only. Press Ctrl-C to stop.")
         while True:
             signal.pause()
 

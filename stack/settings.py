@@ -49,6 +49,12 @@ ISOLATED = dict.fromkeys(
 # Without FLOWER_PORT: a Flower that is started by hand in that shell would find this port taken.
 EXPORTED = (
     "REQUEST_ID_KEYS",
+    "AUTH",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "JWT_ALGORITHMS",
+    "JWT_SECRET",
+    "TICKET_KEYS",
     *THREE_BROKER_TOPICS,
     "API_PORT",
     "ISSUER_PORT",
@@ -99,6 +105,7 @@ def process_environment(directory: Path, chosen: Mapping[str, int], user_env: Ma
     three_brokers = "kafka-1" in chosen and "TOPIC_REPLICATION" not in set_by_user
     completed = {
         "REQUEST_ID_KEYS": load_or_create_secret(directory / "request_id_keys"),
+        **_callers(directory, user_env),
         "ISSUER_INSTANCE": "issuer-0",
         "FLOWER_UNAUTHENTICATED_API": "true",
         **_server_addresses(chosen),
@@ -109,6 +116,19 @@ def process_environment(directory: Path, chosen: Mapping[str, int], user_env: Ma
         completed["CELERY_BROKER_URL"] += completed["KAFKA_BOOTSTRAP_SERVERS"].partition(",")[0]
     python_path = ":".join(filter(None, (str(ROOT), user_env.get("PYTHONPATH"))))
     return completed | _app_addresses(chosen) | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1"}
+
+
+def _callers(directory: Path, user_env: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of authentication: off, unless the user sets AUTH=on; then `coupons token` signs tokens."""
+    if user_env.get("AUTH") != "on":
+        return {"AUTH": "off"}
+    return {
+        "JWT_ISSUER": "local",
+        "JWT_AUDIENCE": "coupons",
+        "JWT_ALGORITHMS": "HS256",
+        "JWT_SECRET": load_or_create_secret(directory / "jwt_secret"),
+        "TICKET_KEYS": load_or_create_secret(directory / "ticket_keys"),
+    }
 
 
 def exports(environment: Mapping[str, str]) -> dict[str, str]:

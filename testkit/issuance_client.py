@@ -7,7 +7,9 @@ from typing import NamedTuple, Self
 import aiohttp
 import msgspec
 
+from service.domain.caller import Role
 from service.verification.history import ClientAnswer
+from testkit.credentials import Credentials
 from testkit.history import TimedAnswer
 
 
@@ -46,9 +48,10 @@ class IssuanceResponse(NamedTuple):
 class IssuanceClient:
     """Sends issuance requests over at most `connections` kept connections, each with a timeout in seconds."""
 
-    def __init__(self, api_url: str, connections: int, timeout_seconds: float) -> None:
+    def __init__(self, api_url: str, connections: int, timeout_seconds: float, credentials: Credentials) -> None:
         self._session = aiohttp.ClientSession(
             api_url,
+            headers=credentials.headers(Role.ON_BEHALF),
             connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(timeout_seconds),
         )

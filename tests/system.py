@@ -20,6 +20,7 @@ from service.stream.topics import Topic
 from service.verification.history import ClientAnswer
 from service.verification.verify import Check, Verifier
 from stack.local import LocalStack
+from testkit import credentials
 from testkit.issuance_client import IssuanceResponse
 from testkit.webhook_receiver import WebhookReceiver
 from tests.waiting import Value, eventually
@@ -45,13 +46,15 @@ class System:
             redis_url=stack.redis_url,
             celery_broker_url=stack.celery_broker_url,
             request_id_keys=stack.environment["REQUEST_ID_KEYS"],
+            auth="off",
             produce_timeout_ms=2000,
             topic_replication=int(stack.environment.get("TOPIC_REPLICATION", 1)),
             topic_min_insync_replicas=int(stack.environment.get("TOPIC_MIN_INSYNC_REPLICAS", 1)),
         )
         self.store = engine.build(stack.database_url, "tests")
         self.redis: Redis = Redis.from_url(stack.redis_url)
-        self.http = httpx.Client(base_url=stack.api_url, timeout=10)
+        self.credentials = credentials.create(stack.environment)
+        self.http = httpx.Client(base_url=stack.api_url, timeout=10, auth=self.credentials)
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +67,7 @@ class System:
     def wait_until_ready(self) -> None:
         """Wait until the API and the issuer are ready."""
         eventually(lambda: self.http.get("/readyz").status_code == 200)
+        eventually(lambda: self.http.get("/coupons").status_code == 200)  # the API knows the keys
         eventually(lambda: httpx.get(f"{self.stack.issuer_url}/readyz").status_code == 200)
 
     def make_coupon(self, quantity: int, **fields: Any) -> int:

@@ -24,7 +24,7 @@ _SAMPLE_SECONDS = 0.05
 #: after the last connection has sent its bytes; shorter than a server's timeout for a request
 _SETTLE_SECONDS = 1.0
 _SEND_TIMEOUT_SECONDS = 1.0
-_HEAD = b"POST /coupons/1/issuances HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+_HEAD = b"POST /coupons/1/issuances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _HEADER_OF_1_KB = b"X-Filler: " + 1012 * b"a" + b"\r\n"
 
 HOSTILE = {

@@ -17,10 +17,12 @@ import msgspec
 import uvloop
 
 from benchmarks.load.http_load import ArrivalSchedule, LoadResult, Plan
+from service.domain.ticket import Purpose, Ticket, Tickets
 
 _HOST = "127.0.0.1"
 _TICK_SECONDS = 0.001
-_HEAD = "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
+_TICKET_SECONDS = 600
+_HEAD = "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
 _NUMBER = b"{number}"
 _HEAD_END = b"\r\n\r\n"
 _CONTENT_LENGTH = b"content-length:"
@@ -180,14 +182,18 @@ class Generator:
 
 def build_request(plan: Plan, number: int) -> bytes:
     """Return the bytes of request `number`."""
-    if plan.body is None:
-        body = b'{"user_id":%d}' % (plan.first_user + (number % plan.users if plan.users else number))
-    else:
-        body = plan.body.encode()
-    path = plan.paths[number % len(plan.paths)]
+    user_id = plan.first_user + (number % plan.users if plan.users else number)
+    body = b'{"user_id":%d}' % user_id if plan.body is None else plan.body.encode()
     headers = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
-    head = _HEAD % (path, plan.content_type, len(body), headers)
+    if plan.ticket_key is not None:
+        headers += f"Authorization: Bearer {_ticket(plan.ticket_key, user_id)}\r\n"
+    head = _HEAD % (plan.paths[number % len(plan.paths)], plan.content_type, len(body), headers)
     return head.encode().replace(_NUMBER, b"%016d" % number) + body
+
+
+def _ticket(key: str, user_id: int) -> str:
+    expires_at = int(time.time()) + _TICKET_SECONDS
+    return Tickets([key.encode()]).issue(Ticket(Purpose.ACCEPT, user_id, expires_at))
 
 
 def _content_length(head: bytes) -> int:

@@ -40,6 +40,8 @@ class Plan(Struct, frozen=True):
     body: str | None = None
     content_type: str = "application/json"
     headers: dict[str, str] = {}
+    #: each request carries a ticket of its user, signed with this key
+    ticket_key: str | None = None
     #: the body follows the head a millisecond later, so that the server receives two segments
     split: bool = False
 

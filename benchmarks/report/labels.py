@@ -17,6 +17,13 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "two_": "2 API processes, issuer suspended",
     },
     "request_cost": {f"{case}_": description for case, description in CASES.items()},
+    "authentication": {
+        "accepted_none_": "accepted, no authentication",
+        "accepted_ticket_": "accepted, a ticket of each user",
+        "repeated_none_": "duplicate, no authentication",
+        "repeated_ticket_": "duplicate, a ticket",
+        "repeated_token_": "duplicate, a token (RS256)",
+    },
     "memory": {
         "silent_": "connection that sends nothing",
         "half_head_": "connection with half a head",
@@ -75,6 +82,7 @@ _MEASURES = {
     "generator_us": "load generator's CPU time per request (µs)",
     "_cpu_us": ": CPU time per request (µs)",
     "_cores": ": cores",
+    "cpu_us": "API's CPU time per request (µs)",
     "connection_kb": "memory of the API kb",
     "load_mb": "load: memory of the API mb",
     "notices_left_per_second": "these decisions, delivered per second",
@@ -83,7 +91,7 @@ _MEASURES = {
     "updates_hot": "updates that change no index (HOT)",
 }
 #: experiments whose rates are of HTTP requests
-_OF_REQUESTS = ("accept", "processes", "request_cost")
+_OF_REQUESTS = ("accept", "authentication", "processes", "request_cost")
 
 
 def label(result: Result, name: str) -> str:

@@ -9,7 +9,8 @@ from fastapi_swagger import patch_fastapi
 
 from service import resources
 from service.api import errors, openapi
-from service.api.routes import coupons, dead_letters, health, issuances
+from service.api.authorization import AuthorizationMiddleware
+from service.api.routes import coupons, dead_letters, health, issuances, tickets
 
 
 class State(TypedDict):
@@ -37,7 +38,8 @@ def create_app(common: resources.Resources) -> FastAPI:
     )
     patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)
-    for routes in (coupons, issuances, dead_letters, health):
+    for routes in (coupons, issuances, tickets, dead_letters, health):
         app.include_router(routes.router)
     openapi.describe_bodies(app)
+    app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)
     return app

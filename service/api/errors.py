@@ -13,7 +13,15 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from service.clock import now_ms
-from service.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
+from service.domain.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
 from service.domain.request import ReasonCode
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -80,6 +88,18 @@ def _quoted(request_id: str) -> bytes:
 
 
 @error_response.register
+def _unauthenticated(error: Unauthenticated) -> RenderedResponse:
+    """RFC 6750, section 3: without credentials the challenge names no error."""
+    challenge = b"Bearer" if error.absent else b'Bearer error="invalid_token"'
+    return logged_problem(HTTPStatus.UNAUTHORIZED, "unauthenticated", str(error), [(b"www-authenticate", challenge)])
+
+
+@error_response.register
+def _forbidden(error: Forbidden) -> RenderedResponse:
+    return logged_problem(HTTPStatus.FORBIDDEN, "forbidden", str(error))
+
+
+@error_response.register
 def _conflict(error: Conflict) -> RenderedResponse:
     return logged_problem(HTTPStatus.CONFLICT, error.code, str(error))
 
@@ -118,7 +138,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return to_starlette(error_response(error))
 
-    for kind in (Refused, Conflict, NotFound, Unavailable, InvalidInput, HTTPException, Exception):
+    for kind in (
+        Refused, Unauthenticated, Forbidden, Conflict, NotFound, Unavailable, InvalidInput, HTTPException, Exception,
+    ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 
 

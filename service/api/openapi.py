@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from msgspec import Struct
 
-from service.api.schemas import coupons, dead_letters, issuances, verification
+from service.api.schemas import coupons, dead_letters, issuances, tickets, verification
 from service.api.schemas.base import schema_of
 from service.limits import MAX_ID
 from service.server.responses import Problem
@@ -18,6 +18,7 @@ _BODIES: dict[tuple[str, str], tuple[type[Struct] | None, type[Struct]]] = {
     ("/coupons/{coupon_id}", "patch"): (coupons.CouponPatch, coupons.CouponView),
     ("/coupons/{coupon_id}/verification", "get"): (None, verification.VerificationView),
     ("/coupons/{coupon_id}/issuances", "post"): (issuances.NewIssuance, issuances.ReceiptView),
+    ("/tickets", "post"): (tickets.NewTicket, tickets.TicketView),
     ("/issuances/{request_id}", "get"): (None, issuances.IssuanceView),
     ("/dead-letters", "get"): (None, dead_letters.DeadLetterPage),
     ("/dead-letters/{dead_letter_id}", "get"): (None, dead_letters.DeadLetterView),

@@ -6,22 +6,27 @@ same use case and renders the same response.
 """
 
 import re
+from http import HTTPStatus
 from typing import Any
 
+from service.api.authorization import authorize
 from service.api.errors import error_response
 from service.api.request_parsing import JSON, is_json
 from service.api.routes.issuances import accepted_response
 from service.api.schemas.base import decode
 from service.api.schemas.issuances import NewIssuance
-from service.domain.errors import InvalidInput, Refused
+from service.domain.caller import ANYONE, Caller, Permission
+from service.domain.errors import CouponsError, Forbidden, InvalidInput, Refused, Unauthenticated
 from service.limits import MAX_ID
 from service.log import bound_contextvars
 from service.server.guarded_protocol import GuardedProtocol
+from service.server.rejections import Rejection
 from service.server.responses import RenderedResponse
 from service.usecases.accept import Receipt
 from service.usecases.append_tracker import PendingRequest
 
 _PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
+_HOST_PORT = re.compile(rb":[0-9]*$")
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"fault"))
@@ -41,7 +46,7 @@ class PlainRequest(PendingRequest):
     """A plain request from the socket to its response; a connection uses it as uvicorn's `RequestResponseCycle`."""
 
     __slots__ = (
-        "_protocol", "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+        "_protocol", "body", "caller", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
         "response_started",
     )  # fmt: skip
 
@@ -49,6 +54,8 @@ class PlainRequest(PendingRequest):
         super().__init__(coupon_id, 0)
         self._protocol: CouponProtocol | None = protocol
         self.keep_alive = keep_alive
+        #: who calls, or why the caller is refused once the request has arrived
+        self.caller: Caller | CouponsError = ANYONE
         self.body = b""
         self.more_body = True
         self.disconnected = self.response_started = self.response_complete = False
@@ -60,7 +67,7 @@ class PlainRequest(PendingRequest):
 
     def on_failed(self, error: Exception) -> None:
         """Send problem details."""
-        if isinstance(error, (Refused, InvalidInput)):  # nothing is logged
+        if isinstance(error, (Refused, InvalidInput, Unauthenticated, Forbidden)):  # nothing is logged
             self._respond(error_response(error))
             return
         with bound_contextvars(request_id=self.request_id, coupon_id=self.coupon_id):
@@ -83,6 +90,13 @@ class PlainRequest(PendingRequest):
 class CouponProtocol(GuardedProtocol):
     """One connection to the API."""
 
+    def check_head(self, fields: dict[bytes, bytes]) -> None:
+        """Raise Rejection as well if the request is for another host: it may be another site's page (DNS rebinding)."""
+        super().check_head(fields)
+        names = self.app_state["api"].settings.host_names
+        if names is not None and _HOST_PORT.sub(b"", fields.get(b"host", b"")).decode("latin-1").lower() not in names:
+            raise Rejection(HTTPStatus.MISDIRECTED_REQUEST, "The API is not reached under the name in Host.")
+
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""
         content_type = fields.get(b"content-type", b"")
@@ -99,9 +113,18 @@ class CouponProtocol(GuardedProtocol):
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
         ):
-            self.cycle = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+            request = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())
+            request.caller = self._find_caller(fields)
+            self.cycle = request  # type: ignore[assignment]
         else:
             super().begin_request(fields)
+
+    def _find_caller(self, fields: dict[bytes, bytes]) -> Caller | CouponsError:
+        """Return the caller of a plain request; or why it is refused, once its body has arrived."""
+        try:
+            return authorize(self.app_state["api"].authenticator, fields, "POST", Permission.REQUEST)
+        except CouponsError as error:
+            return error
 
     def end_request(self) -> None:
         """Submit a plain request, whose body is complete."""
@@ -109,7 +132,9 @@ class CouponProtocol(GuardedProtocol):
         if type(request) is not PlainRequest:
             return
         try:
-            request.user_id = decode(request.body, NewIssuance).user_id
+            if isinstance(request.caller, CouponsError):
+                raise request.caller
+            request.user_id = request.caller.choose_user(decode(request.body, NewIssuance).user)
         except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
             request.fail(error)
         else:

@@ -14,8 +14,6 @@ app = typer.Typer(
     help="Requests that used all attempts, and records that cannot be decoded or whose decision could not be written.",
     no_args_is_help=True,
 )
-#: what the audit trail records as the origin of an action
-_VIA = "cli"
 _CodeOption = Annotated[DeadLetterCode | None, typer.Option(help="Only this code.")]
 _StateOption = Annotated[DeadLetterState | None, typer.Option(help="Only this state.")]
 _IdArgument = Annotated[int, typer.Argument(help="The id of the dead letter.")]
@@ -33,7 +31,7 @@ def page(
 ) -> None:
     """List dead letters, newest first."""
     with open_for_command("dead-letters") as common:
-        service = resources.dead_letter_service(common, _VIA)
+        service = resources.dead_letter_service(common)
         found = service.list_page(DeadLetterFilter(coupon, code, state), before, limit)
     if as_json:
         print_json(found)
@@ -45,7 +43,7 @@ def page(
 def show(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     """Show one dead letter with its raw record and the actions taken on it."""
     with open_for_command("dead-letters") as common:
-        dead_letter, actions = resources.dead_letter_service(common, _VIA).get(dead_letter_id)
+        dead_letter, actions = resources.dead_letter_service(common).get(dead_letter_id)
     if as_json:
         print_json({"letter": dead_letter, "actions": actions})
         return
@@ -54,7 +52,7 @@ def show(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     print_line(f"key: {dead_letter.raw.key!r}")
     print_line(f"value: {dead_letter.raw.value!r}")
     for action in actions:
-        print_line(f"{action.action} by {action.via}: {action.state or ''} {action.code or ''}".rstrip(": "))
+        print_line(f"{action.action} by {action.acted_by}: {action.state or ''} {action.code or ''}".rstrip(": "))
 
 
 @app.command()
@@ -73,7 +71,7 @@ def replay(
     if dead_letter_id is not None and (dry_run or coupon or code):
         raise typer.BadParameter("An id cannot be combined with --coupon, --code or --dry-run.")
     with open_for_command("dead-letters") as common:
-        service = resources.dead_letter_service(common, _VIA)
+        service = resources.dead_letter_service(common)
         if dead_letter_id is not None:
             results = [service.replay(dead_letter_id)]
         else:
@@ -92,7 +90,7 @@ def replay(
 def discard(dead_letter_id: _IdArgument) -> None:
     """Discard one dead letter; its request stays dead."""
     with open_for_command("dead-letters") as common:
-        resources.dead_letter_service(common, _VIA).discard(dead_letter_id)
+        resources.dead_letter_service(common).discard(dead_letter_id)
     print_line(f"{dead_letter_id} discarded")
 
 

@@ -1,7 +1,5 @@
 """`coupons log`: what to do when records of the topic are gone."""
 
-import getpass
-import os
 from typing import Annotated
 
 import typer
@@ -47,7 +45,7 @@ def adopt(by: ByOption = None) -> None:
     The earlier log is closed. Its undecided requests are recorded as lost: their users may request again.
     """
     with open_for_command("log") as common:
-        recovered = resources.log_recovery(common).adopt(by or _user())
+        recovered = resources.log_recovery(common).adopt(by or resources.user_of_process())
     if recovered is None:
         print_line("the topic is the open log already; the gate was emptied")
     else:
@@ -67,16 +65,9 @@ def skip(
         recovery = resources.log_recovery(common)
         partitions = recovery.lagging_partitions() if partition is None else [partition]
         for one in partitions:
-            recovered = recovery.skip(one, by or _user(), reason)
+            recovered = recovery.skip(one, by or resources.user_of_process(), reason)
             for lost in recovered.lost:
                 offsets = f"offsets {lost.first_offset} to {(lost.end_offset or 0) - 1}"
                 print_line(f"partition {one}: {offsets} recorded as lost; {recovered.requests} requests are dead")
         if not partitions:
             print_line("no partition lacks undecided records")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"

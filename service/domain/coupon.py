@@ -69,6 +69,7 @@ class CouponChange(NamedTuple):
     log_id: int
     #: records of the coupon's partition from this position on are decided by the new values
     effective_from: LogPosition
+    changed_by: str
 
 
 def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:

@@ -61,8 +61,8 @@ class DeadLetterAction(NamedTuple):
     """One entry of the audit trail."""
 
     action: DeadLetterState
-    #: where the operator acted: api or cli
-    via: str
+    #: an API key, or a user of the commands
+    acted_by: str
     #: the request's state after a replay
     state: RequestState | None
     code: ReasonCode | None

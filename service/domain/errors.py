@@ -21,6 +21,19 @@ class InvalidInput(CouponsError):
     """The input does not have the required form: correct it, then send it again."""
 
 
+class Unauthenticated(CouponsError):
+    """The request has no valid credentials: send a token, a ticket or an API key that is valid."""
+
+    def __init__(self, reason: str, *, absent: bool = False) -> None:
+        super().__init__(reason)
+        #: there were none at all
+        self.absent = absent
+
+
+class Forbidden(CouponsError):
+    """The credentials are valid and do not allow this: use others."""
+
+
 class NotFound(CouponsError):
     """Nothing has the given id: check the id."""
 

@@ -170,14 +170,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._offers_upgrade = True
             return
         fields = dict(self.headers)
-        self._check_head(fields)
+        self.check_head(fields)
         self.begin_request(fields)
         if self._draining or self.guard.crowded:
             self.cycle.keep_alive = False
         self._reading = _Reading.BODY
         self.deadline = self.guard.now + BODY_TIMEOUT_SECONDS
 
-    def _check_head(self, fields: dict[bytes, bytes]) -> None:
+    def check_head(self, fields: dict[bytes, bytes]) -> None:
         """Raise Rejection if the head is beyond a limit, or names not one host (RFC 9112, section 3.2)."""
         if self._may_be_long:
             head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -9,9 +9,11 @@ from service.domain.coupon import Coupon, CouponChange
 from service.timestamps import to_datetime
 
 
-def insert_initial(tx: Connection, coupon: Coupon) -> None:
+def insert_initial(tx: Connection, coupon: Coupon, created_by: str) -> None:
     """Record the initial values of a new coupon; the gate loads them when it is filled for the first time."""
-    tx.execute(_INSERT, _version(coupon) | {"log": None, "partition": None, "first": None, "published": True})
+    tx.execute(
+        _INSERT, _version(coupon, created_by) | {"log": None, "partition": None, "first": None, "published": True}
+    )
 
 
 def insert(tx: Connection, change: CouponChange) -> None:
@@ -21,13 +23,13 @@ def insert(tx: Connection, change: CouponChange) -> None:
         "partition": change.effective_from.partition,
         "first": change.effective_from.offset,
     }
-    tx.execute(_INSERT, _version(change.coupon) | effective_from | {"published": False})
+    tx.execute(_INSERT, _version(change.coupon, change.changed_by) | effective_from | {"published": False})
 
 
 _INSERT = text(
     "INSERT INTO coupon_changes (coupon_id, version, log_id, partition, first_offset, quantity, waitlist, opens_at,"
-    " closes_at, override, published_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity, :waitlist,"
-    " :opens_at, :closes_at, :override, CASE WHEN :published THEN now() END)"
+    " closes_at, override, changed_by, published_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity,"
+    " :waitlist, :opens_at, :closes_at, :override, :changed_by, CASE WHEN :published THEN now() END)"
 )
 
 
@@ -42,8 +44,8 @@ def change_columns(coupon: Coupon) -> dict[str, Any]:
     }
 
 
-def _version(coupon: Coupon) -> dict[str, object]:
-    return {"coupon_id": coupon.id, "version": coupon.version, **change_columns(coupon)}
+def _version(coupon: Coupon, changed_by: str) -> dict[str, object]:
+    return {"coupon_id": coupon.id, "version": coupon.version, "changed_by": changed_by, **change_columns(coupon)}
 
 
 def unpublished_coupon_ids(tx: Connection, limit: int) -> list[int]:

@@ -14,13 +14,19 @@ _coupons = CouponRow.__table__  # type: ignore[attr-defined]
 
 
 def create(
-    tx: Connection, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
+    tx: Connection,
+    name: str,
+    quantity: int,
+    waitlist: int,
+    opens_at_ms: int | None,
+    closes_at_ms: int | None,
+    created_by: str,
 ) -> Coupon:
     """Store a new coupon with nothing issued."""
     new = Coupon(0, name, quantity, waitlist, 0, 0, 0, opens_at_ms, closes_at_ms, Override.NONE, 0)
     values = coupon_changes.change_columns(new)
     coupon = _coupon(tx.execute(insert(_coupons).values(name=name, **values).returning(_coupons)).one())
-    coupon_changes.insert_initial(tx, coupon)
+    coupon_changes.insert_initial(tx, coupon, created_by)
     return coupon
 
 

@@ -63,7 +63,7 @@ def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
 ActionResult = tuple[int, RequestState | None, ReasonCode | None]
 
 
-def record_actions(tx: Connection, action: DeadLetterState, via: str, results: Sequence[ActionResult]) -> None:
+def record_actions(tx: Connection, action: DeadLetterState, acted_by: str, results: Sequence[ActionResult]) -> None:
     """Set the state of locked dead letters and append to the audit trail."""
     ids = [dead_letter_id for dead_letter_id, _, _ in results]
     tx.execute(
@@ -71,15 +71,15 @@ def record_actions(tx: Connection, action: DeadLetterState, via: str, results: S
     )
     tx.execute(
         text(
-            "INSERT INTO dead_letter_actions (dead_letter_id, action, via, state, code)"
-            " SELECT id, :action, :via, state, code"
+            "INSERT INTO dead_letter_actions (dead_letter_id, action, acted_by, state, code)"
+            " SELECT id, :action, :acted_by, state, code"
             " FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:codes AS text[]))"
             "  AS came(id, state, code)"
         ),
         {
             "ids": ids,
             "action": action.value,
-            "via": via,
+            "acted_by": acted_by,
             "states": [state and state.value for _, state, _ in results],
             "codes": [code and code.value for _, _, code in results],
         },
@@ -103,7 +103,7 @@ def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
     return [
         DeadLetterAction(
             DeadLetterState(row.action),
-            row.via,
+            row.acted_by,
             row.state and RequestState(row.state),
             row.code and ReasonCode(row.code),
             to_milliseconds(row.acted_at),

@@ -87,6 +87,8 @@ class CouponChangeRow(Table, table=True):
     opens_at: datetime | None = _timestamp()
     closes_at: datetime | None = _timestamp()
     override: str
+    #: who made the change: an API key, or a user of the commands
+    changed_by: str
     changed_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
     #: when the gate received them
     published_at: datetime | None = _timestamp()
@@ -262,8 +264,8 @@ class DeadLetterActionRow(Table, table=True):
     id: int | None = _generated_key()
     dead_letter_id: int = _big(foreign_key="dead_letters.id")
     action: str
-    #: where the operator acted: api or cli
-    via: str
+    #: who acted: an API key, or a user of the commands
+    acted_by: str
     #: the request's state and code after a replay
     state: str | None
     code: str | None
@@ -302,3 +304,21 @@ class WriteCheckRow(Table, table=True):
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
     process: str = Field(primary_key=True)
     written_at: datetime = _timestamp()
+
+
+class ApiKeyRow(Table, table=True):
+    """An API key: of its text only the beginning and a hash are stored."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (CheckConstraint("role IN ('on_behalf', 'read', 'operate', 'admin')", name="role"),)
+    prefix: str = Field(primary_key=True)
+    digest: bytes = Field(sa_type=LargeBinary, unique=True)
+    owner: str
+    role: str
+    created_by: str
+    created_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    expires_at: datetime | None = _timestamp()
+    revoked_by: str | None
+    revoked_at: datetime | None = _timestamp()
+    #: exact to a minute
+    last_used_at: datetime | None = _timestamp()

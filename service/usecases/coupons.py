@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 from sqlalchemy import Engine
@@ -34,12 +35,21 @@ class CouponService:
         gate_admin: GateAdmin,
         gate_filler: GateFiller,
         recoverer: Recoverer,
+        acted_by: str,
     ) -> None:
+        """`acted_by` is recorded with every change."""
         self._settings = settings
         self._engine = engine
         self._gate_admin = gate_admin
         self._gate_filler = gate_filler
         self._recoverer = recoverer
+        self.acted_by = acted_by
+
+    def acting_as(self, name: str) -> "CouponService":
+        """Return the same operations for another caller, whose name is recorded with every change."""
+        other = copy(self)
+        other.acted_by = name
+        return other
 
     def create(
         self, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
@@ -49,7 +59,7 @@ class CouponService:
         If Redis is away or the process is killed in between, the first request for the coupon fills the gate.
         """
         with in_transaction(self._engine) as tx:
-            coupon = coupons.create(tx, name, quantity, waitlist, opens_at_ms, closes_at_ms)
+            coupon = coupons.create(tx, name, quantity, waitlist, opens_at_ms, closes_at_ms, self.acted_by)
         with suppress(Unavailable):
             self._gate_filler.fill(coupon.id)
         return coupon
@@ -93,7 +103,7 @@ class CouponService:
                 log, current = checkpoints.of_open_log(tx)
                 checkpoint = current.get(partition)
                 effective_from = LogPosition(partition, checkpoint.next_offset if checkpoint else 0)
-                coupons.update(tx, CouponChange(changed, log.id, effective_from))
+                coupons.update(tx, CouponChange(changed, log.id, effective_from, self.acted_by))
             crash_points.reach(CrashPoint.CHANGE_WRITTEN)
         crash_points.reach(CrashPoint.CHANGE_COMMITTED)
         with suppress(Unavailable):  # the change is committed; the sweep does what is left

@@ -1,6 +1,7 @@
 """Replays and discards dead letters; each action happens once and is recorded in the audit trail."""
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from itertools import groupby
 from typing import NamedTuple
@@ -53,14 +54,22 @@ _Decided = tuple[_Replayable, Outcome]
 
 
 class DeadLetterService:
-    """Operators' actions on dead letters; `via` says where they act: api or cli."""
+    """Operators' actions on dead letters; the audit trail records `acted_by`."""
 
-    def __init__(self, engine: Engine, reader: RecordReader, gate_admin: GateAdmin, *, notices: bool, via: str) -> None:
+    def __init__(
+        self, engine: Engine, reader: RecordReader, gate_admin: GateAdmin, *, notices: bool, acted_by: str
+    ) -> None:
         self._engine = engine
         self._reader = reader
         self._gate_admin = gate_admin
         self._notices = notices
-        self._via = via
+        self.acted_by = acted_by
+
+    def acting_as(self, name: str) -> "DeadLetterService":
+        """Return the same actions for another caller, whose name the audit trail records."""
+        other = copy(self)
+        other.acted_by = name
+        return other
 
     def replay(self, dead_letter_id: int) -> ReplayResult:
         """Decide the request again under its original offset: issued, refused, on standby, or held and retried.
@@ -90,7 +99,7 @@ class DeadLetterService:
         with in_transaction(self._engine) as tx:
             locked = dead_letter_actions.lock(tx, [dead_letter_id])
             results = [(one.id, None, None) for one in locked]
-            dead_letter_actions.record_actions(tx, DeadLetterState.DISCARDED, self._via, results)
+            dead_letter_actions.record_actions(tx, DeadLetterState.DISCARDED, self.acted_by, results)
             crash_points.reach(CrashPoint.DISCARD_WRITTEN)
         crash_points.reach(CrashPoint.DISCARD_COMMITTED)
         if not locked:
@@ -98,7 +107,7 @@ class DeadLetterService:
 
     def _replay(self, ids: Sequence[int], *, dry_run: bool) -> list[ReplayResult]:
         with in_transaction(self._engine) as tx:
-            transaction = _ReplayTransaction(tx, self._reader, self._via, notices=self._notices)
+            transaction = _ReplayTransaction(tx, self._reader, self.acted_by, notices=self._notices)
             transaction.run(dead_letter_actions.lock(tx, ids))
             if dry_run:
                 tx.rollback()
@@ -135,10 +144,10 @@ class DeadLetterService:
 class _ReplayTransaction:
     """The transaction of a replay. It holds the locks of the dead letters first, then those of their coupons."""
 
-    def __init__(self, tx: Connection, reader: RecordReader, via: str, *, notices: bool) -> None:
+    def __init__(self, tx: Connection, reader: RecordReader, acted_by: str, *, notices: bool) -> None:
         self._tx = tx
         self._reader = reader
-        self._via = via
+        self.acted_by = acted_by
         self._notices = notices
         self.results: list[ReplayResult] = []
         self.follow_up = FollowUp()
@@ -245,7 +254,7 @@ class _ReplayTransaction:
             failed = [(one.dead_letter.raw, failing[one.request.request_id]) for one in held]
             retries.insert(self._tx, log_id, failed, first_retry_at)
         results = [(one.dead_letter.id, outcome.state, outcome.code) for one, outcome in decided]
-        dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self._via, results)
+        dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self.acted_by, results)
 
     def _finish(self, decided: Sequence[_Decided], failing: Failures) -> None:
         """Record outcomes whose savepoint was released."""

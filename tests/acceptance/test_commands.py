@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from service.resources import user_of_process
 from tests.acceptance.test_changes import accepted, change, overwrite_request_id, refused
 from tests.acceptance.test_dead_letters import make_dead, only_dead_letter
 from tests.system import System
@@ -108,7 +109,7 @@ def test_dead_letters_are_listed_shown_and_replayed(system: System) -> None:
     assert system.read_status(name)["state"] == "issued"
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
     after = parsed(coupons(system, "dead-letters", "show", str(dead_letter), "--json"))
-    assert (after["letter"]["state"], after["actions"][0]["via"]) == ("replayed", "cli")
+    assert (after["letter"]["state"], after["actions"][0]["acted_by"]) == ("replayed", user_of_process())
 
 
 def test_a_dead_letter_is_discarded(system: System) -> None:

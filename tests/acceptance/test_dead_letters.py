@@ -110,8 +110,8 @@ def test_a_replay_issues_and_sends_a_notice(system: System) -> None:
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
     assert system.receiver.decisions[name, "issued"] == 1
     shown = system.http.get(f"/dead-letters/{dead_letter_id}").json()
-    trail = [(action["action"], action["via"], action["state"]) for action in shown["actions"]]
-    assert (shown["state"], trail) == ("replayed", [("replayed", "api", "issued")])
+    trail = [(action["action"], action["acted_by"], action["state"]) for action in shown["actions"]]
+    assert (shown["state"], trail) == ("replayed", [("replayed", "authentication off", "issued")])
     assert_problem(system.http.post(f"/dead-letters/{dead_letter_id}/discard"), 409, "replayed")
 
 
@@ -312,14 +312,15 @@ def replay_many(system: System, **options: Any) -> list[dict[str, Any]]:
 
 def alerts(system: System) -> list[dict[str, str]]:
     """Return the alerts of the API and of the issuer; both must be ready."""
-    answers = [httpx.get(f"{url}/readyz") for url in (system.stack.api_url, system.stack.issuer_url)]
+    urls = system.stack.api_url, system.stack.issuer_url
+    answers = [httpx.get(f"{url}/readyz", auth=system.credentials) for url in urls]
     assert [answer.status_code for answer in answers] == [200, 200]
     return [answer.json()["alerts"] for answer in answers]
 
 
 def metric(system: System, name: str) -> float:
     """Return the value of one of the issuer's metrics."""
-    lines = httpx.get(f"{system.stack.issuer_url}/metrics").text.splitlines()
+    lines = httpx.get(f"{system.stack.issuer_url}/metrics", auth=system.credentials).text.splitlines()
     return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 

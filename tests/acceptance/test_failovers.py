@@ -56,5 +56,5 @@ def _sell_with_failover(system: System, pair: Pair) -> None:
 def _works(system: System) -> bool:
     """Return whether a coupon can be made, and nothing reports a fault or a degraded part."""
     created = system.http.post("/coupons", json={"name": "another coupon", "quantity": 1})
-    api, issuer = system.http.get("/readyz"), httpx.get(f"{system.stack.issuer_url}/readyz")
+    api, issuer = system.http.get("/readyz"), httpx.get(f"{system.stack.issuer_url}/readyz", auth=system.credentials)
     return (created.status_code, issuer.status_code, api.status_code, api.json()["degraded"]) == (201, 200, 200, [])

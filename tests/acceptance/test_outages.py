@@ -93,7 +93,7 @@ def test_issuing_does_not_wait_for_celery_without_valkey(system: System) -> None
 
 def issuer_readiness(system: System) -> httpx.Response:
     """Return the answer of the issuer's readiness endpoint."""
-    return httpx.get(f"{system.stack.issuer_url}/readyz")
+    return httpx.get(f"{system.stack.issuer_url}/readyz", auth=system.credentials)
 
 
 def partition_fault(system: System, partition: int) -> str:

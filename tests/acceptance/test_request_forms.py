@@ -156,12 +156,12 @@ def test_a_body_after_an_offer_is_not_a_request(system: System) -> None:
     """A body that looks like a request stays the body of the request that offered another protocol."""
     coupon = system.make_coupon(quantity=1)
     inner = raw_post(coupon, 66)
-    lines = [f"GET /coupons/{coupon} HTTP/1.1", "Host: here", *H2C_OFFER, f"Content-Length: {len(inner)}", "", ""]
+    lines = [f"GET /coupons/{coupon} HTTP/1.1", "Host: localhost", *H2C_OFFER, f"Content-Length: {len(inner)}", "", ""]
 
     with connected(system) as connection:
         connection.sendall("\r\n".join(lines).encode())
         first = read_response(connection)
-        connection.sendall(inner + b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        connection.sendall(inner + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         rest = read_to_end(connection)
 
     assert first.startswith(b"HTTP/1.1 200 ")

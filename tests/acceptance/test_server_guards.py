@@ -19,8 +19,8 @@ from service.limits import (
 from tests.raw_http import connected, raw_post, read_response, read_to_end
 from tests.system import System
 
-_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
-_POST = b"POST /coupons/1/issuances HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_POST = b"POST /coupons/1/issuances HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 #: a deadline is compared every half second, and the machine may be busy
 _TOLERANCE_SECONDS = 8.0
 
@@ -37,10 +37,10 @@ def _assert_rejected(response: bytes, status: int, code: str) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: a\r\n" * (MAX_HEAD_BYTES // 2) + b"\r\n",
-        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: here\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 4 * MAX_HEAD_BYTES,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * (MAX_HEAD_BYTES // 2) + b"\r\n",
+        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 4 * MAX_HEAD_BYTES,
     ],
     ids=["long header", "many headers", "long target", "endless header"],
 )
@@ -81,7 +81,7 @@ def test_a_request_has_one_host(system: System, hosts: bytes) -> None:
         b"GET / HTTP/9.9\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00",
-        b"GET / HTTP/1.1\r\nHost: here\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
         _POST + b"Content-Length: x\r\n\r\n",
         _POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         _POST + b"Content-Length: 14\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -102,7 +102,7 @@ def test_what_is_not_http_is_rejected(system: System, data: bytes) -> None:
 def test_connect_is_not_implemented(system: System) -> None:
     """The server is no proxy: what follows is not read as a tunnel."""
     with connected(system) as connection:
-        connection.sendall(b"CONNECT here:80 HTTP/1.1\r\nHost: here\r\n\r\n" + _HEALTH)
+        connection.sendall(b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n" + _HEALTH)
         response = read_to_end(connection)
 
     _assert_rejected(response, 501, "not_implemented")
@@ -129,8 +129,12 @@ _SILENCES = [
     (_POST, HEAD_TIMEOUT_SECONDS, 408),
     (_POST + b"Content-Length: 100\r\n\r\n{", BODY_TIMEOUT_SECONDS, 408),
     (_POST.replace(b"json", b"json; charset=utf-8") + b"Content-Length: 9\r\n\r\n{", BODY_TIMEOUT_SECONDS, 408),
-    (b"PATCH /coupons/1 HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n{", BODY_TIMEOUT_SECONDS, None),
-    (b"POST /dead-letters/1/replay HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n", BODY_TIMEOUT_SECONDS, None),
+    (b"PATCH /coupons/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", BODY_TIMEOUT_SECONDS, None),
+    (
+        b"POST /dead-letters/1/replay HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 9\r\n\r\n",
+        BODY_TIMEOUT_SECONDS,
+        None,
+    ),
     (_HEALTH, IDLE_TIMEOUT_SECONDS, None),
 ]
 
@@ -174,7 +178,7 @@ def test_a_client_that_does_not_read_is_closed(system: System) -> None:
     before = process.memory_info().rss
     with connected(system) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        ended = send_until_refused(connection, b"GET /openapi.json HTTP/1.1\r\nHost: here\r\n\r\n" * 200, 10_000)
+        ended = send_until_refused(connection, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200, 10_000)
         grown = process.memory_info().rss - before
 
     assert ended, "the server read everything"
@@ -185,7 +189,7 @@ def test_a_closing_connection_that_is_not_read_ends(system: System) -> None:
     """The server does not wait for ever until the client has read the last response."""
     with connected(system) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: here\r\n\r\n"
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(request * 60 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         local = connection.getsockname()[1]
         process = api_process(system)
@@ -197,7 +201,7 @@ def test_endless_heads_cost_bounded_memory(system: System) -> None:
     process = api_process(system)
     before = process.memory_info().rss
     for first in (
-        b"GET /healthz HTTP/1.1\r\nHost: here\r\nX: ",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ",
         b"GET /",
         _POST + b"Transfer-Encoding: chunked\r\n\r\n10;",
         _POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ",

@@ -17,7 +17,7 @@ def test_a_stranger_in_the_group_is_reported_until_it_leaves(system: System) -> 
         system.eventually(lambda: NAMED_STRANGER in alert_of(system.stack.api_url, ready=True))
         system.eventually(lambda: NAMED_STRANGER in alert_of(system.stack.issuer_url, ready=False))
         age = 'coupons_oldest_undecided_age_seconds{partition="'
-        metrics = httpx.get(f"{system.stack.issuer_url}/metrics").text.splitlines()
+        metrics = httpx.get(f"{system.stack.issuer_url}/metrics", auth=system.credentials).text.splitlines()
         ages = [float(line.split()[1]) for line in metrics if line.startswith(age)]
         assert len(ages) == system.settings.topic_partitions
         assert min(ages) < 10 < max(ages)

@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple, Self
 
 from service.verification.history import ClientAnswer
+from testkit.credentials import Credentials
 from testkit.issuance_client import IssuanceClient
 
 #: the request fails in its first attempt, in its first two, in every one
@@ -40,6 +41,7 @@ class LoadGenerator:
     def __init__(
         self,
         api_url: str,
+        credentials: Credentials,
         history: list[ClientAnswer],
         requests: Iterator[IssuanceRequest],
         per_second: float,
@@ -49,6 +51,7 @@ class LoadGenerator:
         #: requests without an answer when the load ended
         self.unanswered: list[IssuanceRequest] = []
         self._api_url = api_url
+        self._credentials = credentials
         self._history = history
         self._requests = requests
         self._interval_seconds = concurrency / per_second
@@ -69,7 +72,7 @@ class LoadGenerator:
 
     async def _run(self) -> None:
         async with (
-            IssuanceClient(self._api_url, self._concurrency, _TIMEOUT_SECONDS) as client,
+            IssuanceClient(self._api_url, self._concurrency, _TIMEOUT_SECONDS, self._credentials) as client,
             asyncio.TaskGroup() as group,
         ):
             for number in range(self._concurrency):

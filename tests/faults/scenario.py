@@ -55,7 +55,9 @@ class Scenario:
         make = self.system.make_coupon
         coupons = [make(1_000_000), make(60), make(40, waitlist=30), make(1)]
         requests = random_requests(coupons, (60, 20, 15, 5), self.random, failing)
-        with LoadGenerator(self.stack.api_url, self.system.history, requests, per_second, at_once) as load:
+        with LoadGenerator(
+            self.stack.api_url, self.system.credentials, self.system.history, requests, per_second, at_once
+        ) as load:
             issued = "SELECT issued FROM coupons WHERE id = :id"
             self.system.eventually(lambda: self.system.count(issued, id=coupons[0]) > 20)
             yield load
@@ -172,7 +174,7 @@ class Scenario:
         return found.values()
 
     def _is_degraded(self, part: str) -> bool:
-        answer = httpx.get(f"{self.urls['api']}/readyz", timeout=_PROBE_SECONDS)
+        answer = httpx.get(f"{self.urls['api']}/readyz", timeout=_PROBE_SECONDS, auth=self.system.credentials)
         return answer.status_code == 200 and answer.json()["degraded"] == [part]
 
     def _is_ready(self, name: str, *, wanted: bool) -> bool:

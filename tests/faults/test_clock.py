@@ -24,7 +24,9 @@ def test_an_apis_clock_is_wrong(scenario: Scenario, faults: FaultInjector, offse
     """It applies windows by its own clock; what it accepts is issued, whatever the other clocks show."""
     coupon = coupon_open_by_wrong_clock(scenario, offset_ms)
     with scenario.under_load(), extra_api(scenario, offset_ms) as url:
-        answer = httpx.post(f"{url}/coupons/{coupon}/issuances", json={"user_id": 1}, timeout=10)
+        answer = httpx.post(
+            f"{url}/coupons/{coupon}/issuances", json={"user_id": 1}, auth=scenario.system.credentials, timeout=10
+        )
         scenario.system.history.append(client_answer(1, coupon, answer))
         faults.confirm(answer.status_code == 202, f"{answer.status_code} by a wrong clock")
         refused = scenario.system.request_issuance(coupon, 2)

@@ -45,7 +45,7 @@ def becomes_reported(scenario: Scenario, reason: str) -> None:
     """Check that the issuer is unready and that it and the ready API have the alert, all with the reason."""
 
     def reported() -> bool:
-        issuer, api = (httpx.get(f"{scenario.urls[name]}/readyz", timeout=3) for name in ("issuer", "api"))
+        issuer, api = (read_readiness(scenario, name) for name in ("issuer", "api"))
         faults, alerts = issuer.json()["faults"], [answer.json()["alerts"] for answer in (issuer, api)]
         return (
             (issuer.status_code, api.status_code) == (503, 200)
@@ -60,10 +60,15 @@ def becomes_unreported(scenario: Scenario) -> None:
     """Check that issuer and API become ready again and that the alert ends."""
 
     def unreported(name: str) -> bool:
-        answer = httpx.get(f"{scenario.urls[name]}/readyz", timeout=3)
+        answer = read_readiness(scenario, name)
         return answer.status_code == 200 and Alert.UNDECIDED not in answer.json()["alerts"]
 
     for name in ("issuer", "api"):
         scenario.check_becomes_true(
             partial(unreported, name), _REPORTED_SECONDS, Invariant.READINESS, f"{name} ready, without an alert"
         )
+
+
+def read_readiness(scenario: Scenario, name: str) -> httpx.Response:
+    """Return an operator's view of a process's readiness."""
+    return httpx.get(f"{scenario.urls[name]}/readyz", timeout=3, auth=scenario.system.credentials)

@@ -148,7 +148,7 @@ def test_a_coupon_of_another_process_is_accepted_at_its_first_request(
             await acceptor.accept(next_id, 7)
         assert refused.value.code is ReasonCode.UNKNOWN_COUPON
         with separate_store.begin() as tx:
-            assert coupons.create(tx, "another", 10, 0, None, None).id == next_id
+            assert coupons.create(tx, "another", 10, 0, None, None, "tests").id == next_id
         return await acceptor.accept(next_id, 7)
 
     assert run(scenario).coupon_id == next_id

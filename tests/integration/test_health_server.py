@@ -10,6 +10,9 @@ import httpx
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service import resources
+from service.config import Settings
+from service.usecases.authenticate import Authenticator
 from workers.issuer.health import Health
 from workers.issuer.health_server import HealthServer
 
@@ -25,9 +28,16 @@ def health() -> Health:
 
 
 @pytest.fixture
-def server(health: Health) -> Iterator[HealthServer]:
+def authenticator(settings: Settings) -> Iterator[Authenticator]:
+    """Authentication is off."""
+    with ExitStack() as opened:
+        yield resources.open_authenticator(settings, "tests", opened)
+
+
+@pytest.fixture
+def server(health: Health, authenticator: Authenticator) -> Iterator[HealthServer]:
     """The server on a free port."""
-    started = HealthServer(health, LOOPBACK, 0)
+    started = HealthServer(health, authenticator, LOOPBACK, 0)
     started.start()
     yield started
     started.close()
@@ -112,9 +122,9 @@ def test_half_requests_take_no_thread(server: HealthServer, client: httpx.Client
         assert threading.active_count() == before
 
 
-def test_a_half_request_does_not_hold_up_the_end(health: Health) -> None:
+def test_a_half_request_does_not_hold_up_the_end(health: Health, authenticator: Authenticator) -> None:
     """The thread ends, and the port is free again."""
-    first = HealthServer(health, LOOPBACK, 0)
+    first = HealthServer(health, authenticator, LOOPBACK, 0)
     first.start()
     with socket.create_connection((LOOPBACK, first.port)) as connection:
         connection.sendall(b"GET /re")
@@ -128,13 +138,13 @@ def test_a_half_request_does_not_hold_up_the_end(health: Health) -> None:
         pass
 
 
-def test_a_port_in_use_is_reported_before_the_thread_starts(health: Health) -> None:
+def test_a_port_in_use_is_reported_before_the_thread_starts(health: Health, authenticator: Authenticator) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken, pytest.raises(OSError, match="in use"):
-        HealthServer(health, LOOPBACK, taken.getsockname()[1])
+        HealthServer(health, authenticator, LOOPBACK, taken.getsockname()[1])
 
 
-def test_an_address_may_be_of_ipv6(health: Health) -> None:
-    server = HealthServer(health, "::1", 0)
+def test_an_address_may_be_of_ipv6(health: Health, authenticator: Authenticator) -> None:
+    server = HealthServer(health, authenticator, "::1", 0)
     server.start()
     with closing(server):
         assert json.loads(httpx.get(f"http://[::1]:{server.port}/readyz").content)["ready"]

@@ -25,8 +25,8 @@ from tests.server_thread import ServerThread
 #: no test coupon has this id
 _ABSENT = 2**62
 _LINE = b"POST /coupons/%d/issuances HTTP/1.1\r\n"
-_LAST = b"GET /nothing HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
-_HEAD = b"Host: here\r\nContent-Type: application/json\r\n"
+_LAST = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 
 
 class _Coupons(NamedTuple):
@@ -144,13 +144,13 @@ def _inputs(coupons: _Coupons) -> dict[str, bytes]:
         "plain": plain,
         "repeated": plain + plain,
         "pipelined": b"".join(_post(coupons.open, b'{"user_id":%d}' % user) for user in range(1, 51)),
-        "after another": b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n" + plain,
-        "before another": plain + b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n" + plain,
+        "after another": b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + plain,
+        "before another": plain + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + plain,
         "before garbage": plain + b"garbage\r\n\r\n",
         "another type first": plain.replace(b"Content-Type", b"Content-Type: text/plain\r\nContent-Type"),
         "chunked": chunked,
         "no length": _LINE % coupons.open + _HEAD + b"\r\n" + body,
-        "no host": plain.replace(b"Host: here\r\n", b""),
+        "no host": plain.replace(b"Host: localhost\r\n", b""),
         "cut body": plain[:-1],
         "cut head": plain[:60],
         "nothing": b"",
@@ -329,7 +329,7 @@ def test_every_complete_request_has_one_response_in_its_place(
     offering = _post(coupon, b'{"user_id":8}', head=_HEAD + offer + b"\r\n")
     closing = _headers(coupon, offer.replace(b"Upgrade\r", b"close, Upgrade\r"))
     old = _post(coupon, head=_HEAD + offer + b"\r\n", line=_LINE.replace(b"1.1", b"1.0"))
-    get = b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n"
+    get = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for data, stops_sending, statuses in (
         (plain + offering + _LAST, False, [202, 202, 404]),
         (closing, False, [202]),

@@ -26,7 +26,7 @@ from tests.log import Log
 MakeCoupon = Callable[..., Coupon]
 MakeDead = Callable[..., Coupon]
 _ROWS = 'SELECT user_id, state, code, sequence, attempts FROM requests ORDER BY "offset"'
-_ACTIONS = "SELECT dead_letter_id, action, via, state, code FROM dead_letter_actions ORDER BY id"
+_ACTIONS = "SELECT dead_letter_id, action, acted_by, state, code FROM dead_letter_actions ORDER BY id"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_replay_decides_once_and_announces_the_result(
     assert (first.state, first.code) == (RequestState.ISSUED, None)
     assert second == first
     assert query(_ROWS) == [(1, "issued", None, 2, 4), (2, "issued", None, 1, 1)]
-    assert query(_ACTIONS) == [(1, "replayed", "api", "issued", None)]
+    assert query(_ACTIONS) == [(1, "replayed", "tests", "issued", None)]
     assert query("SELECT state FROM dead_letters") == [("replayed",)]
     assert query("SELECT count(*) FROM outbox WHERE kind = 'notify'") == [(before + 1,)]
 
@@ -168,7 +168,7 @@ def test_a_discarded_dead_letter_stays_dead(
         dead_letter_service.discard(2)
 
     assert caught.value.code == "replayed"
-    assert query(_ACTIONS) == [(1, "discarded", "api", None, None), (2, "replayed", "api", "issued", None)]
+    assert query(_ACTIONS) == [(1, "discarded", "tests", None, None), (2, "replayed", "tests", "issued", None)]
     assert query(_ROWS)[0].state == "dead"
     for action in (dead_letter_service.replay, dead_letter_service.discard):
         with pytest.raises(NotFound):

@@ -129,7 +129,7 @@ def test_replay_many_does_not_send_a_statement_for_each_dead_letter(
     for attempts_made in (1, 2):
         retry_held(attempts_made)
     statements = SentStatements(separate_store)
-    dead_letters = DeadLetterService(separate_store, reader, gate_admin, notices=True, via="api")
+    dead_letters = DeadLetterService(separate_store, reader, gate_admin, notices=True, acted_by="tests")
 
     assert len(dead_letters.replay_many(DeadLetterFilter(), 100, dry_run=True)) == 60
 

@@ -265,7 +265,7 @@ def test_a_request_has_the_plans_headers_and_body() -> None:
 
     assert head.split(b"\r\n") == [
         b"POST /a/0000000000000012 HTTP/1.1",
-        b"Host: bench",
+        b"Host: localhost",
         b"Content-Type: text/x",
         b"Content-Length: 1",
         b"traceparent: 00-0000000000000012",

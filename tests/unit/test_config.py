@@ -15,6 +15,7 @@ GOOD = {
     "REQUEST_ID_KEYS": "k" * 16,
 }
 SECRET = "whsec_" + "A" * 32
+TOKENS = {"JWT_AUDIENCE": "coupons", "TICKET_KEYS": "t" * 16}
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +76,17 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
             {"TOPIC_REPLICATION": "1", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
             "TOPIC_MIN_INSYNC_REPLICAS: must not exceed TOPIC_REPLICATION",
         ),
-        ({"API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not a loopback address"),
-        ({"ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not a loopback address"),
-        ({"API_HOST": "coupons.example"}, "API_HOST: coupons.example is not a loopback address"),
+        ({"AUTH": "off", "API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not a loopback address"),
+        ({"AUTH": "off", "ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not a loopback address"),
+        ({"AUTH": "off", "API_HOST": "coupons.example"}, "API_HOST: coupons.example is not a loopback address"),
+        ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "HS256", **TOKENS}, "JWT_SECRET: is needed by JWT_ISSUER"),
+        ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "ES256", **TOKENS}, "JWT_JWKS_URL: is needed by JWT_ISSUER"),
+        ({"JWT_SECRET": "s" * 31}, "JWT_SECRET: must have at least 32 bytes"),
+        ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS: must be HS256, or some of"),
+        ({"JWT_ALGORITHMS": "none"}, "JWT_ALGORITHMS: must be HS256, or some of"),
+        ({"JWT_JWKS_URL": "http://id.example/keys"}, "JWT_JWKS_URL: must begin with https://"),
+        ({"TICKET_KEYS": "k" * 15}, "TICKET_KEYS: each key must have at least 16 bytes"),
+        ({"AUTH": "of"}, "AUTH: "),
         ({"WEBHOOK_URL": "https://receiver"}, "WEBHOOK_SECRET: is required by WEBHOOK_URL"),
         (
             {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": "whsec_short"},
@@ -104,7 +113,9 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
     "variables",
     [
         {"API_HOST": "localhost", "ISSUER_HOST": "::1"},
-        {"API_HOST": "0.0.0.0", "BIND_BEYOND_LOOPBACK": "true"},
+        {"API_HOST": "0.0.0.0"},
+        {"JWT_ISSUER": "https://id.example", "JWT_ALGORITHMS": "HS256", "JWT_SECRET": "s" * 32, **TOKENS},
+        {"JWT_ISSUER": "i", "JWT_ALGORITHMS": "RS256,EdDSA", "JWT_JWKS_URL": "https://id.example/keys", **TOKENS},
         {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET},
         {"TOPIC_REPLICATION": "3", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
         {"REQUEST_ID_KEYS": f"{'n' * 16}, {'o' * 16}"},

@@ -13,7 +13,7 @@ from service.server.guarded_protocol import GuardedProtocol
 from tests.server_thread import ServerThread
 from tests.waiting import eventually
 
-_GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def _answer(scope: Any, receive: Any, send: Any) -> None:

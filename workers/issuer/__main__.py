@@ -30,8 +30,9 @@ def main() -> None:
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_server()
         health = Health()
+        authenticator = resources.open_authenticator(settings, "issuer keys", opened)
         try:
-            server = HealthServer(health, settings.issuer_host, settings.issuer_port)
+            server = HealthServer(health, authenticator, settings.issuer_host, settings.issuer_port)
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.close)

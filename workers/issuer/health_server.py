@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from contextlib import suppress
 from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,7 +15,10 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 
 from service.background_thread import BackgroundThread
+from service.domain.caller import Permission
+from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.server.guarded_protocol import GuardedProtocol
+from service.usecases.authenticate import Authenticator
 from workers.issuer.health import Health
 
 _JSON = "application/json"
@@ -26,13 +30,13 @@ _TICK_SECONDS = 0.5
 class HealthServer(BackgroundThread):
     """Serves the port in an event loop with a thread of its own, however many connections there are."""
 
-    def __init__(self, health: Health, host: str, port: int) -> None:
+    def __init__(self, health: Health, authenticator: Authenticator, host: str, port: int) -> None:
         """Bind the port: raises OSError when it is in use; 0 chooses a free one."""
         super().__init__("health")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family)
         config = Config(
-            build_application(health),
+            build_application(health, authenticator),
             http=GuardedProtocol,
             ws="none",
             lifespan="off",
@@ -69,19 +73,26 @@ class _Server(Server):
             await asyncio.sleep(_TICK_SECONDS)
 
 
-def build_application(health: Health) -> Starlette:
-    """Return the application that answers /healthz, /readyz and /metrics; its handlers do not block."""
+def build_application(health: Health, authenticator: Authenticator) -> Starlette:
+    """Return the application that answers /healthz, /readyz and /metrics; its handlers do not block.
+
+    Operators see the reasons and the metrics; everyone sees whether the issuer is ready.
+    """
 
     async def lives(_: Request) -> Response:
         return Response(b'{"status":"ok"}', media_type=_JSON)
 
-    async def ready(_: Request) -> Response:
+    async def ready(request: Request) -> Response:
         reasons = health.reasons
-        body = {"ready": not reasons, "faults": reasons, "alerts": health.alerts}
+        body: dict[str, object] = {"ready": not reasons}
+        with suppress(HTTPException):
+            _require_operator(authenticator, request)
+            body |= {"faults": reasons, "alerts": health.alerts}
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return Response(json.dumps(body), status, media_type=_JSON)
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        _require_operator(authenticator, request)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def refuse(_: Request, error: Exception) -> Response:
@@ -93,3 +104,15 @@ def build_application(health: Health) -> Starlette:
     application = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
     application.router.redirect_slashes = False
     return application
+
+
+def _require_operator(authenticator: Authenticator, request: Request) -> None:
+    """Raise HTTPException unless the request has the credentials of an operator."""
+    try:
+        authenticator.authenticate(request.headers.get("authorization")).require(Permission.READ_OPERATIONS)
+    except Unauthenticated as error:
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"}) from error
+    except Forbidden as error:
+        raise HTTPException(HTTPStatus.FORBIDDEN) from error
+    except Unavailable as error:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"}) from error

@@ -3,11 +3,13 @@
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.authorization import CallerDep
 from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
 from service.clock import now_ms
+from service.domain.caller import Permission
 from service.server.responses import encode
 from service.timestamps import to_milliseconds
 
@@ -15,14 +17,13 @@ router = APIRouter(tags=["coupons"])
 
 
 @router.post("/coupons", status_code=201, responses=problem_responses(413, 415, 422, 503))
-async def create(request: Request, api: ApiDeps) -> Response:
+async def create(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Create a coupon. Users can request it from `opens_at` (null: at once) until `closes_at` (null: no end)."""
     body = await read_body(request, NewCoupon)
     opens_at_ms = None if body.opens_at is None else to_milliseconds(body.opens_at)
     closes_at_ms = None if body.closes_at is None else to_milliseconds(body.closes_at)
-    coupon = await run_in_threadpool(
-        api.coupons.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms
-    )
+    service = api.coupons.acting_as(caller.name)
+    coupon = await run_in_threadpool(service.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
     return Response(encode(coupon_view(coupon, now_ms())), 201, {"Location": f"/coupons/{coupon.id}"}, JSON)
 
 
@@ -44,15 +45,19 @@ def read(coupon_id: str, api: ApiDeps) -> Response:
 
 
 @router.patch("/coupons/{coupon_id}", responses=problem_responses(404, 409, 413, 415, 422, 503))
-async def change(coupon_id: str, request: Request, api: ApiDeps) -> Response:
+async def change(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Change the fields that the body contains. A repeat changes nothing.
 
     A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
     undecided foreign records. `paused` refuses new requests; `closed` also refuses accepted requests that are not
-    decided yet; `open` reverts both. Seats that a higher quantity adds go to requests on standby first.
+    decided yet; `open` reverts both. Seats that a higher quantity adds go to requests on standby first. An operator's
+    key may change `state`; an administrator's key may change everything.
     """
-    body = await read_body(request, CouponPatch)
-    coupon = await run_in_threadpool(api.coupons.change, parse_id(coupon_id), changes_of(body))
+    number = parse_id(coupon_id)
+    changes = changes_of(await read_body(request, CouponPatch))
+    if changes.keys() - {"override"}:
+        caller.require(Permission.ADMINISTER)
+    coupon = await run_in_threadpool(api.coupons.acting_as(caller.name).change, number, changes)
     return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
 
 

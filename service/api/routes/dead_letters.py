@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.authorization import CallerDep
 from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, parse_choice, parse_id, parse_limit, read_body
 from service.api.schemas.dead_letters import DeadLetterPage, ReplayRequest, ReplayView, dead_letter_view, replayed_view
@@ -41,27 +42,28 @@ def read(dead_letter_id: str, api: ApiDeps) -> Response:
 
 
 @router.post("/dead-letters/replay", responses=problem_responses(413, 415, 422, 503))
-async def replay_many(request: Request, api: ApiDeps) -> Response:
+async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Replay the new dead letters that match, in the order of their offsets; `dry_run` changes nothing."""
     body = await read_body(request, ReplayRequest)
     filters = DeadLetterFilter(body.coupon_id, None if body.code is None else DeadLetterCode(body.code))
-    results = await run_in_threadpool(api.dead_letters.replay_many, filters, body.limit, dry_run=body.dry_run)
+    service = api.dead_letters.acting_as(caller.name)
+    results = await run_in_threadpool(service.replay_many, filters, body.limit, dry_run=body.dry_run)
     return Response(encode(ReplayView(body.dry_run, [replayed_view(result) for result in results])), media_type=JSON)
 
 
 @router.post("/dead-letters/{dead_letter_id}/replay", responses=problem_responses(404, 409, 422, 503))
-def replay(dead_letter_id: str, api: ApiDeps) -> Response:
+def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Replay a dead letter with its original offset; its eligibility is decided again.
 
     A repeat returns the result of the latest replay, and 409 `changed` if the request is dead again.
     """
-    result = api.dead_letters.replay(parse_id(dead_letter_id))
+    result = api.dead_letters.acting_as(caller.name).replay(parse_id(dead_letter_id))
     return Response(encode(replayed_view(result)), media_type=JSON)
 
 
 @router.post("/dead-letters/{dead_letter_id}/discard", responses=problem_responses(404, 409, 422, 503))
-def discard(dead_letter_id: str, api: ApiDeps) -> Response:
+def discard(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Discard a dead letter; its request stays dead. A repeat returns the same result."""
     number = parse_id(dead_letter_id)
-    api.dead_letters.discard(number)
+    api.dead_letters.acting_as(caller.name).discard(number)
     return Response(encode(dead_letter_view(*api.dead_letters.get(number))), media_type=JSON)

@@ -4,7 +4,9 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
+from service.api.authorization import CallerDep
 from service.api.request_parsing import JSON, ApiDeps
+from service.domain.caller import Permission
 from service.metrics import render
 from service.server.responses import encode
 
@@ -18,14 +20,16 @@ async def lives() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def ready(api: ApiDeps) -> Response:
+async def ready(api: ApiDeps, caller: CallerDep) -> Response:
     """Return 503 without Kafka, or without both PostgreSQL and Redis; 200 otherwise.
 
     Without one of PostgreSQL and Redis the API is ready but degraded. An alert does not change readiness; it requires
-    action by an operator.
+    action by an operator. Alerts and reasons are shown to operators only.
     """
     readiness = await api.readiness.check()
-    body = {"ready": not readiness.faults, **readiness._asdict()}
+    body = {"ready": not readiness.faults, "faults": readiness.faults, "degraded": readiness.degraded}
+    if Permission.READ_OPERATIONS in caller.permissions:
+        body |= readiness._asdict()
     return Response(encode(body), 503 if readiness.faults else 200, media_type=JSON)
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.authorization import CallerDep
 from service.api.errors import problem_responses, to_starlette
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
@@ -30,19 +31,19 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
 @router.post(
     "/coupons/{coupon_id}/issuances", status_code=202, responses=problem_responses(404, 409, 413, 415, 422, 503)
 )
-async def ask(coupon_id: str, request: Request, api: ApiDeps) -> Response:
+async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Request a coupon for a user; 202 once the request is in the log. Its state is at `Location`."""
     fault = request.headers.get("fault") if api.settings.fault_injection else None
     number = parse_id(coupon_id)
     body = await read_body(request, NewIssuance)
-    return to_starlette(accepted_response(await api.acceptor.accept(number, body.user_id, fault)))
+    return to_starlette(accepted_response(await api.acceptor.accept(number, caller.choose_user(body.user), fault)))
 
 
 @router.get("/issuances/{request_id}", responses=problem_responses(404, 503))
-async def read(request_id: str, api: ApiDeps) -> Response:
+async def read(request_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Read the state of a request; never 404 after a 202."""
     found = await run_in_threadpool(api.lookup.find, request_id)
-    if found is None:
+    if found is None or not caller.may_see(found.user_id):
         raise NotFound("unknown_request", "No request with this id was ever accepted.")
     position = None
     if found.state is RequestState.QUEUED:

@@ -27,7 +27,7 @@ class ActionView(Struct, frozen=True):
     """An entry of the audit trail; state and code are the request's after a replay."""
 
     action: str
-    via: str
+    acted_by: str
     state: str | None
     code: str | None
     acted_at: datetime
@@ -116,7 +116,7 @@ def dead_letter_view(dead_letter: DeadLetter, actions: Sequence[DeadLetterAction
             _base64(raw.key), _base64(raw.value), value_text, [(name, _base64(value)) for name, value in raw.headers]
         ),
         [
-            ActionView(action.action, action.via, action.state, action.code, to_datetime(action.acted_at_ms))
+            ActionView(action.action, action.acted_by, action.state, action.code, to_datetime(action.acted_at_ms))
             for action in actions
         ],
     )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from service.api.schemas.base import Id
 from service.timestamps import to_datetime, to_optional_datetime
@@ -11,9 +11,14 @@ from service.usecases.lookup import RequestStatus
 
 
 class NewIssuance(Struct, frozen=True, forbid_unknown_fields=True):
-    """A user's request for a coupon."""
+    """A user's request for a coupon; `user_id` is required of callers without a user of their own."""
 
-    user_id: Id
+    user_id: Id | UnsetType = UNSET
+
+    @property
+    def user(self) -> int | None:
+        """The user, if the body names one."""
+        return None if self.user_id is UNSET else self.user_id
 
 
 class ReceiptView(Struct, frozen=True):

@@ -34,6 +34,7 @@ CREATE TABLE coupon_changes (
     opens_at timestamptz,
     closes_at timestamptz,
     override varchar NOT NULL,
+    changed_by varchar NOT NULL,
     changed_at timestamptz DEFAULT now() NOT NULL,
     published_at timestamptz,
     CONSTRAINT coupon_changes_pkey PRIMARY KEY (coupon_id, version),
@@ -156,7 +157,7 @@ CREATE TABLE dead_letter_actions (
     id bigint GENERATED ALWAYS AS IDENTITY,
     dead_letter_id bigint NOT NULL,
     action varchar NOT NULL,
-    via varchar NOT NULL,
+    acted_by varchar NOT NULL,
     state varchar,
     code varchar,
     acted_at timestamptz DEFAULT now() NOT NULL,
@@ -190,3 +191,19 @@ CREATE TABLE write_checks (
     written_at timestamptz NOT NULL,
     CONSTRAINT write_checks_pkey PRIMARY KEY (process)
 ) WITH (fillfactor = 50);
+
+CREATE TABLE api_keys (
+    prefix varchar NOT NULL,
+    digest bytea NOT NULL,
+    owner varchar NOT NULL,
+    role varchar NOT NULL,
+    created_by varchar NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz,
+    revoked_by varchar,
+    revoked_at timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (prefix),
+    CONSTRAINT api_keys_digest_key UNIQUE (digest),
+    CONSTRAINT api_keys_role_check CHECK (role IN ('on_behalf', 'read', 'operate', 'admin'))
+);

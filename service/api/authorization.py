@@ -1,0 +1,146 @@
+"""Decides who may call which route: one table, and one function for the batch path and for FastAPI's routes."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from re import Pattern
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from starlette._utils import get_route_path
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.errors import error_response, to_starlette
+from service.domain.caller import Caller, Permission
+from service.domain.errors import CouponsError, Forbidden, Unauthenticated
+from service.usecases.authenticate import Authenticator
+
+_PERMISSIONS: Mapping[tuple[str, str], Permission] = {
+    ("POST", "/coupons"): Permission.ADMINISTER,
+    ("GET", "/coupons"): Permission.READ_COUPONS,
+    ("GET", "/coupons/{coupon_id}"): Permission.READ_COUPONS,
+    # to change more than the state, the route requires ADMINISTER
+    ("PATCH", "/coupons/{coupon_id}"): Permission.OPERATE,
+    ("GET", "/coupons/{coupon_id}/verification"): Permission.READ_OPERATIONS,
+    ("POST", "/coupons/{coupon_id}/issuances"): Permission.REQUEST,
+    # a user's own; the route answers 404 for others
+    ("GET", "/issuances/{request_id}"): Permission.READ_REQUESTS,
+    ("POST", "/tickets"): Permission.EXCHANGE,
+    ("GET", "/dead-letters"): Permission.READ_OPERATIONS,
+    ("GET", "/dead-letters/{dead_letter_id}"): Permission.READ_OPERATIONS,
+    ("POST", "/dead-letters/replay"): Permission.OPERATE,
+    ("POST", "/dead-letters/{dead_letter_id}/replay"): Permission.OPERATE,
+    ("POST", "/dead-letters/{dead_letter_id}/discard"): Permission.OPERATE,
+    ("GET", "/healthz"): Permission.PUBLIC,
+    # the causes are shown to operators only
+    ("GET", "/readyz"): Permission.PUBLIC,
+    ("GET", "/metrics"): Permission.READ_OPERATIONS,
+}
+_DOCUMENTATION = frozenset(
+    ("GET", path)
+    for path in (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/swagger/swagger-ui-bundle.js",
+        "/swagger/swagger-ui.css",
+        "/swagger/favicon-32x32.png",
+    )
+)
+_READING = frozenset({"GET", "HEAD"})
+_SAME_SITE = frozenset({b"same-origin", b"none"})
+_NOBODY = Caller("nobody", frozenset({Permission.PUBLIC}))
+
+
+def permissions(*, public_docs: bool) -> dict[tuple[str, str], Permission]:
+    """Return what each method and path template requires."""
+    of_documentation = Permission.PUBLIC if public_docs else Permission.READ_OPERATIONS
+    return {**_PERMISSIONS, **dict.fromkeys(_DOCUMENTATION, of_documentation)}
+
+
+def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], method: str, needed: Permission) -> Caller:
+    """Return the caller of a request if it may do what the route needs.
+
+    headers: the headers by lower-case name; none of those that are read here was repeated.
+    Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
+    """
+    credentials = headers.get(b"authorization")
+    if needed is Permission.PUBLIC:
+        try:
+            return authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
+        except CouponsError:
+            return _NOBODY
+    caller = authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
+    caller.require(needed)
+    if method not in _READING and credentials is None:
+        _refuse_other_sites(headers)
+    return caller
+
+
+def _refuse_other_sites(headers: Mapping[bytes, bytes]) -> None:
+    """Raise Forbidden if a browser sends the request for a page of another site.
+
+    A page can make a browser send a form to any address. It cannot make it add an Authorization header without asking
+    the server first (Fetch Standard, CORS preflight), so this concerns requests without one.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site is None:  # a browser without it names the page in Origin; other clients send neither
+        origin = headers.get(b"origin")
+        is_same = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    else:
+        is_same = site in _SAME_SITE
+    if not is_same:
+        raise Forbidden("A page of another site cannot send this request.")
+
+
+class AuthorizationMiddleware:
+    """Authorizes every request before its route. What the table does not have is answered 404 or 405 here."""
+
+    def __init__(self, app: ASGIApp, *, public_docs: bool) -> None:
+        self._app = app
+        #: by pattern of the path: what each method requires
+        self._table: dict[Pattern[str], dict[str, Permission]] = {}
+        for (method, path), permission in permissions(public_docs=public_docs).items():
+            self._table.setdefault(compile_path(path)[0], {})[method] = permission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application with the caller in `request.state`, or answer with problem details."""
+        if scope["type"] == "http":
+            try:
+                needed = self._find(get_route_path(scope), scope["method"])
+                headers = _unique(scope["headers"])
+                state = scope["state"]
+                state["caller"] = authorize(state["api"].authenticator, headers, scope["method"], needed)
+            except Exception as error:  # noqa: BLE001  # answered as the application's exception handlers do
+                await to_starlette(error_response(error))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _find(self, path: str, method: str) -> Permission:
+        """Return what a request requires; raise HTTPException 404 or 405 if the table does not have it."""
+        allowed: set[str] = set()
+        for pattern, by_method in self._table.items():
+            if pattern.match(path):
+                if method in by_method:
+                    return by_method[method]
+                allowed |= by_method.keys()
+        if allowed:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _unique(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name; raise Unauthenticated if there are several credentials."""
+    fields = dict(headers)
+    if sum(name == b"authorization" for name, _ in headers) > 1:
+        raise Unauthenticated("The request has several Authorization headers.")
+    return fields
+
+
+def _caller(request: Request) -> Caller:
+    return cast(Caller, request.state.caller)
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
+"""The caller, whom the middleware has authorized."""

@@ -1,0 +1,94 @@
+"""`coupons keys`: make, list, rotate and revoke API keys."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from service import resources
+from service.commands.console import JsonOption, open_for_command, print_json, print_line, print_rows
+from service.domain.api_key import ApiKey, NewKey
+from service.domain.caller import Role
+from service.usecases.api_keys import REFRESH_SECONDS, ApiKeyService
+
+app = typer.Typer(help="API keys of back ends and operators.", no_args_is_help=True)
+_PrefixArgument = Annotated[str, typer.Argument(help="The first characters of the key, as `list` shows them.")]
+_DaysOption = Annotated[int | None, typer.Option("--days", min=1, max=3650, help="How long it is valid. Default: 365.")]
+_DEFAULT_DAYS = 365
+
+
+@app.command()
+def new(
+    owner: Annotated[str, typer.Argument(help="Who or what uses the key: the audit trail shows it.")],
+    role: Annotated[Role, typer.Option(help="What it may do: docs/security.md lists it.")],
+    days: _DaysOption = _DEFAULT_DAYS,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key. Its text is shown once and stored nowhere."""
+    with open_for_command("keys") as common:
+        made = _service(common).create(owner, role, timedelta(days=days or _DEFAULT_DAYS))
+    _print_new(made, as_json=as_json)
+
+
+@app.command("list")
+def page(*, as_json: JsonOption = False) -> None:
+    """List all keys with their owner, role and state."""
+    with open_for_command("keys") as common:
+        found = _service(common).list_all()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (key.prefix, key.role, _state(key), _time(key.last_used_at), f"{key.owner}, made by {key.created_by}")
+        for key in found
+    ]
+    print_rows(("Key", "Role", "State", "Last used", "Owner"), rows, wrap_last=True)
+
+
+@app.command()
+def rotate(
+    prefix: _PrefixArgument,
+    overlap_hours: Annotated[float, typer.Option(min=0, max=8760, help="How long the old key stays valid.")] = 24,
+    days: _DaysOption = _DEFAULT_DAYS,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key with the owner and role of another, which stays valid for a while."""
+    with open_for_command("keys") as common:
+        valid_for = timedelta(days=days or _DEFAULT_DAYS)
+        made = _service(common).rotate(prefix, timedelta(hours=overlap_hours), valid_for)
+    _print_new(made, as_json=as_json)
+
+
+@app.command()
+def revoke(prefix: _PrefixArgument) -> None:
+    """Make a key invalid."""
+    with open_for_command("keys") as common:
+        _service(common).revoke(prefix)
+    print_line(f"{prefix} is revoked; every API process refuses it within {REFRESH_SECONDS:g} s")
+
+
+def _service(common: resources.Resources) -> ApiKeyService:
+    return ApiKeyService(common.engine, resources.user_of_process())
+
+
+def _print_new(made: NewKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"key": made.text, "prefix": made.prefix})
+    else:
+        print_line(made.text)
+        typer.echo(f"Store it now: it is not shown again. It is valid within {REFRESH_SECONDS:g} s.", err=True)
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {_time(key.revoked_at)}"
+    if key.expires_at is None:
+        return "valid"
+    return f"{'expired' if key.expires_at <= time.time() else 'valid until'} {_time(key.expires_at)}"
+
+
+def _time(at: float | None) -> str:
+    return "never" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}Z"

@@ -1,0 +1,1 @@
+"""Users' tokens: the keys that verify them, and what they state."""

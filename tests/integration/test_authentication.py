@@ -1,0 +1,494 @@
+"""Who may call: credentials, roles, and what a caller sees of others, over HTTP on the batch path and on the routes."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from fastapi.routing import iter_route_contexts
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from service import resources as service_resources
+from service.api import app
+from service.api.authorization import permissions
+from service.api.plain_requests import CouponProtocol
+from service.config import Settings
+from service.domain.api_key import NewKey
+from service.domain.caller import (
+    ROLE_PERMISSIONS,
+    STREAM_PERMISSIONS,
+    TICKET_PERMISSIONS,
+    TOKEN_PERMISSIONS,
+    Permission,
+    Role,
+)
+from service.domain.coupon import Coupon
+from service.domain.errors import Unauthenticated, Unavailable
+from service.domain.request_id import RequestIds
+from service.domain.ticket import Purpose, Ticket, Tickets
+from service.identity import key_set as key_sets
+from service.identity.key_set import KeySet
+from service.identity.tokens import TokenVerifier, sign
+from service.usecases import api_keys
+from service.usecases.api_keys import ApiKeyCache, ApiKeyService
+from tests.log import Log
+from tests.server_thread import ServerThread
+from tests.waiting import eventually
+
+SECRET = "a-secret-of-the-issuer-of-tokens!"
+TICKET_KEY = "a-key-for-tickets"
+PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+_UNSAFE_ALIASES = ("/coupons/", "//coupons", "/coupons/1/", "/coupons/1/verification/", "/%63oupons", "/Coupons")
+
+
+@pytest.fixture
+def with_auth(settings: Settings) -> Settings:
+    """Settings with authentication."""
+    return settings.model_copy(
+        update={
+            "auth": "on",
+            "jwt_issuer": "https://id.example",
+            "jwt_audience": "coupons",
+            "jwt_algorithms": "HS256",
+            "jwt_secret": type(settings.request_id_keys)(SECRET),
+            "ticket_keys": type(settings.request_id_keys)(TICKET_KEY),
+            "public_docs": False,
+        }
+    )
+
+
+@pytest.fixture
+def keys(store: Engine) -> dict[Role, NewKey]:
+    """An API key of each role."""
+    service = ApiKeyService(store, "tests")
+    return {role: service.create(f"the {role} caller", role, timedelta(days=1)) for role in Role}
+
+
+@pytest.fixture
+def api(with_auth: Settings, real_log: Log, keys: dict[Role, NewKey], redis: Redis) -> Iterator[httpx.Client]:
+    """A client of an API with authentication; it sends no credentials of its own."""
+    del real_log, keys, redis  # both are emptied; the keys are read from the database
+    server = ServerThread(app.create_app(service_resources.open_resources(with_auth, "tests")), CouponProtocol)
+    server.start()
+    host, port = server.address
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=10) as client:
+        eventually(lambda: client.get("/healthz").status_code == 200)
+        eventually(lambda: client.get("/coupons", headers=bearer("ck_" + 43 * "x")).status_code == 401)
+        yield client
+    server.stop()
+
+
+def bearer(credentials: str) -> dict[str, str]:
+    """Return the header with these credentials."""
+    return {"Authorization": f"Bearer {credentials}"}
+
+
+def token(user_id: object = "7", **claims: object) -> str:
+    """Return a token; a claim that is None is left out."""
+    now = int(time.time())
+    valid = {"iss": "https://id.example", "aud": "coupons", "nbf": now, "exp": now + 60, "sub": user_id, **claims}
+    return jwt.encode({name: value for name, value in valid.items() if value is not None}, SECRET, "HS256")
+
+
+def ticket(purpose: Purpose, user_id: int = 7, seconds: int = 60) -> str:
+    """Return a ticket."""
+    return Tickets([TICKET_KEY.encode()]).issue(Ticket(purpose, user_id, int(time.time()) + seconds))
+
+
+def credentials(keys: Mapping[Role, NewKey]) -> dict[str, tuple[str, frozenset[Permission]]]:
+    """Return one of each kind of credentials, with what it may do."""
+    return {
+        **{f"key {role}": (key.text, ROLE_PERMISSIONS[role]) for role, key in keys.items()},
+        "token": (token(), TOKEN_PERMISSIONS),
+        "ticket": (ticket(Purpose.ACCEPT), TICKET_PERMISSIONS),
+        "stream ticket": (ticket(Purpose.STREAM), STREAM_PERMISSIONS),
+    }
+
+
+def test_every_route_states_what_it_requires(with_auth: Settings, log_id: int) -> None:
+    """Those of the OpenAPI document, and those of the application that it does not show; and no other is listed."""
+    del log_id
+    built = app.create_app(service_resources.open_resources(with_auth, "tests"))
+    documented = {(method.upper(), path) for path, item in built.openapi()["paths"].items() for method in item}
+    served = {(method, route.path) for route in iter_route_contexts(built.routes) for method in route.methods or ()}
+
+    assert documented < served
+    assert served - {("HEAD", "/openapi.json")} == permissions(public_docs=False).keys()
+
+
+@pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")  # fastapi_swagger
+def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
+    """401 without credentials, 403 with others; with those that suffice the route itself answers."""
+    for (method, template), needed in permissions(public_docs=False).items():
+        path = template.replace("{coupon_id}", "999").replace("{dead_letter_id}", "999").replace("{request_id}", "x")
+        without = api.request(method, path).status_code
+        assert (without == 401) == (needed is not Permission.PUBLIC), (method, path, without)
+        for name, (text_, permitted) in credentials(keys).items():
+            got = api.request(method, path, headers=bearer(text_)).status_code
+            may = needed is Permission.PUBLIC or needed in permitted
+            assert (got == 403) == (not may), (method, path, name, got)
+            assert got != 401, (method, path, name)
+
+
+def test_no_alias_of_a_path_avoids_the_check(api: httpx.Client) -> None:
+    """Slashes, case and percent-encoding, and methods that a route does not name."""
+    for path in _UNSAFE_ALIASES:
+        for method in ("GET", "HEAD", "POST", "OPTIONS", "PUT"):
+            assert api.request(method, path).status_code in (401, 404, 405), (method, path)
+    for method in ("HEAD", "OPTIONS", "TRACE", "get"):
+        for path in ("/coupons", "/metrics", "/openapi.json", "/dead-letters"):
+            assert api.request(method, path).status_code in (401, 405), (method, path)
+
+
+def test_a_user_requests_a_coupon_with_a_token_or_a_ticket(
+    api: httpx.Client, make_coupon: Callable[..., Coupon]
+) -> None:
+    """The credentials name the user; the body need not, and must not name another. A ticket is valid again."""
+    path = f"/coupons/{make_coupon(quantity=9).id}/issuances"
+    exchanged = api.post("/tickets", json={}, headers=bearer(token("8")))
+    assert exchanged.status_code == 201, exchanged.text
+    assert exchanged.headers["Cache-Control"] == "no-store"
+    assert exchanged.json()["user_id"] == 8
+
+    with_token = api.post(path, json={}, headers=bearer(token("7")))
+    with_ticket = [api.post(path, json={"user_id": 8}, headers=bearer(exchanged.json()["ticket"])) for _ in range(2)]
+    other = api.post(path, json={"user_id": 9}, headers=bearer(token("7")))
+
+    assert (with_token.status_code, with_token.json()["user_id"]) == (202, 7)
+    assert [response.status_code for response in with_ticket] == [202, 409]
+    assert with_ticket[1].json()["code"] == "duplicate"
+    assert (other.status_code, other.json()["code"]) == (403, "forbidden")
+
+
+def test_a_back_end_names_the_user(
+    api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon]
+) -> None:
+    path = f"/coupons/{make_coupon(quantity=9).id}/issuances"
+    headers = bearer(keys[Role.ON_BEHALF].text)
+
+    assert api.post(path, json={"user_id": 7}, headers=headers).json()["user_id"] == 7
+    assert api.post(path, json={}, headers=headers).status_code == 422
+
+
+def test_the_request_of_another_user_does_not_exist(
+    api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon]
+) -> None:
+    """The answer is that for an id that was never made; the user, a back end and an operator read it."""
+    path = f"/coupons/{make_coupon(quantity=9).id}/issuances"
+    location = api.post(path, json={}, headers=bearer(token("7"))).headers["Location"]
+    never_made = api.get("/issuances/" + 60 * "A", headers=bearer(token("8"))).json()
+    others = [token("8"), ticket(Purpose.ACCEPT, 8), ticket(Purpose.STREAM, 8)]
+    readers = [token("7"), ticket(Purpose.STREAM), keys[Role.ON_BEHALF].text, keys[Role.READ].text]
+
+    for one in others:
+        response = api.get(location, headers=bearer(one))
+        assert response.status_code == 404
+        assert {**response.json(), "request_id": ""} == {**never_made, "request_id": ""}
+    for one in readers:
+        assert api.get(location, headers=bearer(one)).json()["user_id"] == 7
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": -6},
+        {"nbf": 60},
+        {"exp": None},
+        {"nbf": None},
+        {"aud": None},
+        {"iss": None},
+        {"sub": None},
+        {"aud": "others"},
+        {"iss": "https://other.example"},
+        *({"sub": value} for value in ("", "0", "-1", "07", "7.0", "seven", "٧", "7 ", str(2**63), 7, True, [7])),
+        {"exp": "soon"},
+        {"exp": 1e400},
+    ],
+    ids=str,
+)
+def test_a_token_that_is_not_valid_is_refused(with_auth: Settings, claims: dict[str, Any]) -> None:
+    """Every claim that is required, and each form of a user that is not an integer id."""
+    verifier = TokenVerifier(with_auth, lambda _: None)
+    now = int(time.time())
+    relative = {
+        name: now + value if name in ("exp", "nbf") and type(value) is int else value for name, value in claims.items()
+    }
+
+    with pytest.raises(Unauthenticated):
+        verifier.verify(token(**{"user_id" if name == "sub" else name: value for name, value in relative.items()}))
+    assert verifier.verify(token()).user_id == 7
+
+
+def test_the_clocks_may_differ_by_the_leeway(with_auth: Settings) -> None:
+    """By JWT_LEEWAY_SECONDS on both sides, and not by more."""
+    verifier = TokenVerifier(with_auth.model_copy(update={"jwt_leeway_seconds": 30}), lambda _: None)
+    now = time.time()
+
+    for within in ({"exp": int(now) - 25}, {"nbf": int(now) + 25}):
+        assert verifier.verify(token(**within)).user_id == 7
+    for beyond in ({"exp": int(now) - 31}, {"nbf": int(now) + 40}):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(token(**beyond))
+
+
+@pytest.mark.parametrize("text_", ["x", "a.b.c", "..", "x" * 40, "ck_", "a" * 10_000, token()[:-3], token() + "."])
+def test_what_is_no_credential_is_refused(api: httpx.Client, text_: str) -> None:
+    response = api.get("/coupons", headers=bearer(text_))
+
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_token_without_a_signature_is_refused(with_auth: Settings) -> None:
+    """Neither `none`, nor another algorithm of the same family."""
+    verifier = TokenVerifier(with_auth, lambda _: None)
+    claims = jwt.decode(token(), options={"verify_signature": False})
+
+    for algorithm, key in (("none", ""), ("HS512", SECRET * 2)):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(jwt.encode(claims, key, algorithm))
+
+
+class KeyServer:
+    """The issuer's server of public keys."""
+
+    def __init__(self) -> None:
+        self.keys: list[dict[str, Any]] = []
+        self.reads = 0
+        self.hangs = False
+        self.released = Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.reads += 1
+                if outer.hangs:
+                    outer.released.wait(20)
+                body = json.dumps({"keys": outer.keys}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def add(self, key_id: str, private_key: Any) -> None:
+        """Publish the public key of a private one."""
+        algorithm = jwt.get_algorithm_by_name(_algorithm_of(private_key))
+        public = json.loads(algorithm.to_jwk(private_key.public_key()))
+        self.keys.append({**public, "kid": key_id, "use": "sig"})
+
+    def close(self) -> None:
+        """Stop."""
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _algorithm_of(private_key: Any) -> str:
+    kinds = {rsa.RSAPrivateKey: "RS256", ec.EllipticCurvePrivateKey: "ES256", ed25519.Ed25519PrivateKey: "EdDSA"}
+    return next(name for kind, name in kinds.items() if isinstance(private_key, kind))
+
+
+def _signed(key_id: str, private_key: Any) -> str:
+    claims = jwt.decode(token(), options={"verify_signature": False})
+    return jwt.encode(claims, private_key, _algorithm_of(private_key), headers={"kid": key_id})
+
+
+@pytest.fixture
+def key_server() -> Iterator[KeyServer]:
+    """A server of public keys."""
+    server = KeyServer()
+    yield server
+    server.close()
+
+
+def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
+    with_auth: Settings, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RS256, ES256 and EdDSA; a key that is published later is found, and one is still valid when the server hangs."""
+    monkeypatch.setattr(key_sets, "_COOLDOWN_SECONDS", 0.1)
+    monkeypatch.setattr(key_sets, "_TIMEOUT_SECONDS", 0.5)
+    rs: Any = rsa.generate_private_key(65537, 2048)
+    es: Any = ec.generate_private_key(ec.SECP256R1())
+    ed: Any = ed25519.Ed25519PrivateKey.generate()
+    asymmetric = with_auth.model_copy(update={"jwt_algorithms": "RS256,ES256,EdDSA", "jwt_jwks_url": key_server.url})
+    keys = KeySet(key_server.url)
+    verifier = TokenVerifier(asymmetric, keys.find)
+    with pytest.raises(Unavailable):
+        verifier.verify(_signed("rs", rs))
+    key_server.add("rs", rs)
+    keys.start()
+    try:
+        eventually(lambda: _is_valid(verifier, _signed("rs", rs)))
+        for name, key in (("es", es), ("ed", ed)):
+            assert not _is_valid(verifier, _signed(name, key))
+            key_server.add(name, key)
+            eventually(lambda name=name, key=key: _is_valid(verifier, _signed(name, key)))  # type: ignore[misc]
+        key_server.hangs = True
+        before = key_server.reads
+        eventually(lambda: not _is_valid(verifier, _signed("new", rs)) and key_server.reads > before)
+        began = time.monotonic()
+        assert _is_valid(verifier, _signed("rs", rs))
+        assert time.monotonic() - began < 0.1
+        pem = rs.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        assert not _is_valid(verifier, _confused(pem))
+    finally:
+        key_server.released.set()
+        keys.close()
+
+
+def _confused(public_pem: bytes) -> str:
+    """Return a token whose HS256 signature was made with a public key as the secret; PyJWT refuses to make it."""
+
+    def encode(part: dict[str, Any]) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+
+    claims = jwt.decode(token(), options={"verify_signature": False})
+    signed = encode({"alg": "HS256", "typ": "JWT", "kid": "rs"}) + b"." + encode(claims)
+    mac = base64.urlsafe_b64encode(hmac.digest(public_pem, signed, hashlib.sha256)).rstrip(b"=")
+    return (signed + b"." + mac).decode()
+
+
+def _is_valid(verifier: TokenVerifier, text_: str) -> bool:
+    try:
+        return verifier.verify(text_).user_id == 7
+    except (Unauthenticated, Unavailable):
+        return False
+
+
+def test_a_ticket_expires_with_its_token_and_is_no_other_kind_of_id(
+    api: httpx.Client, ids: RequestIds, make_coupon: Callable[..., Coupon]
+) -> None:
+    """It is not exchanged for another one; an expired or changed one, and a request id, are not accepted."""
+    path = f"/coupons/{make_coupon(quantity=9).id}/issuances"
+    soon = int(time.time()) + 20
+    exchanged = api.post("/tickets", json={"purpose": "accept"}, headers=bearer(token(exp=soon))).json()
+    again = api.post("/tickets", json={}, headers=bearer(exchanged["ticket"]))
+    stream = api.post("/tickets", json={"purpose": "stream"}, headers=bearer(token())).json()["ticket"]
+    expired = ticket(Purpose.ACCEPT, seconds=0)
+    good = ticket(Purpose.ACCEPT)
+    changed = good[:5] + ("A" if good[5] != "A" else "B") + good[6:]
+
+    assert exchanged["expires_at"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon))
+    assert again.status_code == 403
+    assert api.post(path, json={}, headers=bearer(stream)).status_code == 403
+    for text_ in (expired, changed, ids.mint(1, 7, 0), ids.mint(1, 7, 0)[:40]):
+        assert api.post(path, json={}, headers=bearer(text_)).status_code == 401
+
+
+def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
+    api: httpx.Client, store: Engine, keys: dict[Role, NewKey]
+) -> None:
+    """The old key stays valid for the overlap, and what was used is recorded."""
+    service = ApiKeyService(store, "the administrator")
+    old = keys[Role.READ]
+    new = service.rotate(old.prefix, timedelta(seconds=8), None)
+
+    eventually(lambda: api.get("/coupons", headers=bearer(new.text)).status_code == 200)
+    assert api.get("/coupons", headers=bearer(old.text)).status_code == 200
+    eventually(lambda: api.get("/coupons", headers=bearer(old.text)).status_code == 401)
+    service.revoke(new.prefix)
+    eventually(lambda: api.get("/coupons", headers=bearer(new.text)).status_code == 401)
+    used = {key.prefix: (key.owner, key.last_used_at is not None) for key in service.list_all()}
+    assert used[old.prefix] == used[new.prefix] == ("the read caller", True)
+    assert used[keys[Role.ADMIN].prefix] == ("the admin caller", False)
+
+
+def test_keys_outlive_the_database_for_a_while(
+    separate_store: Engine, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without PostgreSQL the keys that were read are valid for some minutes, then nobody is trusted."""
+    cache = ApiKeyCache(separate_store)
+    with pytest.raises(Unavailable):
+        cache.find(keys[Role.ADMIN].text)
+    cache.refresh()
+    with separate_store.begin() as tx:
+        tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
+    try:
+        assert cache.find(keys[Role.ADMIN].text) is not None
+        monkeypatch.setattr(api_keys, "_GRACE_SECONDS", 0.0)
+        with pytest.raises(Unavailable):
+            cache.find(keys[Role.ADMIN].text)
+    finally:
+        with separate_store.begin() as tx:
+            tx.execute(text("ALTER TABLE away RENAME TO api_keys"))
+
+
+def test_every_change_names_the_key(api: httpx.Client, keys: dict[Role, NewKey], store: Engine) -> None:
+    """Of a coupon: its creation and its changes. An operator changes its state only."""
+    admin, operator = keys[Role.ADMIN], keys[Role.OPERATE]
+    created = api.post("/coupons", json={"name": "a", "quantity": 1}, headers=bearer(admin.text))
+    path = created.headers["Location"]
+    paused = api.patch(path, json={"state": "paused"}, headers=bearer(operator.text))
+    raised = api.patch(path, json={"quantity": 2}, headers=bearer(operator.text))
+
+    assert (created.status_code, paused.status_code, raised.status_code) == (201, 200, 403)
+    with store.begin() as tx:
+        changed_by = tx.execute(text("SELECT changed_by FROM coupon_changes ORDER BY version")).scalars().all()
+    assert changed_by == [f"key {admin.prefix} (the admin caller)", f"key {operator.prefix} (the operate caller)"]
+
+
+def test_the_reasons_of_readiness_are_for_operators(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
+    """Credentials that are not valid do not make a health check fail."""
+    public = [api.get("/readyz"), api.get("/readyz", headers=bearer("x.y.z"))]
+    private = api.get("/readyz", headers=bearer(keys[Role.READ].text))
+
+    for response in public:
+        assert (response.status_code, response.json()) == (200, {"ready": True, "faults": [], "degraded": []})
+    assert private.json().keys() > public[0].json().keys()
+
+
+def test_a_token_of_the_command_is_valid(with_auth: Settings) -> None:
+    assert TokenVerifier(with_auth, lambda _: None).verify(sign(with_auth, 7, 60)).user_id == 7
+
+
+_CROSS_SITE: list[tuple[dict[str, str], int]] = [
+    ({}, 201),
+    ({"Sec-Fetch-Site": "same-origin"}, 201),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "same-site"}, 403),
+    ({"Origin": "https://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Host": "evil.example"}, 421),
+    ({"Host": "evil.example:80", "Origin": "http://evil.example:80"}, 421),
+    ({"Host": "localhost:1"}, 201),
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)
+def test_without_authentication_no_other_site_can_write(
+    settings: Settings, real_log: Log, redis: Redis, headers: dict[str, str], status: int
+) -> None:
+    """A page that the operator visits neither sends a form here, nor reaches the API under a name of its own."""
+    del real_log, redis  # both are emptied
+    server = ServerThread(app.create_app(service_resources.open_resources(settings, "tests")), CouponProtocol)
+    server.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
+            eventually(lambda: client.get("/healthz").status_code == 200)
+            response = client.post("/coupons", json={"name": "a", "quantity": 1}, headers=headers)
+            assert response.status_code == status
+            if status == 201:
+                path = f"/coupons/{response.json()['id']}/issuances"
+                assert client.post(path, json={"user_id": 7}, headers=headers).status_code == 202
+    finally:
+        server.stop()
