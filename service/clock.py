@@ -22,13 +22,17 @@ def configure(settings: Settings) -> None:
 
 def now_ms() -> int:
     """Return milliseconds since 1970 UTC."""
-    at_ms = int(time() * 1000) + Shift.by_ms
+    return int(time() * 1000) + shift_ms()
+
+
+def shift_ms() -> int:
+    """Return the milliseconds by which the clock is shifted; 0 outside tests."""
     if Shift.file is None:
-        return at_ms
+        return Shift.by_ms
     try:
-        return at_ms + int(Shift.file.read_text())
+        return Shift.by_ms + int(Shift.file.read_text())
     except (FileNotFoundError, ValueError):  # the file does not exist, or is being written
-        return at_ms
+        return Shift.by_ms
 
 
 def jitter() -> float:

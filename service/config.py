@@ -19,12 +19,16 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.domain.errors import Misconfigured
+from service.domain.rate_limit import MICROSECONDS, LimitScope, RateLimit, RateLimits
 
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_SECRET_BYTES = 16
 #: RFC 7518, section 3.2: a key of HS256 is at least as long as its hash
 MIN_JWT_BYTES = 32
 #: as `Host` names them, without the port
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_RATE_LIMIT_PATTERN = re.compile(r"[1-9][0-9]{0,9}/[1-9][0-9]{0,9}", re.ASCII)
+_MAX_LIMIT_SECONDS = 86_400
 WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
@@ -97,11 +101,43 @@ class Settings(BaseSettings):
     issuer_host: str = Field("127.0.0.1", description="address of the issuer's /readyz and /metrics")
     issuer_port: int = Field(8001, ge=1, le=65535, description="port of the issuer's /readyz and /metrics")
 
+    rate_limit_user: str = Field(
+        "10/2",
+        description="requests for coupons per user: how many at once, and the seconds in which a used-up limit is"
+        " refilled; 10/2: ten at once, then five a second; 0: no limit",
+    )
+    rate_limit_address: str = Field(
+        "0", description="the same per client address (IPv6: per /64 network), for example 200/10; 0: no limit"
+    )
+    rate_limit_all: str = Field(
+        "100000/1", description="the same for all callers of all API processes together; 0: no limit"
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="networks of the reverse proxies whose header names the client, separated by commas:"
+        " 10.0.0.0/8,fd00::/8; empty: the client is the peer of the connection",
+    )
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="the header that the trusted proxies set; the other one is ignored"
+    )
+
     issuer_instance: str = Field(
         "", description="static member id in the consumer group, unique per issuer; empty: none"
     )
     poll_records: int = Field(
         4000, ge=1, le=100_000, description="most records that the issuer decides in one batch (transaction)"
+    )
+    max_undecided: int = Field(
+        1_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="undecided records above which a request gets 503 and no seat; 0: no ceiling",
+    )
+    gate_keep_seconds: int = Field(
+        86_400,
+        ge=60,
+        le=31_536_000,
+        description="seconds for which the gate keeps the users of a coupon that is closed or sold out",
     )
     produce_timeout_ms: int = Field(
         5000, ge=100, le=60_000, description="milliseconds in which the broker must acknowledge a record"
@@ -223,6 +259,18 @@ class Settings(BaseSettings):
             raise ValueError("must differ from API_PORT: both would listen on the same address")
         return port
 
+    @field_validator("rate_limit_user", "rate_limit_address", "rate_limit_all")
+    @classmethod
+    def _is_rate_limit(cls, text: str) -> str:
+        _parse_rate_limit(text)
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _has_networks(cls, text: str) -> str:
+        _parse_networks(text)
+        return text
+
     @field_validator("webhook_secret")
     @classmethod
     def _has_signing_key(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -261,6 +309,21 @@ class Settings(BaseSettings):
         return _split_keys(self.ticket_keys) if self.ticket_keys.get_secret_value() else ()
 
     @property
+    def rate_limits(self) -> RateLimits:
+        """The limits of requests for coupons that are on."""
+        texts = {
+            LimitScope.USER: self.rate_limit_user,
+            LimitScope.ADDRESS: self.rate_limit_address,
+            LimitScope.ALL: self.rate_limit_all,
+        }
+        return {scope: limit for scope, text in texts.items() if (limit := _parse_rate_limit(text))}
+
+    @property
+    def proxy_networks(self) -> tuple[IPNetwork, ...]:
+        """The networks of the trusted proxies."""
+        return _parse_networks(self.trusted_proxies)
+
+    @property
     def mac_keys(self) -> tuple[bytes, ...]:
         """The keys of the MAC in request ids, the signing key first."""
         return _split_keys(self.request_id_keys)
@@ -284,6 +347,26 @@ def _split_keys(keys: SecretStr) -> tuple[bytes, ...]:
 
 def _split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _parse_rate_limit(text: str) -> RateLimit | None:
+    """Return the limit, or None for 0; raise ValueError."""
+    if text == "0":
+        return None
+    if not _RATE_LIMIT_PATTERN.fullmatch(text):
+        raise ValueError("must be 0, or requests/seconds such as 10/2, both whole numbers from 1")
+    limit = RateLimit(*map(int, text.split("/")))
+    if limit.seconds > _MAX_LIMIT_SECONDS or limit.interval_us == 0:
+        raise ValueError(f"must not exceed {_MAX_LIMIT_SECONDS} seconds or {MICROSECONDS} requests a second")
+    return limit
+
+
+def _parse_networks(text: str) -> tuple[IPNetwork, ...]:
+    """Return the networks, which are separated by commas; raise ValueError."""
+    try:
+        return tuple(map(ipaddress.ip_network, _split_list(text)))
+    except ValueError as error:
+        raise ValueError(f"must be networks such as 10.0.0.0/8, separated by commas: {error}") from None
 
 
 def _require_url(url: str, kind: type[PostgresDsn] | type[RedisDsn]) -> str:

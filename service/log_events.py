@@ -15,6 +15,8 @@ class LogEvent(StrEnum):
     KAFKA_CLIENT_ERROR = "kafka.client_error"
     #: a topic was missing and has been created
     TOPIC_CREATED = "topic.created"
+    #: Redis refuses the right to read its eviction policy (INFO), which must be noeviction: check it by hand
+    GATE_POLICY_UNKNOWN = "gate.policy_unknown"
     #: the topic is not the open log of the database, or too small: nothing is accepted or decided
     LOG_REPLACED = "log.replaced"
     #: the topic is the open log again, or another log was adopted
@@ -40,6 +42,11 @@ class LogEvent(StrEnum):
     #: PostgreSQL, Kafka or Redis did not respond to the API in time, the producer's queue was full, too many requests
     #: waited, or the gate was being filled; `reason` says which
     PART_UNAVAILABLE = "api.part_unavailable"
+    #: more than MAX_UNDECIDED records wait for a decision, so requests get 503: start another issuer, or find out why
+    #: the issuer does not decide (its `/readyz`)
+    BACKLOG_FULL = "backlog.full"
+    #: requests are accepted again
+    BACKLOG_REDUCED = "backlog.reduced"
     #: the producer had a fatal error; the process exits and is restarted
     PRODUCER_FATAL = "producer.fatal"
     #: the process stopped with records unacknowledged; their callers got no 202
@@ -52,6 +59,8 @@ class LogEvent(StrEnum):
     #: the Redis server lost state. The coupons filled before are now cold; the API fills them from the database and the
     #: log
     GATE_RESET = "gate.reset"
+    #: coupons that ended long ago were removed from the gate; a request for one of them fills it again
+    GATE_EVICTED = "gate.evicted"
     #: a key of the gate had a type that this service never gives it and was deleted: something else writes to the same
     #: database of the Redis server. Give the gate a database of its own
     GATE_KEY_DELETED = "gate.key_deleted"

@@ -25,7 +25,8 @@ BATCH_DURATION = Histogram(
 )
 ISSUE_RESPONSES = Counter(
     "coupons_issue_responses",
-    "Responses of the API to POST /coupons/{id}/issuances: accepted, unavailable or the code of the refusal.",
+    "Responses of the API to POST /coupons/{id}/issuances: accepted, rate_limited, backlog_full, unavailable or the"
+    " code of the refusal.",
     ["code"],
 )
 RECENT_DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Dead letters stored in the last minute.")

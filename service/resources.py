@@ -5,13 +5,14 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic_ns, sleep
 
 from sqlalchemy import Engine
 
-from service.clock import jitter, now_ms
+from service.clock import jitter, now_ms, shift_ms
 from service.config import Settings
-from service.domain.errors import Unavailable
+from service.domain.errors import NotPermitted, Unavailable
+from service.domain.rate_limit import LimitScope, LocalLimiter
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
 from service.domain.ticket import Tickets
@@ -23,6 +24,7 @@ from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier
 from service.log import get_logger
 from service.log_events import LogEvent
+from service.server.client_address import ClientAddresses
 from service.store import engine, logs, schema
 from service.store.logs import Log
 from service.stream import clients, topics
@@ -34,6 +36,7 @@ from service.usecases.accept import IssuanceAcceptor
 from service.usecases.api_keys import ApiKeyCache
 from service.usecases.append_tracker import AppendTracker
 from service.usecases.authenticate import Authenticator
+from service.usecases.backlog import Backlog
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
@@ -81,6 +84,8 @@ class ApiResources:
     authenticator: Authenticator
     gate: AsyncGate
     acceptor: IssuanceAcceptor
+    #: None: requests are not limited by address
+    client_addresses: ClientAddresses | None
     lookup: Lookup
     coupons: CouponService
     dead_letters: DeadLetterService
@@ -116,7 +121,19 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     if watch.fault is None:
         topics.check(settings)
     reader = RecordReader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
+    _check_eviction(settings)
     return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)))
+
+
+def _check_eviction(settings: Settings) -> None:
+    """Raise Misconfigured if Redis may delete seats. While it does not answer, readiness checks it later."""
+    try:
+        with build_client(settings.redis_url) as redis:
+            GateAdmin(redis).require_no_eviction()
+    except NotPermitted as error:
+        _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
+    except Unavailable:
+        pass  # the processes work without Redis
 
 
 def _open_first_log(settings: Settings, store: Engine) -> Log:
@@ -143,20 +160,23 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     settings = resources.settings
     redis = build_async_client(settings.redis_url)
     producer = RequestProducer(clients.build_producer(settings))
-    gate = AsyncGate(redis)
+    limits = settings.rate_limits
+    gate = AsyncGate(redis, limits, shift_ms)
+    backlog = Backlog(settings.max_undecided, lambda: resources.log_watch.log.id)
     ids = request_ids(settings)
     filler = gate_filler(resources)
     fill_pool = FillPool(filler)
     acceptor = IssuanceAcceptor(
         gate,
-        DatabaseGate(resources.engine),
+        DatabaseGate(resources.engine, LocalLimiter(limits, lambda: monotonic_ns() // 1000)),
         CouponIds(resources.engine),
         fill_pool,
-        AppendTracker(gate, producer, settings.topic_partitions),
+        AppendTracker(gate, producer, settings.topic_partitions, backlog),
         ids,
         resources.log_watch,
         now_ms,
     )
+    addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
     # A verification keeps its connection for as long as it reads the log, so it gets a pool of its own: one at a time.
     verification_engine = engine.build(settings.database_url, "api verification", connections=1)
     if settings.auth == "off":
@@ -170,6 +190,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             authenticator,
             gate,
             acceptor,
+            addresses if LimitScope.ADDRESS in limits else None,
             Lookup(settings, resources.engine, ids, filler, resources.gate_admin),
             coupon_service(resources),
             dead_letter_service(resources),

@@ -101,7 +101,9 @@ class System:
 
         def answered() -> httpx.Response | None:
             response = self.request_issuance(coupon_id, user_id, fault)
-            return response if response is not None and response.status_code < 500 else None
+            if response is None or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+                return None
+            return response if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR else None
 
         return self.eventually(answered)
 

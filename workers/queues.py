@@ -23,6 +23,7 @@ class Task(StrEnum):
     SYNC_CHANGES = "maintenance.sync_changes"
     SWEEP = "maintenance.sweep"
     RELEASE_EXPIRED = "maintenance.release_expired"
+    EVICT_ENDED = "maintenance.evict_ended"
 
     @property
     def queue(self) -> Queue:
@@ -44,13 +45,18 @@ class BeatEntry(StrEnum):
 
     SWEEP = "sweep"
     RELEASE_EXPIRED = "release_expired"
+    EVICT_ENDED = "evict_ended"
 
     @property
     def task(self) -> Task:
         """The task that is started."""
-        return {BeatEntry.SWEEP: Task.SWEEP, BeatEntry.RELEASE_EXPIRED: Task.RELEASE_EXPIRED}[self]
+        return {
+            BeatEntry.SWEEP: Task.SWEEP,
+            BeatEntry.RELEASE_EXPIRED: Task.RELEASE_EXPIRED,
+            BeatEntry.EVICT_ENDED: Task.EVICT_ENDED,
+        }[self]
 
     @property
     def every_seconds(self) -> float:
         """The interval between starts."""
-        return {BeatEntry.SWEEP: 1.0, BeatEntry.RELEASE_EXPIRED: 5.0}[self]
+        return {BeatEntry.SWEEP: 1.0, BeatEntry.RELEASE_EXPIRED: 5.0, BeatEntry.EVICT_ENDED: 60.0}[self]

@@ -47,8 +47,8 @@ CASES = {
 _CONNECTIONS = (512, 64)
 _RATES = (3_000, 1_000)
 _LONE_INTERVAL_SECONDS = 0.1
-#: users whose requests are repeated in the case `duplicate`
-_DUPLICATE_USERS = 1_000
+#: users whose requests are repeated in the case `duplicate`: so many that none of them exceeds the rate limit
+_DUPLICATE_USERS = 20_000
 #: work that a refusal leaves behind counts, too: a fill of the gate may end after its request was refused
 _AFTERMATH_SECONDS = 1.0
 _FAR_FUTURE = "2999-01-01T00:00:00Z"

@@ -76,7 +76,7 @@ async def _build_calls(coupon_id: int, seats: int, batch_size: int) -> list[byte
     requests = [SeatRequest(coupon_id, user, IDS.mint(coupon_id, user, at_ms), at_ms) for user in users]
     for first in range(0, seats, batch_size):
         with suppress(Unavailable):
-            await gate.admit(requests[first : first + batch_size], at_ms)
+            await gate.admit(requests[first : first + batch_size])
     return redis.scripts[ADMIT].calls
 
 

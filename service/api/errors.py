@@ -12,16 +12,19 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from service.clock import now_ms
+from service.clock import jitter
 from service.domain.errors import (
+    BacklogFull,
     Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
+    RateLimited,
     Refused,
     Unauthenticated,
     Unavailable,
 )
+from service.domain.rate_limit import MICROSECONDS, Exceeded, LimitScope
 from service.domain.request import ReasonCode
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -42,7 +45,13 @@ _REFUSED = {
     ReasonCode.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed and accepts no more requests."),
     ReasonCode.PAUSED: (HTTPStatus.CONFLICT, "An administrator has paused the coupon. Try again later."),
 }
+_RATE_LIMITED = {
+    LimitScope.USER: "This user has sent too many requests.",
+    LimitScope.ADDRESS: "Too many requests came from this address.",
+    LimitScope.ALL: "The service gets too many requests.",
+}
 _UNAVAILABLE_SECONDS = 1
+_BACKLOG_SECONDS = 3
 _URL_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -77,8 +86,8 @@ def _refused(error: Refused) -> RenderedResponse:
     headers = []
     if error.first_request_id:
         headers.append((b"location", b"/issuances/%b" % _quoted(error.first_request_id)))
-    if error.opens_at_ms:
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil((error.opens_at_ms - now_ms()) / 1000))))
+    if error.opens_in_ms is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.opens_in_ms / 1000))))
     return problem_response(status, error.code, detail, headers)
 
 
@@ -100,6 +109,28 @@ def _forbidden(error: Forbidden) -> RenderedResponse:
 
 
 @error_response.register
+def _rate_limited(error: RateLimited) -> RenderedResponse:
+    """Nothing is logged: the caller decides how many these are."""
+    detail = f"{_RATE_LIMITED[error.exceeded.scope]} Repeat the request after the time in Retry-After."
+    headers = rate_limit_headers(error.exceeded)
+    return problem_response(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers)
+
+
+def rate_limit_headers(exceeded: Exceeded) -> list[tuple[bytes, bytes]]:
+    """Return the headers about an exceeded limit: those of draft-ietf-httpapi-ratelimit-headers, and Retry-After.
+
+    Retry-After is spread over one more window, so that callers who were limited together do not come back together.
+    """
+    scope, limit, wait_us = exceeded
+    wait_seconds = wait_us / MICROSECONDS
+    return [
+        (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (scope.encode(), limit.requests, limit.seconds)),
+        (b"ratelimit", b'"%b";r=0;t=%d' % (scope.encode(), math.ceil(wait_seconds))),
+        (b"retry-after", b"%d" % math.ceil(wait_seconds + jitter() * limit.seconds)),
+    ]
+
+
+@error_response.register
 def _conflict(error: Conflict) -> RenderedResponse:
     return logged_problem(HTTPStatus.CONFLICT, error.code, str(error))
 
@@ -116,6 +147,14 @@ def _unavailable(error: Unavailable) -> RenderedResponse:
     detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
     _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
     return logged_problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers)
+
+
+@error_response.register
+def _backlog_full(_: BacklogFull) -> RenderedResponse:
+    """Not logged one by one: service/usecases/backlog.py logs when it begins and ends. Repeats are spread."""
+    detail = "Too many requests wait for a decision. Repeat the request after the time in Retry-After."
+    headers = [(b"retry-after", b"%d" % math.ceil(_BACKLOG_SECONDS * (1 + jitter())))]
+    return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "backlog_full", detail, headers)
 
 
 @error_response.register
@@ -139,7 +178,8 @@ def install_error_handlers(app: FastAPI) -> None:
         return to_starlette(error_response(error))
 
     for kind in (
-        Refused, Unauthenticated, Forbidden, Conflict, NotFound, Unavailable, InvalidInput, HTTPException, Exception,
+        Refused, RateLimited, Unauthenticated, Forbidden, Conflict, NotFound, Unavailable, InvalidInput, HTTPException,
+        Exception,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

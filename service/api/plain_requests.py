@@ -16,7 +16,15 @@ from service.api.routes.issuances import accepted_response
 from service.api.schemas.base import decode
 from service.api.schemas.issuances import NewIssuance
 from service.domain.caller import ANYONE, Caller, Permission
-from service.domain.errors import CouponsError, Forbidden, InvalidInput, Refused, Unauthenticated
+from service.domain.errors import (
+    BacklogFull,
+    CouponsError,
+    Forbidden,
+    InvalidInput,
+    RateLimited,
+    Refused,
+    Unauthenticated,
+)
 from service.limits import MAX_ID
 from service.log import bound_contextvars
 from service.server.guarded_protocol import GuardedProtocol
@@ -30,6 +38,10 @@ _HOST_PORT = re.compile(rb":[0-9]*$")
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"fault"))
+
+
+#: what callers cause, as often as they like
+_UNLOGGED = (Refused, RateLimited, BacklogFull, InvalidInput, Unauthenticated, Forbidden)
 
 
 class _NobodyWaits:
@@ -67,7 +79,7 @@ class PlainRequest(PendingRequest):
 
     def on_failed(self, error: Exception) -> None:
         """Send problem details."""
-        if isinstance(error, (Refused, InvalidInput, Unauthenticated, Forbidden)):  # nothing is logged
+        if isinstance(error, _UNLOGGED):
             self._respond(error_response(error))
             return
         with bound_contextvars(request_id=self.request_id, coupon_id=self.coupon_id):
@@ -137,5 +149,8 @@ class CouponProtocol(GuardedProtocol):
             request.user_id = request.caller.choose_user(decode(request.body, NewIssuance).user)
         except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
             request.fail(error)
-        else:
-            self.app_state["api"].acceptor.submit(request)
+            return
+        api = self.app_state["api"]
+        if api.client_addresses:
+            request.address = api.client_addresses.find(self.client, self.headers)
+        api.acceptor.submit(request)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from service.domain.rate_limit import Exceeded
 from service.domain.request import ReasonCode
 
 
@@ -54,14 +55,22 @@ class Refused(CouponsError):
     """The gate refused the request. The reason is valid at that time only; nothing was accepted."""
 
     def __init__(
-        self, code: ReasonCode, *, first_request_id: str | None = None, opens_at_ms: int | None = None
+        self, code: ReasonCode, *, first_request_id: str | None = None, opens_in_ms: int | None = None
     ) -> None:
         super().__init__(code.value)
         self.code = code
+        #: with code not_open: milliseconds until the coupon opens, by the clock that refused the request
+        self.opens_in_ms = opens_in_ms
         #: with code duplicate: the user's earlier request
         self.first_request_id = first_request_id
-        #: with code not_open: when the coupon opens, milliseconds since 1970 UTC
-        self.opens_at_ms = opens_at_ms
+
+
+class RateLimited(CouponsError):
+    """A rate limit has no room for the request: send it again later. Nothing was accepted."""
+
+    def __init__(self, exceeded: Exceeded) -> None:
+        super().__init__(f"the limit {exceeded.scope} has room in {exceeded.wait_us} µs")
+        self.exceeded = exceeded
 
 
 class PoisonRecord(CouponsError):
@@ -78,6 +87,13 @@ class Unavailable(Retryable):
     def __init__(self, part: str, reason: str) -> None:
         super().__init__(f"{part} is unavailable: {reason}")
         self.part = part
+
+
+class BacklogFull(Unavailable):
+    """So many records wait for a decision that no request is accepted. Nothing was accepted."""
+
+    def __init__(self) -> None:
+        super().__init__("The issuer", "too many records wait for its decision")
 
 
 class NotPermitted(Unavailable):

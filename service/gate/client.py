@@ -1,6 +1,6 @@
 """The Redis clients: their settings, what their errors mean, and which errors end a connection."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -27,6 +27,8 @@ _OPTIONS: dict[str, Any] = {
 #: with a server that answers every write with READONLY, NOREPLICAS, MASTERDOWN or NOPERM: after a failover only a new
 #: connection reaches the server that can write. A new connection costs less than a list of the answers to tell apart.
 _CONNECTION_ENDING = (RedisError, OSError)
+#: what a Redis server does when its memory is full: with any other policy it deletes keys, such as seats
+_REQUIRED_POLICY = "noeviction"
 _REFUSALS = (NoPermissionError, AuthenticationError, AuthorizationError)
 
 register(FailureClass.SYSTEM, RedisError)
@@ -62,6 +64,14 @@ def build_async_client(redis_url: str) -> "AsyncRedis":
     """Return a client for asyncio; it connects at first use and never retries."""
     retry = AsyncRetry(NoBackoff(), 0, _CONNECTION_ENDING)  # type: ignore[arg-type]  # OSError is caught as well
     return AsyncRedis.from_pool(_AsyncPool.from_url(redis_url, retry=retry, **_OPTIONS))
+
+
+def eviction_fault(info: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the server's eviction policy, from its INFO; None if nothing is, or it does not say."""
+    policy = info.get("maxmemory_policy", _REQUIRED_POLICY)
+    if policy == _REQUIRED_POLICY:
+        return None
+    return f"its maxmemory-policy is {policy}, so it may delete seats: set it to {_REQUIRED_POLICY}"
 
 
 @contextmanager

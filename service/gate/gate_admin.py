@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -10,17 +10,20 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from service.domain.coupon import Coupon
-from service.gate.client import mapped_errors
+from service.domain.errors import Misconfigured
+from service.gate.client import eviction_fault, mapped_errors
 from service.gate.keys import (
     COUPON_KEY,
     COUPON_KEY_PATTERN,
     DELETE_WRONG_TYPES,
     END_OF_TIME_MS,
+    EVICT_ENDED,
     FILL,
     FOLLOW_UPS_KEY,
     LAST_SWEEP_KEY,
     MARK_UNKNOWN,
     MAX_FOLLOW_UPS,
+    NOTE_ENDED,
     PROGRESS_KEY,
     QUEUED_TASK_PREFIX,
     RELEASE,
@@ -71,6 +74,15 @@ class Seat(NamedTuple):
     attempted_at_ms: int | None
 
 
+class EndedCoupon(NamedTuple):
+    """A coupon that has ended; times are milliseconds since 1970 UTC by the server's clock."""
+
+    coupon_id: int
+    version: str
+    ended_at_ms: int
+    now_ms: int
+
+
 class GateAdmin:
     """Applies decisions, changes and fills to the gate; every call raises Unavailable when Redis does not answer."""
 
@@ -81,6 +93,8 @@ class GateAdmin:
         self._update_progress = redis.register_script(UPDATE_PROGRESS)
         self._release = redis.register_script(RELEASE)
         self._delete_wrong_types = redis.register_script(DELETE_WRONG_TYPES)
+        self._note_ended = redis.register_script(NOTE_ENDED)
+        self._evict_ended = redis.register_script(EVICT_ENDED)
         self._mark_unknown = redis.register_script(MARK_UNKNOWN)
 
     def is_cold(self, coupon_id: int) -> bool:
@@ -107,6 +121,13 @@ class GateAdmin:
             run_id = self._redis.info("server")["run_id"]
             swept_run_id = self._redis.get(RUN_ID_KEY)
         return ServerState(str(run_id), _text(swept_run_id or ""))
+
+    def require_no_eviction(self) -> None:
+        """Raise Misconfigured if the server deletes keys when its memory is full, NotPermitted if it does not say."""
+        with mapped_errors():
+            info: Any = self._redis.info("memory")
+        if fault := eviction_fault(info):
+            raise Misconfigured([f"REDIS_URL: the server cannot be the gate: {fault}"])
 
     def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None) -> bool:
         """Fill a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
@@ -163,6 +184,25 @@ class GateAdmin:
         """Make the gate cold for the coupon, so that the next fill reads the database and the log again."""
         with mapped_errors():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
+
+    def note_ended(self, awaited: Collection[int]) -> list[EndedCoupon]:
+        """Return the coupons that have ended, and note when that was seen first.
+
+        awaited: coupons with an unacknowledged request, which count as not ended.
+        """
+        ended: list[EndedCoupon] = []
+        for coupon_id in self.coupon_ids():
+            with mapped_errors():
+                reply: Any = self._note_ended(args=[coupon_id, int(coupon_id in awaited)])
+            if reply:
+                version, ended_at, now = reply
+                ended.append(EndedCoupon(coupon_id, _text(version), int(ended_at), int(now)))
+        return ended
+
+    def evict_ended(self, ended: EndedCoupon) -> bool:
+        """Make the gate cold for a coupon that has ended, unless it has changed since; return whether this call did."""
+        with mapped_errors():
+            return bool(self._evict_ended(args=[ended.coupon_id, ended.version, ended.ended_at_ms]))
 
     def coupon_ids(self) -> set[int]:
         """Return the ids of all coupons that the gate has keys of."""

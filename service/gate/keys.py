@@ -10,17 +10,19 @@ from service.limits import MAX_ID
 _LUA = files(__package__).joinpath("lua")
 
 
-def _script(name: str) -> str:
-    """Return the text of a script, which may use the function try_call."""
-    return "".join(_LUA.joinpath(f"{part}.lua").read_text() for part in ("try_call", name))
+def _script(*names: str) -> str:
+    """Return the text of a script, which may use the functions of try_call and of the files named before it."""
+    return "".join(_LUA.joinpath(f"{name}.lua").read_text() for name in ("try_call", *names))
 
 
-ADMIT = _script("admit")
+ADMIT = _script("read_clock", "new_limiter", "admit")
 MARK_UNKNOWN = _script("mark_unknown")
 FILL = _script("fill")
 UPDATE_COUPON = _script("update_coupon")
 UPDATE_PROGRESS = _script("update_progress")
 RELEASE = _script("release")
+NOTE_ENDED = _script("read_clock", "note_ended")
+EVICT_ENDED = _script("evict_ended")
 CHECK_WRITABLE = _script("check_writable")
 DELETE_WRONG_TYPES = _script("delete_wrong_types")
 
@@ -35,6 +37,8 @@ RUN_ID_KEY = "gate:run_id"
 #: the key that readiness writes
 WRITE_CHECK_KEY = "gate:write_check"
 WRITE_CHECK_SECONDS = 60
+#: stands for a coupon that does not exist: no coupon has this id
+NO_COUPON_ID = 0
 #: matches every key that belongs to a coupon
 COUPON_KEY_PATTERN = "gate:[0-9]*"
 #: a key that belongs to a coupon, with the coupon's id
@@ -76,6 +80,10 @@ class Verdict(StrEnum):
     CLOSED = "closed"
     PAUSED = "paused"
     UNKNOWN_COUPON = "unknown_coupon"
+    #: a rate limit has no room for the request
+    RATE_LIMITED = "rate_limited"
+    #: a seat is free, and too many records are undecided
+    BACKLOG_FULL = "backlog_full"
     #: the gate has no data about this coupon and must be filled
     COLD = "cold"
 

@@ -6,7 +6,8 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, NamedTuple
 
-from service.domain.errors import Refused, Unavailable
+from service.domain.errors import BacklogFull, RateLimited, Refused, Unavailable
+from service.domain.rate_limit import Exceeded, LimitScope
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import MAX_REQUESTS_PER_CALL, Admission, AsyncGate
@@ -98,9 +99,10 @@ class IssuanceAcceptor:
         self._tasks: set[asyncio.Task[None]] = set()
         appends.on_first_acknowledged = self._record_soon
 
-    async def accept(self, coupon_id: int, user_id: int, fault: str | None = None) -> Receipt:
-        """Return a receipt once Kafka has acknowledged the record; raise Refused or Unavailable.
+    async def accept(self, coupon_id: int, user_id: int, address: str = "", fault: str | None = None) -> Receipt:
+        """Return a receipt once Kafka has acknowledged the record; raise Refused, RateLimited or Unavailable.
 
+        address: the client's, if requests are limited by address.
         fault: a failure for the issuer to inject; None outside tests.
 
         Raises NotProduced (on the first append attempt the seat is released; on a repeat it is kept, because the record
@@ -108,6 +110,7 @@ class IssuanceAcceptor:
         another Unavailable.
         """
         request = _AwaitedRequest(coupon_id, user_id, fault)
+        request.address = address
         self.submit(request)
         try:
             return await request.receipt
@@ -183,21 +186,25 @@ class IssuanceAcceptor:
         """
         batch, self._waiting = self._waiting[:MAX_REQUESTS_PER_CALL], self._waiting[MAX_REQUESTS_PER_CALL:]
         acknowledged = self._appends.take_acknowledged()
-        now_ms = self._now_ms()
-        for request in batch:
-            request.requested_at_ms = now_ms
         try:
-            others, progress = await self._gate.admit(batch, now_ms, acknowledged)
+            others, progress, now_ms = await self._gate.admit(
+                batch, acknowledged, backlog_full=self._appends.backlog.is_full
+            )
         except Exception as error:  # noqa: BLE001  # every request of the batch gets an answer
             self._appends.forget_lost(acknowledged, error)
+            self._appends.backlog.update({})
+            now_ms = self._now_ms()
             for request in batch:
+                request.requested_at_ms = now_ms
                 if isinstance(error, Unavailable):
                     self._start(request, self._admit_by_database(request))
                 else:
                     request.fail(error)
             return
         self._appends.forget_soon(acknowledged)
+        self._appends.backlog.update(progress)
         for index, request in enumerate(batch):
+            request.requested_at_ms = now_ms
             try:
                 self._conclude(request, others.get(index, _ADMITTED), progress)
             except Exception as error:  # noqa: BLE001  # the others of the batch go on
@@ -213,10 +220,16 @@ class IssuanceAcceptor:
         elif verdict is Verdict.UNACKNOWLEDGED:
             request.request_id = detail
             self._start(request, self._repeat(request, progress))
+        elif verdict is Verdict.BACKLOG_FULL:
+            request.fail(BacklogFull())
+        elif verdict is Verdict.RATE_LIMITED:
+            name, wait_us = detail.split()
+            scope = LimitScope(name)
+            request.fail(RateLimited(Exceeded(scope, self._gate.limits[scope], int(wait_us))))
         else:
             first_request_id = detail if verdict is Verdict.DUPLICATE else None
-            opens_at_ms = int(detail) if verdict is Verdict.NOT_OPEN else None
-            request.fail(Refused(_REFUSALS[verdict], first_request_id=first_request_id, opens_at_ms=opens_at_ms))
+            opens_in_ms = int(detail) - request.requested_at_ms if verdict is Verdict.NOT_OPEN else None
+            request.fail(Refused(_REFUSALS[verdict], first_request_id=first_request_id, opens_in_ms=opens_in_ms))
 
     async def _fill(self, request: PendingRequest) -> None:
         """Fill the gate for the coupon, then call it again; without Redis the verdict comes from the database."""
@@ -233,8 +246,8 @@ class IssuanceAcceptor:
             self._admit_soon(request)
 
     async def _admit_if_created(self, request: PendingRequest) -> None:
-        if not await self._coupon_ids.may_exist(request.coupon_id):
-            raise Refused(ReasonCode.UNKNOWN_COUPON)
+        """Let the gate refuse a request for a coupon that was never created, because it charges every request."""
+        request.coupon_exists = await self._coupon_ids.may_exist(request.coupon_id)
         self._admit_soon(request)
 
     async def _admit_by_database(self, request: PendingRequest) -> None:
@@ -249,6 +262,8 @@ class IssuanceAcceptor:
         first = self._appends.find(request.request_id)
         if await (self._database_gate.has_decided(request) if first is None else first.is_acknowledged()):
             raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
+        if self._appends.backlog.is_full:
+            raise BacklogFull
         request.is_first_attempt = False
         self._appends.start(request, progress)
 

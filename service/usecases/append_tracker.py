@@ -6,7 +6,7 @@ from functools import partial
 
 from service import crash_points
 from service.crash_points import CrashPoint
-from service.domain.errors import NotProduced, Refused, Unavailable
+from service.domain.errors import BacklogFull, NotProduced, RateLimited, Refused, Unavailable
 from service.domain.request import LogPosition, ReasonCode, records_ahead
 from service.gate.async_gate import MAX_REQUESTS_PER_CALL, AsyncGate, SeatRequest
 from service.log import get_logger
@@ -15,6 +15,7 @@ from service.metrics import ISSUE_RESPONSES
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.partitioner import partition_of
 from service.stream.producer import Headers, ProduceOutcome, RequestProducer
+from service.usecases.backlog import Backlog
 
 #: Maximum number of offsets that wait to be recorded in the gate. Above this number an offset is dropped;
 #: `maintenance.release_expired` resolves its request.
@@ -22,6 +23,7 @@ MAX_PENDING_OFFSETS = 20_000
 #: an entry is kept one Redis timeout after the gate was updated: an older verdict may still be in flight
 REMEMBER_SECONDS = 1.0
 _ACCEPTED, _UNAVAILABLE = ISSUE_RESPONSES.labels("accepted"), ISSUE_RESPONSES.labels("unavailable")
+_RATE_LIMITED, _BACKLOG_FULL = ISSUE_RESPONSES.labels("rate_limited"), ISSUE_RESPONSES.labels("backlog_full")
 _REFUSED = {
     code: ISSUE_RESPONSES.labels(code)
     for code in (
@@ -63,13 +65,17 @@ class PendingRequest(SeatRequest):
         raise NotImplementedError
 
     def on_failed(self, error: Exception) -> None:
-        """Answer that the request was not accepted: Refused, Unavailable or a defect."""
+        """Answer that the request was not accepted: Refused, RateLimited, Unavailable or a defect."""
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
         """Answer with an error."""
         if isinstance(error, Refused):
             _REFUSED[error.code].inc()
+        elif isinstance(error, RateLimited):
+            _RATE_LIMITED.inc()
+        elif isinstance(error, BacklogFull):
+            _BACKLOG_FULL.inc()
         elif isinstance(error, Unavailable):
             _UNAVAILABLE.inc()
         self.on_failed(error)
@@ -104,8 +110,9 @@ class PendingRequest(SeatRequest):
 class AppendTracker:
     """Appends requests to the log. Keeps one entry per request: `start`, then `on_delivery`, then the gate's update."""
 
-    def __init__(self, gate: AsyncGate, producer: RequestProducer, partitions: int) -> None:
+    def __init__(self, gate: AsyncGate, producer: RequestProducer, partitions: int, backlog: Backlog) -> None:
         """`partitions` is TOPIC_PARTITIONS, not the topic's own number: added partitions must not move a coupon."""
+        self.backlog = backlog
         self._gate = gate
         self._partitions = partitions
         self._producer = producer
@@ -148,6 +155,7 @@ class AppendTracker:
         """
         request.resolve(outcome)
         if isinstance(outcome, LogPosition):
+            self.backlog.on_appended(outcome)
             if len(self._acknowledged) < MAX_PENDING_OFFSETS:
                 self._acknowledged.append((request, outcome.offset))
                 if len(self._acknowledged) == 1:

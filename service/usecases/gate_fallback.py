@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon, CouponState
 from service.domain.decide import PriorRequests
+from service.domain.rate_limit import LocalLimiter
 from service.gate.async_gate import Admission, SeatRequest
 from service.gate.batcher import Batcher
 from service.gate.keys import Verdict
@@ -33,8 +34,10 @@ class DatabaseGate:
     called while Redis answers, for a repeat whose request is unacknowledged.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limiter: LocalLimiter) -> None:
+        """`limiter` charges the requests of this process only."""
         self._engine = engine
+        self._limiter = limiter
         self._admissions: Batcher[SeatRequest, Admission] = Batcher(
             "PostgreSQL", lambda seats: asyncio.to_thread(self.admit_many, seats), max_waiting=MAX_WAITING
         )
@@ -43,7 +46,12 @@ class DatabaseGate:
         )
 
     async def admit(self, seat: SeatRequest) -> Admission:
-        """Return the verdict from the database; raise Unavailable when it is away or too many requests wait."""
+        """Charge the request to the rate limits, then return the verdict from the database.
+
+        Raises Unavailable when it is away or too many requests wait.
+        """
+        if exceeded := self._limiter.charge(seat.user_id, seat.address):
+            return Admission(Verdict.RATE_LIMITED, f"{exceeded.scope} {exceeded.wait_us}")
         return await self._admissions.submit(seat)
 
     async def has_decided(self, seat: SeatRequest) -> bool:

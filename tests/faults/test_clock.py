@@ -1,6 +1,6 @@
 """Tests in which clocks are an hour wrong.
 
-The API's clock decides about windows; no clock affects accepted requests.
+The gate's clock decides about windows, which a test shifts for one API; no clock affects accepted requests.
 """
 
 import time
@@ -21,7 +21,7 @@ _HOUR_MS = 3_600_000
 @row(37, "clock", "an API's clock is an hour wrong", seconds=20)
 @pytest.mark.parametrize("offset_ms", [_HOUR_MS, -_HOUR_MS], ids=["fast", "slow"])
 def test_an_apis_clock_is_wrong(scenario: Scenario, faults: FaultInjector, offset_ms: int) -> None:
-    """It applies windows by its own clock; what it accepts is issued, whatever the other clocks show."""
+    """Its requests are judged by a shifted clock; what it accepts is issued, whatever the other clocks show."""
     coupon = coupon_open_by_wrong_clock(scenario, offset_ms)
     with scenario.under_load(), extra_api(scenario, offset_ms) as url:
         answer = httpx.post(

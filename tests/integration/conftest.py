@@ -166,6 +166,22 @@ def gate_client(settings: Settings, redis: Redis) -> GateClient:
 
 
 @pytest.fixture
+def full_redis(redis: Redis) -> Iterator[Redis]:
+    """The gate's Valkey, whose memory is full."""
+    redis.config_set("maxmemory", 1)
+    yield redis
+    redis.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def evicting_redis(redis: Redis) -> Iterator[Redis]:
+    """The gate's Valkey, which deletes keys when its memory is full."""
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    yield redis
+    redis.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.fixture
 def real_log(
     settings: Settings, store: Engine, log_id: int, ids: RequestIds, reader: RecordReader, issuer: Issuer
 ) -> Log:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -13,16 +14,20 @@ from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
 from service.domain.coupon import Coupon
-from service.domain.errors import Refused
+from service.domain.errors import BacklogFull, Refused
+from service.domain.rate_limit import LocalLimiter
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
+from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
 from service.store import coupons
 from service.stream import clients
+from service.stream.partitioner import partition_of
 from service.stream.producer import RequestProducer
 from service.usecases.accept import IssuanceAcceptor, Receipt
 from service.usecases.append_tracker import AppendTracker
+from service.usecases.backlog import Backlog
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
@@ -31,6 +36,7 @@ from tests.builders import PARTITIONS
 from tests.gate_client import GateClient, seat
 from tests.log import Log
 
+_MAX_UNDECIDED = 3
 MakeCoupon = Callable[..., Coupon]
 Scenario = Callable[[IssuanceAcceptor], Coroutine[Any, Any, Any]]
 
@@ -46,11 +52,11 @@ def run(
     async def with_acceptor(scenario: Scenario) -> Any:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
             gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
-            appends = AppendTracker(gate, producer, settings.topic_partitions)
+            backlog = Backlog(_MAX_UNDECIDED, lambda: resources.log_watch.log.id)
+            appends = AppendTracker(gate, producer, settings.topic_partitions, backlog)
             coupon_ids, fill_pool, log_watch = CouponIds(store), FillPool(gate_filler), resources.log_watch
-            acceptor = IssuanceAcceptor(
-                gate, DatabaseGate(store), coupon_ids, fill_pool, appends, ids, log_watch, now_ms
-            )
+            database_gate = DatabaseGate(store, LocalLimiter({}, int))
+            acceptor = IssuanceAcceptor(gate, database_gate, coupon_ids, fill_pool, appends, ids, log_watch, now_ms)
             try:
                 return await scenario(acceptor)
             finally:
@@ -106,6 +112,73 @@ def test_a_repeat_continues_under_the_request_id_of_the_first(
 
     assert (request_id, fields["request_id"]) == (first_id, first_id)
     assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_above_the_ceiling_of_undecided_records_no_request_gets_a_seat(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_admin: GateAdmin,
+    gate_client: GateClient,
+    ids: RequestIds,
+    real_log: Log,
+) -> None:
+    """503 until the issuer has caught up; also for a repeat, whose seat stays. Who has a request hears of it."""
+    coupon = make_coupon(quantity=100)
+    gate_filler.fill(coupon.id)
+    partition = partition_of(coupon.id, PARTITIONS)
+    first_offset = real_log.positions[partition]
+    gate_admin.publish_progress({partition: first_offset})
+    unacknowledged = ids.mint(coupon.id, 99, now_ms())
+    gate_client.admit(seat(99, unacknowledged, coupon.id, now_ms()))
+
+    async def accept_until_full(acceptor: IssuanceAcceptor) -> int:
+        """Return the number of accepted requests; the ceiling is noticed with the next call of the gate."""
+        for user in count(1):
+            try:
+                await acceptor.accept(coupon.id, user)
+            except BacklogFull:
+                return user - 1
+        raise AssertionError
+
+    async def scenario(acceptor: IssuanceAcceptor) -> int:
+        accepted = await accept_until_full(acceptor)
+        assert gate_admin.seat_holder(coupon.id, accepted + 1) is None
+        with pytest.raises(Refused) as refused:
+            await acceptor.accept(coupon.id, 1)
+        assert refused.value.code is ReasonCode.DUPLICATE
+        with pytest.raises(BacklogFull):
+            await acceptor.accept(coupon.id, 99)
+        assert gate_admin.seat_holder(coupon.id, 99) == unacknowledged
+
+        gate_admin.publish_progress({partition: first_offset + accepted})
+        with suppress(BacklogFull):  # its call learns of the progress
+            await acceptor.accept(coupon.id, 98)
+        assert (await acceptor.accept(coupon.id, 99)).request_id == unacknowledged
+        return accepted
+
+    assert run(scenario) in {_MAX_UNDECIDED + 1, _MAX_UNDECIDED + 2}
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_while_the_memory_of_redis_is_full_the_database_decides(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, gate_filler: GateFiller, redis: Redis
+) -> None:
+    """A coupon that the gate has and one that is cold are accepted; the gate changes nothing in part."""
+    filled, cold = make_coupon(), make_coupon()
+    gate_filler.fill(filled.id)
+    before = sorted(redis.scan_iter())
+    redis.config_set("maxmemory", 1)
+    try:
+        receipts = [run(lambda acceptor, at=coupon.id: acceptor.accept(at, 7)) for coupon in (filled, cold)]  # type: ignore[misc]
+        assert sorted(redis.scan_iter()) == before
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    assert [receipt.coupon_id for receipt in receipts] == [filled.id, cold.id]
+    assert run(lambda acceptor: acceptor.accept(filled.id, 8)).coupon_id == filled.id
+    assert redis.hkeys(f"gate:{filled.id}:seats") == [b"8"]
 
 
 #: far above the id of every coupon

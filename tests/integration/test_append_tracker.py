@@ -21,8 +21,9 @@ from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.producer import RequestProducer
 from service.usecases.append_tracker import AppendTracker, PendingRequest
+from service.usecases.backlog import Backlog
 from tests.builders import AT_MS, PARTITIONS, coupon
-from tests.gate_client import seat
+from tests.gate_client import GateAt, seat
 
 #: larger than a record may be, so that the producer refuses it before anything is sent
 TOO_LARGE = "x" * 2_000_000
@@ -78,8 +79,8 @@ def run(settings: Settings, gate_admin: GateAdmin, redis: Redis) -> Callable[...
 async def _open_parts(settings: Settings) -> AsyncIterator[Parts]:
     async with AsyncRedis.from_url(settings.redis_url) as redis:
         producer = RequestProducer(clients.build_producer(settings))
-        gate = AsyncGate(redis)
-        yield Parts(gate, AppendTracker(gate, producer, settings.topic_partitions))
+        gate = GateAt(redis)
+        yield Parts(gate, AppendTracker(gate, producer, settings.topic_partitions, Backlog(0, int)))
         producer.close(1)
 
 
@@ -87,7 +88,7 @@ async def _admit(parts: Parts, request: SeatRequest) -> Admission:
     """Send the request to the gate, with what was acknowledged before."""
     acknowledged = parts.appends.take_acknowledged()
     try:
-        others, _ = await parts.gate.admit([request], AT_MS, acknowledged)
+        others, *_ = await parts.gate.admit([request], acknowledged)
     except Unavailable as error:
         parts.appends.forget_lost(acknowledged, error)
         raise

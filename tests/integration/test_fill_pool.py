@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
+from service.domain.rate_limit import LocalLimiter
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
 from service.usecases import fill_pool
@@ -53,7 +54,7 @@ def test_fills_that_wait_delay_no_other_blocking_work(
     coupons = [make_coupon().id for _ in range(40)]
 
     async def ask_database(_: FillPool) -> Verdict:
-        return (await DatabaseGate(store).admit(seat(1, coupon_id=coupons[0]))).verdict
+        return (await DatabaseGate(store, LocalLimiter({}, int)).admit(seat(1, coupon_id=coupons[0]))).verdict
 
     assert _while_fills_wait(gate_filler, gate_admin, coupons, ask_database) is Verdict.ADMITTED
     assert not any(gate_admin.is_cold(coupon_id) for coupon_id in coupons)

@@ -61,7 +61,7 @@ def test_a_user_with_a_seat_is_a_duplicate_also_when_sold_out(gate_client: GateC
 def test_each_reason_has_its_verdict(
     filled: Coupon, verdict: Verdict, detail: str, gate_client: GateClient, gate_admin: GateAdmin
 ) -> None:
-    """Window, pause, close and stock are checked at the gate, by the API's clock; a cold gate has its own verdict."""
+    """Window, pause, close and stock are checked at the gate, by its clock; a cold gate has its own verdict."""
     gate_admin.fill(filled, [])
 
     (admission,) = gate_client.admit(seat(1))

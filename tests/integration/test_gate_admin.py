@@ -151,7 +151,7 @@ def test_the_blocking_client_raises_unavailable(call: Callable[[GateAdmin], Any]
 
 
 _ASYNC_CALLS: list[Callable[[AsyncGate], Awaitable[Any]]] = [
-    lambda gate: gate.admit([seat(1)], AT_MS),
+    lambda gate: gate.admit([seat(1)]),
     lambda gate: gate.release(seat(1)),
     lambda gate: gate.read_offsets(1, 1, 0),
     lambda gate: gate.require_writable(),

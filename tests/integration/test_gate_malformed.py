@@ -198,7 +198,7 @@ def test_offsets_of_another_type_cost_positions_only(
 
     async def record() -> None:
         async with AsyncRedis.from_url(settings.redis_url) as client:
-            await AsyncGate(client).admit([], AT_MS, [(first, 3), (second, 4)])
+            await AsyncGate(client).admit([], [(first, 3), (second, 4)])
 
     asyncio.run(record())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from redis import Redis
 
 from service import resources as service_resources
 from service.api import app, errors, plain_requests
@@ -14,12 +15,14 @@ from service.api.plain_requests import CouponProtocol, PlainRequest
 from service.config import Settings
 from service.domain import request_id
 from service.domain.coupon import Coupon
+from service.gate import async_gate
 from service.gate.gate_admin import GateAdmin
 from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED
 from service.resources import Resources
 from service.server import guarded_protocol, responses
 from service.server.guarded_protocol import GuardedProtocol
 from tests.builders import AT_MS
+from tests.gate_client import admit_script_at
 from tests.server_thread import ServerThread
 
 #: no test coupon has this id
@@ -107,6 +110,7 @@ def _inputs(coupons: _Coupons) -> dict[str, bytes]:
         b"Authorization: Bearer a.b.c",
         b"Forwarded: for=1.2.3.4",
         b"X-Forwarded-For: 1.2.3.4",
+        b"X-Forwarded-For: a, b\r\nX-Forwarded-For: [::1]:80, 1.2.3.4:80",
         b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         b"Connection: close",
         b"Connection: keep-alive",
@@ -146,6 +150,11 @@ def _inputs(coupons: _Coupons) -> dict[str, bytes]:
         "pipelined": b"".join(_post(coupons.open, b'{"user_id":%d}' % user) for user in range(1, 51)),
         "after another": b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + plain,
         "before another": plain + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + plain,
+        "too many of one user": plain * 12,
+        "too many of one address": b"".join(
+            _post(coupons.open, b'{"user_id":%d}' % user, _HEAD + b"X-Forwarded-For: 192.0.2.1\r\n")
+            for user in range(1, 66)
+        ),
         "before garbage": plain + b"garbage\r\n\r\n",
         "another type first": plain.replace(b"Content-Type", b"Content-Type: text/plain\r\nContent-Type"),
         "chunked": chunked,
@@ -210,8 +219,10 @@ class _Servers(NamedTuple):
 def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[_Servers]:
     """Both servers on the same parts; clock and randomness stand still."""
     del log_id  # the open log is read from the database
-    for module in (service_resources, errors):
-        monkeypatch.setattr(module, "now_ms", lambda: AT_MS)
+    settings = settings.model_copy(update={"rate_limit_address": "60/60", "trusted_proxies": "127.0.0.1"})
+    monkeypatch.setattr(service_resources, "now_ms", lambda: AT_MS)
+    monkeypatch.setattr(async_gate, "ADMIT", admit_script_at(AT_MS))
+    monkeypatch.setattr(errors, "jitter", float)
     monkeypatch.setattr(request_id, "urandom", bytes)
     monkeypatch.setattr(responses, "getrandbits", lambda _: 0)
     monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)
@@ -231,8 +242,8 @@ def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) ->
 
 
 @pytest.fixture
-def reset(gate_admin: GateAdmin, make_coupon: Callable[..., Coupon]) -> Callable[[], _Coupons]:
-    """Create the coupons; each call empties their seats."""
+def reset(redis: Redis, gate_admin: GateAdmin, make_coupon: Callable[..., Coupon]) -> Callable[[], _Coupons]:
+    """Create the coupons; each call empties their seats and the rate limits."""
     made = [
         make_coupon(quantity=20),
         make_coupon(quantity=1),
@@ -241,6 +252,8 @@ def reset(gate_admin: GateAdmin, make_coupon: Callable[..., Coupon]) -> Callable
     ]
 
     def empty() -> _Coupons:
+        for key in redis.scan_iter("gate:limit:*"):
+            redis.delete(key)
         for coupon in made:
             gate_admin.evict(coupon.id)
             gate_admin.fill(coupon, [(9, "x" * 60)] if coupon.quantity == 1 else [])
@@ -341,3 +354,21 @@ def test_every_complete_request_has_one_response_in_its_place(
     ):
         reset()
         assert _statuses(server.respond(data, stops_sending=stops_sending)) == statuses, data[:400]
+
+
+def test_an_exceeded_limit_is_answered_with_its_headers(servers: _Servers, reset: Callable[[], _Coupons]) -> None:
+    """429 names the limit, and when it has room again; the address is that which the trusted proxy has seen."""
+    coupon = reset().open
+    proxied = b"".join(
+        _post(coupon, b'{"user_id":%d}' % user, _HEAD + b"X-Forwarded-For: 198.51.100.%d, 192.0.2.1\r\n" % user)
+        for user in range(1, 62)
+    )
+
+    by_user = servers.batch.respond(_post(coupon) * 11 + _LAST)
+    reset()
+    by_address = servers.batch.respond(proxied + _LAST)
+
+    assert _statuses(by_user) == [202, *[409] * 9, 429, 404]
+    assert b'ratelimit-policy: "user";q=10;w=2\r\nratelimit: "user";r=0;t=1\r\nretry-after: 1\r\n' in by_user
+    assert _statuses(by_address) == [*[202] * 20, *[409] * 40, 429, 404]
+    assert b'ratelimit-policy: "address";q=60;w=60\r\n' in by_address

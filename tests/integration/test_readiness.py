@@ -101,6 +101,24 @@ def test_a_redis_that_only_reads_is_degraded(settings: Settings, redis: Redis) -
     assert "read only replica" in found.reasons["redis"]
 
 
+@pytest.mark.usefixtures("store", "full_redis")
+def test_a_redis_whose_memory_is_full_is_degraded(settings: Settings) -> None:
+    """It answers every read, so readiness writes. Celery's broker on the same server stops with it."""
+    found = _check(settings)
+
+    assert (found.faults, found.degraded) == ([], ["redis"])
+    assert "maxmemory" in found.reasons["redis"]
+
+
+@pytest.mark.usefixtures("store", "evicting_redis")
+def test_a_redis_that_deletes_keys_is_degraded(settings: Settings) -> None:
+    """The policy may be changed while the API runs, or be wrong on a server that was away at its start."""
+    found = _check(settings)
+
+    assert (found.faults, found.degraded) == ([], ["redis"])
+    assert "maxmemory-policy is allkeys-lru" in found.reasons["redis"]
+
+
 @pytest.mark.usefixtures("store")
 def test_a_right_that_redis_refuses_is_named(settings: Settings, redis: Redis) -> None:
     """P5: without INFO a lost pause is not noticed, so a refused INFO is reported as a missing right."""

@@ -6,6 +6,7 @@ from sqlalchemy import make_url
 from service import config
 from service.config import Settings
 from service.domain.errors import Misconfigured
+from service.domain.rate_limit import LimitScope, RateLimit
 
 GOOD = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
@@ -97,6 +98,13 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
             "WEBHOOK_SECRET: is required by WEBHOOK_URL",
         ),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: "),
+        ({"RATE_LIMIT_USER": "10"}, "RATE_LIMIT_USER: must be 0, or requests/seconds such as 10/2"),
+        ({"RATE_LIMIT_ADDRESS": "0/1"}, "RATE_LIMIT_ADDRESS: must be 0, or requests/seconds such as 10/2"),
+        ({"RATE_LIMIT_ALL": "1000001/1"}, "RATE_LIMIT_ALL: must not exceed"),
+        ({"RATE_LIMIT_ALL": "1/86401"}, "RATE_LIMIT_ALL: must not exceed"),
+        ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES: must be networks such as 10.0.0.0/8"),
+        ({"TRUSTED_PROXIES": "proxy.example"}, "TRUSTED_PROXIES: must be networks such as 10.0.0.0/8"),
+        ({"TRUSTED_PROXY_HEADER": "x-real-ip"}, "TRUSTED_PROXY_HEADER: "),
     ],
 )
 def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +128,8 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
         {"TOPIC_REPLICATION": "3", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
         {"REQUEST_ID_KEYS": f"{'n' * 16}, {'o' * 16}"},
         {"API_PORT": ""},
+        {"RATE_LIMIT_USER": "0", "RATE_LIMIT_ADDRESS": "1000000/1", "RATE_LIMIT_ALL": "1/86400"},
+        {"TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,fd00::/8", "TRUSTED_PROXY_HEADER": "forwarded"},
     ],
 )
 def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +196,17 @@ def test_an_accepted_database_url_can_be_used(scheme: str, monkeypatch: pytest.M
         return
 
     assert make_url(url).get_dialect().driver == "psycopg"
+
+
+def test_a_rate_limit_of_0_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit per address is off by default; an empty variable means the default, as it does everywhere."""
+    assert config.load().rate_limits == {LimitScope.USER: RateLimit(10, 2), LimitScope.ALL: RateLimit(100_000, 1)}
+
+    monkeypatch.setenv("RATE_LIMIT_USER", "0")
+    monkeypatch.setenv("RATE_LIMIT_ALL", "")
+    monkeypatch.setenv("RATE_LIMIT_ADDRESS", "200/10")
+
+    assert config.load().rate_limits == {LimitScope.ADDRESS: RateLimit(200, 10), LimitScope.ALL: RateLimit(100_000, 1)}
 
 
 @pytest.mark.parametrize("name", ["CRASH_POINTS", "CLOCK_OFFSET_MS"])

@@ -3,7 +3,7 @@
 from functools import partial
 
 from service.clock import now_ms
-from service.usecases import gate_sync
+from service.usecases import gate_eviction, gate_sync
 from workers import batching
 from workers import sweep as lost_messages
 from workers.celery import app
@@ -50,3 +50,12 @@ def release_expired() -> None:
     opened = worker_resources()
     shared = opened.shared
     gate_sync.release_expired_seats(shared.settings, shared.engine, opened.ids, shared.gate_admin, now_ms())
+
+
+# Beat starts this every minute; events are off for the same reason.
+@app.task(name=Task.EVICT_ENDED.value, send_events=False)
+def evict_ended() -> None:
+    """Evict from the gate the coupons that ended long ago."""
+    opened = worker_resources()
+    shared = opened.shared
+    gate_eviction.evict_ended_coupons(shared.settings, shared.engine, opened.ids, shared.gate_admin)

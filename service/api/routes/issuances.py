@@ -29,14 +29,16 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
 
 
 @router.post(
-    "/coupons/{coupon_id}/issuances", status_code=202, responses=problem_responses(404, 409, 413, 415, 422, 503)
+    "/coupons/{coupon_id}/issuances", status_code=202, responses=problem_responses(404, 409, 413, 415, 422, 429, 503)
 )
 async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Request a coupon for a user; 202 once the request is in the log. Its state is at `Location`."""
     fault = request.headers.get("fault") if api.settings.fault_injection else None
     number = parse_id(coupon_id)
     body = await read_body(request, NewIssuance)
-    return to_starlette(accepted_response(await api.acceptor.accept(number, caller.choose_user(body.user), fault)))
+    address = api.client_addresses.find(request.client, request.headers.raw) if api.client_addresses else ""
+    user_id = caller.choose_user(body.user)
+    return to_starlette(accepted_response(await api.acceptor.accept(number, user_id, address, fault)))
 
 
 @router.get("/issuances/{request_id}", responses=problem_responses(404, 503))

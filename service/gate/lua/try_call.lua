@@ -7,3 +7,6 @@ local function try_call(...)
   return redis.call(...)
 end
 
+-- Returns whether a stored value is text that matches the pattern and is short enough for a number.
+local function matches(text, pattern) return text and #text < 20 and string.find(text, pattern) end
+

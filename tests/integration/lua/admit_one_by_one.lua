@@ -1,8 +1,10 @@
 -- Admits many requests in one round trip. Checks each request against its coupon's hash and seats.
--- ARGV: now in milliseconds, then one MessagePack list with coupon, user, request id for each request, all as text.
+-- ARGV: now in milliseconds, then one MessagePack list with coupon, user, request id, address for each request, all as
+-- text, then one with scope, interval and burst of each rate limit.
 -- Returns, as MessagePack, a list with verdict and detail for each request, and the partitions' progress as a flat list.
-local now, requests = ARGV[1], cmsgpack.unpack(ARGV[2])
+local now, requests, limits = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 local now_ms = tonumber(now)
+local now_us = now_ms * 1000
 local coupons, verdicts = {}, {}
 
 -- Returns the refusal that applies to all users, or the number of free seats.
@@ -19,13 +21,34 @@ local function read_coupon(coupon)
   return { seats = seats, free = sold_out and 0 or tonumber(capacity) - redis.call('HLEN', seats) }
 end
 
-local function judge(coupon, user, request)
+local function key_of(scope, user, address)
+  return 'gate:limit:' .. scope .. (scope == 'all' and '' or ':' .. (scope == 'user' and user or address))
+end
+
+-- Charges a request to all limits, or to none: then returns the exceeded limit with the time until it has room.
+local function exceeded(user, address)
+  local charged = {}
+  for i = 1, #limits, 3 do
+    local key = key_of(limits[i], user, address)
+    local arrival = math.max(tonumber(redis.call('GET', key) or '0'), now_us) + limits[i + 1]
+    local wait = arrival - limits[i + 2] - now_us
+    if wait > 0 then return string.format('%s %.0f', limits[i], wait) end
+    charged[key] = arrival
+  end
+  for key, arrival in pairs(charged) do
+    redis.call('SET', key, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now_us) / 1000))
+  end
+end
+
+local function judge(coupon, user, request, address)
   local first = redis.call('HGET', coupon.seats, user)
-  if first then
-    if not redis.call('ZSCORE', 'gate:unacknowledged', first) then return 'duplicate', first end
+  if first and redis.call('ZSCORE', 'gate:unacknowledged', first) then
     redis.call('ZADD', 'gate:unacknowledged', 'GT', now, first) -- an append attempt: maintenance.release_expired must keep the seat
     return 'unacknowledged', first
   end
+  local limit = exceeded(user, address)
+  if limit then return 'rate_limited', limit end
+  if first then return 'duplicate', first end
   if coupon.free <= 0 then return 'sold_out', '' end
   coupon.free = coupon.free - 1
   redis.call('HSET', coupon.seats, user, request)
@@ -33,11 +56,16 @@ local function judge(coupon, user, request)
   return 'admitted', request
 end
 
-for i = 1, #requests, 3 do
+for i = 1, #requests, 4 do
   local coupon = coupons[requests[i]] or read_coupon(requests[i])
   coupons[requests[i]] = coupon
   local verdict, detail = coupon.refusal, coupon.detail
-  if not verdict then verdict, detail = judge(coupon, requests[i + 1], requests[i + 2]) end
+  if not verdict then
+    verdict, detail = judge(coupon, requests[i + 1], requests[i + 2], requests[i + 3])
+  elseif verdict ~= 'cold' then
+    local limit = exceeded(requests[i + 1], requests[i + 3])
+    if limit then verdict, detail = 'rate_limited', limit end
+  end
   verdicts[#verdicts + 1] = verdict
   verdicts[#verdicts + 1] = detail
 end
