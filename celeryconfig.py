@@ -5,14 +5,21 @@ settings.
 """
 
 from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from service import config, startup
+from workers.broker_url import check_broker_url
 from workers.kafka_transport import raise_if_undelivered
-from workers.queues import BeatEntry, Task
+from workers.queues import TOPIC_PREFIX, BeatEntry, Task
 from workers.queues import Queue as QueueName
+
+# The transport that checks messages, under the schemes by which Flower finds out what the broker is: the setting
+# `broker_transport` would replace them. kombu keeps the first transport that it finds for a scheme.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
 
 with startup.exit_on_error():
     _settings = config.load()
+    check_broker_url(_settings.celery_broker_url)
 
 broker_url = _settings.celery_broker_url
 broker_connection_retry_on_startup = True
@@ -21,7 +28,7 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 
 if _settings.celery_over_kafka:
-    _prefix = "coupon.celery."  # a queue is a topic there, beside other services' topics
+    _prefix = TOPIC_PREFIX
     broker_transport = "workers.kafka_transport:Transport"
     broker_transport_options = {
         "wait_time_seconds": 2,  # to connect; workers.kafka_transport does not wait for messages

@@ -6,18 +6,10 @@ from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    PostgresDsn,
-    RedisDsn,
-    SecretStr,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.connection_urls import check_postgresql_url, check_redis_url
 from service.domain.errors import Misconfigured
 from service.domain.rate_limit import MICROSECONDS, LimitScope, RateLimit, RateLimits
 
@@ -170,14 +162,14 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, url: str) -> str:
-        if not url.startswith(("postgresql://", "postgresql+psycopg://")):
-            raise ValueError("must begin with postgresql://")
-        return _require_url(url, PostgresDsn)
+        check_postgresql_url(url)
+        return url
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        return _require_url(url, RedisDsn)
+        check_redis_url(url)
+        return url
 
     @field_validator("celery_broker_url")
     @classmethod
@@ -186,7 +178,8 @@ class Settings(BaseSettings):
             return url
         if not url.startswith(("redis://", "rediss://")):
             raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
-        if _redis_database(_require_url(url, RedisDsn)) == _redis_database(info.data.get("redis_url", "")):
+        check_redis_url(url)
+        if _redis_database(url) == _redis_database(info.data.get("redis_url", "")):
             raise ValueError(
                 "must not name the database of REDIS_URL, because emptying one would empty the other:"
                 " use another database number"
@@ -367,14 +360,6 @@ def _parse_networks(text: str) -> tuple[IPNetwork, ...]:
         return tuple(map(ipaddress.ip_network, _split_list(text)))
     except ValueError as error:
         raise ValueError(f"must be networks such as 10.0.0.0/8, separated by commas: {error}") from None
-
-
-def _require_url(url: str, kind: type[PostgresDsn] | type[RedisDsn]) -> str:
-    try:
-        TypeAdapter(kind).validate_python(url)
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from None
-    return url
 
 
 def _redis_database(url: str) -> tuple[str, str]:

@@ -27,9 +27,17 @@ MAX_PIPELINED = 100
 MAX_CONNECTIONS = 20_000
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
+#: characters of each error of a dead letter in a list
+MAX_LISTED_ERROR_LENGTH = 200
+#: actions shown with a dead letter: the latest ones
+MAX_ACTIONS_SHOWN = 100
 #: dead letters of one replay
 MAX_REPLAY_SIZE = 1_000
+#: bytes of the records that one transaction of a replay reads; a dry run is one transaction
+MAX_REPLAY_BYTES = 33_554_432
 
+#: characters of an error that is stored with a request or a dead letter
+MAX_ERROR_LENGTH = 2_000
 #: bytes of a record's value that can be a request; a longer one is poison
 MAX_VALUE_BYTES = 65_536
 #: bytes of a record in ISSUE_COUPON: the default of Kafka's brokers

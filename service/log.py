@@ -8,6 +8,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from service.config import Settings
+from service.text import escape, escape_lines
 
 __all__ = ["bind_contextvars", "bound_contextvars", "configure", "get_logger"]
 
@@ -38,10 +39,10 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 def configure(settings: Settings) -> None:
     """Send every logger's lines to standard error, in the form and from the level that the settings name."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    renderers: list[Any] = (
+        [structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_escape_foreign_text, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
 
     def drop_unused(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def configure(settings: Settings) -> None:
         "processors": [
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         "foreign_pre_chain": [*_PROCESSORS, structlog.stdlib.ExtraAdder(), drop_unused],
     }
@@ -67,3 +68,15 @@ def configure(settings: Settings) -> None:
             "loggers": {name: {"level": "WARNING"} for name in ("alembic", "httpx", "librdkafka")},
         }
     )
+
+
+def _escape_foreign_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Escape the texts of a line for people: records, other services and clients write parts of them.
+
+    Only an event of a library and a stack trace have several lines. Values that are not text are shown by `repr`, which
+    escapes as well.
+    """
+    escapes = {"event": escape_lines, "exception": escape_lines, "stack": escape_lines}
+    return {
+        name: escapes.get(name, escape)(value) if isinstance(value, str) else value for name, value in event.items()
+    }

@@ -117,3 +117,6 @@ class LogEvent(StrEnum):
     # Celery
     #: a worker begins a task; `source` says whether the broker or the sweep sent it
     TASK_STARTED = "task.started"
+    #: a message of Celery's broker was dropped: it does not have the form of this service's messages, or its receiver
+    #: failed. Something else writes to the broker: give Celery one of its own. The sweep repeats what was lost
+    MESSAGE_DROPPED = "celery.message_dropped"

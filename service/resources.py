@@ -45,6 +45,7 @@ from service.usecases.gate_fill import GateFiller
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
+from service.usecases.operator_work import ExclusiveWork, OperatorThreads
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
@@ -91,6 +92,10 @@ class ApiResources:
     dead_letters: DeadLetterService
     verifier: Verifier
     readiness: ReadinessCheck
+    operators: OperatorThreads
+    verifications: ExclusiveWork
+    #: replays of many dead letters
+    replays: ExclusiveWork
 
 
 def migrate(settings: Settings) -> None:
@@ -183,6 +188,10 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         _log.warning(LogEvent.AUTHENTICATION_OFF)
     opened = ExitStack()
     authenticator = open_authenticator(settings, "api keys", opened)
+    # Calls that wait for a connection must not make PostgreSQL look unavailable.
+    readiness_engine = engine.build(settings.database_url, "api readiness", connections=1)
+    operators = OperatorThreads()
+    verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     resources.log_watch.start()
     try:
         yield ApiResources(
@@ -197,24 +206,30 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             verifier(resources, verification_engine),
             ReadinessCheck(
                 settings,
-                resources.engine,
+                readiness_engine,
                 gate,
                 producer,
                 LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
                 resources.log_watch,
-                UndecidedPartitions(settings, resources.engine, resources.log_watch),
+                UndecidedPartitions(settings, readiness_engine, resources.log_watch),
             ),
+            operators,
+            verifications,
+            replays,
         )
     finally:
         await acceptor.drain()
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         fill_pool.close()
+        for threads in (verifications, replays, operators):
+            threads.close()
         await acceptor.close()
         await redis.aclose()
         opened.close()
         resources.log_watch.close()
         verification_engine.dispose()
+        readiness_engine.dispose()
         resources.close()
 
 

@@ -7,6 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from kombu.transport import confluentkafka
 
+from workers.checked_delivery import CheckedDelivery, log_dropped
+
 _ADMIN_TIMEOUT_SECONDS = 5.0
 
 
@@ -22,6 +24,16 @@ class Channel(confluentkafka.Channel):
         self.wait_time_seconds = 0
         return client
 
+    def _get(self, queue: str, timeout: Any = None, **options: Any) -> Any:
+        """Return the next message; drop one that is not kombu's JSON."""
+        try:
+            return super()._get(queue, timeout=timeout, **options)  # type: ignore[no-untyped-call]
+        except (Empty, KafkaException):
+            raise
+        except Exception as error:  # noqa: BLE001  # kombu's decoder raises whatever the values of its types raise
+            log_dropped(queue, repr(error), getattr(error, "doc", None))
+            raise Empty from None
+
     def _new_queue(self, queue: str, **_: Any) -> None:
         """Create the topic if it is absent; kombu sets no time limit and does not check that it was created."""
         settings = {name: self.options[name] for name in ("num_partitions", "replication_factor")}
@@ -34,8 +46,8 @@ class Channel(confluentkafka.Channel):
                 raise
 
 
-class Transport(confluentkafka.Transport):
-    """Runs in the worker's event loop, like the Redis transport.
+class Transport(CheckedDelivery, confluentkafka.Transport):
+    """Checks messages as over Redis, and runs in the worker's event loop, like the Redis transport.
 
     Without the event loop the worker's children share one pipe under one lock. An idle child that is killed holds that
     lock forever: the worker goes on taking messages, and no child works on any.

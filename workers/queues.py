@@ -12,6 +12,15 @@ class Queue(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+#: precedes the name of a queue over Kafka, where a queue is a topic beside other services' topics
+TOPIC_PREFIX = "coupon.celery."
+
+
+def is_task_queue(name: str) -> bool:
+    """Return whether the broker's queue is one of ours, and not one that Celery uses for events and commands."""
+    return name.removeprefix(TOPIC_PREFIX) in set(Queue)
+
+
 class Task(StrEnum):
     """Every task; the name before the dot is its queue."""
 

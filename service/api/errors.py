@@ -15,12 +15,14 @@ from starlette.exceptions import HTTPException
 from service.clock import jitter
 from service.domain.errors import (
     BacklogFull,
+    Cancelled,
     Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
     RateLimited,
     Refused,
+    TooBusy,
     Unauthenticated,
     Unavailable,
 )
@@ -158,6 +160,19 @@ def _backlog_full(_: BacklogFull) -> RenderedResponse:
 
 
 @error_response.register
+def _too_busy(error: TooBusy) -> RenderedResponse:
+    headers = [(b"retry-after", b"%d" % error.retry_after_seconds)]
+    detail = f"{error} Repeat the request after the time in Retry-After."
+    return problem_response(HTTPStatus.TOO_MANY_REQUESTS, "too_busy", detail, headers)
+
+
+@error_response.register
+def _cancelled(error: Cancelled) -> RenderedResponse:
+    """The client has gone: what is rendered reaches nobody, and is no server error."""
+    return problem_response(HTTPStatus.BAD_REQUEST, "cancelled", str(error))
+
+
+@error_response.register
 def _invalid(error: InvalidInput) -> RenderedResponse:
     return logged_problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error))
 
@@ -178,8 +193,8 @@ def install_error_handlers(app: FastAPI) -> None:
         return to_starlette(error_response(error))
 
     for kind in (
-        Refused, RateLimited, Unauthenticated, Forbidden, Conflict, NotFound, Unavailable, InvalidInput, HTTPException,
-        Exception,
+        Refused, RateLimited, Unauthenticated, Forbidden, Conflict, NotFound, Unavailable, TooBusy, Cancelled,
+        InvalidInput, HTTPException, Exception,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

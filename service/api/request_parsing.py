@@ -1,6 +1,8 @@
 """Parses path parameters, queries and bodies strictly: one spelling for ids, one type and a bounded size for bodies."""
 
+import asyncio
 import re
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, TypeVar, cast
 
@@ -14,6 +16,8 @@ from service.resources import ApiResources
 
 JSON = "application/json"
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+#: how often it is checked whether a client that waits for long work has closed its connection
+_GONE_CHECK_SECONDS = 0.5
 _CLOSE = {"Connection": "close"}
 
 
@@ -59,6 +63,18 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     except ClientDisconnect:
         raise HTTPException(400, "The connection was closed before the whole body arrived.", _CLOSE) from None
     return decode(body, kind)
+
+
+async def wait_until_gone(request: Request) -> None:
+    """Return when the client has closed the connection; only after the body was read.
+
+    A client that is gone cannot be told from one that only stops sending, until something is sent to it. Both count.
+    """
+    while not request.state.has_stopped_sending():
+        with suppress(TimeoutError):
+            message = await asyncio.wait_for(request.receive(), _GONE_CHECK_SECONDS)
+            if message["type"] == "http.disconnect":
+                return
 
 
 def api_resources(request: Request) -> ApiResources:

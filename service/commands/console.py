@@ -5,7 +5,6 @@ each row is one line of complete, tab-separated cells without a header. Characte
 the terminal are escaped in all forms of output.
 """
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from service import resources, startup
 from service.domain.errors import CouponsError
 from service.limits import MAX_ID
 from service.resources import Resources
+from service.text import escape, escape_json, escape_lines
 
 CouponOption = Annotated[
     int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="Only this coupon, given by its id.")
@@ -31,8 +31,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: a cell that is True or False is printed as a mark
 Cell = str | int | bool
 _MARKS = {True: ("ok", "✓", "green"), False: ("BROKEN", "✗", "bold red")}
-#: DEL, the C1 controls and the characters that reverse the direction of text; JSON itself escapes only the C0 controls
-_UNSAFE_IN_JSON = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @contextmanager
@@ -43,21 +41,15 @@ def open_for_command(name: str) -> Iterator[Resources]:
     try:
         yield common
     except CouponsError as error:
-        typer.echo("\n".join(map(escape, str(error).split("\n"))), err=True)
+        typer.echo(escape_lines(str(error)), err=True)
         sys.exit(startup.EXIT_STATUS)
     finally:
         common.close()
 
 
-def escape(text: str) -> str:
-    """Replace characters that are not printable, such as ESC or a line break, by their Python escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def print_json(result: Any) -> None:
     """Print one line of JSON; named tuples become objects."""
-    text = msgspec.json.encode(_to_objects(result)).decode()
-    typer.echo(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    typer.echo(escape_json(msgspec.json.encode(_to_objects(result)).decode()))
 
 
 def _to_objects(value: Any) -> Any:

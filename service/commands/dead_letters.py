@@ -7,7 +7,7 @@ import typer
 
 from service import resources
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
-from service.domain.dead_letter import DeadLetter, DeadLetterCode, DeadLetterFilter, DeadLetterState
+from service.domain.dead_letter import DeadLetterCode, DeadLetterFilter, DeadLetterState, DeadLetterSummary
 from service.limits import MAX_PAGE_SIZE, MAX_REPLAY_SIZE
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ def page(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, newest first."""
+    """List dead letters without their records, newest first."""
     with open_for_command("dead-letters") as common:
         service = resources.dead_letter_service(common)
         found = service.list_page(DeadLetterFilter(coupon, code, state), before, limit)
@@ -47,7 +47,7 @@ def show(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"letter": dead_letter, "actions": actions})
         return
-    _print_dead_letters([dead_letter])
+    _print_dead_letters([dead_letter.summary])
     print_line(f"first error: {dead_letter.first_error}")
     print_line(f"key: {dead_letter.raw.key!r}")
     print_line(f"value: {dead_letter.raw.value!r}")
@@ -94,10 +94,10 @@ def discard(dead_letter_id: _IdArgument) -> None:
     print_line(f"{dead_letter_id} discarded")
 
 
-def _print_dead_letters(found: Sequence[DeadLetter]) -> None:
+def _print_dead_letters(found: Sequence[DeadLetterSummary]) -> None:
     rows = []
     for dead_letter in found:
-        at = dead_letter.raw.log_position
+        at = dead_letter.log_position
         rows.append(
             (
                 dead_letter.id,

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.domain.record import RawRecord
-from service.domain.request import ReasonCode, Request, RequestState
+from service.domain.request import LogPosition, ReasonCode, Request, RequestState
 
 
 class DeadLetterState(StrEnum):
@@ -20,6 +20,28 @@ class DeadLetterCode(StrEnum):
 
     POISON = ReasonCode.POISON.value
     EXHAUSTED = ReasonCode.EXHAUSTED.value
+
+
+class DeadLetterSummary(NamedTuple):
+    """A dead letter in a list: without the bytes of its record; times are milliseconds since 1970 UTC."""
+
+    id: int
+    #: None when another producer wrote it to the dead-letter topic
+    log_id: int | None
+    log_position: LogPosition
+    appended_at_ms: int
+    #: all three are None when the record could not be decoded
+    coupon_id: int | None
+    user_id: int | None
+    request_id: str | None
+    code: ReasonCode
+    attempts: int
+    #: in a list both errors are cut off
+    first_error: str
+    last_error: str
+    state: DeadLetterState
+    dead_at_ms: int
+    forwarded_at_ms: int | None
 
 
 class DeadLetter(NamedTuple):
@@ -41,6 +63,26 @@ class DeadLetter(NamedTuple):
     state: DeadLetterState
     dead_at_ms: int
     forwarded_at_ms: int | None
+
+    @property
+    def summary(self) -> DeadLetterSummary:
+        """The same without the bytes of the record."""
+        return DeadLetterSummary(
+            self.id,
+            self.log_id,
+            self.raw.log_position,
+            self.raw.appended_at_ms,
+            self.coupon_id,
+            self.user_id,
+            self.request_id,
+            self.code,
+            self.attempts,
+            self.first_error,
+            self.last_error,
+            self.state,
+            self.dead_at_ms,
+            self.forwarded_at_ms,
+        )
 
     @property
     def request(self) -> Request | None:

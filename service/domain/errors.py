@@ -112,6 +112,18 @@ class ProduceUnconfirmed(Unavailable):
     """The broker did not confirm the record, so it may be in the log: keep the seat."""
 
 
+class TooBusy(Retryable):
+    """The service does as much of this work as it does at the same time: repeat the call after some seconds."""
+
+    def __init__(self, reason: str, retry_after_seconds: int) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Cancelled(CouponsError):
+    """The caller has gone, so the work was ended: nobody receives this error."""
+
+
 class Fenced(Retryable):
     """Another issuer advanced these partitions: drop their records and start from the offset in the database."""
 

@@ -10,8 +10,7 @@ from functools import partial, singledispatch
 from typing import NamedTuple
 
 from service.domain.errors import PoisonRecord, Retryable
-
-_MAX_MESSAGE_LENGTH = 2000
+from service.limits import MAX_ERROR_LENGTH
 
 
 class FailureClass(StrEnum):
@@ -44,7 +43,7 @@ class Failure(NamedTuple):
 def describe(failure_class: FailureClass, error: BaseException) -> Failure:
     """Return the failure of an exception whose class is known."""
     kind = type(error)
-    return Failure(failure_class, f"{kind.__module__}.{kind.__qualname__}", str(error).strip()[:_MAX_MESSAGE_LENGTH])
+    return Failure(failure_class, f"{kind.__module__}.{kind.__qualname__}", str(error).strip()[:MAX_ERROR_LENGTH])
 
 
 @singledispatch

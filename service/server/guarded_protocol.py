@@ -80,6 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
         #: the last response, once all requests are answered
         self._rejection: Rejection | None = None
         self._draining = False
+        self._has_stopped_sending = False
         #: bytes that the client had not read at the last deadline
         self._unread_bytes = 0
 
@@ -204,6 +205,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers = self.scope["headers"] = headers
+        self.scope["state"]["has_stopped_sending"] = self.has_stopped_sending
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
 
@@ -323,8 +325,13 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.deadline = inf if self._is_answering() else self.guard.now + BODY_TIMEOUT_SECONDS
 
+    def has_stopped_sending(self) -> bool:
+        """Return whether the client has closed the connection, or its sending side."""
+        return self._has_stopped_sending
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer the requests of a client that has only stopped sending, before the connection ends."""
+        self._has_stopped_sending = True
         is_answering = self._is_answering()
         if is_answering and self._reading is not _Reading.BODY and self._rejection is None:
             self.cycle.keep_alive = False

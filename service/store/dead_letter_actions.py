@@ -5,15 +5,28 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
-from service.domain.request import ReasonCode, Request, RequestState
-from service.limits import MAX_ID
+from service.domain.dead_letter import (
+    DeadLetter,
+    DeadLetterAction,
+    DeadLetterFilter,
+    DeadLetterState,
+    DeadLetterSummary,
+)
+from service.domain.request import LogPosition, ReasonCode, Request, RequestState
+from service.limits import MAX_ACTIONS_SHOWN, MAX_ID, MAX_LISTED_ERROR_LENGTH
 from service.store.raw_records import raw_of_row
 from service.timestamps import to_milliseconds
 
 _MATCHES = (
     "(CAST(:coupon_id AS bigint) IS NULL OR coupon_id = :coupon_id) AND (CAST(:code AS text) IS NULL OR code = :code)"
     " AND (CAST(:state AS text) IS NULL OR state = :state)"
+)
+
+_PAGE = text(
+    'SELECT id, log_id, partition, "offset", appended_at, coupon_id, user_id, request_id, code, attempts, state,'
+    " dead_at, forwarded_at, left(first_error, :length) AS first_error,"
+    " left(error_type || ': ' || error_message, :length) AS last_error FROM dead_letters"
+    f" WHERE {_MATCHES} AND id < coalesce(CAST(:before AS bigint), :max_id) ORDER BY id DESC LIMIT :limit"
 )
 
 
@@ -23,31 +36,47 @@ def get(tx: Connection, dead_letter_id: int) -> DeadLetter | None:
     return None if row is None else _dead_letter(row)
 
 
-def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetter]:
-    """Return up to `limit` matching dead letters with an id below `before_id`, newest first (keyset pagination)."""
-    rows = tx.execute(
-        text(
-            f"SELECT * FROM dead_letters WHERE {_MATCHES} AND id < coalesce(CAST(:before AS bigint), :max_id)"
-            " ORDER BY id DESC LIMIT :limit"
-        ),
-        {**filters._asdict(), "before": before_id, "max_id": MAX_ID, "limit": limit},
-    )
-    return [_dead_letter(row) for row in rows]
+def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetterSummary]:
+    """Return up to `limit` matching dead letters with an id below `before_id`, newest first (keyset pagination).
+
+    The bytes of their records are not read.
+    """
+    values = {"before": before_id, "max_id": MAX_ID, "limit": limit, "length": MAX_LISTED_ERROR_LENGTH}
+    return [
+        DeadLetterSummary(
+            row.id,
+            row.log_id,
+            LogPosition(row.partition, row.offset),
+            to_milliseconds(row.appended_at),
+            row.coupon_id,
+            row.user_id,
+            row.request_id,
+            ReasonCode(row.code),
+            row.attempts,
+            row.first_error,
+            row.last_error,
+            DeadLetterState(row.state),
+            to_milliseconds(row.dead_at),
+            row.forwarded_at and to_milliseconds(row.forwarded_at),
+        )
+        for row in tx.execute(_PAGE, {**filters._asdict(), **values})
+    ]
 
 
-def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[int]:
-    """Return ids of new dead letters that have a log position, in log order.
+def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[tuple[int, int]]:
+    """Return ids of new dead letters that have a log position, in log order, each with the bytes of its record.
 
     Those that could not be decoded come last, so that they never block the others.
     """
     rows = tx.execute(
         text(
-            f"SELECT id FROM dead_letters WHERE {_MATCHES} AND log_id IS NOT NULL"
+            "SELECT id, coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0) + pg_column_size(headers)"
+            f" FROM dead_letters WHERE {_MATCHES} AND log_id IS NOT NULL"
             ' ORDER BY request_id IS NULL, log_id, partition, "offset" LIMIT :limit'
         ),
         {**filters._asdict(), "state": DeadLetterState.NEW, "limit": limit},
     )
-    return list(rows.scalars())
+    return [(row[0], row[1]) for row in rows]
 
 
 def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
@@ -96,9 +125,10 @@ def set_requests(tx: Connection, found: Mapping[int, Request]) -> None:
 
 
 def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
-    """Return the actions on a dead letter, oldest first."""
+    """Return the latest actions on a dead letter, at most MAX_ACTIONS_SHOWN, oldest first."""
+    latest = "SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id DESC LIMIT :limit"
     rows = tx.execute(
-        text("SELECT * FROM dead_letter_actions WHERE dead_letter_id = :id ORDER BY id"), {"id": dead_letter_id}
+        text(f"SELECT * FROM ({latest}) AS latest ORDER BY id"), {"id": dead_letter_id, "limit": MAX_ACTIONS_SHOWN}
     )
     return [
         DeadLetterAction(

@@ -83,7 +83,7 @@ def mapped_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
-        raise Unavailable("PostgreSQL", "the pool has no free connection") from error
+        raise Unavailable("A database connection", "all connections of this process are in use") from error
     except DBAPIError as error:
         if classify(error).failure_class is not FailureClass.SYSTEM:
             raise

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
-from service.limits import MAX_TIMESTAMP_MS
+from service.limits import MAX_ERROR_LENGTH, MAX_TIMESTAMP_MS
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.stream.topics import Group, Topic
@@ -76,7 +76,7 @@ def parse_origin(found: Headers) -> Origin | None:
 
 
 def parse_failure(found: Headers) -> Failure:
-    """Return the failure that the headers of another producer's dead letter describe."""
+    """Return the failure that the headers of another producer's dead letter describe, not longer than ours are."""
     values = dict(found)
     return Failure(
         FailureClass.POISON, _text(values.get(SpringHeader.EXCEPTION)), _text(values.get(SpringHeader.MESSAGE))
@@ -130,4 +130,4 @@ class DeadLetterProducer:
 
 
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "replace").replace("\x00", "\ufffd")
+    return (value or b"").decode("utf-8", "replace").replace("\x00", "\ufffd")[:MAX_ERROR_LENGTH]

@@ -1,22 +1,30 @@
 """Replays and discards dead letters; each action happens once and is recorded in the audit trail."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from service import crash_points
+from service.cancellation import Cancellation
 from service.crash_points import CrashPoint
-from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterFilter, DeadLetterState
+from service.domain.dead_letter import (
+    DeadLetter,
+    DeadLetterAction,
+    DeadLetterFilter,
+    DeadLetterState,
+    DeadLetterSummary,
+)
 from service.domain.decide import Outcome, decide_replayed
 from service.domain.errors import Conflict, NotFound
 from service.domain.failures import Failure
 from service.domain.request import ReasonCode, Request, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
 from service.gate.gate_admin import GateAdmin
+from service.limits import MAX_REPLAY_BYTES
 from service.store import coupons, dead_letter_actions, logs, requests, retries, write_probe
 from service.store.engine import in_transaction, savepoint
 from service.store.write_probe import ProbedWrite
@@ -83,16 +91,25 @@ class DeadLetterService:
             raise Conflict("not_replayable", result.why)
         return result
 
-    def replay_many(self, filters: DeadLetterFilter, limit: int, *, dry_run: bool) -> list[ReplayResult]:
+    def replay_many(
+        self, filters: DeadLetterFilter, limit: int, *, dry_run: bool, cancellation: Cancellation | None = None
+    ) -> list[ReplayResult]:
         """Replay up to `limit` new dead letters in log order; a dry run changes nothing.
 
-        After a crash the committed batches remain; the next call replays the others.
+        After a crash the committed batches remain; the next call replays the others. A dry run is one batch: it ends
+        before the records have more than MAX_REPLAY_BYTES. `cancellation` ends the call between two batches.
         """
         with in_transaction(self._engine) as tx:
-            ids = dead_letter_actions.new_ids_in_order(tx, filters, limit)
-        size = len(ids) if dry_run else _BATCH_SIZE
-        batches = [ids[first : first + size] for first in range(0, len(ids), size)] if ids else []
-        return [result for batch in batches for result in self._replay(batch, dry_run=dry_run)]
+            found = dead_letter_actions.new_ids_in_order(tx, filters, limit)
+        batches = _in_batches(found, limit if dry_run else _BATCH_SIZE)
+        if dry_run:
+            batches = islice(batches, 1)
+        results: list[ReplayResult] = []
+        for batch in batches:
+            if cancellation:
+                cancellation.check()
+            results += self._replay(batch, dry_run=dry_run)
+        return results
 
     def discard(self, dead_letter_id: int) -> None:
         """Close a dead letter; a repeated call changes nothing. Raises Conflict when it was replayed, and NotFound."""
@@ -135,10 +152,24 @@ class DeadLetterService:
             raise NotFound("unknown_dead_letter", f"There is no dead letter {dead_letter_id}.")
         return dead_letter, actions
 
-    def list_page(self, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetter]:
+    def list_page(self, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetterSummary]:
         """Return up to `limit` dead letters that match, with ids below `before_id`, newest first; raise Unavailable."""
         with in_transaction(self._engine) as tx:
             return dead_letter_actions.page(tx, filters, before_id, limit)
+
+
+def _in_batches(found: Iterable[tuple[int, int]], max_count: int) -> Iterator[list[int]]:
+    """Split ids with the bytes of their records, in order, so that the records of a batch fit into memory."""
+    batch: list[int] = []
+    size = 0
+    for dead_letter_id, record_bytes in found:
+        if batch and (len(batch) == max_count or size + record_bytes > MAX_REPLAY_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(dead_letter_id)
+        size += record_bytes
+    if batch:
+        yield batch
 
 
 class _ReplayTransaction:

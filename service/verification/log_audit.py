@@ -1,11 +1,13 @@
 """Reads a partition of the log beside its rows, from the first record."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import lru_cache, partial
 from itertools import repeat
 
 from sqlalchemy import Connection
 
+from service.cancellation import Cancellation
 from service.config import Settings
 from service.domain.record import RawRecord
 from service.domain.request import ReasonCode, Request
@@ -34,6 +36,7 @@ class LogAudit:
         ids: RequestIds,
         reader: RecordReader,
         coupon_id: int | None,
+        cancellation: Cancellation,
     ) -> None:
         self._settings = settings
         self._tx = tx
@@ -41,6 +44,7 @@ class LogAudit:
         self._ids = ids
         self._reader = reader
         self._coupon_id = coupon_id
+        self._cancellation = cancellation
         self._undecided: list[str] = []
         #: findings in words, with their places
         self.details: list[str] = []
@@ -50,19 +54,29 @@ class LogAudit:
         """Yield `records` for each record and the name of each finding.
 
         Records from next_offset on are undecided. Findings: deleted (an undecided offset before the log's first one),
-        archived (a row whose record was deleted), phantom (a row without a record), and those of _compare.
+        archived (a row whose record was deleted), phantom (a row without a record), and those of _compare. Raises
+        Cancelled.
         """
-        rows = queries.audit_rows(self._tx, self._log.id, partition, self._coupon_id)
         first_offset = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
         if next_offset < first_offset:
             deleted = f"offsets {next_offset} to {first_offset - 1}"
             self.details.append(f"partition {partition}: {deleted} were deleted before they were decided")
             yield from repeat("deleted", first_offset - next_offset)
+        rows = queries.audit_rows(self._tx, self._log.id, partition, self._coupon_id)
+        with closing(self._cancellation.watch(rows)) as watched:
+            yield from self._audit_records(partition, first_offset, next_offset, watched)
+        self._flush_undecided()
+
+    def _audit_records(
+        self, partition: int, first_offset: int, next_offset: int, rows: Iterator[AuditRow]
+    ) -> Iterator[str]:
+        """Yield the findings of reading the records and their rows side by side."""
         row = next(rows, None)
         while row is not None and row.offset < first_offset:
             yield "archived"
             row = next(rows, None)
-        for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None):
+        records = log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None)
+        for raw in self._cancellation.watch(records):
             request = self._reader.decode(raw, self._log.topic_id).request
             if self._coupon_id is not None and (request is None or request.coupon_id != self._coupon_id):
                 continue
@@ -75,7 +89,6 @@ class LogAudit:
                 yield finding
             row = next(rows, None) if own_row else row
         yield from ("phantom" for left in (row, *rows) if left is not None)
-        self._flush_undecided()
 
     def _compare(self, raw: RawRecord, request: Request | None, row: AuditRow | None, next_offset: int) -> str | None:
         """Return the finding for a record and its row, or None."""

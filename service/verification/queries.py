@@ -89,7 +89,8 @@ def checkpoints_moved_by_hand(tx: Connection, log_id: int) -> dict[int, int]:
 def audit_rows(tx: Connection, log_id: int, partition: int, coupon_id: int | None) -> Iterator[AuditRow]:
     """Yield the row of each record of the partition in offset order: of one coupon, or of all with the poison."""
     values = {"log": log_id, "partition": partition, "coupon": coupon_id}
-    return (AuditRow(*row) for row in tx.execute(_ROWS, values, execution_options=_IN_BATCHES))
+    with tx.execute(_ROWS, values, execution_options=_IN_BATCHES) as rows:
+        yield from (AuditRow(*row) for row in rows)
 
 
 _LINES = text(
@@ -109,13 +110,14 @@ class CouponRequest(NamedTuple):
 
 def decided_requests(tx: Connection, coupon_id: int | None) -> Iterator[CouponRequest]:
     """Yield every request by coupon and in order. `accepted` is left False: only the request id proves it."""
-    for row in tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_IN_BATCHES):
-        at = (row.log_id, row.offset)
-        code, ended = row.code and ReasonCode(row.code), row.decided_at and to_milliseconds(row.decided_at)
-        line = DecidedRequest(
-            at, RequestState(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False
-        )
-        yield CouponRequest(row.coupon_id, row.request_id, line)
+    with tx.execute(_LINES, {"coupon": coupon_id}, execution_options=_IN_BATCHES) as rows:
+        for row in rows:
+            at = (row.log_id, row.offset)
+            code, ended = row.code and ReasonCode(row.code), row.decided_at and to_milliseconds(row.decided_at)
+            line = DecidedRequest(
+                at, RequestState(row.state), code, row.sequence, row.attempts, ended, row.replayed, accepted=False
+            )
+            yield CouponRequest(row.coupon_id, row.request_id, line)
 
 
 def coupon_versions(tx: Connection, coupon_id: int) -> list[CouponVersion]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
+from service.cancellation import Cancellation
 from service.config import Settings
 from service.domain.request import FINAL_STATES, ReasonCode
 from service.domain.request_id import RequestIds
@@ -78,8 +79,17 @@ class Verifier:
         self._ids = ids
         self._reader = reader
 
-    def verify(self, history: Iterable[ClientAnswer] | None = None, coupon_id: int | None = None) -> list[Check]:
-        """Return every check, for one coupon or all, and those of the clients' history if given. Raises Unavailable."""
+    def verify(
+        self,
+        history: Iterable[ClientAnswer] | None = None,
+        coupon_id: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> list[Check]:
+        """Return every check, for one coupon or all, and those of the clients' history if given.
+
+        Raises Unavailable, and Cancelled soon after `cancellation` is requested.
+        """
+        cancellation = cancellation or Cancellation()
         with engine.in_transaction(self._store) as tx:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
@@ -88,17 +98,18 @@ class Verifier:
             log, current = checkpoints.of_open_log(tx)
             same_log = self._compare_log(tx, log)
             audited, details = (
-                self._audit_log(tx, log, current, coupon_id)
+                self._audit_log(tx, log, current, coupon_id, cancellation)
                 if not same_log.numbers["other_topic"]
                 else (dict(_NOT_AUDITED), ())
             )
-            order = self._check_order(tx, coupon_id)
+            order = self._check_order(tx, coupon_id, cancellation)
             order["window_ignored"] = audited.pop("window_ignored")
             revised = {name: order.pop(name) for name in _REVISED}
-            counts = queries.state_counts(tx, coupon_id)
+            counted = cancellation.watch((queries.over_issued, queries.duplicate_counts, queries.state_counts))
+            seats, users, counts = (count(tx, coupon_id) for count in counted)
             checks = [
-                Check("P1", "never over-issued", queries.over_issued(tx, coupon_id), ("over_issued", "miscounted")),
-                Check("P2", "one per user", queries.duplicate_counts(tx, coupon_id), _DUPLICATES),
+                Check("P1", "never over-issued", seats, ("over_issued", "miscounted")),
+                Check("P2", "one per user", users, _DUPLICATES),
                 Check("P3", "in order", order, _DISORDER),
                 same_log,
                 Check("P4", "every unfinished request is kept", counts, _UNKEPT),
@@ -121,12 +132,17 @@ class Verifier:
         return Check("P3", "the topic is the log that was decided", numbers, ("other_topic", "unclosed"), details)
 
     def _audit_log(
-        self, tx: Connection, log: Log, current: Mapping[int, Checkpoint], coupon_id: int | None
+        self,
+        tx: Connection,
+        log: Log,
+        current: Mapping[int, Checkpoint],
+        coupon_id: int | None,
+        cancellation: Cancellation,
     ) -> tuple[dict[str, int], tuple[str, ...]]:
         """Compare log and rows: each decided record has its row, and no row lacks its record."""
         found: Counter[str] = Counter(dict.fromkeys(_AUDIT_FINDINGS, 0))
         count = self._settings.topic_partitions
-        audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id)
+        audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id, cancellation)
         partitions = range(count) if coupon_id is None else [partition_of(coupon_id, count)]
         for partition in partitions:
             next_offset = current[partition].next_offset if partition in current else 0
@@ -146,11 +162,12 @@ class Verifier:
                 )
         return dict(found), tuple(details)
 
-    def _check_order(self, tx: Connection, coupon_id: int | None) -> dict[str, int]:
+    def _check_order(self, tx: Connection, coupon_id: int | None, cancellation: Cancellation) -> dict[str, int]:
         """Check the requests of each coupon in order, one coupon after the other."""
         found: Counter[str] = Counter(dict.fromkeys((*_DISORDER, *_REVISED), 0))
         found.update(refused_sold_out=0, coupons_with_retries=0)
-        for number, rows in groupby(queries.decided_requests(tx, coupon_id), key=lambda one: one.coupon_id):
+        decided = cancellation.watch(queries.decided_requests(tx, coupon_id))
+        for number, rows in groupby(decided, key=lambda one: one.coupon_id):
             checker = OrderChecker(queries.coupon_versions(tx, number))
             for _, request_id, request in rows:
                 claims = self._ids.decode(request_id)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from confluent_kafka import Producer
 
 from service.resources import user_of_process
+from service.stream.topics import Topic
 from tests.acceptance.test_changes import accepted, change, overwrite_request_id, refused
 from tests.acceptance.test_dead_letters import make_dead, only_dead_letter
 from tests.system import System
@@ -110,6 +112,28 @@ def test_dead_letters_are_listed_shown_and_replayed(system: System) -> None:
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
     after = parsed(coupons(system, "dead-letters", "show", str(dead_letter), "--json"))
     assert (after["letter"]["state"], after["actions"][0]["acted_by"]) == ("replayed", user_of_process())
+
+
+def test_a_foreign_dead_letter_cannot_control_a_terminal(system: System) -> None:
+    """Its bytes and its headers reach neither the log nor the output of a command unescaped."""
+    evil = b"\x1b]0;owned\x07\x1b[2J\r\x9b\nline"
+    producer = Producer({"bootstrap.servers": system.stack.kafka_bootstrap_servers})
+    headers = [("kafka_dlt-exception-fqcn", evil), ("kafka_dlt-exception-message", evil.decode("latin-1").encode())]
+    producer.produce(Topic.DEAD_LETTERS, evil, b"1", headers=headers)  # type: ignore[arg-type]
+    assert producer.flush(10) == 0
+    log = system.stack.directory / "log" / "issuer.log"
+    (logged,) = system.eventually(lambda: [line for line in log.read_bytes().splitlines() if b"owned" in line])
+
+    listed = coupons(system, "dead-letters", "list", "--limit", "1")
+    dead_letter = rows(listed)[0][0]
+    shown = [
+        coupons(system, "dead-letters", *line.split()) for line in (f"show {dead_letter}", "list --limit 1 --json")
+    ]
+
+    for printed in (logged.decode(), listed.stdout, *(ended.stdout for ended in shown)):
+        assert "owned" in printed
+        assert printed.replace("\n", "").replace("\t", "").isprintable()
+    coupons(system, "dead-letters", "discard", dead_letter)
 
 
 def test_a_dead_letter_is_discarded(system: System) -> None:

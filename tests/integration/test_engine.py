@@ -44,7 +44,7 @@ def test_an_exhausted_connection_pool_is_unavailable(store: Engine) -> None:
     """Above the database's capacity a caller gets 503 within the pool's own limit."""
     database = engine.build(store.url.render_as_string(hide_password=False), "tests", connections=1)
 
-    with database.begin(), pytest.raises(Unavailable, match="the pool has no free connection"):
+    with database.begin(), pytest.raises(Unavailable, match="all connections of this process are in use"):
         _scalar(database)
 
     database.dispose()

@@ -1,6 +1,7 @@
 """Effects of importing the project, measured in a fresh process: `python -m tests.unit.facts service`."""
 
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -54,13 +55,14 @@ def _imported() -> dict[str, Any]:
 
 
 def _celery() -> dict[str, Any]:
-    """Return the tasks of the Celery app and the queue of each."""
+    """Return the tasks of the Celery app, and for each its queue and how many arguments it has."""
     from workers.celery import app  # noqa: PLC0415  # the other modes check what is loaded without it
 
     app.loader.import_default_modules()
     tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
     queues = {name: app.amqp.router.route({}, name)["queue"].name for name in tasks}
-    return {"tasks": tasks, "queues": queues}
+    arguments = {name: len(inspect.signature(app.tasks[name].run).parameters) for name in tasks}
+    return {"tasks": tasks, "queues": queues, "arguments": arguments}
 
 
 def main(subject: str) -> None:

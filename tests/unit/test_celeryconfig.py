@@ -120,8 +120,19 @@ def test_each_transport_gets_only_options_it_has(conf: dict[str, Any], over_kafk
     redis, kafka = (found["broker_transport_options"] for found in (conf, over_kafka))
 
     assert not redis.keys() & kafka.keys()
-    assert "broker_transport" not in conf
     assert {option for option in kafka if option not in (confluentkafka.__doc__ or "")} == {"polling_interval"}
+
+
+@pytest.mark.parametrize("option", ["bogus=1", "socket_timeout=1", "virtual_host=3"])
+def test_an_option_of_the_broker_that_kombu_does_not_know_is_a_fault(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise each process of Celery would end with a stack trace, and the issuer would lose every message."""
+    url = f"{facts.ENVIRONMENT['CELERY_BROKER_URL']}?{option}"
+    with pytest.raises(SystemExit):
+        _read("celeryconfig.py", facts.ENVIRONMENT | {"CELERY_BROKER_URL": url})
+
+    assert "CELERY_BROKER_URL: " in capsys.readouterr().err
 
 
 def test_a_producer_over_kafka_has_a_short_timeout(over_kafka: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Settings are checked at start: every fault is reported at once, and no secret is printed."""
 
+import re
+
 import pytest
 from sqlalchemy import make_url
 
@@ -68,7 +70,20 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"DATABASE_URL": "mysql://user@host/db"}, "DATABASE_URL: "),
         ({"DATABASE_URL": "coupons"}, "DATABASE_URL: "),
+        (
+            {"DATABASE_URL": "postgresql://user@host/db?bogus=1&worse=2"},
+            "DATABASE_URL: PostgreSQL's client does not know",
+        ),
+        ({"DATABASE_URL": "postgresql://user@host/db?sslmode=maybe"}, "DATABASE_URL: invalid sslmode value"),
+        ({"DATABASE_URL": "postgresql://user@host/db?port=x"}, "DATABASE_URL: is not a URL with hosts and ports"),
+        ({"DATABASE_URL": "postgresql://user@host:65536/db"}, "DATABASE_URL: is not a URL with one host and one port"),
         ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL: "),
+        ({"REDIS_URL": "redis://host/0?bogus=1"}, "REDIS_URL: Redis's client does not know the option"),
+        ({"REDIS_URL": "redis://host/0?socket_timeout=soon"}, "REDIS_URL: Redis's client does not know the option"),
+        ({"REDIS_URL": "rediss://host/0?ssl_cert_reqs=maybe"}, "REDIS_URL: Redis's client does not know the option"),
+        ({"REDIS_URL": "redis://host/gate"}, "REDIS_URL: the database must be a number"),
+        ({"REDIS_URL": "redis://host:6379x/0"}, "REDIS_URL: is not a URL with one host and one port"),
+        ({"CELERY_BROKER_URL": "redis://host/1?bogus=1"}, "CELERY_BROKER_URL: Redis's client does not know the option"),
         ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: must not name the database of REDIS_URL"),
         ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
@@ -146,11 +161,47 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUEST_ID_KEYS", "too-short")
     monkeypatch.setenv("WEBHOOK_URL", "https://receiver")
     monkeypatch.setenv("WEBHOOK_SECRET", "not-a-secret")
-    monkeypatch.setenv("DATABASE_URL", "mysql://user:pa55word@host/db")
+    monkeypatch.setenv("DATABASE_URL", "mysql://user:pa55w0rd@host/db")
     printed = "\n".join([*_faults(), repr(settings), str(settings)])
 
-    for secret in ("too-short", "not-a-secret", "pa55word", GOOD["REQUEST_ID_KEYS"], SECRET):
+    for secret in ("too-short", "not-a-secret", "pa55w0rd", GOOD["REQUEST_ID_KEYS"], SECRET):
         assert secret not in printed
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"])
+@pytest.mark.parametrize(
+    "user_info",
+    ["us3r:p@55w0rd", "us3r:p/55w0rd", "us3r:55#w0rd", "us3r:55?w0rd", "us3r:55/w0rd", ":[55w0rd", "us3r@:"],
+)
+def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
+    name: str, user_info: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error about that host would print the end of the password, or the user name, in the log."""
+    monkeypatch.setenv(name, f"{GOOD[name].partition('://')[0]}://{user_info}@127.0.0.1:1/1")
+
+    (fault,) = _faults()
+
+    assert fault.startswith(f"{name}: ")
+    assert "must be percent-encoded" in fault
+    assert not re.search("us3r|55|w0rd", fault)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABASE_URL": "postgresql://us3r:p%4055%2Fw0rd@127.0.0.1:5432/coupons?sslmode=disable"},
+        {"DATABASE_URL": "postgresql:///coupons?host=/run/postgresql"},
+        {"DATABASE_URL": "postgresql://user@/coupons?host=one:5432&host=two:5433&target_session_attrs=any"},
+        {"REDIS_URL": "redis://us3r:p%4055%2Fw0rd@[::1]:6379/0?socket_timeout=2"},
+        {"REDIS_URL": "rediss://host?ssl_cert_reqs=required"},
+    ],
+)
+def test_options_that_the_clients_know_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients' own parsers decide, so that no option of theirs is refused."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    config.load()
 
 
 @pytest.mark.parametrize("url", ["redis://host:1/1", "rediss://:secret@host:1/1", "confluentkafka://host:9092"])
@@ -169,7 +220,7 @@ def test_a_supported_broker_is_accepted(url: str, monkeypatch: pytest.MonkeyPatc
         "kafka://host:9092",
         "confluentkafka://",
         "confluentkafka://host",
-        "confluentkafka://user:pa55word@host:9092",
+        "confluentkafka://user:pa55w0rd@host:9092",
         "confluentkafka://host:9092/path",
         "confluentkafka://one:9092,two:9092",
         "127.0.0.1:6379",

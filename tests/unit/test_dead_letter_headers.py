@@ -5,6 +5,7 @@ import pytest
 from service.domain.failures import FailureClass
 from service.domain.record import Headers, RawRecord
 from service.domain.request import LogPosition
+from service.limits import MAX_ERROR_LENGTH
 from service.stream.dead_letter_records import Origin, parse_failure, parse_origin, spring_headers
 
 RAW = RawRecord(
@@ -69,3 +70,12 @@ def test_a_foreign_failure_message_is_kept_as_far_as_it_can_be_stored() -> None:
     headers: Headers = (("kafka_dlt-exception-fqcn", None), ("kafka_dlt-exception-message", b"a\x00b\xff"))
 
     assert parse_failure(headers) == (FailureClass.POISON, "", "a\ufffdb\ufffd")
+
+
+def test_a_foreign_failure_message_is_not_longer_than_our_own() -> None:
+    """Headers of a megabyte would be stored twice, and shown in every list; the record keeps them in full."""
+    headers: Headers = (("kafka_dlt-exception-fqcn", b"E" * 10**6), ("kafka_dlt-exception-message", b"m" * 10**6))
+
+    failure = parse_failure(headers)
+
+    assert len(failure.error_type) == len(failure.message) == MAX_ERROR_LENGTH

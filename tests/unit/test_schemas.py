@@ -1,10 +1,12 @@
 """Bodies are decoded strictly: no value is guessed, converted or dropped."""
 
+import json
+import re
 from datetime import UTC, datetime
 
 import pytest
 
-from service.api.schemas.base import decode
+from service.api.schemas.base import decode, schema_of
 from service.api.schemas.coupons import NewCoupon
 from service.api.schemas.issuances import NewIssuance
 from service.domain.errors import InvalidInput
@@ -130,3 +132,48 @@ def test_an_accepted_window_can_be_stored(window: tuple[str, str]) -> None:
     assert read.opens_at is not None
     assert read.closes_at is not None
     assert to_datetime(to_milliseconds(read.opens_at)) < to_datetime(to_milliseconds(read.closes_at))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["\x00", "a\nb", "a\n", "a\x1b[2J", "a\x7f", "a\x85b", "a\x9b31m"],
+        *["a\u2028b", "a\u2029b", "a\u202eb", "\u202aa\u202c", "a\u2066b", "a\u2069"],
+        *["", " ", "\u3000\xa0 ", "\u200b", "\u200e\u200f", "\u2060\ufeff\xad", "\u3164", "\uffa0", "\u2800", "\ufe0f"],
+        *["\U000e0041", "a" * 201],
+    ],
+    ids=ascii,
+)
+def test_a_name_that_is_not_shown_as_it_was_meant_is_refused(name: str) -> None:
+    """Controls, reversed text, line separators and blank names are a 422 that says why; the schema says it before."""
+    body = json.dumps({"name": name, "quantity": 1}).encode()
+    with pytest.raises(InvalidInput, match="name"):
+        decode(body, NewCoupon)
+
+    schema = schema_of(NewCoupon)["NewCoupon"]["properties"]["name"]
+    assert len(name) > schema["maxLength"] or not re.search(schema["pattern"], name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *[
+            "치킨 쿠폰",
+            "a",
+            "!",
+            "a\u3000b",
+            "\xa0a",
+            "א\u200f1",
+            "می\u200cخواهم",
+            "👨\u200d👩\u200d👧",
+            "❤\ufe0f",
+            "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+        ],
+        *["\u0301", "\ue000", "a" * 200],
+    ],
+    ids=ascii,
+)
+def test_a_name_in_any_script_is_accepted(name: str) -> None:
+    """Joiners, direction marks and variation selectors belong to scripts and emoji."""
+    assert decode(json.dumps({"name": name, "quantity": 1}).encode(), NewCoupon).name == name
+    assert re.search(schema_of(NewCoupon)["NewCoupon"]["properties"]["name"]["pattern"], name)

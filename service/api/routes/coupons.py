@@ -1,37 +1,40 @@
 """Routes that create, list, show, change and verify coupons."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from service.api.authorization import CallerDep
 from service.api.errors import problem_responses
-from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body
+from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body, wait_until_gone
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
+from service.cancellation import Cancellation
 from service.clock import now_ms
 from service.domain.caller import Permission
 from service.server.responses import encode
 from service.timestamps import to_milliseconds
+from service.verification.verify import Check
 
 router = APIRouter(tags=["coupons"])
 
 
-@router.post("/coupons", status_code=201, responses=problem_responses(413, 415, 422, 503))
+@router.post("/coupons", status_code=201, responses=problem_responses(413, 415, 422, 429, 503))
 async def create(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Create a coupon. Users can request it from `opens_at` (null: at once) until `closes_at` (null: no end)."""
     body = await read_body(request, NewCoupon)
     opens_at_ms = None if body.opens_at is None else to_milliseconds(body.opens_at)
     closes_at_ms = None if body.closes_at is None else to_milliseconds(body.closes_at)
     service = api.coupons.acting_as(caller.name)
-    coupon = await run_in_threadpool(service.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
+    coupon = await api.operators.run(service.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
     return Response(encode(coupon_view(coupon, now_ms())), 201, {"Location": f"/coupons/{coupon.id}"}, JSON)
 
 
-@router.get("/coupons", responses=problem_responses(422, 503))
-def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Response:
+@router.get("/coupons", responses=problem_responses(422, 429, 503))
+async def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Response:
     """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page."""
-    size = parse_limit(limit)
-    found = api.coupons.list_page(0 if cursor is None else parse_id(cursor, "cursor"), size + 1)
+    size, after_id = parse_limit(limit), 0 if cursor is None else parse_id(cursor, "cursor")
+    found = await api.operators.run(api.coupons.list_page, after_id, size + 1)
     next_cursor = str(found[size - 1].id) if len(found) > size else None
     views = [coupon_view(coupon, now_ms()) for coupon in found[:size]]
     return Response(encode(CouponPage(views, next_cursor)), media_type=JSON)
@@ -44,7 +47,7 @@ def read(coupon_id: str, api: ApiDeps) -> Response:
     return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
 
 
-@router.patch("/coupons/{coupon_id}", responses=problem_responses(404, 409, 413, 415, 422, 503))
+@router.patch("/coupons/{coupon_id}", responses=problem_responses(404, 409, 413, 415, 422, 429, 503))
 async def change(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Change the fields that the body contains. A repeat changes nothing.
 
@@ -57,16 +60,22 @@ async def change(coupon_id: str, request: Request, api: ApiDeps, caller: CallerD
     changes = changes_of(await read_body(request, CouponPatch))
     if changes.keys() - {"override"}:
         caller.require(Permission.ADMINISTER)
-    coupon = await run_in_threadpool(api.coupons.acting_as(caller.name).change, number, changes)
+    coupon = await api.operators.run(api.coupons.acting_as(caller.name).change, number, changes)
     return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
 
 
-@router.get("/coupons/{coupon_id}/verification", responses=problem_responses(404, 422, 503))
-def verification(coupon_id: str, api: ApiDeps) -> Response:
+@router.get("/coupons/{coupon_id}/verification", responses=problem_responses(404, 422, 429, 503))
+async def verification(coupon_id: str, request: Request, api: ApiDeps) -> Response:
     """Verify P1 to P5 for the coupon. Reads the whole log and the database.
 
-    The time it takes grows with the log. Each API process runs one verification at a time. Another call waits up to 3 s
-    and is then answered 503.
+    The time it takes grows with the log. Each API process runs one verification at a time; another call is refused at
+    once with 429 `too_busy`. A client that closes its connection ends the verification.
     """
-    coupon = api.coupons.get(parse_id(coupon_id))
-    return Response(encode(verification_view(api.verifier.verify(coupon_id=coupon.id))), media_type=JSON)
+    number = parse_id(coupon_id)
+
+    def verify(cancellation: Cancellation) -> list[Check]:
+        api.coupons.get(number)  # raises NotFound
+        return api.verifier.verify(coupon_id=number, cancellation=cancellation)
+
+    checks = await api.verifications.run(verify, partial(wait_until_gone, request))
+    return Response(encode(verification_view(checks)), media_type=JSON)

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.domain.coupon import Coupon, Override
+from service.domain.coupon_name import NAME_PATTERN, name_fault
 from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
 from service.timestamps import to_milliseconds, to_optional_datetime, to_storable_milliseconds
 
@@ -14,13 +15,24 @@ from service.timestamps import to_milliseconds, to_optional_datetime, to_storabl
 class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     """A coupon to create."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+    name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_NAME_LENGTH,
+            description="at least one character that can be seen; no control characters, separators of lines and"
+            " paragraphs, or characters that embed, override or isolate a direction of text",
+            extra_json_schema={"pattern": NAME_PATTERN},
+        ),
+    ]
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
     opens_at: Annotated[datetime, Meta(tz=True)] | None = None
     closes_at: Annotated[datetime, Meta(tz=True)] | None = None
 
     def __post_init__(self) -> None:
+        if fault := name_fault(self.name):
+            raise ValueError(fault)
         opens = None if self.opens_at is None else to_storable_milliseconds("opens_at", self.opens_at)
         closes = None if self.closes_at is None else to_storable_milliseconds("closes_at", self.closes_at)
         if opens is not None and closes is not None and closes <= opens:

@@ -2,20 +2,22 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from service.api.schemas.base import Id
+from service.domain import dead_letter
 from service.domain.dead_letter import DeadLetter, DeadLetterAction
-from service.limits import MAX_REPLAY_SIZE
+from service.limits import MAX_REPLAY_SIZE, MAX_VALUE_BYTES
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.replay import ReplayResult
 
 
 class RawRecord(Struct, frozen=True):
-    """The bytes of a record in base64; `text` is its value if that is UTF-8, otherwise null."""
+    """The bytes of a record in base64; `text` is its value if that is UTF-8 of at most 65,536 bytes, otherwise null."""
 
     key: str | None
     value: str | None
@@ -33,8 +35,8 @@ class ActionView(Struct, frozen=True):
     acted_at: datetime
 
 
-class DeadLetterView(Struct, frozen=True):
-    """A dead letter; partition and offset are those of its record in the original topic."""
+class DeadLetterSummary(Struct, frozen=True):
+    """A dead letter; partition and offset are those of its record in the original topic. Lists cut errors off."""
 
     id: int
     state: str
@@ -50,14 +52,19 @@ class DeadLetterView(Struct, frozen=True):
     appended_at: datetime
     dead_at: datetime
     forwarded_at: datetime | None
+
+
+class DeadLetterView(DeadLetterSummary, frozen=True):
+    """A dead letter with its record and the latest 100 actions, oldest first."""
+
     record: RawRecord
     actions: list[ActionView]
 
 
 class DeadLetterPage(Struct, frozen=True):
-    """Dead letters, newest first; `next` is the cursor of the next page, null on the last."""
+    """Dead letters without their records, newest first; `next` is the cursor of the next page, null on the last."""
 
-    dead_letters: list[DeadLetterView]
+    dead_letters: list[DeadLetterSummary]
     next: str | None
 
 
@@ -90,36 +97,47 @@ class ReplayView(Struct, frozen=True):
     replayed: list[ReplayedView]
 
 
-def dead_letter_view(dead_letter: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
+def summary_view(found: dead_letter.DeadLetterSummary) -> DeadLetterSummary:
+    """Render a dead letter of a list."""
+    return DeadLetterSummary(**_summary_fields(found))
+
+
+def dead_letter_view(found: DeadLetter, actions: Sequence[DeadLetterAction]) -> DeadLetterView:
     """Render a dead letter with its raw record and the actions taken on it."""
-    raw = dead_letter.raw
-    try:
-        value_text = None if raw.value is None else raw.value.decode()
-    except UnicodeDecodeError:
-        value_text = None
+    raw = found.raw
+    value_text = None
+    if raw.value is not None and len(raw.value) <= MAX_VALUE_BYTES:
+        with suppress(UnicodeDecodeError):
+            value_text = raw.value.decode()
     return DeadLetterView(
-        dead_letter.id,
-        dead_letter.state,
-        dead_letter.code,
-        raw.log_position.partition,
-        raw.log_position.offset,
-        dead_letter.coupon_id,
-        dead_letter.user_id,
-        dead_letter.request_id,
-        dead_letter.attempts,
-        dead_letter.first_error,
-        dead_letter.last_error,
-        to_datetime(raw.appended_at_ms),
-        to_datetime(dead_letter.dead_at_ms),
-        to_optional_datetime(dead_letter.forwarded_at_ms),
-        RawRecord(
+        **_summary_fields(found.summary),
+        record=RawRecord(
             _base64(raw.key), _base64(raw.value), value_text, [(name, _base64(value)) for name, value in raw.headers]
         ),
-        [
+        actions=[
             ActionView(action.action, action.acted_by, action.state, action.code, to_datetime(action.acted_at_ms))
             for action in actions
         ],
     )
+
+
+def _summary_fields(found: dead_letter.DeadLetterSummary) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "state": found.state,
+        "code": found.code,
+        "partition": found.log_position.partition,
+        "offset": found.log_position.offset,
+        "coupon_id": found.coupon_id,
+        "user_id": found.user_id,
+        "request_id": found.request_id,
+        "attempts": found.attempts,
+        "first_error": found.first_error,
+        "last_error": found.last_error,
+        "appended_at": to_datetime(found.appended_at_ms),
+        "dead_at": to_datetime(found.dead_at_ms),
+        "forwarded_at": to_optional_datetime(found.forwarded_at_ms),
+    }
 
 
 def replayed_view(result: ReplayResult) -> ReplayedView:

@@ -1,0 +1,86 @@
+"""Checks connection URLs with the parsers of the libraries that use them, before any connection is made.
+
+A process with a faulty URL would wait at its start for a server that never answers. No message repeats a user name or a
+password, nor what a parser takes for the host because a character of the password is not percent-encoded.
+"""
+
+import re
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import make_conninfo
+from redis import ConnectionPool
+from redis.exceptions import RedisError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+#: a host for libpq that has no server: it checks every option first, and then fails at once
+_NO_HOST = "/dev/null"
+#: arguments that are no options: what _split checks, and addresses that libpq would connect to
+_ADDRESS = ("user", "password", "host", "hostaddr", "port", "dbname")
+_REDIS_DATABASE = re.compile(r"/?[0-9]*")
+_HINT = "the characters @ : / ? # [ ] % of a user name or password must be percent-encoded"
+
+
+def check_postgresql_url(url: str) -> None:
+    """Raise ValueError if the URL is malformed, or has an option that libpq does not know or whose value it refuses."""
+    _split(url, ("postgresql", "postgresql+psycopg"))
+    try:
+        parsed = make_url(url)
+        _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    except (ArgumentError, ValueError):
+        raise ValueError(f"is not a URL with hosts and ports; {_HINT}") from None
+    options = {name: str(value) for name, value in arguments.items() if name not in _ADDRESS}
+    if unknown := [name for name in options if not _is_libpq_option(name)]:
+        raise ValueError(f"PostgreSQL's client does not know the option {', '.join(unknown)}")
+    connection = pq.PGconn.connect_start(make_conninfo(host=_NO_HOST, **options).encode())
+    reason = connection.get_error_message()
+    connection.finish()
+    if _NO_HOST not in reason:
+        raise ValueError(reason)
+
+
+def check_redis_url(url: str) -> None:
+    """Raise ValueError if the URL is malformed, or has an option that redis-py does not know or whose value it refuses.
+
+    redis-py would silently use database 0 in place of one that is not a number.
+    """
+    parts = _split(url, ("redis", "rediss"))
+    if not _REDIS_DATABASE.fullmatch(parts.path):
+        raise ValueError("the database must be a number, as in redis://host:port/0")
+    if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
+        raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
+
+
+def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Return the parts of the URL; raise ValueError if it is malformed.
+
+    A user name or password that is not percent-encoded is refused where parsers could differ about the host.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for a port that is not a number, or above 65535
+    except ValueError:
+        raise ValueError(f"is not a URL with one host and one port; {_HINT}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must begin with {schemes[0]}://")
+    if url.count("@") > 1 or url.count("@") != parts.netloc.count("@"):
+        raise ValueError(_HINT)
+    return parts
+
+
+def _is_libpq_option(name: str) -> bool:
+    try:
+        make_conninfo(**{name: ""})
+    except ProgrammingError:
+        return False
+    return True
+
+
+def _is_redis_option(scheme: str, name: str, value: str) -> bool:
+    """Return whether a connection can have the option; it is made and never opened."""
+    try:
+        ConnectionPool.from_url(f"{scheme}://host/?{urlencode({name: value})}").make_connection()
+    except (TypeError, ValueError, RedisError):
+        return False
+    return True

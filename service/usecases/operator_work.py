@@ -1,0 +1,84 @@
+"""Threads for what operators call, so that it delays neither users nor the check of readiness."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from service.cancellation import Cancellation
+from service.domain.errors import TooBusy
+
+#: calls that run at the same time; each takes at most one of the ten connections of the API's pool
+_THREADS = 3
+#: above this many calls that wait for a thread, another one is refused
+_MAX_WAITING = 100
+_RETRY_AFTER_SECONDS = 5
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class OperatorThreads:
+    """Runs short calls, a few at a time. The threads that users' calls need are not among them."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(_THREADS, "operators")
+        #: calls that run or wait
+        self._calls = 0
+
+    async def run(
+        self, call: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """Return what the call returns, in a thread; raise TooBusy if too many wait, and what the call raises."""
+        if self._calls >= _THREADS + _MAX_WAITING:
+            raise TooBusy("Too many calls of operators wait.", _RETRY_AFTER_SECONDS)
+        in_context = partial(copy_context().run, call, *arguments, **options)
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, in_context)
+        finally:
+            self._calls -= 1
+
+    def close(self) -> None:
+        """Wait for the calls in progress; those that have not begun are cancelled."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+class ExclusiveWork:
+    """Runs one long call at a time in a thread of its own, and refuses every other one at once."""
+
+    def __init__(self, what: str) -> None:
+        """`what` names the work in the refusal."""
+        self._what = what
+        self._executor = ThreadPoolExecutor(1, what)
+        self._running: Future[Any] | None = None
+        self._cancellation = Cancellation()
+
+    async def run(
+        self, work: Callable[[Cancellation], Result], caller_gone: Callable[[], Coroutine[Any, Any, object]]
+    ) -> Result:
+        """Return what the work returns; raise TooBusy while another call runs, and what the work raises.
+
+        The work is cancelled when `caller_gone` returns, or with the task that calls this. It keeps its place until it
+        has ended, so that there is never a second one.
+        """
+        if self._running is not None and not self._running.done():
+            raise TooBusy(f"Another {self._what} is running, and there is one at a time.", _RETRY_AFTER_SECONDS)
+        self._cancellation = cancellation = Cancellation()
+        self._running = running = self._executor.submit(work, cancellation)
+        result, gone = asyncio.wrap_future(running), asyncio.ensure_future(caller_gone())
+        try:
+            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                cancellation.request()
+            return await result
+        finally:
+            cancellation.request()
+            gone.cancel()
+
+    def close(self) -> None:
+        """Cancel the work and wait for its end."""
+        self._cancellation.request()
+        self._executor.shutdown()

@@ -1,0 +1,203 @@
+"""Heavy work of operators runs one at a time, ends with its caller, and delays neither users nor readiness."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from threading import Event
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from service import resources as service_resources
+from service.api import app
+from service.api.plain_requests import CouponProtocol
+from service.cancellation import Cancellation
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.domain.errors import Cancelled, TooBusy
+from service.store import engine
+from service.usecases.operator_work import ExclusiveWork
+from service.verification.verify import Verifier
+from tests.integration.conftest import Query
+from tests.log import Log
+from tests.server_thread import ServerThread
+from tests.waiting import eventually
+
+MakeCoupon = Callable[..., Coupon]
+#: a call that did not wait for anything
+_AT_ONCE_SECONDS = 2.0
+_VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state = 'active'"
+_WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def http(settings: Settings, log_id: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """A client of an API in this process, whose statements wait longer for a lock than any test."""
+    del log_id  # the open log is read from the database
+    monkeypatch.setattr(engine, "LOCK_SECONDS", 60)
+    common = service_resources.open_resources(settings, "api", connections=10)
+    server = ServerThread(app.create_app(common), CouponProtocol)
+    server.start()
+    host, port = server.address
+    with httpx.Client(base_url=f"http://{host}:{port}", timeout=30, limits=httpx.Limits()) as client:
+        eventually(lambda: client.get("/healthz").status_code == 200)
+        yield client
+    server.stop()
+
+
+@contextmanager
+def locked(store: Engine, table: str) -> Iterator[None]:
+    """Let every statement that reads the table wait during the block."""
+    with store.begin() as tx:
+        tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        tx.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        yield
+
+
+def timed(call: Callable[[], httpx.Response]) -> tuple[int, bool]:
+    """Return the status of a response, and whether it came at once."""
+    began = time.monotonic()
+    status = call().status_code
+    return status, time.monotonic() - began < _AT_ONCE_SECONDS
+
+
+def test_a_second_verification_is_refused_at_once_and_delays_nothing(
+    http: httpx.Client, store: Engine, make_coupon: MakeCoupon, query: Query
+) -> None:
+    """Fifty calls hold no thread that users need: readiness, reading and creating coupons answer as before."""
+    coupon = f"/coupons/{make_coupon().id}"
+    verification = f"{coupon}/verification"
+    with ThreadPoolExecutor(51) as pool:
+        with locked(store, "retries"):
+            first = pool.submit(http.get, verification)
+            eventually(lambda: query(_WAITING))
+            others = [pool.submit(timed, lambda: http.get(verification)) for _ in range(50)]
+            lawful = [
+                timed(lambda: http.get("/readyz")),
+                timed(lambda: http.get("/coupons")),
+                timed(lambda: http.get(coupon)),
+                timed(lambda: http.post("/coupons", json={"name": "n", "quantity": 1})),
+            ]
+            refused = http.get(verification)
+            assert {other.result() for other in others} == {(429, True)}
+        assert first.result().json()["ok"] is True
+
+    assert lawful == [(200, True), (200, True), (200, True), (201, True)]
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_busy")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) > 0
+    assert http.get(verification).status_code == 200
+
+
+def test_a_client_that_goes_ends_its_verification(
+    http: httpx.Client, store: Engine, separate_store: Engine, make_coupon: MakeCoupon, query: Query
+) -> None:
+    """It ends before its next step, which would wait here, and the next call may begin."""
+    verification = f"/coupons/{make_coupon().id}/verification"
+    with locked(separate_store, "retries"):
+        with locked(store, "requests"):
+            with pytest.raises(httpx.ReadTimeout):
+                http.get(verification, timeout=1)
+            eventually(lambda: query(_WAITING))
+        eventually(lambda: not query(_VERIFYING))
+
+    assert eventually(lambda: http.get(verification).status_code == 200)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_cancelled_verification_stops_at_its_next_step(
+    step: int, verifier: Verifier, real_log: Log, make_coupon: MakeCoupon
+) -> None:
+    """Between two records, rows or queries; nothing is left that would refuse the next one."""
+    coupon = make_coupon()
+    for user in (1, 2, 3):
+        real_log.append_request(coupon.id, user)
+    real_log.issue()
+    steps = CancelledAt(step)
+
+    with pytest.raises(Cancelled):
+        verifier.verify(coupon_id=coupon.id, cancellation=steps)
+
+    assert steps.left == -1
+    assert all(check.ok for check in verifier.verify(coupon_id=coupon.id))
+
+
+class CancelledAt(Cancellation):
+    """Requests the end before a step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def check(self) -> None:
+        """Count a step."""
+        if self.left == 0:
+            self.request()
+        self.left -= 1
+        super().check()
+
+
+def test_a_second_replay_of_many_dead_letters_is_refused_at_once(
+    http: httpx.Client, store: Engine, query: Query
+) -> None:
+    """It would hold threads and locks for as long as the first."""
+    body = {"dry_run": True}
+    with ThreadPoolExecutor(1) as pool, locked(store, "dead_letters"):
+        first = pool.submit(http.post, "/dead-letters/replay", json=body)
+        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        second = timed(lambda: http.post("/dead-letters/replay", json=body))
+
+    assert second == (429, True)
+    assert first.result().status_code == 200
+
+
+def test_operators_that_wait_leave_threads_and_connections_to_users(
+    http: httpx.Client, store: Engine, make_coupon: MakeCoupon
+) -> None:
+    """Forty calls that hang in the database neither make PostgreSQL look absent nor delay who reads a coupon."""
+    coupon = make_coupon()
+    with ThreadPoolExecutor(40) as pool, ExitStack() as until_asked:
+        until_asked.enter_context(locked(store, "dead_letter_actions"))
+        hanging = [pool.submit(http.get, "/dead-letters/1") for _ in range(40)]
+        eventually(lambda: _locks(store) >= 3)
+        readiness = http.get("/readyz")
+        read = timed(lambda: http.get(f"/coupons/{coupon.id}"))
+        until_asked.close()
+        statuses = {call.result().status_code for call in hanging}
+
+    assert readiness.json()["degraded"] == []
+    assert read == (200, True)
+    assert statuses <= {404, 503}
+
+
+def _locks(store: Engine) -> int:
+    with store.begin() as tx:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'api'"
+        return int(tx.execute(text(waiting)).scalar_one())
+
+
+def test_exclusive_work_keeps_its_place_until_it_has_ended() -> None:
+    """A caller that is cancelled does not let a second one begin beside work that still runs."""
+    began, goes_on = Event(), Event()
+
+    def work(cancellation: Cancellation) -> None:
+        began.set()
+        goes_on.wait(20)
+        cancellation.check()
+
+    async def call() -> None:
+        exclusive = ExclusiveWork("test")
+        first = asyncio.ensure_future(exclusive.run(work, asyncio.Event().wait))
+        await asyncio.to_thread(began.wait, 20)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(TooBusy):
+            await exclusive.run(work, asyncio.Event().wait)
+        goes_on.set()
+        exclusive.close()
+
+    asyncio.run(call())

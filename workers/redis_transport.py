@@ -1,0 +1,52 @@
+"""Celery over Redis: kombu's transport, which one malformed message would otherwise end."""
+
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis
+
+from workers.checked_delivery import CheckedDelivery, log_dropped
+
+
+class QoS(redis.QoS):
+    """Kombu's record of messages that are delivered and not acknowledged."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Return a message to its queue; drop an entry that kombu did not write, which would stop all restoring."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except (*Transport.connection_errors, *Transport.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001
+            log_dropped(None, repr(error), tag)
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
+
+
+class Channel(redis.Channel):
+    """Kombu's channel, which also outlives what is not kombu's JSON. Redis has removed it from its queue already."""
+
+    QoS = QoS
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except (Empty, *Transport.connection_errors, *Transport.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001  # kombu's decoder raises whatever the values of its types raise
+            log_dropped(None, repr(error), getattr(error, "doc", None))
+            return None
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)  # type: ignore[no-untyped-call]
+        except (Empty, *Transport.connection_errors, *Transport.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            log_dropped(None, repr(error), getattr(error, "doc", None))
+            return None
+
+
+class Transport(CheckedDelivery, redis.Transport):
+    """Kombu's transport with checked messages."""
+
+    Channel = Channel
