@@ -18,7 +18,7 @@ from workers.queues import Queue as QueueName
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
 
 with startup.exit_on_error():
-    _settings = config.load()
+    _settings = config.load_without_keys()  # beat and Flower need none; the worker reads them when it starts
     check_broker_url(_settings.celery_broker_url)
 
 broker_url = _settings.celery_broker_url

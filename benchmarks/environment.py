@@ -22,6 +22,7 @@ from stack import app_processes, logs, ports
 from stack.local import LocalStack
 from stack.process_spec import ProcessSpec, http_ok
 from stack.server_env import LOOPBACK
+from stack.servers.postgres import APPLICATION
 from stack.settings import ISOLATED
 from stack.startup import SERVERS
 
@@ -133,7 +134,7 @@ class Environment:
 
         The partitions' next offsets stay: the issuer continues where it was in the log.
         """
-        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
+        with psycopg.connect(self.stack.admin_database_url, autocommit=True) as connection:
             for tables in _DECISION_TABLES:
                 connection.execute(f"TRUNCATE {tables}".encode())
             connection.execute("CHECKPOINT")
@@ -185,7 +186,7 @@ def start_environment(
     environ = {**ISOLATED, "REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning", **variables}
     with LocalStack(directory, SERVERS, environ) as stack:
         _migrate(stack, checkout)
-        with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        with psycopg.connect(stack.admin_database_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
         stack.restart("postgres")
         store = engine.build(stack.database_url, "benchmark")
@@ -194,11 +195,13 @@ def start_environment(
 
 
 def _migrate(stack: LocalStack, checkout: Checkout) -> None:
-    """Create tables and topics as the checkout's commit does."""
-    environ = {**stack.environment, **checkout.variables}
+    """Create tables and topics as the checkout's commit does. An older commit has one role, which it grants nothing."""
+    environ = {**stack.environment, **checkout.variables, "DATABASE_URL": stack.environment["MIGRATE_DATABASE_URL"]}
     with (stack.directory / "log" / "migrate.log").open("wb") as log:
         argv = checkout.argv("migrate")
         subprocess.run(argv, cwd=checkout.root, env=environ, stdout=log, stderr=log, check=True)
+    with psycopg.connect(stack.admin_database_url, autocommit=True) as connection:
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {APPLICATION}".encode())
 
 
 def cpu_seconds(pid: int) -> float:

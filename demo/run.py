@@ -44,7 +44,9 @@ def run_demo(console: Console, plan: Sale, *, details: bool) -> Iterator[bool]:
         console.print("verifying the promises", style="dim")
         all_checks = [*checks.verify(stack.environment, history.path), *checks.demo_checks(result)]
         print_report(console, result, all_checks, details=details)
-        console.print(f"\nAPI     {stack.api_url}\ndocs    {stack.api_url}/docs\nFlower  {stack.flower_url}")
+        user, password = stack.flower_login
+        console.print(f"\nAPI     {stack.api_url}\ndocs    {stack.api_url}/docs")
+        console.print(f"Flower  {stack.flower_url}  user {user}, password {password}")
         console.print(f"logs    {stack.directory / 'log'}")
         yield all(check.ok for check in all_checks)
 

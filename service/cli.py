@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service import resources, startup
+from service import config, resources, startup
 from service.commands import dead_letters, gate, keys, log
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
 from service.limits import MAX_ID
@@ -21,9 +21,9 @@ _HISTORY_HELP = "Answers that clients received, one JSON object a line."
 
 @app.command()
 def migrate() -> None:
-    """Upgrade the database schema to the newest revision and create the topics."""
+    """Upgrade the database schema to the newest revision, grant the service its rights and create the topics."""
     with startup.exit_on_error():
-        resources.migrate(startup.configure_process())
+        resources.migrate(startup.configure_process(config.load_without_keys))
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 import ipaddress
 import re
+import secrets
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -34,6 +36,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         description="PostgreSQL: postgresql://user@host:port/database; only a server that accepts writes is used,"
         " unless the URL sets target_session_attrs"
+    )
+    migrate_database_url: str = Field(
+        "",
+        description="PostgreSQL for `coupons migrate`, as the role that owns the schema; it grants the role of"
+        " DATABASE_URL what the service needs; empty: DATABASE_URL",
     )
     redis_url: str = Field(description="Redis or Valkey for the gate: redis://host:port/database")
     celery_broker_url: str = Field(
@@ -165,6 +172,15 @@ class Settings(BaseSettings):
         check_postgresql_url(url)
         return url
 
+    @field_validator("migrate_database_url")
+    @classmethod
+    def _can_grant(cls, url: str, info: ValidationInfo) -> str:
+        if not url:
+            return url
+        if "database_url" in info.data and not urlsplit(info.data["database_url"]).username:
+            raise ValueError("needs the name of a role in DATABASE_URL, to grant it what the service needs")
+        return cls._is_postgresql(url)
+
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
@@ -211,7 +227,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_safe_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if url and not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))):
+        if url and not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))):
             raise ValueError("must begin with https://")
         return url
 
@@ -241,7 +257,7 @@ class Settings(BaseSettings):
     @field_validator("api_host", "issuer_host")
     @classmethod
     def _stays_on_loopback(cls, host: str, info: ValidationInfo) -> str:
-        if info.data.get("auth") == "off" and not _is_loopback(host):
+        if info.data.get("auth") == "off" and not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address and AUTH is off: set AUTH=on")
         return host
 
@@ -324,8 +340,20 @@ class Settings(BaseSettings):
 
 def load() -> Settings:
     """Read the environment; raise Misconfigured with every setting that is absent, malformed or contradictory."""
+    return _load({})
+
+
+def load_without_keys() -> Settings:
+    """Read the environment of a process that neither makes nor verifies request ids; raise Misconfigured.
+
+    It need not have REQUEST_ID_KEYS. The settings hold a random key instead, with which no request id verifies.
+    """
+    return _load({"request_id_keys": SecretStr(secrets.token_hex(MIN_SECRET_BYTES))})
+
+
+def _load(given: Mapping[str, Any]) -> Settings:
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         faults = [
             ": ".join([*(str(part).upper() for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")])
@@ -368,7 +396,8 @@ def _redis_database(url: str) -> tuple[str, str]:
     return parts.netloc.rpartition("@")[2], parts.path.strip("/") or "0"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address to which a server binds."""
     if host == "localhost":
         return True
     try:

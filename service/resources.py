@@ -101,10 +101,11 @@ class ApiResources:
 def migrate(settings: Settings) -> None:
     """Upgrade the database schema, create the missing topics, open the first log; raise Misconfigured or Unavailable.
 
-    A topic that was created anew is not adopted: `coupons log adopt` does that.
+    With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created anew
+    is not adopted: `coupons log adopt` does that.
     """
-    store = engine.build(settings.database_url, "migrate", connections=1)
-    schema.migrate(store)
+    store = engine.build(settings.migrate_database_url or settings.database_url, "migrate", connections=1)
+    schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
     topics.create_missing(settings)
     _open_first_log(settings, store)
 

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from service import clock, config, crash_points, log
@@ -24,9 +24,9 @@ def exit_on_error(status: int = EXIT_STATUS) -> Iterator[None]:
         sys.exit(status)
 
 
-def configure_process() -> Settings:
+def configure_process(load: Callable[[], Settings] = config.load) -> Settings:
     """Load the settings, and configure the log, the clock and the crash points by them; raise Misconfigured."""
-    settings = config.load()
+    settings = load()
     log.configure(settings)
     clock.configure(settings)
     crash_points.configure(settings)

@@ -56,7 +56,8 @@ def _run(directory: Path, names: Iterable[str]) -> None:
         if "API_URL" in stack.environment:
             _print(f"API       {stack.api_url}/docs")
         if "FLOWER_URL" in stack.environment:
-            _print(f"Flower    {stack.flower_url}")
+            user, password = stack.flower_login
+            _print(f"Flower    {stack.flower_url}  user {user}, password {password}")
         _print(f"shell     source {stack.directory / 'env'}")
         if stack.environment.get("AUTH") == "on":
             _print("users     coupons token 7            (after `source`)")

@@ -1,9 +1,15 @@
-"""Small files in the stack's directory: atomic writes, secrets, and the `env` file that a shell can source."""
+"""Files of a stack: private directories, atomic writes, secrets, and the `env` file that a shell can source."""
 
 import secrets
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+
+
+def create_private_directory(path: Path) -> None:
+    """Create a directory that only its owner can enter; an existing one becomes private."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
 
 
 def write_atomically(path: Path, text: str) -> None:

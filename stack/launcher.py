@@ -56,6 +56,7 @@ class Launcher:
                 env=dict(spec.env),
                 cwd=spec.cwd,
                 start_new_session=True,
+                umask=0o077,  # what a process creates, only its user can read
             )
         target = process_tree.StopTarget(psutil.Process(popen.pid), spec.stop_signal, spec.stop_timeout_seconds)
         return ChildProcess(popen, target)

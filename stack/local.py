@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from stack import app_processes, directory_lock, jars, ports, settings
+from stack.credentials import Credentials
 from stack.errors import StackError
-from stack.files import write_exports
+from stack.files import create_private_directory, write_exports
 from stack.launcher import Launcher
 from stack.logs import SupervisorLog
 from stack.process_spec import ProcessSpec
 from stack.reaper import Reaper
 from stack.server_env import LOOPBACK
-from stack.servers import kafka
+from stack.servers import kafka, postgres
 from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, ProcessFactory, start_in_order
 from stack.supervisor import Supervisor
 
@@ -63,6 +64,7 @@ class LocalStack:
         self._directories = _require_running(directories or {}, SERVER_PROCESSES, self._names)
         self._kafka_proxies = kafka_proxies or {}
         self._ports: Mapping[str, int] = {}
+        self._credentials: Credentials | None = None
         self._supervisor: Supervisor | None = None
         self._undo = ExitStack()
 
@@ -82,19 +84,27 @@ class LocalStack:
         """
         self._check_brokers()
         logs = self.directory / "log"
-        logs.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_private_directory(logs)
         with ExitStack() as undo:
             lock = undo.enter_context(directory_lock.hold(self.directory))
             port_names = settings.port_names(self._names, self._kafka_proxies)
             memory = self.directory / "ports.json"
             self._ports = settings.choose_ports(memory, port_names, self._user_env, self._preferred_ports)
-            self.environment = settings.process_environment(self.directory, self._ports, self._user_env)
+            self._credentials = Credentials.load_or_create(self.directory / "secrets")
+            self.environment = settings.process_environment(self._credentials, self._ports, self._user_env)
             log = undo.enter_context(SupervisorLog(logs / "stack.log", self._on_message))
             reaper = undo.enter_context(Reaper(self.directory / "env", log.file, lock))
             self._supervisor = undo.enter_context(Supervisor(Launcher(logs, reaper), log.write))
             self._log_not_started(log)
             factory = ProcessFactory(
-                self.directory, self._ports, self.environment, self._overrides, self._directories, self._kafka_proxies
+                self.directory,
+                self._ports,
+                self.environment,
+                self._credentials,
+                self._overrides,
+                self._directories,
+                self._kafka_proxies,
             )
             start_in_order(self._supervisor, factory, self._names)
             write_exports(self.directory / "env", settings.exports(self.environment))
@@ -110,14 +120,28 @@ class LocalStack:
         return tuple(name for name in self._names if name != "migrate")
 
     @property
+    def credentials(self) -> Credentials:
+        """The passwords of the stack's servers; raises StackError before the first `up`."""
+        if self._credentials is None:
+            raise StackError("the stack has no credentials yet: call up() first")
+        return self._credentials
+
+    @property
     def kafka_bootstrap_servers(self) -> str:
         """Kafka's address: host:port of each broker, separated by commas."""
         return self.environment["KAFKA_BOOTSTRAP_SERVERS"]
 
     @property
     def database_url(self) -> str:
-        """PostgreSQL's address."""
+        """PostgreSQL's address, for the service's processes."""
         return self.environment["DATABASE_URL"]
+
+    @property
+    def admin_database_url(self) -> str:
+        """PostgreSQL's address for its superuser; raises StackError if this stack does not run PostgreSQL."""
+        if "postgres" not in self._ports:
+            raise StackError("this stack does not run postgres")
+        return postgres.admin_url(self._ports["postgres"], self.credentials)
 
     @property
     def redis_url(self) -> str:
@@ -143,6 +167,12 @@ class LocalStack:
     def flower_url(self) -> str:
         """Flower's address, without a trailing slash."""
         return self.environment["FLOWER_URL"]
+
+    @property
+    def flower_login(self) -> tuple[str, str]:
+        """A user of Flower and the password."""
+        user, _, password = self.environment["FLOWER_BASIC_AUTH"].split(",")[0].partition(":")
+        return user, password
 
     def kafka_port(self, proxy: str) -> int:
         """Return the port on which Kafka listens for one of `kafka_proxies`; raises StackError for any other name."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stack import ports
-from stack.files import load_or_create_secret
+from stack.credentials import Credentials
 from stack.server_env import LOOPBACK, ROOT
 from stack.servers import kafka, postgres, valkey
 
@@ -18,6 +18,11 @@ ADDRESSES = {
 KAFKA_NODES = [name for names in kafka.NODE_NAMES.values() for name in names]
 THREE_BROKER_TOPICS = {"TOPIC_REPLICATION": "3", "TOPIC_MIN_INSYNC_REPLICAS": "2"}
 """Settings of the topics on three brokers: one broker may be down."""
+
+MIGRATE_DATABASE_URL = "MIGRATE_DATABASE_URL"
+"""PostgreSQL's address for the migration: the stack sets it for its own server, as it does DATABASE_URL."""
+
+FLOWER_USER = "coupons"
 
 CELERY_OVER_KAFKA = "confluentkafka://"
 """A CELERY_BROKER_URL without an address: Celery's messages go over the stack's own Kafka."""
@@ -40,6 +45,7 @@ ISOLATED = dict.fromkeys(
         *(variable for variables in ADDRESSES.values() for variable in variables),
         *PORT_VARIABLES,
         *THREE_BROKER_TOPICS,
+        MIGRATE_DATABASE_URL,
         "KAFKA_BROKERS",
     ],
     "",
@@ -48,6 +54,7 @@ ISOLATED = dict.fromkeys(
 
 # Without FLOWER_PORT: a Flower that is started by hand in that shell would find this port taken.
 EXPORTED = (
+    MIGRATE_DATABASE_URL,
     "REQUEST_ID_KEYS",
     "AUTH",
     "JWT_ISSUER",
@@ -55,6 +62,7 @@ EXPORTED = (
     "JWT_ALGORITHMS",
     "JWT_SECRET",
     "TICKET_KEYS",
+    "FLOWER_BASIC_AUTH",
     *THREE_BROKER_TOPICS,
     "API_PORT",
     "ISSUER_PORT",
@@ -96,7 +104,9 @@ def choose_ports(
     return ports.assign(memory, {name: preferred.get(name) for name in names if name not in chosen}) | chosen
 
 
-def process_environment(directory: Path, chosen: Mapping[str, int], user_env: Mapping[str, str]) -> dict[str, str]:
+def process_environment(
+    credentials: Credentials, chosen: Mapping[str, int], user_env: Mapping[str, str]
+) -> dict[str, str]:
     """Return the environment of the application's processes: the user's, completed; `chosen` are the ports by name.
 
     What the user set takes precedence, except for hosts and ports: every process listens on loopback.
@@ -104,21 +114,23 @@ def process_environment(directory: Path, chosen: Mapping[str, int], user_env: Ma
     set_by_user = {name: value for name, value in user_env.items() if value}
     three_brokers = "kafka-1" in chosen and "TOPIC_REPLICATION" not in set_by_user
     completed = {
-        "REQUEST_ID_KEYS": load_or_create_secret(directory / "request_id_keys"),
-        **_callers(directory, user_env),
+        "REQUEST_ID_KEYS": credentials.request_id_keys,
+        **_callers(credentials, user_env),
         "ISSUER_INSTANCE": "issuer-0",
-        "FLOWER_UNAUTHENTICATED_API": "true",
-        **_server_addresses(chosen),
+        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{credentials.flower}",
+        **_server_addresses(chosen, credentials),
         **(THREE_BROKER_TOPICS if three_brokers else {}),
         **set_by_user,
     }
     if completed.get("CELERY_BROKER_URL") == CELERY_OVER_KAFKA:
         completed["CELERY_BROKER_URL"] += completed["KAFKA_BOOTSTRAP_SERVERS"].partition(",")[0]
+    if "postgres" in chosen:
+        completed[MIGRATE_DATABASE_URL] = postgres.owner_url(chosen["postgres"], credentials)
     python_path = ":".join(filter(None, (str(ROOT), user_env.get("PYTHONPATH"))))
     return completed | _app_addresses(chosen) | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1"}
 
 
-def _callers(directory: Path, user_env: Mapping[str, str]) -> dict[str, str]:
+def _callers(credentials: Credentials, user_env: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of authentication: off, unless the user sets AUTH=on; then `coupons token` signs tokens."""
     if user_env.get("AUTH") != "on":
         return {"AUTH": "off"}
@@ -126,8 +138,8 @@ def _callers(directory: Path, user_env: Mapping[str, str]) -> dict[str, str]:
         "JWT_ISSUER": "local",
         "JWT_AUDIENCE": "coupons",
         "JWT_ALGORITHMS": "HS256",
-        "JWT_SECRET": load_or_create_secret(directory / "jwt_secret"),
-        "TICKET_KEYS": load_or_create_secret(directory / "ticket_keys"),
+        "JWT_SECRET": credentials.jwt_secret,
+        "TICKET_KEYS": credentials.ticket_keys,
     }
 
 
@@ -137,15 +149,15 @@ def exports(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in names if name in environment}
 
 
-def _server_addresses(chosen: Mapping[str, int]) -> dict[str, str]:
+def _server_addresses(chosen: Mapping[str, int], credentials: Credentials) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if brokers := [chosen[name] for name in KAFKA_NODES if name in chosen]:
         addresses["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap_servers(brokers)
     if "postgres" in chosen:
-        addresses["DATABASE_URL"] = postgres.url(chosen["postgres"])
+        addresses["DATABASE_URL"] = postgres.application_url(chosen["postgres"], credentials)
     if "valkey" in chosen:
-        addresses["REDIS_URL"] = valkey.url(chosen["valkey"], database=0)
-        addresses["CELERY_BROKER_URL"] = valkey.url(chosen["valkey"], database=1)
+        addresses["REDIS_URL"] = valkey.url(chosen["valkey"], credentials.valkey, database=0)
+        addresses["CELERY_BROKER_URL"] = valkey.url(chosen["valkey"], credentials.valkey, database=1)
     return addresses
 
 

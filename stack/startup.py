@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack import app_processes, logs, settings
+from stack.credentials import Credentials
 from stack.errors import StackError
 from stack.process_spec import ProcessSpec
 from stack.servers import kafka, postgres, valkey
@@ -24,6 +25,7 @@ class ProcessFactory:
     directory: Path
     ports: Mapping[str, int]
     environment: Mapping[str, str]
+    credentials: Credentials
     overrides: Mapping[str, Mapping[str, str]]
     directories: Mapping[str, Path]
     kafka_proxies: Mapping[str, int]
@@ -33,9 +35,9 @@ class ProcessFactory:
         if name in settings.KAFKA_NODES:
             return kafka.spec(name, self._kafka_node(name))
         if name == "postgres":
-            return postgres.spec(self._data_directory(name), self.ports[name])
+            return postgres.spec(self._data_directory(name), self.ports[name], self.credentials)
         if name == "valkey":
-            return valkey.spec(self._data_directory(name), self.ports[name])
+            return valkey.spec(self._data_directory(name), self.ports[name], self.credentials.valkey)
         return self._app_process(name)
 
     def _data_directory(self, name: str) -> Path:

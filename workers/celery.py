@@ -4,9 +4,9 @@ from typing import Any
 
 import billiard.pool
 from celery import Celery, Task
-from celery.signals import setup_logging, worker_process_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_process_shutdown
 
-from service import startup
+from service import config, startup
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
 from workers import messages, resources
@@ -33,10 +33,17 @@ app.config_from_object("celeryconfig")
 billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 30
 
 
+@celeryd_init.connect
+def check_settings(**_: Any) -> None:
+    """End a worker whose settings are incomplete when it starts, not at its first task."""
+    with startup.exit_on_error():
+        config.load()
+
+
 @setup_logging.connect
 def configure_logging(**_: Any) -> None:
-    """Configure the process in place of Celery's own logging setup."""
-    startup.configure_process()
+    """Configure the process in place of Celery's own logging setup; beat has no keys."""
+    startup.configure_process(config.load_without_keys)
 
 
 @worker_process_shutdown.connect

@@ -24,6 +24,7 @@ from service.store import coupons
 _CALLS_IN_FLIGHT = 20
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _PONG = b"+PONG\r\n"
+_OK = b"+OK\r\n"
 
 
 def measure(environment: Environment, seats: int) -> dict[str, float]:
@@ -88,6 +89,8 @@ def _run(url: str, calls: Sequence[bytes]) -> float:
     """Send all calls and return the seconds. A PING after each group: its response follows those of the group."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(_encode_command([b"AUTH", (address.password or "").encode()]))
+        assert connection.recv(len(_OK)) == _OK, "the password was refused"
         began = time.monotonic()
         for first in range(0, len(calls), _CALLS_IN_FLIGHT):
             connection.sendall(b"".join(calls[first : first + _CALLS_IN_FLIGHT]) + _PING)

@@ -46,7 +46,7 @@ def measure(environment: Environment, coupon_id: int) -> dict[str, float]:
 
     The table has the same rows afterwards.
     """
-    with psycopg.connect(environment.stack.database_url, autocommit=True) as connection:
+    with psycopg.connect(environment.stack.admin_database_url, autocommit=True) as connection:
         columns = connection.execute(_COLUMNS).fetchall()
         names = [name for name, _ in columns]
         batches = _read_batches(connection, _ISSUER_BATCHES, names)

@@ -29,7 +29,7 @@ def backfill(environment: Environment, rows: int, sample: int) -> list[str]:
     """
     with environment.store.begin() as tx:
         log_id = create_closed_log(tx, _LOG_NAME)
-    with psycopg.connect(environment.stack.database_url, autocommit=True) as connection:
+    with psycopg.connect(environment.stack.admin_database_url, autocommit=True) as connection:
         count = connection.execute("SELECT count(*) FROM requests").fetchone()
         assert count
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
@@ -44,7 +44,7 @@ def _insert_coupon(environment: Environment, log_id: int, first_offset: int) -> 
     """Insert one coupon's rows in a transaction of their own."""
     coupon_id = environment.create_coupon(_ROWS_PER_COUPON)
     values = {"log": log_id, "first": first_offset, "coupon": coupon_id, "rows": _ROWS_PER_COUPON}
-    with psycopg.connect(environment.stack.database_url) as connection:
+    with psycopg.connect(environment.stack.admin_database_url) as connection:
         connection.execute(_INSERT, values)
 
 

@@ -61,6 +61,11 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
     return built
 
 
+def role_of(database_url: str) -> str | None:
+    """Return the name of the role in a URL."""
+    return make_url(database_url).username
+
+
 def _require_writable(driver: Driver, *_: object) -> None:
     """Replace every connection of the pool if the server has become read-only since this one was made.
 

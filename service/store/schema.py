@@ -8,15 +8,19 @@ from sqlalchemy import Connection, Engine, text
 
 from service.domain.errors import Misconfigured
 from service.store.engine import in_transaction
+from service.store.tables import NAMES
 
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
+#: tables whose rows are work: done, they are deleted; every other row stays
+_DELETABLE = ("outbox", "retries")
 
 
-def migrate(engine: Engine) -> None:
-    """Upgrade to the newest revision; concurrent calls wait for each other.
+def migrate(engine: Engine, application_role: str | None = None) -> None:
+    """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
-    Raises Misconfigured for a revision that this version does not have, and Unavailable.
+    Concurrent calls wait for each other. Raises Misconfigured for a revision that this version does not have and for a
+    role that does not exist, and Unavailable.
     """
     with in_transaction(engine) as connection:
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
@@ -24,6 +28,18 @@ def migrate(engine: Engine) -> None:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         _require_known_revision(connection)
         command.upgrade(_config(connection), "head")
+        if application_role:
+            _grant(connection, application_role)
+
+
+def _grant(tx: Connection, role: str) -> None:
+    """Let a role read, add and change rows, and delete done work; it can change no table, trigger or revision."""
+    if not tx.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar():
+        raise Misconfigured([f"DATABASE_URL: the role {role} does not exist: create it, see deploy/roles.sql"])
+    quoted = tx.dialect.identifier_preparer.quote(role)
+    tx.exec_driver_sql(f"GRANT SELECT, INSERT, UPDATE ON {', '.join(NAMES.tables)} TO {quoted}")
+    tx.exec_driver_sql(f"GRANT DELETE ON {', '.join(_DELETABLE)} TO {quoted}")
+    tx.exec_driver_sql(f"GRANT SELECT ON alembic_version TO {quoted}")
 
 
 def require_current(tx: Connection) -> None:

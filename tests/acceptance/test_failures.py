@@ -29,12 +29,15 @@ def test_flower_shows_the_workers_and_the_retries(system: System) -> None:
     assert failing is not None
     assert system.wait_until_final(failing.json()["request_id"])["attempts"] == 3
 
+    flower = httpx.Client(base_url=system.stack.flower_url, auth=system.stack.flower_login)
+
     def retried() -> bool:
-        tasks = httpx.get(f"{system.stack.flower_url}/api/tasks", params={"taskname": "retry.issue"}).json()
+        tasks = flower.get("/api/tasks", params={"taskname": "retry.issue"}).json()
         return any(task["retries"] for task in tasks.values())
 
     system.eventually(retried)
-    assert httpx.get(f"{system.stack.flower_url}/api/workers", params={"refresh": "true"}).json()
+    assert flower.get("/api/workers", params={"refresh": "true"}).json()
+    flower.close()
 
 
 def test_a_request_that_never_succeeds_is_dead_and_its_seat_is_free(system: System) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from service.log_events import LogEvent
 from stack import ports
+from stack.credentials import Credentials
 from stack.servers import kafka, postgres
 from tests.faults.fault_injection import FaultInjector
 from tests.faults.proxy import Direction, Proxy
@@ -47,17 +48,19 @@ class Links(NamedTuple):
 def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
     """Run the API and the issuer behind a proxy to Kafka each, and the issuer behind one to PostgreSQL."""
     upstream = {name: ports.any_free() for name in ("kafka_for_api", "kafka_for_issuer", "postgres")}
+    directory = tmp_path_factory.mktemp("links")
+    credentials = Credentials.load_or_create(directory / "secrets")
     with ExitStack() as stack:
         api, issuer, database = (stack.enter_context(Proxy(ports.any_free(), port)) for port in upstream.values())
         overrides = {
             "api": {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers([api.port])},
             "issuer": {
                 "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers([issuer.port]),
-                "DATABASE_URL": postgres.url(database.port),
+                "DATABASE_URL": postgres.application_url(database.port, credentials),
             },
         }
         layout = running(
-            tmp_path_factory.mktemp("links"),
+            directory,
             overrides=overrides,
             kafka_proxies={"api": api.port, "issuer": issuer.port},
             preferred_ports=upstream,

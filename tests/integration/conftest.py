@@ -60,15 +60,22 @@ def separate_store(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def limited_url(settings: Settings, store: Engine) -> Iterator[str]:
+def limited_url(settings: Settings, admin: Engine) -> Iterator[str]:
     """The database's address with role `limited`, which has no right on any table."""
-    with store.begin() as tx:
-        tx.execute(text("CREATE ROLE limited LOGIN"))
-    yield make_url(settings.database_url).set(username="limited").render_as_string(hide_password=False)
-    with store.begin() as tx:
+    with admin.begin() as tx:
+        tx.execute(text("CREATE ROLE limited LOGIN PASSWORD 'limited'"))
+    url = make_url(settings.database_url).set(username="limited", password="limited")
+    yield url.render_as_string(hide_password=False)
+    with admin.begin() as tx:
         tx.execute(text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'limited'"))
         tx.execute(text("DROP OWNED BY limited"))
         tx.execute(text("DROP ROLE limited"))
+
+
+@pytest.fixture
+def limited_redis_url(settings: Settings) -> str:
+    """The gate's address with user `limited`, which the test creates; every password is accepted."""
+    return f"redis://limited:any@{settings.redis_url.rpartition('@')[2]}"
 
 
 @pytest.fixture
@@ -81,18 +88,18 @@ def positions(store: Engine, log_id: int) -> dict[int, int]:
 
 
 @pytest.fixture
-def fresh_database(settings: Settings, store: Engine) -> Iterator[Engine]:
-    """A second, empty database without a schema."""
-    admin = store.execution_options(isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
+def fresh_database(admin: Engine) -> Iterator[Engine]:
+    """A second, empty database without a schema, for the superuser."""
+    autocommit = admin.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
         connection.execute(text("SET statement_timeout = 0"))  # CREATE and DROP DATABASE wait for a checkpoint
         connection.execute(text("DROP DATABASE IF EXISTS fresh WITH (FORCE)"))
         connection.execute(text("CREATE DATABASE fresh"))
-    url = make_url(settings.database_url).set(database="fresh")
+    url = admin.url.set(database="fresh")
     database = engine.build(url.render_as_string(hide_password=False), "tests")
     yield database
     database.dispose()
-    with admin.connect() as connection:
+    with autocommit.connect() as connection:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("DROP DATABASE fresh WITH (FORCE)"))
 

@@ -102,11 +102,11 @@ def _fill_pool(database: Engine, connections: int) -> None:
     ids=["read-only", "no permission"],
 )
 def test_a_refused_write_ends_every_connection_of_the_pool(
-    store: Engine, limited_url: str, refusal: str, grant: str
+    store: Engine, admin: Engine, limited_url: str, refusal: str, grant: str
 ) -> None:
     """P7: after a failover no pooled connection stays with a server that cannot write, also one that only reads."""
     database = engine.build(f"{limited_url}?target_session_attrs=any", "tests", connections=3)
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("GRANT ALL ON logs TO limited"))
         tx.execute(text(refusal))
     _fill_pool(database, connections=3)
@@ -114,7 +114,7 @@ def test_a_refused_write_ends_every_connection_of_the_pool(
 
     with pytest.raises(Unavailable, match=r"read-only transaction|refuses a right"):
         _scalar(database, "DELETE FROM logs RETURNING id")
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text(grant))
     assert _scalar(database, "DELETE FROM logs RETURNING id") is None
     _fill_pool(database, connections=3)
@@ -124,17 +124,18 @@ def test_a_refused_write_ends_every_connection_of_the_pool(
     database.dispose()
 
 
-def test_a_connection_that_only_reads_leaves_a_read_only_server(store: Engine, separate_store: Engine) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_connection_that_only_reads_leaves_a_read_only_server(admin: Engine, separate_store: Engine) -> None:
     """P5: after a failover a look-up does not show what the old primary knew."""
     _fill_pool(separate_store, connections=2)
-    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
-        admin.execute(text("ALTER SYSTEM SET default_transaction_read_only = on"))
-        admin.execute(text("SELECT pg_reload_conf()"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER SYSTEM SET default_transaction_read_only = on"))
+        connection.execute(text("SELECT pg_reload_conf()"))
         try:
             eventually(lambda: _refusal(separate_store) and "session is read-only" in _refusal(separate_store))
         finally:
-            admin.execute(text("ALTER SYSTEM RESET default_transaction_read_only"))
-            admin.execute(text("SELECT pg_reload_conf()"))
+            connection.execute(text("ALTER SYSTEM RESET default_transaction_read_only"))
+            connection.execute(text("SELECT pg_reload_conf()"))
 
     eventually(lambda: not _refusal(separate_store))
 
@@ -148,9 +149,9 @@ def _refusal(database: Engine) -> str:
     return ""
 
 
-def test_a_server_that_only_reads_is_not_connected_to(store: Engine, limited_url: str) -> None:
+def test_a_server_that_only_reads_is_not_connected_to(admin: Engine, limited_url: str) -> None:
     """P7: during a failover the old address may still lead to a replica."""
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("ALTER ROLE limited SET default_transaction_read_only = on"))
     database = engine.build(limited_url, "tests")
 

@@ -104,11 +104,11 @@ def test_a_refused_write_ends_the_connections_of_an_async_client(
 
 
 def test_a_refused_right_is_logged_by_the_sweep(
-    settings: Settings, redis: Redis, resources: Resources, caplog: pytest.LogCaptureFixture
+    limited_redis_url: str, redis: Redis, resources: Resources, caplog: pytest.LogCaptureFixture
 ) -> None:
     """P5: whether the gate lost a pause cannot be found out without INFO, so the sweep does not ignore its refusal."""
     redis.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "+@all", "-info")  # type: ignore[no-untyped-call]
-    client = build_client(settings.redis_url.replace("redis://", "redis://limited:any@"))
+    client = build_client(limited_redis_url)
 
     sweep(Celery("tests", set_as_current=False), replace(resources, gate_admin=GateAdmin(client)), grace_seconds=10)
 

@@ -291,14 +291,13 @@ def test_an_unacknowledged_request_that_is_not_text_is_resolved(service_admin: G
 
 @pytest.mark.parametrize("command", ["hmget", "hlen", "hgetall"])
 def test_a_refused_right_is_not_taken_for_a_malformed_value(
-    settings: Settings, gate_admin: GateAdmin, redis: Redis, command: str
+    limited_redis_url: str, gate_admin: GateAdmin, redis: Redis, command: str
 ) -> None:
     """The coupon keeps its seats, and the right is named."""
     gate_admin.fill(coupon(), [(9, "nine")])
     redis.execute_command("ACL", "SETUSER", "limited", "reset", "on", "nopass", "~*", "+@all", f"-{command}")  # type: ignore[no-untyped-call]
-    url = settings.redis_url.replace("redis://", "redis://limited:any@")
 
     with pytest.raises(Unavailable, match=f"has no permissions to run the .{command}. command"):
-        GateClient(url).admit(seat(1))
+        GateClient(limited_redis_url).admit(seat(1))
 
     assert gate_admin.seat_holder(1, 9) == "nine"

@@ -60,7 +60,7 @@ def test_one_bad_record_of_500_is_held_and_the_others_are_issued(
 
 def test_a_request_that_a_constraint_rejects_is_held(
     issuer: Issuer,
-    store: Engine,
+    admin: Engine,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     make_records: MakeRecords,
@@ -68,14 +68,14 @@ def test_a_request_that_a_constraint_rejects_is_held(
 ) -> None:
     """The write probe returns the driver's error of each request and leaves nothing behind."""
     coupon = make_coupon(quantity=8)
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(
             text("ALTER TABLE requests ADD CONSTRAINT odd CHECK (state <> 'issued' OR user_id % 3 > 0) NOT VALID")
         )
     try:
         issuer.issue(make_records(coupon, range(1, 11)), positions)
     finally:
-        with store.begin() as tx:
+        with admin.begin() as tx:
             tx.execute(text("ALTER TABLE requests DROP CONSTRAINT odd"))
 
     assert query(_ROWS, id=coupon.id) == [

@@ -120,12 +120,11 @@ def test_a_redis_that_deletes_keys_is_degraded(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_right_that_redis_refuses_is_named(settings: Settings, redis: Redis) -> None:
+def test_a_right_that_redis_refuses_is_named(settings: Settings, redis: Redis, limited_redis_url: str) -> None:
     """P5: without INFO a lost pause is not noticed, so a refused INFO is reported as a missing right."""
     redis.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "+@all", "-info")  # type: ignore[no-untyped-call]
-    url = settings.redis_url.replace("redis://", "redis://limited:any@")
 
-    found = _check(settings.model_copy(update={"redis_url": url}))
+    found = _check(settings.model_copy(update={"redis_url": limited_redis_url}))
 
     assert found.degraded == ["redis"]
     assert found.reasons["redis"].startswith("Redis refuses a right that the service needs, so grant it: ")
@@ -133,9 +132,9 @@ def test_a_right_that_redis_refuses_is_named(settings: Settings, redis: Redis) -
 
 
 @pytest.mark.usefixtures("redis")
-def test_a_postgresql_that_only_reads_is_degraded(settings: Settings, store: Engine, limited_url: str) -> None:
+def test_a_postgresql_that_only_reads_is_degraded(settings: Settings, admin: Engine, limited_url: str) -> None:
     """A read-only server answers every query, so readiness writes, also where the URL allows such a server."""
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("ALTER ROLE limited SUPERUSER"))
         tx.execute(text("ALTER ROLE limited SET default_transaction_read_only = on"))
 

@@ -140,12 +140,12 @@ def test_of_a_record_and_its_redelivery_one_is_replayed(
 
 
 @pytest.fixture
-def no_refusals(store: Engine) -> Iterator[None]:
+def no_refusals(admin: Engine) -> Iterator[None]:
     """Make the database reject every row of a refused request."""
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("ALTER TABLE requests ADD CONSTRAINT no_refusals CHECK (state <> 'refused') NOT VALID"))
     yield
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("ALTER TABLE requests DROP CONSTRAINT no_refusals"))
 
 

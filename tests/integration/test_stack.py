@@ -115,14 +115,14 @@ def test_a_stopped_server_is_not_restarted_until_start(stack: LocalStack) -> Non
 
 
 def test_a_crashed_server_is_not_restarted_until_start_and_keeps_its_commits(stack: LocalStack) -> None:
-    with psycopg.connect(stack.database_url) as connection:
+    with psycopg.connect(stack.admin_database_url) as connection:
         connection.execute("create table survives as select 1")
     stack.crash("postgres")
     with pytest.raises(StackError, match="postgres is not running"):
         stack.pid("postgres")
     stack.start("postgres")
     assert "was not properly shut down" in (stack.directory / "log" / "postgres.log").read_text()
-    with psycopg.connect(stack.database_url) as connection:
+    with psycopg.connect(stack.admin_database_url) as connection:
         assert connection.execute("select * from survives").fetchone() == (1,)
 
 
@@ -203,7 +203,7 @@ def test_a_server_can_have_its_data_in_another_directory(tmp_path: Path) -> None
     with LocalStack(tmp_path / "stack", directories=elsewhere) as stack:
         _write(stack)
         assert _read(stack) == ("row", b"value", b"record")
-    assert {path.name for path in (tmp_path / "stack").iterdir() if path.is_dir()} == {"log"}
+    assert {path.name for path in (tmp_path / "stack").iterdir() if path.is_dir()} == {"log", "secrets"}
 
 
 @pytest.mark.parametrize("arguments", [{"overrides": {"isuer": {}}}, {"directories": {"isuer": Path()}}])
@@ -229,7 +229,8 @@ def test_a_failed_start_is_reported_with_the_end_of_the_log(tmp_path: Path) -> N
 @pytest.mark.parametrize("setting", ["fsync", "synchronous_commit", "full_page_writes"])
 def test_a_database_without_durable_commits_is_refused(tmp_path: Path, setting: str, stack: LocalStack) -> None:
     stack.stop("postgres")
-    shutil.copytree(stack.directory / "postgres", tmp_path / "postgres")
+    for name in ("postgres", "secrets"):
+        shutil.copytree(stack.directory / name, tmp_path / name)
     stack.start("postgres")
     with (tmp_path / "postgres" / "postgresql.conf").open("a") as conf:
         conf.write(f"{setting} = off\n")
@@ -256,8 +257,11 @@ def test_a_user_port_in_use_is_refused_before_anything_starts(tmp_path: Path) ->
 def test_up_runs_everything_and_sigterm_stops_everything(tmp_path: Path) -> None:
     with _command("up", tmp_path) as first:
         running = read_exports(tmp_path / "env")
-        for url in (f"{running['API_URL']}/readyz", f"{running['ISSUER_URL']}/readyz", f"{running['FLOWER_URL']}/"):
-            assert httpx.get(url, follow_redirects=True).status_code == 200
+        for url in (f"{running['API_URL']}/readyz", f"{running['ISSUER_URL']}/readyz"):
+            assert httpx.get(url).status_code == 200
+        user, _, password = running["FLOWER_BASIC_AUTH"].partition(":")
+        assert httpx.get(running["FLOWER_URL"]).status_code == 401
+        assert httpx.get(running["FLOWER_URL"], auth=(user, password)).status_code == 200
         second = subprocess.run(_argv("servers", tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert f"already runs as process {first.pid}, API_URL={running['API_URL']}" in second.stderr
@@ -302,7 +306,7 @@ def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
 
 
 def _write(stack: LocalStack) -> None:
-    with psycopg.connect(stack.database_url) as connection:
+    with psycopg.connect(stack.admin_database_url) as connection:
         connection.execute("create table kept as select 'row' as text")
     with redis.Redis.from_url(stack.redis_url) as client:
         client.set("kept", "value")
@@ -314,7 +318,7 @@ def _write(stack: LocalStack) -> None:
 
 
 def _read(stack: LocalStack) -> tuple[str, bytes, bytes]:
-    with psycopg.connect(stack.database_url) as connection:
+    with psycopg.connect(stack.admin_database_url) as connection:
         row = connection.execute("select text from kept").fetchone()
     with redis.Redis.from_url(stack.redis_url) as client:
         value = client.get("kept")

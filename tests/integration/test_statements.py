@@ -136,6 +136,13 @@ def test_replay_many_does_not_send_a_statement_for_each_dead_letter(
     assert 0 < len(statements.sent) < 25, statements.sent
 
 
+@pytest.fixture
+def separate_store(admin: Engine, store: Engine) -> Engine:
+    """Replaces the service's role by the superuser, who may change statistics and load auto_explain."""
+    del store  # its tables are emptied
+    return admin
+
+
 _CLEAR_STATISTICS = text(
     "SELECT pg_clear_attribute_stats('public', relname, attname, false) FROM pg_attribute"
     " JOIN pg_class ON attrelid = pg_class.oid WHERE relname IN ('requests', 'retries', 'outbox') AND attnum > 0"

@@ -47,20 +47,20 @@ def sale(real_log: Log, recoverer: Recoverer, log_id: int, make_coupon: MakeCoup
 
 
 @pytest.fixture
-def change_rows(store: Engine) -> Iterator[Callable[[str], None]]:
+def change_rows(admin: Engine) -> Iterator[Callable[[str], None]]:
     """Change rows while the database's own guards are removed; put the guards back at the end."""
     index = "requests_one_live"
-    with store.begin() as tx:
+    with admin.begin() as tx:
         definition = tx.execute(text(f"SELECT pg_get_indexdef('{index}'::regclass)")).scalar_one()
         tx.execute(text(f"DROP INDEX {index}"))
         tx.execute(text("ALTER TABLE requests DISABLE TRIGGER USER"))
 
     def change(statement: str) -> None:
-        with store.begin() as tx:
+        with admin.begin() as tx:
             assert tx.execute(text(statement)).rowcount > 0
 
     yield change
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("TRUNCATE requests"))
         tx.execute(text(definition))
         tx.execute(text("ALTER TABLE requests ENABLE TRIGGER USER"))

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from billiard import pool
 from celery.events.state import Task as EventTask
+from flower.options import default_options
 from kombu.transport import confluentkafka
 
 from service.store.engine import STATEMENT_SECONDS
@@ -153,6 +155,43 @@ def test_no_task_that_beat_starts_fills_flowers_pages(conf: dict[str, Any]) -> N
 
     assert output.split() == sorted(beat.task for beat in BeatEntry)
     assert conf["task_send_sent_event"] is False
+
+
+_LOGIN = "me:sixteen characters"
+
+
+def _flower(address: str, *logins: str, **variables: str) -> dict[str, Any]:
+    """Return Flower's settings for an address and logins, which Flower itself reads from options and variables."""
+    options = default_options.mockable()
+    with mock.patch.object(options, "address", address), mock.patch.object(options, "basic_auth", list(logins)):
+        return _read("flowerconfig.py", facts.ENVIRONMENT | variables)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "localhost"])
+def test_flower_displays_only_and_needs_no_credentials_on_loopback(address: str) -> None:
+    """Without credentials its API refuses everybody, whatever it displays."""
+    assert _flower(address)["read_only"] == "true"
+    assert _flower(address)["address"] == (address or "127.0.0.1")
+    assert _flower(address, FLOWER_READ_ONLY="false")["read_only"] == "false"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.1", "flower.example"])
+@pytest.mark.parametrize("logins", [[], [""], ["me:"], ["me:short"], [":sixteen characters"], [_LOGIN, "me:short"]])
+def test_flower_does_not_start_beyond_loopback_without_credentials(
+    address: str, logins: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _flower(address, *logins)
+    assert f"FLOWER_ADDRESS: others than you can reach {address}: set FLOWER_BASIC_AUTH=" in capsys.readouterr().err
+    assert _flower(address, _LOGIN)["address"] == address
+
+
+def test_flower_does_not_start_with_an_api_for_everybody(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would let every web site read and call it, also on loopback."""
+    with pytest.raises(SystemExit):
+        _flower("127.0.0.1", FLOWER_UNAUTHENTICATED_API="true")
+    assert "FLOWER_UNAUTHENTICATED_API: every web page that you open could call Flower" in capsys.readouterr().err
+    _flower("127.0.0.1", _LOGIN, FLOWER_UNAUTHENTICATED_API="true")
 
 
 def test_flower_does_not_start_where_it_would_see_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,12 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"DATABASE_URL": "postgresql://user@host/db?sslmode=maybe"}, "DATABASE_URL: invalid sslmode value"),
         ({"DATABASE_URL": "postgresql://user@host/db?port=x"}, "DATABASE_URL: is not a URL with hosts and ports"),
         ({"DATABASE_URL": "postgresql://user@host:65536/db"}, "DATABASE_URL: is not a URL with one host and one port"),
+        ({"MIGRATE_DATABASE_URL": "mysql://owner@host/db"}, "MIGRATE_DATABASE_URL: must begin with postgresql://"),
+        (
+            {"MIGRATE_DATABASE_URL": "postgresql://owner@host/db", "DATABASE_URL": "postgresql://host/db"},
+            "MIGRATE_DATABASE_URL: needs the name of a role in DATABASE_URL",
+        ),
+        ({"MIGRATE_DATABASE_URL": "postgresql://owner@host/db", "DATABASE_URL": "coupons"}, "DATABASE_URL: "),
         ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://host/0?bogus=1"}, "REDIS_URL: Redis's client does not know the option"),
         ({"REDIS_URL": "redis://host/0?socket_timeout=soon"}, "REDIS_URL: Redis's client does not know the option"),
@@ -145,6 +151,7 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
         {"API_PORT": ""},
         {"RATE_LIMIT_USER": "0", "RATE_LIMIT_ADDRESS": "1000000/1", "RATE_LIMIT_ALL": "1/86400"},
         {"TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,fd00::/8", "TRUSTED_PROXY_HEADER": "forwarded"},
+        {"MIGRATE_DATABASE_URL": "postgresql://owner@127.0.0.1:5432/coupons"},
     ],
 )
 def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +160,25 @@ def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch
         monkeypatch.setenv(name, value)
 
     config.load()
+
+
+def test_a_process_without_request_ids_needs_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beat, Flower and the migration: their settings hold a key that verifies no request id, and differs each time."""
+    monkeypatch.delenv("REQUEST_ID_KEYS")
+
+    keys = {config.load_without_keys().mac_keys for _ in range(2)}
+
+    assert len(keys) == 2
+    assert [fault.partition(":")[0] for fault in _faults()] == ["REQUEST_ID_KEYS"]
+
+
+def test_settings_without_keys_never_hold_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that loads them cannot sign, also where the variable is set; other faults are reported."""
+    assert config.load_without_keys().mac_keys != (b"k" * 16,)
+
+    monkeypatch.setenv("TOPIC_PARTITIONS", "0")
+    with pytest.raises(Misconfigured, match="TOPIC_PARTITIONS"):
+        config.load_without_keys()
 
 
 def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,15 @@ import psutil
 import pytest
 
 from stack import jars, logs, ports, reaper, settings
+from stack.credentials import Credentials
 from stack.errors import PortTaken, StackError
 from stack.files import load_or_create_secret, read_exports, write_exports
 from stack.local import LocalStack
 from stack.restarter import restart_delay
 from stack.servers import kafka
 from stack.startup import EVERYTHING
+
+CREDENTIALS = Credentials(*(name * 4 for name in ("admin", "owner", "app", "valkey", "flower", "keys", "jwt", "tickets")))
 
 
 @pytest.fixture
@@ -85,12 +88,12 @@ def test_three_brokers_are_three_processes_and_two_are_refused() -> None:
         settings.processes_to_start(("kafka",), {"KAFKA_BROKERS": "2"})
 
 
-def test_topics_have_three_replicas_on_three_brokers_unless_the_user_sets_replication(tmp_path: Path) -> None:
+def test_topics_have_three_replicas_on_three_brokers_unless_the_user_sets_replication() -> None:
     three_nodes = {f"kafka-{number}{suffix}": number for number in (1, 2, 3) for suffix in ("", "_controller")}
-    environment = settings.process_environment(tmp_path, three_nodes, {})
+    environment = settings.process_environment(CREDENTIALS, three_nodes, {})
     assert (environment["TOPIC_REPLICATION"], environment["TOPIC_MIN_INSYNC_REPLICAS"]) == ("3", "2")
     assert environment["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"
-    environment = settings.process_environment(tmp_path, three_nodes, {"TOPIC_REPLICATION": "1"})
+    environment = settings.process_environment(CREDENTIALS, three_nodes, {"TOPIC_REPLICATION": "1"})
     assert (environment["TOPIC_REPLICATION"], environment.get("TOPIC_MIN_INSYNC_REPLICAS")) == ("1", None)
 
 
@@ -106,19 +109,21 @@ def test_a_proxy_to_three_brokers_is_refused(tmp_path: Path) -> None:
         LocalStack(tmp_path, ("kafka",), settings.ISOLATED | {"KAFKA_BROKERS": "3"}, kafka_proxies={"issuer": 1}).up()
 
 
-def test_celery_over_kafka_uses_the_same_kafka_and_starts_no_flower(tmp_path: Path) -> None:
+def test_celery_over_kafka_uses_the_same_kafka_and_starts_no_flower() -> None:
     user_env = {"CELERY_BROKER_URL": settings.CELERY_OVER_KAFKA}
-    environment = settings.process_environment(tmp_path, {"kafka": 1, "kafka_controller": 2, "valkey": 3}, user_env)
+    environment = settings.process_environment(CREDENTIALS, {"kafka": 1, "kafka_controller": 2, "valkey": 3}, user_env)
     assert environment["CELERY_BROKER_URL"] == "confluentkafka://127.0.0.1:1"
-    external = settings.process_environment(tmp_path, {}, user_env | {"KAFKA_BOOTSTRAP_SERVERS": "one:9092,two:9092"})
+    external = settings.process_environment(
+        CREDENTIALS, {}, user_env | {"KAFKA_BOOTSTRAP_SERVERS": "one:9092,two:9092"}
+    )
     assert external["CELERY_BROKER_URL"] == "confluentkafka://one:9092"
     assert set(EVERYTHING) - set(settings.processes_to_start(EVERYTHING, user_env)) == {"flower"}
     assert "flower" in settings.processes_to_start(EVERYTHING, {"CELERY_BROKER_URL": "redis://elsewhere/1"})
 
 
-def test_user_variables_reach_the_processes_except_a_host_that_is_not_loopback(tmp_path: Path) -> None:
+def test_user_variables_reach_the_processes_except_a_host_that_is_not_loopback() -> None:
     user_env = {"REQUEST_ID_KEYS": "mine", "DATABASE_URL": "postgresql://elsewhere/db", "API_HOST": "0.0.0.0"}
-    environment = settings.process_environment(tmp_path, {"kafka": 1, "kafka_controller": 2, "api": 3}, user_env)
+    environment = settings.process_environment(CREDENTIALS, {"kafka": 1, "kafka_controller": 2, "api": 3}, user_env)
     assert environment["REQUEST_ID_KEYS"] == "mine"
     assert environment["DATABASE_URL"] == "postgresql://elsewhere/db"
     assert environment["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:1"
@@ -127,6 +132,30 @@ def test_user_variables_reach_the_processes_except_a_host_that_is_not_loopback(t
         "3",
         "http://127.0.0.1:3",
     )
+
+
+def test_the_application_and_the_migration_have_roles_of_their_own() -> None:
+    environment = settings.process_environment(CREDENTIALS, {"postgres": 1}, {})
+    assert environment["DATABASE_URL"] == f"postgresql://coupons:{CREDENTIALS.postgres_application}@127.0.0.1:1/coupons"
+    owner = f"postgresql://coupons_owner:{CREDENTIALS.postgres_owner}@127.0.0.1:1/coupons"
+    assert environment["MIGRATE_DATABASE_URL"] == owner
+    assert "MIGRATE_DATABASE_URL" not in settings.process_environment(CREDENTIALS, {}, {})
+    assert CREDENTIALS.postgres_admin not in " ".join(environment.values())
+
+
+def test_flower_has_generated_credentials_unless_the_user_sets_some() -> None:
+    assert settings.process_environment(CREDENTIALS, {}, {})["FLOWER_BASIC_AUTH"] == f"coupons:{CREDENTIALS.flower}"
+    mine = {"FLOWER_BASIC_AUTH": "me:mine"}
+    assert settings.process_environment(CREDENTIALS, {}, mine)["FLOWER_BASIC_AUTH"] == "me:mine"
+
+
+def test_credentials_are_created_once_in_a_directory_that_only_the_owner_can_enter(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir(mode=0o755)
+    first = Credentials.load_or_create(tmp_path / "secrets")
+    assert len(set(vars(first).values())) == len(vars(first))
+    assert Credentials.load_or_create(tmp_path / "secrets") == first
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "secrets").iterdir()} == {0o600}
 
 
 def test_a_secret_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
