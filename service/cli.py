@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service import config, resources, startup
-from service.commands import dead_letters, gate, keys, log
+from service.commands import dead_letters, gate, keys, log, request_id_keys
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
 from service.limits import MAX_ID
 from service.verification.history import read_history
@@ -16,6 +16,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(gate.app, name="gate")
 app.add_typer(log.app, name="log")
+app.add_typer(request_id_keys.app, name="request-id-keys")
 _HISTORY_HELP = "Answers that clients received, one JSON object a line."
 
 

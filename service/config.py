@@ -49,7 +49,14 @@ class Settings(BaseSettings):
         " or confluentkafka://host:port",
     )
     request_id_keys: SecretStr = Field(
-        description="keys of the MAC in request ids, separated by commas: the first one signs, all of them verify"
+        description="keys of the MAC in request ids, separated by commas: the first one signs, all of them verify;"
+        " docs/key-rotation.md says how to change them"
+    )
+
+    foreign_records: Literal["issue", "refuse"] = Field(
+        "issue",
+        description="issue: records of other producers are requests; refuse: only records with a request id of this"
+        " service are, and the others are refused with the code `foreign`",
     )
 
     topic_partitions: int = Field(6, ge=1, le=1000, description="partitions of ISSUE_COUPON and ISSUE_COUPON.dlt")

@@ -7,7 +7,8 @@ class LogEvent(StrEnum):
     """The names; a comment says when the event is logged and, where someone must act, what to do."""
 
     # any process
-    #: PostgreSQL or Kafka does not answer at start; the process tries again until it does
+    #: PostgreSQL or Kafka does not answer at start, or no issuer has the new key with which the process would sign;
+    #: the process tries again until it does
     START_WAITING = "start.waiting"
     #: the API has no authentication; do not expose it
     AUTHENTICATION_OFF = "authentication.off"
@@ -81,6 +82,9 @@ class LogEvent(StrEnum):
     PARTITION_STOPPED = "partition.stopped"
     #: the consumer cannot seek yet; tried again in the next iteration
     PARTITION_SEEK_FAILED = "partition.seek_failed"
+    #: records carry a request id that no registered key signed, so they are dead letters: somebody without a key
+    #: writes to the topic. `count` of them in one batch; `first` is the first one's partition and offset
+    REQUEST_IDS_UNVERIFIED = "request_ids.unverified"
     #: a system failure: the batch was rolled back and is read again
     ISSUER_PAUSED = "issuer.paused"
     #: the offsets could not be read from the database; tried again

@@ -23,6 +23,10 @@ BATCH_DURATION = Histogram(
     "coupons_issuer_batch_duration_seconds",
     "Seconds to decide and commit a batch and to queue its messages.",
 )
+UNVERIFIED_IDS = Counter(
+    "coupons_unverified_request_ids",
+    "Records that became dead letters because no registered key signed the request id that they carry.",
+)
 ISSUE_RESPONSES = Counter(
     "coupons_issue_responses",
     "Responses of the API to POST /coupons/{id}/issuances: accepted, rate_limited, backlog_full, unavailable or the"

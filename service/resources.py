@@ -2,8 +2,8 @@
 
 import getpass
 import os
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import monotonic_ns, sleep
 
@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from service.clock import jitter, now_ms, shift_ms
 from service.config import Settings
-from service.domain.errors import NotPermitted, Unavailable
+from service.domain.errors import CouponsError, Misconfigured, NotPermitted, Unavailable
 from service.domain.rate_limit import LimitScope, LocalLimiter
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
@@ -42,6 +42,8 @@ from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from service.usecases.key_register import KeyRegister
+from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
@@ -66,6 +68,7 @@ class Resources:
     log_watch: LogWatch
     reader: RecordReader
     gate_admin: GateAdmin
+    key_register: KeyRegister
 
     @property
     def log_id(self) -> int:
@@ -113,22 +116,27 @@ def migrate(settings: Settings) -> None:
 def open_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
     """Connect to PostgreSQL and Kafka, check schema and topics, and build the clients.
 
-    PostgreSQL shows `name` for the connections. Raises Misconfigured or Unavailable. If the topic is not the open log,
-    the processes start all the same and report it.
+    PostgreSQL shows `name` for the connections. Raises Misconfigured, also if a key that signs request ids is missing,
+    or Unavailable. If the topic is not the open log, the processes start all the same and report it.
     """
     store = engine.build(settings.database_url, name, connections)
+    ids = request_ids(settings)
+    key_register = KeyRegister(ids)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
+        key_register.compare(tx)
         log = logs.find_open(tx)
+    if key_register.fault:
+        raise Misconfigured([key_register.fault])
     if log is None:
         log = _open_first_log(settings, store)
     watch = LogWatch(settings, store, log)
     watch.compare()
     if watch.fault is None:
         topics.check(settings)
-    reader = RecordReader(request_ids(settings), settings.topic_partitions, faults=settings.fault_injection)
     _check_eviction(settings)
-    return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)))
+    reader = RecordReader(ids, settings.topic_partitions, faults=settings.fault_injection)
+    return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)), key_register)
 
 
 def _check_eviction(settings: Settings) -> None:
@@ -148,16 +156,37 @@ def _open_first_log(settings: Settings, store: Engine) -> Log:
         return logs.ensure_first(tx, Topic.ISSUE_COUPON, topic.id, "migrate")
 
 
-def wait_for_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
-    """Call open_resources until PostgreSQL and Kafka answer, and log what is missing; raise Misconfigured."""
+def wait_for_signing_resources(
+    settings: Settings, name: str, connections: int = 5, *, announce_keys: bool = False
+) -> Resources:
+    """Call open_signing_resources until PostgreSQL and Kafka answer and the process may sign, and log why it waits.
+
+    Raises Misconfigured.
+    """
     attempts = 0
     while True:
         try:
-            return open_resources(settings, name, connections)
+            return open_signing_resources(settings, name, connections, announce_keys=announce_keys)
         except Unavailable as error:
             attempts += 1
             _log.warning(LogEvent.START_WAITING, reason=str(error))
             sleep(backoff_seconds(attempts, initial_seconds=0.5, max_seconds=5, jitter=jitter()))
+
+
+def open_signing_resources(settings: Settings, name: str, connections: int, *, announce_keys: bool) -> Resources:
+    """Open the resources of a process that signs request ids, and register its keys.
+
+    announce_keys: whether it is an issuer, as in KeyRegister.register. Raises Misconfigured and Unavailable, also
+    KeyMissing while the process may not sign.
+    """
+    opened = open_resources(settings, name, connections)
+    try:
+        with engine.in_transaction(opened.engine) as tx:
+            opened.key_register.register(tx, announce=announce_keys)
+    except CouponsError:
+        opened.close()
+        raise
+    return opened
 
 
 @asynccontextmanager
@@ -201,7 +230,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             gate,
             acceptor,
             addresses if LimitScope.ADDRESS in limits else None,
-            Lookup(settings, resources.engine, ids, filler, resources.gate_admin),
+            Lookup(settings, resources.engine, ids, resources.key_register, filler, resources.gate_admin),
             coupon_service(resources),
             dead_letter_service(resources),
             verifier(resources, verification_engine),
@@ -213,6 +242,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
                 LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
                 resources.log_watch,
                 UndecidedPartitions(settings, readiness_engine, resources.log_watch),
+                resources.key_register,
             ),
             operators,
             verifications,
@@ -302,6 +332,18 @@ def log_recovery(resources: Resources) -> LogRecovery:
         resources.reader,
         resources.gate_admin,
     )
+
+
+@contextmanager
+def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
+    """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
+    store = engine.build(settings.database_url, "request id keys", connections=1)
+    try:
+        with engine.in_transaction(store) as tx:
+            schema.require_current(tx)
+        yield KeyAdministration(settings, store)
+    finally:
+        store.dispose()
 
 
 def gate_filler(resources: Resources) -> GateFiller:

@@ -8,6 +8,7 @@ from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, Reques
 from service.domain.request_id import RequestIds
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_key, encode_value
 from service.stream.partitioner import partition_of
+from service.usecases.key_register import KeyRegister
 
 AT_MS = 1_767_225_600_000
 #: as Kafka would write it
@@ -31,6 +32,11 @@ def coupon(
     return Coupon(
         coupon_id, "a coupon", quantity, waitlist, issued, held, standby, opens_at_ms, closes_at_ms, override, 0
     )
+
+
+def key_register() -> KeyRegister:
+    """Return the register as a process sees it whose key is of no importance."""
+    return KeyRegister(RequestIds([b"a key for tests!"]))
 
 
 def request(

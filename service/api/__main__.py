@@ -26,7 +26,7 @@ def run_workers(settings: Settings) -> None:
 
     Each worker has its own clients and reports its own readiness. Raises Misconfigured.
     """
-    resources.wait_for_resources(settings, "api").close()  # reports an error once, before any worker starts
+    resources.wait_for_signing_resources(settings, "api").close()  # reports an error once, before any worker starts
     with tempfile.TemporaryDirectory(prefix="coupons-api-") as directory:
         os.environ[MULTIPROCESS_DIRECTORY_VARIABLE] = directory
         factory = f"{server.create_worker_app.__module__}:{server.create_worker_app.__name__}"

@@ -33,7 +33,7 @@ def create_worker_app() -> FastAPI:
 
 def build_application(settings: Settings) -> FastAPI:
     """Build the ASGI application as soon as PostgreSQL and Kafka answer; raise Misconfigured."""
-    common = resources.wait_for_resources(settings, "api", connections=10)
+    common = resources.wait_for_signing_resources(settings, "api", connections=10)
     application = app.create_app(common)
     tune_garbage_collector()
     return application

@@ -67,11 +67,14 @@ def decide(
     coupons: Mapping[int, Coupon],
     prior: dict[tuple[int, int], PriorRequests],
     failing: Container[str] = frozenset(),
+    *,
+    refuse_foreign: bool = False,
 ) -> list[Outcome]:
     """Decide requests in the order given, which must be offset order within each partition.
 
     `coupons` are the locked rows by id. `prior` is keyed by (coupon_id, user_id) and is updated. `failing` holds the
-    ids of requests whose write fails: such a request is held if it is entitled to a seat. A redelivery has no outcome.
+    ids of requests whose write fails: such a request is held if it is entitled to a seat. `refuse_foreign`: whether
+    requests without an id of this service are refused. A redelivery has no outcome.
     """
     counters = {coupon_id: CouponCounters.of(coupon) for coupon_id, coupon in coupons.items()}
     outcomes = []
@@ -83,7 +86,8 @@ def decide(
         elif request.request_id in earlier.request_ids:
             continue
         fails = request.request_id in failing
-        outcome = _decide_one(request, counters.get(request.coupon_id), live=earlier.live, fails=fails)
+        counter = counters.get(request.coupon_id)
+        outcome = _decide_one(request, counter, live=earlier.live, fails=fails, refuse_foreign=refuse_foreign)
         earlier.request_ids.add(request.request_id)
         earlier.live = earlier.live or outcome.state is not RequestState.REFUSED
         outcomes.append(outcome)
@@ -97,8 +101,10 @@ _WINDOW_REFUSALS = {
 }
 
 
-def _decide_one(request: Request, counters: CouponCounters | None, *, live: bool, fails: bool) -> Outcome:
-    """Apply the rules in their order: coupon, window, duplicate, free seat, standby, sold out.
+def _decide_one(
+    request: Request, counters: CouponCounters | None, *, live: bool, fails: bool, refuse_foreign: bool
+) -> Outcome:
+    """Apply the rules in their order: coupon, foreign, window, duplicate, free seat, standby, sold out.
 
     The gate checked the window of an accepted request, so only a later close applies to it. The window of a foreign
     record is checked against the broker's append time.
@@ -108,6 +114,8 @@ def _decide_one(request: Request, counters: CouponCounters | None, *, live: bool
     coupon = counters.coupon
     if request.accepted:
         code = ReasonCode.CLOSED if coupon.override is Override.CLOSED else None
+    elif refuse_foreign:
+        code = ReasonCode.FOREIGN
     else:
         code = _WINDOW_REFUSALS.get(coupon.state(request.appended_at_ms))
     if code is None and live:

@@ -77,6 +77,10 @@ class PoisonRecord(CouponsError):
     """The record cannot be decoded or can never succeed: it becomes a dead letter at once."""
 
 
+class UnverifiedRequestId(PoisonRecord):
+    """The record carries a request id of this service's form, for its coupon and user, that no key verifies."""
+
+
 class Retryable(CouponsError):
     """The input is correct and the system cannot serve it now: try again later."""
 
@@ -102,6 +106,14 @@ class NotPermitted(Unavailable):
     def __init__(self, part: str, reason: str) -> None:
         CouponsError.__init__(self, f"{part} refuses a right that the service needs, so grant it: {reason}")
         self.part = part
+
+
+class KeyMissing(Unavailable):
+    """This process lacks a key that signs request ids elsewhere: add it to REQUEST_ID_KEYS and restart the process."""
+
+    def __init__(self, reason: str) -> None:
+        CouponsError.__init__(self, reason)
+        self.part = "A key of request ids"
 
 
 class NotProduced(Unavailable):

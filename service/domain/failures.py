@@ -42,8 +42,12 @@ class Failure(NamedTuple):
 
 def describe(failure_class: FailureClass, error: BaseException) -> Failure:
     """Return the failure of an exception whose class is known."""
-    kind = type(error)
-    return Failure(failure_class, f"{kind.__module__}.{kind.__qualname__}", str(error).strip()[:MAX_ERROR_LENGTH])
+    return Failure(failure_class, error_type_name(type(error)), str(error).strip()[:MAX_ERROR_LENGTH])
+
+
+def error_type_name(kind: type[BaseException]) -> str:
+    """Return the dotted name of an exception's class, as failures and dead letters show it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @singledispatch

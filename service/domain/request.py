@@ -34,6 +34,8 @@ class ReasonCode(StrEnum):
     SOLD_OUT = "sold_out"
     POISON = "poison"
     EXHAUSTED = "exhausted"
+    #: the record carries no request id of this service, and FOREIGN_RECORDS is `refuse`
+    FOREIGN = "foreign"
     #: the record was deleted before it was decided
     LOST = "lost"
 

@@ -24,6 +24,7 @@ _TEXT_LENGTH = 60
 _PLAIN = bytes.maketrans(b"-_+/", b"+/\0\0")
 _MINTED, _DERIVED = 1, 2
 _PURPOSE = b"request id"
+_FINGERPRINT_BYTES = 4
 
 
 class RequestIdClaims(NamedTuple):
@@ -43,6 +44,8 @@ class RequestIds:
     def __init__(self, keys: Sequence[bytes]) -> None:
         """`keys` may have any length."""
         self._macs = tuple(blake2b(digest_size=_MAC_BYTES, key=sha256(key).digest(), person=_PURPOSE) for key in keys)
+        #: the public name of each key, in the same order
+        self.fingerprints = tuple(map(fingerprint, keys))
 
     def mint(self, coupon_id: int, user_id: int, now_ms: int) -> str:
         """Return a new id: 60 characters that are safe in URLs."""
@@ -71,13 +74,24 @@ class RequestIds:
         body = self._verified_body(text)
         return body is not None and body.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
 
+    def is_unverified(self, text: str) -> bool:
+        """Return whether it has the form of an id, and none of the keys made it: another key did, or it is forged."""
+        raw = _raw(text.encode("ascii", "replace"))
+        return raw is not None and raw[0] in (_MINTED, _DERIVED) and self.decode(text) is None
+
+    def is_unverified_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
+        """Return whether it has the form of an id minted for this coupon and user, and none of the keys made it."""
+        raw = _raw(text)
+        return (
+            raw is not None
+            and raw.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
+            and self._verified_body(text) is None
+        )
+
     def _verified_body(self, text: bytes) -> bytes | None:
         """Return the body of an id, or None if its MAC was not made with one of the keys."""
-        if len(text) != _TEXT_LENGTH:
-            return None
-        try:
-            raw = a2b_base64(text.translate(_PLAIN), strict_mode=True)
-        except ValueError:  # not base64
+        raw = _raw(text)
+        if raw is None:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         for keyed in self._macs:
@@ -88,6 +102,21 @@ class RequestIds:
     def _signed(self, kind: int, coupon_id: int, user_id: int, at_ms: int, nonce: bytes) -> str:
         body = _BODY.pack(kind, coupon_id, user_id, at_ms >> 32, at_ms & 0xFFFFFFFF, nonce)
         return urlsafe_b64encode(body + _digest(self._macs[0], body)).decode()
+
+
+def fingerprint(key: bytes) -> str:
+    """Return a name of a key that may be shown and stored: eight hexadecimal digits."""
+    return blake2b(digest_size=_FINGERPRINT_BYTES, key=sha256(key).digest(), person=b"fingerprint").hexdigest()
+
+
+def _raw(text: bytes) -> bytes | None:
+    """Return the bytes of an id, or None for a text of another form."""
+    if len(text) != _TEXT_LENGTH:
+        return None
+    try:
+        return a2b_base64(text.translate(_PLAIN), strict_mode=True)
+    except ValueError:  # not base64
+        return None
 
 
 def _digest(keyed: blake2b, body: bytes) -> bytes:

@@ -17,6 +17,7 @@ from service.store.raw_records import (
     raw_of_row,
     split_by_bytes,
 )
+from service.store.tables import UNVERIFIED_ROWS
 from service.timestamps import to_datetime
 
 
@@ -159,6 +160,16 @@ def count_recent(tx: Connection, seconds: float) -> int:
     """Return how many dead letters were written in the last `seconds`."""
     query = "SELECT count(*) FROM dead_letters WHERE dead_at > now() - make_interval(secs => :seconds)"
     return int(tx.execute(text(query), {"seconds": seconds}).scalar_one())
+
+
+_COUNT_UNVERIFIED = text(
+    f"SELECT count(*) FROM (SELECT FROM dead_letters WHERE {UNVERIFIED_ROWS} LIMIT :limit) AS unverified"
+)
+
+
+def count_unverified(tx: Connection, limit: int) -> int:
+    """Return how many new dead letters have a request id that no key verified, at most `limit`."""
+    return int(tx.execute(_COUNT_UNVERIFIED, {"limit": limit}).scalar_one())
 
 
 def _arrays(dead_letters: Sequence[NewDeadLetter]) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """Queries on requests: earlier requests of a user, decisions, and look-ups."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from service.store.outbox import OutboxEntry
 from service.store.tables import LIVE_ROWS
 from service.timestamps import to_datetime, to_milliseconds
 
+_ROWS_PER_FETCH = 2_000
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
 _OF_PAIR = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
 _KNOWN = text(
@@ -35,6 +36,12 @@ def prior_requests(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tup
         prior.request_ids.add(request_id)
         prior.live = prior.live or live
     return found
+
+
+def iterate_request_ids(tx: Connection) -> Iterator[str]:
+    """Yield the request id of every request, of all logs."""
+    rows = tx.execute(text("SELECT request_id FROM requests"), execution_options={"yield_per": _ROWS_PER_FETCH})
+    return iter(rows.scalars())
 
 
 _LIVE_IDS = text(

@@ -13,7 +13,7 @@ from service.store.tables import NAMES
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
 #: tables whose rows are work: done, they are deleted; every other row stays
-_DELETABLE = ("outbox", "retries")
+_DELETABLE = ("outbox", "request_id_keys", "retries")
 
 
 def migrate(engine: Engine, application_role: str | None = None) -> None:

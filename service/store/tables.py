@@ -9,6 +9,8 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, MetaData, SQLModel
 
+from service.domain.errors import UnverifiedRequestId
+from service.domain.failures import error_type_name
 from service.domain.request import FINAL_STATES, LIVE_STATES, RequestState
 
 NAMES = MetaData(
@@ -204,6 +206,10 @@ class RetryRow(Table, table=True):
     error_message: str | None
 
 
+#: the condition for dead letters of records with an unverified request id that no operator has replayed or discarded
+UNVERIFIED_ROWS = f"error_type = '{error_type_name(UnverifiedRequestId)}' AND state = 'new' AND log_id IS NOT NULL"
+
+
 class DeadLetterRow(Table, table=True):
     """A request that used all attempts, or a record that could not be decoded or written, with its raw bytes.
 
@@ -226,6 +232,7 @@ class DeadLetterRow(Table, table=True):
         Index("dead_letters_unforwarded", "id", postgresql_where=text("forwarded_at IS NULL")),
         Index("dead_letters_coupon", "coupon_id", "id"),
         Index("dead_letters_dead_at", "dead_at"),
+        Index("dead_letters_unverified", "id", postgresql_where=text(UNVERIFIED_ROWS)),
     )
     id: int | None = _generated_key()
     #: null for a dead letter that another producer wrote to the dead-letter topic
@@ -295,6 +302,17 @@ class OutboxRow(Table, table=True):
     lease_until: datetime | None = _timestamp()
     #: set at the first attempt, so that the same entries are delivered under the same id in every later attempt
     delivery_id: UUID | None
+
+
+class RequestIdKeyRow(Table, table=True):
+    """A key of REQUEST_ID_KEYS that an issuer verifies or that signs; the key itself is in no table."""
+
+    __tablename__ = "request_id_keys"
+    fingerprint: str = Field(primary_key=True)
+    #: when the first issuer was started with it
+    announced_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: since when processes sign with it; null: it only verifies
+    signs_since: datetime | None = _timestamp()
 
 
 class WriteCheckRow(Table, table=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from service.domain.errors import PoisonRecord
+from service.domain.errors import PoisonRecord, UnverifiedRequestId
 from service.domain.failures import FailureClass, classify
 from service.domain.record import InjectedFault, RawRecord, Record
 from service.domain.request import Request
@@ -101,6 +101,10 @@ class RecordReader:
         header = dict(raw.headers).get(REQUEST_ID_HEADER)
         if header is not None and self._ids.was_minted_for(header, coupon_id, user_id):
             request_id, accepted = header.decode("ascii"), True
+        elif header is not None and self._ids.is_unverified_for(header, coupon_id, user_id):
+            raise UnverifiedRequestId(
+                "no key of REQUEST_ID_KEYS verifies the request id: it is forged, or the key that signed it is missing"
+            )
         else:
             request_id = self._ids.derive(topic_id, raw.log_position, coupon_id, user_id, raw.appended_at_ms)
             accepted = False

@@ -2,16 +2,20 @@
 
 from collections import defaultdict
 from enum import StrEnum
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from service.config import Settings
 from service.store import dead_letters
 from service.store.engine import in_transaction
+from service.usecases.key_register import KeyRegister
 from service.usecases.log_watch import LogWatch
 from service.usecases.undecided import LatePartition, UndecidedPartitions, UndecidedReport
 
 _MINUTE_SECONDS = 60
+#: more of them are not counted
+_MAX_UNVERIFIED = 1_000
 
 
 class Alert(StrEnum):
@@ -20,24 +24,50 @@ class Alert(StrEnum):
     DEAD_LETTERS = "dead_letters"
     UNDECIDED = "undecided"
     TOPIC = "topic"
+    KEY_MISSING = "key_missing"
+    UNVERIFIED_IDS = "unverified_ids"
 
 
-def count_recent_dead_letters(tx: Connection) -> int:
-    """Return the number of dead letters stored in the last minute."""
-    return dead_letters.count_recent(tx, _MINUTE_SECONDS)
+class DeadLetterCounts(NamedTuple):
+    """How many dead letters there are of which alerts speak."""
+
+    #: stored in the last minute
+    recent: int
+    #: new ones whose request id no key verified, at most _MAX_UNVERIFIED
+    unverified: int
+
+
+def count_dead_letters(tx: Connection) -> DeadLetterCounts:
+    """Count dead letters for active_alerts."""
+    return DeadLetterCounts(
+        dead_letters.count_recent(tx, _MINUTE_SECONDS), dead_letters.count_unverified(tx, _MAX_UNVERIFIED)
+    )
 
 
 def active_alerts(
-    settings: Settings, recent_dead_letters: int, undecided: UndecidedReport, topic: str | None
+    settings: Settings,
+    counts: DeadLetterCounts,
+    undecided: UndecidedReport,
+    *,
+    topic: str | None = None,
+    missing_key: str | None = None,
 ) -> dict[Alert, str]:
     """Return the active alerts with their reasons.
 
-    `recent_dead_letters` are those of the last minute; `topic`: how the topic differs from the settings.
+    `topic`: how the topic differs from the settings; `missing_key`: which key of request ids this process lacks.
     """
     active = {Alert.TOPIC: topic} if topic else {}
-    if recent_dead_letters > (limit := settings.dead_letters_per_minute):
+    if missing_key:
+        active[Alert.KEY_MISSING] = missing_key
+    if counts.unverified:
+        number = f"at least {_MAX_UNVERIFIED}" if counts.unverified == _MAX_UNVERIFIED else str(counts.unverified)
+        active[Alert.UNVERIFIED_IDS] = (
+            f"{number} records carry a request id that no registered key signed, so they are dead letters: find out who"
+            " writes to ISSUE_COUPON, then discard or replay them, see docs/recovery.md"
+        )
+    if counts.recent > (limit := settings.dead_letters_per_minute):
         active[Alert.DEAD_LETTERS] = (
-            f"{recent_dead_letters} requests or records became dead in the last minute, more than"
+            f"{counts.recent} requests or records became dead in the last minute, more than"
             f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
         )
     if late := [late for late in undecided.late if late.age_seconds > settings.undecided_alert_seconds]:
@@ -57,9 +87,14 @@ def active_alerts(
 
 
 def check_database(
-    settings: Settings, engine: Engine, undecided: UndecidedPartitions, log_watch: LogWatch
+    settings: Settings,
+    engine: Engine,
+    undecided: UndecidedPartitions,
+    log_watch: LogWatch,
+    key_register: KeyRegister,
 ) -> dict[Alert, str]:
     """Query the database for readiness and return the active alerts; raise Unavailable when it does not answer."""
     with in_transaction(engine) as tx:
-        recent_dead_letters = count_recent_dead_letters(tx)
-    return active_alerts(settings, recent_dead_letters, undecided.check(), log_watch.alert)
+        counts = count_dead_letters(tx)
+        key_register.compare(tx)
+    return active_alerts(settings, counts, undecided.check(), topic=log_watch.alert, missing_key=key_register.fault)

@@ -14,6 +14,7 @@ from service.gate.keys import END_OF_TIME_MS
 from service.store import checkpoints, coupon_changes, coupons, outbox, requests
 from service.store.engine import in_transaction
 from service.store.outbox import OutboxKind
+from service.usecases.key_register import KeyRegister
 from service.usecases.lookup import is_past_watermark
 from service.usecases.write_plan import releases_seat
 
@@ -72,23 +73,25 @@ def sync_coupon_changes(engine: Engine, gate_admin: GateAdmin) -> int:
 
 
 def release_expired_seats(
-    settings: Settings, engine: Engine, ids: RequestIds, gate_admin: GateAdmin, now_ms: int
+    settings: Settings, engine: Engine, ids: RequestIds, key_register: KeyRegister, gate_admin: GateAdmin, now_ms: int
 ) -> int:
     """Release the seats of requests that cannot be in the log any more; return how many.
 
     A request that has a row is resolved and keeps its seat. One without a row keeps it until the watermark has passed
     the last moment at which its record could have been appended. If the process is killed between two
-    lines, the next call continues.
+    lines, the next call continues. Raises KeyMissing if an id may be signed with a key that is missing here.
     """
     attempted_at_ms = gate_admin.unacknowledged(now_ms - settings.produce_timeout_ms, _UNACKNOWLEDGED_BATCH_SIZE)
     decoded_ids = {request_id: decoded for request_id in attempted_at_ms if (decoded := ids.decode(request_id))}
+    # an id whose key has been removed cannot be decoded; it must not stay at the head of the queue
+    undecodable = attempted_at_ms.keys() - decoded_ids.keys()
     with in_transaction(engine) as tx:
+        if undecodable:
+            key_register.require_complete(tx, "no key verifies the request id of an unacknowledged request")
         # before the rows: a request that these checkpoints have passed has its row by now
         _, current = checkpoints.of_open_log(tx)
         prior = requests.prior_requests(tx, {(decoded.coupon_id, decoded.user_id) for decoded in decoded_ids.values()})
     decided = decoded_ids.keys() & {request_id for of_user in prior.values() for request_id in of_user.request_ids}
-    # an id whose key has been removed cannot be decoded; it must not stay at the head of the queue
-    undecodable = attempted_at_ms.keys() - decoded_ids.keys()
     gate_admin.resolve_unacknowledged(sorted(decided | undecodable))
     released = 0
     for request_id in decoded_ids.keys() - decided:

@@ -19,17 +19,26 @@ from service.usecases.batch_bisect import (
     Failures,
     write_bisecting,
 )
+from service.usecases.key_register import KeyRegister
 from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advances, offset_ranges
 
 
 class Issuer:
     """Writes decisions. It keeps no state between batches."""
 
-    def __init__(self, engine: Engine, log_id: int, *, notices: bool) -> None:
-        """`notices`: whether final decisions are delivered to a webhook."""
+    def __init__(
+        self, engine: Engine, log_id: int, key_register: KeyRegister, *, notices: bool, refuse_foreign: bool = False
+    ) -> None:
+        """Create an issuer.
+
+        notices: whether final decisions are delivered to a webhook. refuse_foreign: whether records without a request
+        id of this service are refused.
+        """
         self._engine = engine
         self._log_id = log_id
+        self._key_register = key_register
         self._notices = notices
+        self._refuse_foreign = refuse_foreign
 
     def issue(
         self,
@@ -45,8 +54,8 @@ class Issuer:
         says how many records it covers. `on_decided` is called when the decisions are made and the thread waits for
         the database.
 
-        Raises Fenced if a partition is not at its expected offset, and system failures. A crash or an exception before
-        the commit leaves nothing behind.
+        Raises Fenced if a partition is not at its expected offset, KeyMissing if a record may be signed with a key that
+        is missing here, and other system failures. A crash or an exception before the commit leaves nothing behind.
         """
         partitions = {record.raw.log_position.partition for record in records}
         with self._engine.begin() as tx:
@@ -54,7 +63,15 @@ class Issuer:
             if fenced := checkpoints.lock_expected(tx, self._log_id, expected):
                 raise Fenced(fenced)
             crash_points.reach(CrashPoint.ISSUER_LOCKED)
-            batch = _BatchTransaction(tx, self._log_id, records, on_decided, notices=self._notices)
+            batch = _BatchTransaction(
+                tx,
+                self._log_id,
+                self._key_register,
+                records,
+                on_decided,
+                notices=self._notices,
+                refuse_foreign=self._refuse_foreign,
+            )
             count = write_bisecting(
                 records,
                 batch.write,
@@ -77,12 +94,22 @@ class _BatchTransaction:
     """The transaction of a batch. It locks all coupons at once, in id order."""
 
     def __init__(
-        self, tx: Connection, log_id: int, records: Sequence[Record], on_decided: Callable[[], None], *, notices: bool
+        self,
+        tx: Connection,
+        log_id: int,
+        key_register: KeyRegister,
+        records: Sequence[Record],
+        on_decided: Callable[[], None],
+        *,
+        notices: bool,
+        refuse_foreign: bool,
     ) -> None:
         self._tx = tx
         self._log_id = log_id
+        self._key_register = key_register
         self._on_decided = on_decided
         self._notices = notices
+        self._refuse_foreign = refuse_foreign
         self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
         self.decided_at = engine.database_now(tx)
         self.result = IssueResult()
@@ -112,9 +139,15 @@ class _BatchTransaction:
             self._coupons = coupons.get_many(self._tx, self._coupons)
         asked = [record.request for record in records if record.request]
         prior = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
-        return WritePlan(records, self._coupons, decide(asked, self._coupons, prior, failing), failing)
+        outcomes = decide(asked, self._coupons, prior, failing, refuse_foreign=self._refuse_foreign)
+        return WritePlan(records, self._coupons, outcomes, failing)
 
     def _store(self, plan: WritePlan) -> None:
+        if plan.unverified:
+            partition, offset = plan.unverified[0]
+            self._key_register.require_complete(
+                self._tx, f"no key verifies the request id of the record at partition {partition}, offset {offset}"
+            )
         columns = requests.insert_columns(plan.outcomes)
         self._on_decided()
         requests.insert(self._tx, self._log_id, columns, self.decided_at)

@@ -16,6 +16,7 @@ from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
 from service.stream.partitioner import partition_of
 from service.usecases.gate_fill import GateFiller
+from service.usecases.key_register import KeyRegister
 
 #: allowance for differences between the clocks of the API, the broker and the database
 CLOCK_SKEW_ALLOWANCE_MS = 30_000
@@ -43,12 +44,14 @@ class Lookup:
         settings: Settings,
         engine: Engine,
         ids: RequestIds,
+        key_register: KeyRegister,
         gate_filler: GateFiller,
         gate_admin: GateAdmin,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._ids = ids
+        self._key_register = key_register
         self._gate_filler = gate_filler
         self._gate_admin = gate_admin
 
@@ -56,10 +59,13 @@ class Lookup:
         """Return the request's status, or None for a forged id and a request that certainly was not accepted.
 
         An id that was minted before records were lost, and that is found nowhere, is answered as dead: its record may
-        have been among them. Raises Unavailable.
+        have been among them. Raises Unavailable, also for an id that may be signed with a key that is missing here.
         """
         claims = self._ids.decode(request_id)
         if claims is None:
+            if self._ids.is_unverified(request_id):
+                with in_transaction(self._engine) as tx:
+                    self._key_register.require_complete(tx, "no key verifies the request id of a look-up")
             return None
         with in_transaction(self._engine) as tx:
             # Read before the row: a request that these checkpoints have passed has its row by then.

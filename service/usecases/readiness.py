@@ -15,6 +15,7 @@ from service.store.engine import in_transaction
 from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
 from service.usecases import alerts
+from service.usecases.key_register import KeyRegister
 from service.usecases.log_watch import LogWatch
 from service.usecases.undecided import UndecidedPartitions
 
@@ -51,6 +52,7 @@ class ReadinessCheck:
         log: LogReadiness,
         log_watch: LogWatch,
         undecided: UndecidedPartitions,
+        key_register: KeyRegister,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -58,6 +60,7 @@ class ReadinessCheck:
         self._log = log
         self._log_watch = log_watch
         self._undecided = undecided
+        self._key_register = key_register
         self._kafka = _RepeatedCheck("Kafka", lambda: asyncio.to_thread(self._check_kafka))
         self._postgresql = _RepeatedCheck("PostgreSQL", lambda: asyncio.to_thread(self._check_postgresql))
         self._redis = _RepeatedCheck("Redis", gate.require_writable)
@@ -89,7 +92,9 @@ class ReadinessCheck:
     def _check_postgresql(self) -> dict[str, str]:
         with in_transaction(self._engine) as tx:
             schema.require_writable(tx, "api")
-        active = alerts.check_database(self._settings, self._engine, self._undecided, self._log_watch)
+        active = alerts.check_database(
+            self._settings, self._engine, self._undecided, self._log_watch, self._key_register
+        )
         return {alert.value: why for alert, why in active.items()}
 
 

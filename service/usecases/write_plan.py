@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.failures import Failure
+from service.domain.errors import UnverifiedRequestId
+from service.domain.failures import Failure, error_type_name
 from service.domain.record import RawRecord, Record
 from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, RequestState
 from service.store import write_probe
@@ -15,6 +16,8 @@ from service.store.checkpoints import CheckpointAdvance
 from service.store.dead_letters import NewDeadLetter
 from service.store.outbox import OffsetRange, OutboxKind
 from service.store.write_probe import ProbedWrite
+
+_UNVERIFIED = error_type_name(UnverifiedRequestId)
 
 
 class HeldFailure(NamedTuple):
@@ -40,6 +43,8 @@ class IssueResult:
     outbox_kinds: set[OutboxKind] = field(default_factory=set)
     #: a dead letter was written that has to be forwarded
     has_dead_letters: bool = False
+    #: records that became dead letters because no key verified their request id
+    unverified: list[LogPosition] = field(default_factory=list)
     #: number of requests by state and code
     counts: Counter[tuple[RequestState, ReasonCode | None]] = field(default_factory=Counter)
 
@@ -71,6 +76,11 @@ class WritePlan:
         self.dead = [
             new_dead_letter(record, record.poison, ReasonCode.POISON) for record in self.records if record.poison
         ]
+
+    @property
+    def unverified(self) -> list[LogPosition]:
+        """The records whose request id has this service's form and is not verified by a key."""
+        return [dead.raw.log_position for dead in self.dead if dead.failure.error_type == _UNVERIFIED]
 
     def kill_unless_held(self, failure: Failure) -> None:
         """Make the single record of this plan a dead letter with this failure, unless the plan holds its seat."""
@@ -112,6 +122,7 @@ class WritePlan:
             }
         result.outbox_kinds |= outbox_kinds_for(self.outcomes, self.coupons, notices=notices)
         result.has_dead_letters = result.has_dead_letters or bool(self.dead)
+        result.unverified += self.unverified
         result.counts.update((outcome.state, outcome.code) for outcome in self.outcomes)
 
 

@@ -120,8 +120,13 @@ class LogAudit:
         return same and (row.coupon_id, row.user_id) == (request.coupon_id, request.user_id)
 
     def _keeps_window(self, raw: RawRecord, request: Request | None, row: AuditRow) -> bool:
-        """Return whether a foreign record was decided by the window of its coupon at its append time."""
+        """Return whether a foreign record was decided by the window of its coupon at its append time.
+
+        It was not, if foreign records were refused altogether then.
+        """
         if request is None or request.accepted or row.replayed or row.state == "dead":
+            return True
+        if row.code == ReasonCode.FOREIGN:
             return True
         versions = self._versions(request.coupon_id)
         index = version_index_at(versions, (self._log.id, raw.log_position.offset))

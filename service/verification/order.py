@@ -83,6 +83,7 @@ class OrderChecker:
                 ReasonCode.NOT_OPEN,
                 ReasonCode.PAUSED,
                 ReasonCode.UNKNOWN_COUPON,
+                ReasonCode.FOREIGN,
             ):
                 self.violations["window_checked_twice"] += 1
         return self

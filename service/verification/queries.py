@@ -164,7 +164,7 @@ def over_issued(tx: Connection, coupon_id: int | None) -> dict[str, int]:
 
 
 #: a request refused with one of these never blocked another one, unless it was dead before
-_NEVER_LIVE = "'duplicate', 'closed', 'not_open', 'paused', 'unknown_coupon'"
+_NEVER_LIVE = "'duplicate', 'closed', 'not_open', 'paused', 'unknown_coupon', 'foreign'"
 
 
 def duplicate_counts(tx: Connection, coupon_id: int | None) -> dict[str, int]:

@@ -18,6 +18,7 @@ from service.stream import topics
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
+from service.usecases.key_register import KeyRegister
 from service.verification import queries
 from service.verification.history import ClientAnswer
 from service.verification.log_audit import LogAudit
@@ -94,6 +95,7 @@ class Verifier:
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log in between
+            KeyRegister(self._ids).require_complete(tx, "the proof cannot verify request ids")
             queries.create_temporary_tables(tx)
             log, current = checkpoints.of_open_log(tx)
             same_log = self._compare_log(tx, log)

@@ -50,9 +50,11 @@ def test_malformed_messages_in_kafka_do_not_stop_the_worker(system_over_kafka: S
     system = system_over_kafka
     worker = psutil.Process(system.stack.pid("worker"))
     producer = Producer({"bootstrap.servers": system.stack.kafka_bootstrap_servers})
-    for message in [None, *malformed_messages()]:
+    malformed = [None, *malformed_messages()]
+    for message in malformed:
         producer.produce(f"{TOPIC_PREFIX}{Queue.RETRY}", message)
     assert producer.flush(10) == 0
+    system.eventually(lambda: _dropped(system) >= len(malformed))
 
     assert _retried_by_the_broker(system)
     assert psutil.Process(system.stack.pid("worker")) == worker

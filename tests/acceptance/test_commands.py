@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Producer
 
+from service.domain.request_id import fingerprint
 from service.resources import user_of_process
 from service.stream.topics import Topic
 from tests.acceptance.test_changes import accepted, change, overwrite_request_id, refused
@@ -182,6 +183,22 @@ def test_the_gate_is_repaired(system: System) -> None:
     assert refused(system, coupon, 1) == "duplicate"
     assert system.wait_until_final(accepted(system, coupon, 2))["sequence"] == 2
     assert refused(system, coupon, 3) == "sold_out"
+
+
+def test_the_keys_of_request_ids_are_listed_and_kept_while_they_are_used(system: System) -> None:
+    """A key is shown by its fingerprint only; one of which a request has an id is not removed."""
+    key = system.stack.environment["REQUEST_ID_KEYS"]
+    system.wait_until_final(accepted(system, system.make_coupon(quantity=1), 1))
+
+    listed = coupons(system, "request-id-keys", "list")
+    removed = coupons(system, "request-id-keys", "remove", fingerprint(key.encode()))
+
+    assert [(row[0], row[1][:11], row[2]) for row in rows(listed)] == [
+        (fingerprint(key.encode()), "signs since", "signs")
+    ]
+    assert key not in listed.stdout
+    assert removed.returncode == 2
+    assert "requests have an id that no other key of REQUEST_ID_KEYS verifies" in removed.stderr
 
 
 def coupons(system: System, *arguments: str) -> Ended:

@@ -19,6 +19,7 @@ from service.store import checkpoints, engine, logs
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.usecases.issue import Issuer
+from service.usecases.key_register import KeyRegister
 from service.usecases.log_watch import LogWatch
 from service.usecases.recover import Recoverer
 from tests.builders import PARTITIONS, records
@@ -157,12 +158,19 @@ def exhaust_retries(retry_held: RetryHeld) -> Callable[[], None]:
 
 
 @pytest.fixture
-def resources(settings: Settings, store: Engine, log_id: int, reader: RecordReader, gate_admin: GateAdmin) -> Resources:
+def resources(
+    settings: Settings,
+    store: Engine,
+    log_id: int,
+    reader: RecordReader,
+    gate_admin: GateAdmin,
+    key_register: KeyRegister,
+) -> Resources:
     """What every process has, connected to the test's servers."""
     with store.begin() as tx:
         watch = LogWatch(settings, store, logs.get_open(tx))
     assert watch.log.id == log_id
-    return Resources(settings, store, watch, reader, gate_admin)
+    return Resources(settings, store, watch, reader, gate_admin, key_register)
 
 
 @pytest.fixture

@@ -120,7 +120,9 @@ def credentials(keys: Mapping[Role, NewKey]) -> dict[str, tuple[str, frozenset[P
 def test_every_route_states_what_it_requires(with_auth: Settings, log_id: int) -> None:
     """Those of the OpenAPI document, and those of the application that it does not show; and no other is listed."""
     del log_id
-    built = app.create_app(service_resources.open_resources(with_auth, "tests"))
+    common = service_resources.open_resources(with_auth, "tests")
+    built = app.create_app(common)
+    common.close()
     documented = {(method.upper(), path) for path, item in built.openapi()["paths"].items() for method in item}
     served = {(method, route.path) for route in iter_route_contexts(built.routes) for method in route.methods or ()}
 
@@ -414,14 +416,14 @@ def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
 
 
 def test_keys_outlive_the_database_for_a_while(
-    separate_store: Engine, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
+    separate_store: Engine, admin: Engine, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without PostgreSQL the keys that were read are valid for some minutes, then nobody is trusted."""
     cache = ApiKeyCache(separate_store)
     with pytest.raises(Unavailable):
         cache.find(keys[Role.ADMIN].text)
     cache.refresh()
-    with separate_store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
     try:
         assert cache.find(keys[Role.ADMIN].text) is not None
@@ -429,7 +431,7 @@ def test_keys_outlive_the_database_for_a_while(
         with pytest.raises(Unavailable):
             cache.find(keys[Role.ADMIN].text)
     finally:
-        with separate_store.begin() as tx:
+        with admin.begin() as tx:
             tx.execute(text("ALTER TABLE away RENAME TO api_keys"))
 
 

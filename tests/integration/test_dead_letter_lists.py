@@ -63,7 +63,7 @@ def test_one_dead_letter_has_its_latest_actions(dead_letter_service: DeadLetterS
     with store.begin() as tx:
         tx.execute(
             text(
-                "INSERT INTO dead_letter_actions (dead_letter_id, action, via, code)"
+                "INSERT INTO dead_letter_actions (dead_letter_id, action, acted_by, code)"
                 " SELECT 1, 'replayed', 'cli', 'sold_out' FROM generate_series(1, 500)"
                 " UNION ALL SELECT 1, 'replayed', 'api', 'sold_out'"
             )

@@ -14,7 +14,7 @@ from service.store.outbox import OutboxKind
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
-from tests.builders import PARTITIONS, TOPIC_ID, raw, records
+from tests.builders import PARTITIONS, TOPIC_ID, key_register, raw, records
 from tests.integration.conftest import Query
 
 MakeCoupon = Callable[..., Coupon]
@@ -74,7 +74,9 @@ def test_without_a_webhook_there_are_no_outbox_entries(
     query: Query,
 ) -> None:
     """Without a webhook URL no notice is due, and while seats are free the gate needs no update."""
-    issued = Issuer(store, log_id, notices=False).issue(make_records(make_coupon(quantity=9), range(1, 4)), positions)
+    issued = Issuer(store, log_id, key_register(), notices=False).issue(
+        make_records(make_coupon(quantity=9), range(1, 4)), positions
+    )
 
     assert issued.outbox_kinds == set()
     assert _row_counts(query)["outbox"] == 0

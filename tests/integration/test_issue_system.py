@@ -18,7 +18,7 @@ from service.domain.request_id import RequestIds
 from service.store import coupons, requests
 from service.stream.codec import RecordReader
 from service.usecases.issue import Issuer
-from tests.builders import insert_request, records, request
+from tests.builders import insert_request, key_register, records, request
 from tests.integration.conftest import Query
 from tests.waiting import eventually
 
@@ -53,7 +53,7 @@ def test_a_lock_timeout_is_a_system_failure(
     """Nothing is written and no attempt counts; the same batch is issued when the lock is free."""
     coupon = make_coupon()
     _limit_lock_timeout(separate_store)
-    issuer = Issuer(separate_store, log_id, notices=True)
+    issuer = Issuer(separate_store, log_id, key_register(), notices=True)
     batch = make_records(coupon, range(1, 4))
 
     with store.begin() as other:

@@ -21,7 +21,7 @@ from service.usecases.log_recovery import LogRecovery
 from service.usecases.lookup import Lookup
 from service.verification.history import ClientAnswer
 from service.verification.verify import Verifier
-from tests.builders import PARTITIONS
+from tests.builders import PARTITIONS, key_register
 from tests.integration.conftest import Query
 from tests.log import Log
 
@@ -160,7 +160,7 @@ def test_a_log_that_was_adopted_closes_the_earlier_one(
     assert query("SELECT user_id, code FROM requests WHERE state = 'dead'") == [(3, "lost")]
     assert gate_admin.is_cold(coupon.id)
     assert query("SELECT count(*), count(closed_at) FROM logs") == [(2, 1)]
-    stale = Issuer(store, log_id, notices=False)
+    stale = Issuer(store, log_id, key_register(), notices=False)
     with pytest.raises(Exception, match="were advanced by another issuer"):
         stale.issue(real_log.undecided(), real_log.positions)
     assert recovery.adopt("tests") is None
@@ -192,7 +192,7 @@ def test_the_rows_of_an_unclosed_log_prove_nothing(
             text("INSERT INTO offsets SELECT 2, partition, :at, :at, watermark FROM offsets WHERE partition = :p"),
             {"at": beginning, "p": partition},
         )
-    real_log._issuer = Issuer(store, 2, notices=False)
+    real_log._issuer = Issuer(store, 2, key_register(), notices=False)
     real_log.positions = {partition: beginning}
     real_log.issue()
     assert query("SELECT user_id FROM requests WHERE code = 'sold_out' ORDER BY 1") == [(1,), (2,)]

@@ -8,9 +8,11 @@ from sqlalchemy import Engine, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
+from service.domain.errors import KeyMissing
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.usecases.gate_fill import GateFiller
+from service.usecases.key_register import KeyRegister
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
 from tests.builders import AT_MS, TOPIC_ID
 from tests.gate_client import GateClient, seat
@@ -77,10 +79,21 @@ def test_a_refusal_has_its_reason(lookup: Lookup, real_log: Log, make_coupon: Ma
 
 
 def test_a_forged_id_is_unknown(lookup: Lookup, make_coupon: MakeCoupon) -> None:
-    """A forged id is recognized by its MAC, without a query."""
+    """A forged id is recognized by its MAC, if this process has every key that signs."""
     forged = RequestIds([b"somebody else's key"]).mint(make_coupon().id, 7, AT_MS)
 
     assert lookup.find(forged) is None
+    assert lookup.find("nonsense") is None
+
+
+def test_an_id_is_not_unknown_while_a_key_is_missing(lookup: Lookup, make_coupon: MakeCoupon, store: Engine) -> None:
+    """P5: an API without the new key must not deny a request that another one accepted; it answers 503."""
+    rotated = RequestIds([b"a key that came later"])
+    with store.begin() as tx:
+        KeyRegister(rotated).register(tx, announce=False)
+
+    with pytest.raises(KeyMissing, match=rotated.fingerprints[0]):
+        lookup.find(rotated.mint(make_coupon().id, 7, AT_MS))
     assert lookup.find("nonsense") is None
 
 

@@ -29,14 +29,14 @@ from tests.waiting import eventually
 MakeCoupon = Callable[..., Coupon]
 #: a call that did not wait for anything
 _AT_ONCE_SECONDS = 2.0
-_VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state = 'active'"
+_VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state <> 'idle'"
 _WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
-def http(settings: Settings, log_id: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+def http(settings: Settings, real_log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A client of an API in this process, whose statements wait longer for a lock than any test."""
-    del log_id  # the open log is read from the database
+    del real_log  # emptied: a proof reads it
     monkeypatch.setattr(engine, "LOCK_SECONDS", 60)
     common = service_resources.open_resources(settings, "api", connections=10)
     server = ServerThread(app.create_app(common), CouponProtocol)

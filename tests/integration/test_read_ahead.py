@@ -21,7 +21,7 @@ from service.stream.topics import Topic
 from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
 from service.usecases.write_plan import IssueResult
-from tests.builders import PARTITIONS
+from tests.builders import PARTITIONS, key_register
 from tests.integration.conftest import Query
 from tests.log import Log
 from tests.waiting import eventually
@@ -37,7 +37,7 @@ class FailingOnce(Issuer):
     """An issuer with one batch that hangs until the test allows it to fail, and then fails as the database does."""
 
     def __init__(self, store: Engine, log_id: int, failing_batch: int) -> None:
-        super().__init__(store, log_id, notices=False)
+        super().__init__(store, log_id, key_register(), notices=False)
         self._failing_batch = failing_batch
         self.started, self.may_fail = Event(), Event()
         #: number of records of each batch

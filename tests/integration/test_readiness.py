@@ -20,7 +20,7 @@ from service.stream.readiness import LogReadiness
 from service.usecases.log_watch import LogWatch
 from service.usecases.readiness import Readiness, ReadinessCheck
 from service.usecases.undecided import UndecidedPartitions
-from tests.builders import TOPIC_ID
+from tests.builders import TOPIC_ID, key_register
 from tests.waiting import eventually
 
 AWAY = "127.0.0.1:9"
@@ -31,7 +31,8 @@ def _readiness_check(
 ) -> ReadinessCheck:
     """Return a check of a process whose topic is the open log."""
     watch = LogWatch(settings, store, Log(1, TOPIC_ID))
-    return ReadinessCheck(settings, store, gate, producer, log, watch, UndecidedPartitions(settings, store, watch))
+    undecided = UndecidedPartitions(settings, store, watch)
+    return ReadinessCheck(settings, store, gate, producer, log, watch, undecided, key_register())
 
 
 def _check(settings: Settings, checks: int = 1) -> Readiness:

@@ -17,6 +17,7 @@ from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.gate_sync import release_expired_seats
 from service.usecases.issue import Issuer
+from service.usecases.key_register import KeyRegister
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS
 from tests.builders import AT_MS, PARTITIONS, TOPIC_ID, raw
 from tests.gate_client import GateClient, seat
@@ -56,7 +57,7 @@ def sweep(
 
     return Sweep(
         coupon,
-        lambda now_ms: release_expired_seats(settings, store, ids, gate_admin, now_ms),
+        lambda now_ms: release_expired_seats(settings, store, ids, KeyRegister(ids), gate_admin, now_ms),
         advance_watermark,
         lambda: set(gate_admin.unacknowledged(2**52, 100)),
     )
@@ -140,7 +141,7 @@ def test_a_repeat_in_the_middle_of_the_sweep_keeps_the_seat(
         redis, lambda: gate_client.admit(seat(7, "repeat", coupon, now_ms=AT_MS + 10**6))
     )
 
-    assert release_expired_seats(settings, store, ids, interrupted, AT_MS + 10**6) == 0
+    assert release_expired_seats(settings, store, ids, KeyRegister(ids), interrupted, AT_MS + 10**6) == 0
     assert interrupted.seat_holder(coupon, 7) == request_id
 
 

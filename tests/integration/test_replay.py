@@ -19,7 +19,7 @@ from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
 from service.verification.verify import Verifier
-from tests.builders import TOPIC_ID, records
+from tests.builders import TOPIC_ID, key_register, records
 from tests.integration.conftest import Query, StartSale
 from tests.log import Log
 
@@ -190,7 +190,7 @@ def test_poison_is_replayed_once_it_can_be_decoded(
     real_log.append_raw(b"1", b"not json", [])
     request_id = real_log.append_request(coupon.id, 7)
     strict = RecordReader(ids, settings.topic_partitions + 1, faults=False)
-    Issuer(store, 1, notices=False).issue(
+    Issuer(store, 1, key_register(), notices=False).issue(
         [strict.decode(record.raw, TOPIC_ID) for record in real_log.undecided()], real_log.positions
     )
     assert query("SELECT code, request_id FROM dead_letters") == [("poison", None)] * 2

@@ -16,7 +16,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.issue import Issuer
 from service.usecases.replay import DeadLetterService
 from service.verification.verify import Check, Verifier
-from tests.builders import TOPIC_ID
+from tests.builders import TOPIC_ID, key_register
 from tests.integration.conftest import Query
 from tests.log import Log
 
@@ -34,7 +34,9 @@ def issue_as_poison(
     def issue() -> None:
         records = [strict.decode(record.raw, TOPIC_ID) for record in real_log.undecided()]
         assert all(record.poison for record in records)
-        real_log.positions |= Issuer(store, log_id, notices=False).issue(records, real_log.positions).next_offsets
+        real_log.positions |= (
+            Issuer(store, log_id, key_register(), notices=False).issue(records, real_log.positions).next_offsets
+        )
 
     return issue
 

@@ -24,7 +24,7 @@ from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
 from service.usecases.replay import DeadLetterService
-from tests.builders import PARTITIONS, records
+from tests.builders import PARTITIONS, key_register, records
 from tests.integration.conftest import RetryHeld, StartSale
 
 
@@ -61,7 +61,7 @@ def statements_of(
 ) -> Callable[[list[Record]], list[str]]:
     """Return the statements that deciding a batch sends on a warm connection."""
     statements = SentStatements(separate_store)
-    issuer = Issuer(separate_store, log_id, notices=True)
+    issuer = Issuer(separate_store, log_id, key_register(), notices=True)
     issuer.issue([], positions)
     next_offsets = dict(positions)
 
@@ -137,10 +137,12 @@ def test_replay_many_does_not_send_a_statement_for_each_dead_letter(
 
 
 @pytest.fixture
-def separate_store(admin: Engine, store: Engine) -> Engine:
+def separate_store(admin: Engine, store: Engine) -> Iterator[Engine]:
     """Replaces the service's role by the superuser, who may change statistics and load auto_explain."""
     del store  # its tables are emptied
-    return admin
+    database = engine.build(admin.url.render_as_string(hide_password=False), "tests separate")
+    yield database
+    database.dispose()
 
 
 _CLEAR_STATISTICS = text(
@@ -167,7 +169,7 @@ def test_a_query_plan_for_few_rows_is_not_kept_for_a_sale(
             requests.prior_requests(tx, keys)
 
     checkpoints = positions | {partition_of(coupon_id, PARTITIONS): 20}
-    Issuer(separate_store, log_id, notices=False).issue(
+    Issuer(separate_store, log_id, key_register(), notices=False).issue(
         records(reader, ids, coupon_id, range(21, 2_021), first=20), checkpoints
     )
 

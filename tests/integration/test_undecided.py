@@ -17,7 +17,7 @@ from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from service.usecases import alerts, undecided
-from service.usecases.alerts import Alert
+from service.usecases.alerts import Alert, DeadLetterCounts
 from service.usecases.undecided import UndecidedPartitions, UndecidedReport
 from tests.builders import PARTITIONS
 from tests.log import Log
@@ -100,7 +100,7 @@ def test_a_partition_without_a_holder_is_named(partitions: UndecidedPartitions, 
         lambda: report if "held by nobody" in reason(report := partitions.check(), sale.partition) else None
     )
 
-    alert = alerts.active_alerts(settings, 0, report, None)[Alert.UNDECIDED]
+    alert = alerts.active_alerts(settings, DeadLetterCounts(0, 0), report)[Alert.UNDECIDED]
     assert re.search(r"partitions 0, 1, 2, 3, 4, 5 for 36\d\d s, held by nobody: group `coupon` has no issuer", alert)
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from service.domain.errors import UnverifiedRequestId
+from service.domain.failures import error_type_name
 from service.domain.record import Headers, InjectedFault, RawRecord
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
@@ -56,12 +58,21 @@ def test_a_record_with_our_request_id_is_accepted() -> None:
         b"",
         b"\xff\xfe",
         b"A" * 60,
-        RequestIds([b"another's secret"]).mint(42, 7, AT_MS).encode(),
+        RequestIds([b"another's secret"]).mint(42, 8, AT_MS).encode(),
         IDS.mint(42, 8, AT_MS).encode(),
         IDS.mint(43, 7, AT_MS).encode(),
         IDS.derive(TOPIC_ID, POSITION, 42, 7, AT_MS + 9).encode(),
     ],
-    ids=["null", "empty", "binary", "unsigned", "other key", "other user", "other coupon", "derived, not minted"],
+    ids=[
+        "null",
+        "empty",
+        "binary",
+        "unsigned",
+        "other key and user",
+        "other user",
+        "other coupon",
+        "derived, not minted",
+    ],
 )
 def test_a_request_id_that_does_not_fit_makes_the_record_foreign(header: bytes | None) -> None:
     """A forged or borrowed id does not bypass the coupon's window; the record is read as a foreign one."""
@@ -69,6 +80,17 @@ def test_a_request_id_that_does_not_fit_makes_the_record_foreign(header: bytes |
 
     assert request is not None
     assert (request.request_id, request.accepted) == (IDS.derive(TOPIC_ID, POSITION, 42, 7, AT_MS + 9), False)
+
+
+def test_a_request_id_that_no_key_verifies_does_not_make_the_record_foreign() -> None:
+    """P5: it may be an accepted request whose key is missing here, so it gets no derived id; a forged one neither."""
+    unknown = RequestIds([b"another's secret"]).mint(42, 7, AT_MS).encode()
+
+    record = READER.decode(_raw(headers=((REQUEST_ID_HEADER, unknown),)), TOPIC_ID)
+
+    assert record.request is None
+    assert record.poison is not None
+    assert record.poison.error_type == error_type_name(UnverifiedRequestId)
 
 
 @pytest.mark.parametrize(

@@ -149,3 +149,24 @@ def test_a_free_seat_is_issued_while_another_is_held() -> None:
     outcomes = _decided(request(0), request(1), of=coupon(quantity=3, issued=1, held=1))
 
     assert _results(outcomes) == [(0, RequestState.ISSUED, None), (1, RequestState.STANDBY, None)]
+
+
+@pytest.mark.parametrize("override", list(Override))
+def test_foreign_requests_can_be_refused(override: Override) -> None:
+    """No caller of a foreign record was authenticated: it takes no seat, whatever the coupon's window is."""
+    foreign, own = request(0, accepted=False), request(1)
+
+    outcomes = decide([foreign, own], {1: coupon(quantity=1, override=override)}, {}, refuse_foreign=True)
+
+    assert (outcomes[0].state, outcomes[0].code) == (RequestState.REFUSED, ReasonCode.FOREIGN)
+    assert outcomes[1].code is not ReasonCode.FOREIGN
+    assert (outcomes[1].state is RequestState.ISSUED) == (override is not Override.CLOSED)
+
+
+def test_a_foreign_request_that_was_refused_does_not_exclude_its_user() -> None:
+    """P2: the user's own request for the coupon is issued afterwards."""
+    refused, own = request(0, user_id=7, accepted=False), request(1, user_id=7)
+
+    outcomes = decide([refused, own], {1: coupon()}, {}, refuse_foreign=True)
+
+    assert [outcome.state for outcome in outcomes] == [RequestState.REFUSED, RequestState.ISSUED]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.request import LogPosition
-from service.domain.request_id import RequestIdClaims, RequestIds
+from service.domain.request_id import RequestIdClaims, RequestIds, fingerprint
 from service.limits import MAX_ID
 from tests.builders import AT_MS, TOPIC_ID
 
@@ -53,6 +53,42 @@ def test_old_keys_stay_valid_during_a_rotation() -> None:
     assert during.decode(old) == during.decode(new) == RequestIdClaims(42, 7, AT_MS, foreign=False)
     assert after.decode(new) is not None
     assert after.decode(old) is None
+
+
+def test_the_first_key_signs_wherever_the_others_stand() -> None:
+    """A key in the last place verifies and does not sign, so it can be added before any process signs with it."""
+    prepared, promoted = RequestIds([OLD_KEY, NEW_KEY]), RequestIds([NEW_KEY, OLD_KEY])
+
+    assert RequestIds([OLD_KEY]).decode(prepared.mint(42, 7, AT_MS)) is not None
+    assert prepared.decode(promoted.mint(42, 7, AT_MS)) is not None
+
+
+def test_a_fingerprint_names_a_key() -> None:
+    """The same key has the same fingerprint in every process, another key has another one."""
+    assert RequestIds([OLD_KEY, NEW_KEY]).fingerprints == (fingerprint(OLD_KEY), fingerprint(NEW_KEY))
+    assert len({fingerprint(key) for key in (OLD_KEY, NEW_KEY, FOREIGN_KEY)}) == 3
+    assert all(len(fingerprint(key)) == 8 and int(fingerprint(key), 16) for key in (OLD_KEY, NEW_KEY))
+
+
+def test_an_id_of_an_unknown_key_is_unverified() -> None:
+    """An id of our form is told apart from a text of another form, and from an id that a key verifies."""
+    unknown = RequestIds([FOREIGN_KEY])
+    minted, derived = unknown.mint(42, 7, AT_MS), unknown.derive(TOPIC_ID, LogPosition(3, 14), 42, 7, AT_MS)
+
+    assert IDS.is_unverified(minted)
+    assert IDS.is_unverified(derived)
+    assert not any(map(IDS.is_unverified, [IDS.mint(42, 7, AT_MS), "A" * 60, "nonsense", minted[:-1], minted + "A"]))
+
+
+@pytest.mark.parametrize(("coupon_id", "user_id", "expected"), [(42, 7, True), (42, 8, False), (43, 7, False)])
+def test_an_id_of_an_unknown_key_is_unverified_for_its_own_record(
+    coupon_id: int, user_id: int, *, expected: bool
+) -> None:
+    """A process that lacks a key meets ids that fit their records; an id for something else was copied or made up."""
+    text = RequestIds([FOREIGN_KEY]).mint(42, 7, AT_MS).encode()
+
+    assert IDS.is_unverified_for(text, coupon_id, user_id) is expected
+    assert not IDS.is_unverified_for(IDS.mint(coupon_id, user_id, AT_MS).encode(), coupon_id, user_id)
 
 
 _GOOD = IDS.mint(42, 7, AT_MS)

@@ -34,7 +34,7 @@ def test_a_user_id_is_a_json_integer_from_1(text: str) -> None:
         b"null",
         b"[]",
         b"1",
-        b"{}",
+        b'{"user_id":null}',
         b'{"user_id":1',
         b'{"user_id":1}x',
         b'{"user_id":1}{"user_id":1}',

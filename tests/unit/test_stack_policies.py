@@ -20,7 +20,8 @@ from stack.restarter import restart_delay
 from stack.servers import kafka
 from stack.startup import EVERYTHING
 
-CREDENTIALS = Credentials(*(name * 4 for name in ("admin", "owner", "app", "valkey", "flower", "keys", "jwt", "tickets")))
+_SECRETS = ("admin", "owner", "app", "valkey", "flower", "keys", "jwt", "tickets")
+CREDENTIALS = Credentials(*(name * 4 for name in _SECRETS))
 
 
 @pytest.fixture

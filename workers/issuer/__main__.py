@@ -47,7 +47,7 @@ def issue_log(settings: Settings, health: Health) -> bool:
     Everything that is opened is closed in reverse order.
     """
     with ExitStack() as opened:
-        shared = resources.wait_for_resources(settings, "issuer", connections=5)
+        shared = resources.wait_for_signing_resources(settings, "issuer", announce_keys=True)
         opened.callback(shared.close)
         celery = build_celery_client()
         after_commit = AfterCommit(celery, shared)
@@ -58,7 +58,13 @@ def issue_log(settings: Settings, health: Health) -> bool:
         opened.callback(relay.close)
         listener = DeadLetterListener(shared, partial(clients.build_dead_letter_consumer, settings), health)
         opened.callback(listener.close)
-        issuer = Issuer(shared.engine, shared.log_id, notices=bool(settings.webhook_url))
+        issuer = Issuer(
+            shared.engine,
+            shared.log_id,
+            shared.key_register,
+            notices=bool(settings.webhook_url),
+            refuse_foreign=settings.foreign_records == "refuse",
+        )
         loop = IssueLoop(shared, partial(clients.build_issuer_consumer, settings), issuer, after_commit, health)
         opened.callback(loop.close)
         opened.callback(shared.log_watch.close)

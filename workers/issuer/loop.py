@@ -16,7 +16,7 @@ from service.domain.record import Record
 from service.domain.retry import backoff_seconds
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
-from service.metrics import BATCH_DURATION, BATCH_RECORDS, DECISIONS
+from service.metrics import BATCH_DURATION, BATCH_RECORDS, DECISIONS, UNVERIFIED_IDS
 from service.resources import Resources
 from service.store import checkpoints
 from service.stream import log_reader
@@ -39,6 +39,8 @@ _REPLACE_SECONDS = 1.0
 #: pause after a partition leader did not answer
 _LEADER_AWAY_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 5.0
+#: subjects of the health report
+_LOG, _KEYS = "log", "request id keys"
 #: how often a stopped partition's offset is read again: `coupons log skip` moves it
 _STOPPED_SECONDS = 1.0
 #: reading starts after this time even if the batch is still being decided, for example while it waits for a lock
@@ -115,25 +117,39 @@ class IssueLoop:
         while not self._stopping and watch.log == self._log:
             try:
                 self._assignment.subscribe()
-                while not self._stopping and watch.fault is None and watch.log == self._log:
+                while not self._stopping and not self._faults() and watch.log == self._log:
                     self._run_once()
-                if reason := watch.fault:
-                    self._replace_consumer("log", reason)
+                if faults := self._faults():
+                    self._replace_consumer(faults)
             except KafkaException as error:  # the consumer has failed for good
-                self._replace_consumer("issuer", str(error))
+                self._replace_consumer({"issuer": str(error)})
         return not self._stopping
 
-    def _replace_consumer(self, subject: str, reason: str) -> None:
-        """Close the consumer, wait while the topic is not the open log, then connect again."""
-        _log.error(LogEvent.CONSUMER_REPLACED, reason=reason)
-        self._health.set_unready(subject, reason)
+    def _replace_consumer(self, reasons: Mapping[str, str]) -> None:
+        """Close the consumer, wait while this issuer must not decide, then connect again.
+
+        It leaves the group meanwhile, so that an issuer without such a fault decides the partitions.
+        """
+        _log.error(LogEvent.CONSUMER_REPLACED, reason="; ".join(reasons.values()))
+        self._report_faults(reasons)
         self._close_consumer()
-        while not self._stopping and self._resources.log_watch.fault:
+        while not self._stopping and (faults := self._faults()):
+            self._report_faults(faults)
             self._health.record_iteration()
             time.sleep(_POLL_SECONDS)
         time.sleep(_REPLACE_SECONDS)
-        self._health.set_ready("log")
+        self._health.set_ready(_LOG)
+        self._health.set_ready(_KEYS)
         self._open_consumer()
+
+    def _faults(self) -> dict[str, str]:
+        """Return why this issuer must not decide, by subject: the topic is not the open log, or a key is missing."""
+        faults = {_LOG: self._resources.log_watch.fault, _KEYS: self._resources.key_register.fault}
+        return {subject: reason for subject, reason in faults.items() if reason}
+
+    def _report_faults(self, faults: Mapping[str, str]) -> None:
+        for subject, reason in faults.items():
+            self._health.set_unready(subject, reason)
 
     def _run_once(self) -> None:
         """Read the next batch while the current one is written, finish the current one, start the next.
@@ -176,6 +192,10 @@ class IssueLoop:
         BATCH_RECORDS.observe(issued.record_count)
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
+        if issued.unverified:
+            UNVERIFIED_IDS.inc(len(issued.unverified))
+            first = tuple(issued.unverified[0])
+            _log.error(LogEvent.REQUEST_IDS_UNVERIFIED, count=len(issued.unverified), first=first)
         return issued
 
     def _finish_batch(self) -> None:

@@ -45,8 +45,9 @@ class Monitor(BackgroundThread):
     def check(self) -> None:
         """Publish the alerts, their metrics and the stalled partitions once; raise the database's errors."""
         with self._resources.engine.begin() as tx:
-            recent_dead_letters = alerts.count_recent_dead_letters(tx)
-        RECENT_DEAD_LETTERS.set(recent_dead_letters)
+            counts = alerts.count_dead_letters(tx)
+            self._resources.key_register.compare(tx)
+        RECENT_DEAD_LETTERS.set(counts.recent)
         undecided = self._undecided.check()
         for partition, age_seconds in undecided.ages.items():
             OLDEST_UNDECIDED_AGE.labels(partition).set(age_seconds)
@@ -57,8 +58,13 @@ class Monitor(BackgroundThread):
                 if late.stalled and not late.is_held_by_another_issuer(self._client_id)
             }
         )
-        topic = self._resources.log_watch.alert
-        active = alerts.active_alerts(self._resources.settings, recent_dead_letters, undecided, topic)
+        active = alerts.active_alerts(
+            self._resources.settings,
+            counts,
+            undecided,
+            topic=self._resources.log_watch.alert,
+            missing_key=self._resources.key_register.fault,
+        )
         before = self._health.alerts
         for alert in Alert:
             reason = active.get(alert)

@@ -49,7 +49,9 @@ def release_expired() -> None:
     """Release the seats of requests that can no longer reach the log."""
     opened = worker_resources()
     shared = opened.shared
-    gate_sync.release_expired_seats(shared.settings, shared.engine, opened.ids, shared.gate_admin, now_ms())
+    gate_sync.release_expired_seats(
+        shared.settings, shared.engine, opened.ids, shared.key_register, shared.gate_admin, now_ms()
+    )
 
 
 # Beat starts this every minute; events are off for the same reason.

@@ -1,62 +1,90 @@
--- Rate limits by the generic cell rate algorithm (GCRA), in whole microseconds. The state of a limit is the theoretical
--- arrival time (TAT) of the next request, under `gate:limit:<scope>:<user or address>`. A request is within the limit
--- if it moves the TAT at most the burst ahead of now. The key expires with its TAT: a TAT in the past means nothing.
+-- Rate limits by the generic cell rate algorithm (GCRA), in whole microseconds. The state of a user, an address or all
+-- callers is the theoretical arrival time (TAT) of the next request. A request is within the limit if it moves the TAT at
+-- most the burst ahead of now.
+-- The states that change in one period, as long as the burst, are in one hash. A TAT of the period before the last is
+-- past and means nothing, so the hash expires then. So a call reads and writes all its states with four commands for each
+-- limit, however many users it has.
 -- Integers are exact up to 2^53, but tostring keeps 14 digits: store them with %.0f.
 -- limits: scope, interval and burst for each, as a flat list. requests: as in admit.lua. Returns two functions: one that
 -- charges a request, and one that writes the states that were charged.
 local function new_limiter(limits, now, requests)
-  local keys, bursts, arrivals, changed = {}, {}, {}, {}
-
-  -- Returns the key of a limit's state, or nothing: without an address nothing is limited by address.
-  local function key_of(scope, user, address)
-    if scope == 'all' then return 'gate:limit:all' end
-    if scope == 'user' then return 'gate:limit:user:' .. user end
-    return address and address ~= '' and 'gate:limit:address:' .. address
+  -- Returns whose state it is, or nil: without an address nothing is limited by address.
+  local function name_of(scope, user, address)
+    if scope == 'user' then return user end
+    if scope == 'all' then return scope end
+    return address ~= '' and address or nil
   end
 
-  local function add_keys(users, addresses)
-    for limit = 1, #limits, 3 do
-      for i = 1, #users do
-        local key = key_of(limits[limit], users[i], addresses[i])
-        if key and not bursts[key] then
-          keys[#keys + 1], bursts[key] = key, limits[limit + 2]
+  local function names_of(scope)
+    local names, seen = {}, {}
+    for i = 1, #requests, 4 do
+      for j, user in ipairs(requests[i + 1]) do
+        local name = name_of(scope, user, requests[i + 3][j])
+        if name and not seen[name] then
+          names[#names + 1], seen[name] = name, true
         end
       end
     end
+    return names
   end
+
+  -- A key of another type is deleted: something else wrote it.
+  local function read(key, names)
+    local states = try_call('HMGET', key, unpack(names))
+    if not states then redis.call('DEL', key) end
+    return states or {}
+  end
+
+  -- A state that no script writes counts as none. One that is more than the burst ahead counts as a used-up burst.
+  local function open(scope, interval, burst)
+    local period = math.floor(now / burst)
+    local function key_of(number) return string.format('gate:limit:%s:%.0f', scope, number) end
+    local limit = { scope = scope, interval = interval, burst = burst, key = key_of(period), arrivals = {}, charged = {} }
+    limit.expires_in_ms = string.format('%.0f', math.ceil(((period + 2) * burst - now) / 1000))
+    local names = names_of(scope)
+    if #names == 0 then return limit end
+    local current, previous = read(limit.key, names), read(key_of(period - 1), names)
+    for i, name in ipairs(names) do
+      local state = current[i] or previous[i]
+      local arrival = matches(state, '^%d+$') and tonumber(state) or now
+      limit.arrivals[name] = math.min(math.max(arrival, now), now + burst)
+    end
+    return limit
+  end
+
+  local opened = {}
+  for i = 1, #limits, 3 do opened[#opened + 1] = open(limits[i], limits[i + 1], limits[i + 2]) end
 
   -- Charges a request to every limit. Returns nil, or the exceeded limit's scope and the microseconds until it has room
   -- for a request: then no limit is charged.
   local function charge(user, address)
-    for limit = 1, #limits, 3 do
-      local key = key_of(limits[limit], user, address)
-      local wait = key and arrivals[key] + limits[limit + 1] - limits[limit + 2] - now
-      if wait and wait > 0 then return limits[limit], wait end
+    for _, limit in ipairs(opened) do
+      local arrival = limit.arrivals[name_of(limit.scope, user, address)]
+      local wait = arrival and arrival + limit.interval - limit.burst - now
+      if wait and wait > 0 then return limit.scope, wait end
     end
-    for limit = 1, #limits, 3 do
-      local key = key_of(limits[limit], user, address)
-      if key then
-        arrivals[key], changed[key] = arrivals[key] + limits[limit + 1], true
+    for _, limit in ipairs(opened) do
+      local name = name_of(limit.scope, user, address)
+      if name then
+        limit.arrivals[name], limit.charged[name] = limit.arrivals[name] + limit.interval, true
       end
     end
   end
 
   local function write()
-    for key in pairs(changed) do
-      local milliseconds = math.ceil((arrivals[key] - now) / 1000)
-      redis.call('SET', key, string.format('%.0f', arrivals[key]), 'PX', string.format('%.0f', milliseconds))
+    for _, limit in ipairs(opened) do
+      local fields = {}
+      for name in pairs(limit.charged) do
+        fields[#fields + 1] = name
+        fields[#fields + 1] = string.format('%.0f', limit.arrivals[name])
+      end
+      if #fields > 0 then
+        redis.call('HSET', limit.key, unpack(fields))
+        redis.call('PEXPIRE', limit.key, limit.expires_in_ms)
+      end
     end
   end
 
-  -- All states are read with one command. One that no script writes counts as none. One that is more than the burst
-  -- ahead, because the server's clock was set back, counts as a used-up burst from now on.
-  for i = 1, #requests, 4 do add_keys(requests[i + 1], requests[i + 3]) end
-  local states = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
-  for i, key in ipairs(keys) do
-    local arrival = matches(states[i], '^%d+$') and tonumber(states[i]) or now
-    arrivals[key] = math.min(math.max(arrival, now), now + bursts[key])
-    changed[key] = arrival > arrivals[key] or nil
-  end
   return charge, write
 end
 

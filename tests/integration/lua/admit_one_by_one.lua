@@ -21,23 +21,23 @@ local function read_coupon(coupon)
   return { seats = seats, free = sold_out and 0 or tonumber(capacity) - redis.call('HLEN', seats) }
 end
 
-local function key_of(scope, user, address)
-  return 'gate:limit:' .. scope .. (scope == 'all' and '' or ':' .. (scope == 'user' and user or address))
+local function key_of(scope, burst, periods_ago)
+  return string.format('gate:limit:%s:%.0f', scope, math.floor(now_us / burst) - periods_ago)
 end
 
 -- Charges a request to all limits, or to none: then returns the exceeded limit with the time until it has room.
 local function exceeded(user, address)
   local charged = {}
   for i = 1, #limits, 3 do
-    local key = key_of(limits[i], user, address)
-    local arrival = math.max(tonumber(redis.call('GET', key) or '0'), now_us) + limits[i + 1]
-    local wait = arrival - limits[i + 2] - now_us
-    if wait > 0 then return string.format('%s %.0f', limits[i], wait) end
-    charged[key] = arrival
+    local scope, burst = limits[i], limits[i + 2]
+    local name = scope == 'user' and user or scope == 'address' and address or 'all'
+    local known = redis.call('HGET', key_of(scope, burst, 0), name) or redis.call('HGET', key_of(scope, burst, 1), name)
+    local arrival = math.max(tonumber(known or '0'), now_us) + limits[i + 1]
+    local wait = arrival - burst - now_us
+    if wait > 0 then return string.format('%s %.0f', scope, wait) end
+    charged[#charged + 1] = { key_of(scope, burst, 0), name, string.format('%.0f', arrival) }
   end
-  for key, arrival in pairs(charged) do
-    redis.call('SET', key, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now_us) / 1000))
-  end
+  for _, state in ipairs(charged) do redis.call('HSET', unpack(state)) end
 end
 
 local function judge(coupon, user, request, address)

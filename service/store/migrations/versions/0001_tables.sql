@@ -152,6 +152,8 @@ CREATE INDEX dead_letters_dead_at ON dead_letters (dead_at);
 CREATE UNIQUE INDEX dead_letters_foreign ON dead_letters (dlt_partition, dlt_offset, appended_at) WHERE log_id IS NULL;
 CREATE UNIQUE INDEX dead_letters_origin ON dead_letters (log_id, partition, "offset");
 CREATE INDEX dead_letters_unforwarded ON dead_letters (id) WHERE forwarded_at IS NULL;
+CREATE INDEX dead_letters_unverified ON dead_letters (id)
+    WHERE error_type = 'service.domain.errors.UnverifiedRequestId' AND state = 'new' AND log_id IS NOT NULL;
 
 CREATE TABLE dead_letter_actions (
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -185,6 +187,13 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_delivery ON outbox (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX outbox_due ON outbox (kind, next_attempt_at);
 CREATE INDEX outbox_tried ON outbox (kind, id) WHERE delivery_id IS NOT NULL;
+
+CREATE TABLE request_id_keys (
+    fingerprint varchar NOT NULL,
+    announced_at timestamptz DEFAULT now() NOT NULL,
+    signs_since timestamptz,
+    CONSTRAINT request_id_keys_pkey PRIMARY KEY (fingerprint)
+);
 
 CREATE TABLE write_checks (
     process varchar NOT NULL,
