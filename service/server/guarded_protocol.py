@@ -260,7 +260,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
         rejection: the last response, if any.
         """
-        self._rejection = rejection
+        # its traceback would keep what the client has sent for as long as the connection lingers
+        self._rejection = rejection and rejection.with_traceback(None)
         is_answering, was_reading = self._is_answering(), self._reading
         self._reading = _Reading.REST
         self.deadline = inf

@@ -108,3 +108,18 @@ def test_deadlines_are_swept_only_while_there_are_connections(server: Server) ->
         assert guard._timer is not None
 
     eventually(lambda: guard._timer is None)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\nX: " + 40_000 * b"a", b"nonsense\r\n\r\n"], ids=["long", "malformed"]
+)
+def test_a_rejection_does_not_keep_what_was_sent(server: Server, sent: bytes) -> None:
+    """A hostile connection costs some kilobytes while it lingers, not the bytes that it has sent."""
+    with server.connect() as connection:
+        (protocol,) = server.connections()
+        connection.sendall(sent)
+        assert connection.recv(4096)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
+
+        rejection = protocol._rejection
+        assert rejection is not None
+        assert (rejection.__traceback__, rejection.__context__) == (None, None)
