@@ -114,11 +114,12 @@ def migrate(settings: Settings) -> None:
 
 
 def open_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
-    """Connect to PostgreSQL and Kafka, check schema and topics, and build the clients.
+    """Connect to PostgreSQL and Kafka, check schema, topics and Redis, and build the clients.
 
     PostgreSQL shows `name` for the connections. Raises Misconfigured, also if a key that signs request ids is missing,
     or Unavailable. If the topic is not the open log, the processes start all the same and report it.
     """
+    _check_eviction(settings)
     store = engine.build(settings.database_url, name, connections)
     ids = request_ids(settings)
     key_register = KeyRegister(ids)
@@ -134,7 +135,6 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     watch.compare()
     if watch.fault is None:
         topics.check(settings)
-    _check_eviction(settings)
     reader = RecordReader(ids, settings.topic_partitions, faults=settings.fault_injection)
     return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)), key_register)
 

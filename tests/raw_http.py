@@ -25,7 +25,7 @@ def raw_post(coupon: int, user: int, *headers: str, version: str = "1.1") -> byt
     body = f'{{"user_id": {user}}}'
     lines = [
         f"POST /coupons/{coupon}/issuances HTTP/{version}",
-        "host: here",
+        "host: localhost",
         "content-type: application/json",
         f"content-length: {len(body)}",
         *headers,

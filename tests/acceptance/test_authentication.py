@@ -10,7 +10,7 @@ import pytest
 
 from service.domain.caller import Role
 from tests.fixtures.running import running
-from tests.system import System
+from tests.system import System, client_answer
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def test_keys_and_tokens_of_the_commands_open_the_api(secured: System) -> None:
         accepted = client.post(f"{location}/issuances", json={}, headers=ticket)
         repeated = client.post(f"{location}/issuances", json={}, headers=token)
 
+        secured.history += [client_answer(42, accepted.json()["coupon_id"], one) for one in (accepted, repeated)]
         assert (exchanged.status_code, accepted.status_code, repeated.status_code) == (201, 202, 409)
         path = accepted.headers["Location"]
         secured.eventually(lambda: client.get(path, headers=ticket).json()["state"] == "issued")

@@ -54,7 +54,8 @@ def test_malformed_messages_in_kafka_do_not_stop_the_worker(system_over_kafka: S
     for message in malformed:
         producer.produce(f"{TOPIC_PREFIX}{Queue.RETRY}", message)
     assert producer.flush(10) == 0
-    system.eventually(lambda: _dropped(system) >= len(malformed))
+    read = sum(bool(message) for message in malformed)  # kombu takes a record without bytes for no record
+    system.eventually(lambda: _dropped(system) >= read)
 
     assert _retried_by_the_broker(system)
     assert psutil.Process(system.stack.pid("worker")) == worker
