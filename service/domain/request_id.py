@@ -4,24 +4,18 @@ An id contains coupon, user and minting time, signed with a keyed BLAKE2b (RFC 7
 """
 
 import struct
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
-from hmac import compare_digest
 from os import urandom
 from typing import NamedTuple
 
 from service.domain.request import LogPosition
+from service.domain.signed_text import TextSigner
 
 #: kind, coupon, user, milliseconds (high and low part of 48 bits), nonce: 29 bytes, big-endian
 _BODY = struct.Struct(">BqqHI6s")
 #: the first fields of the body: kind, coupon, user
 _SUBJECT = struct.Struct(">Bqq")
-_MAC_BYTES = 16
-_TEXT_LENGTH = 60
-#: URL-safe base64 to plain base64; the two characters of the plain alphabet become invalid, so an id has one spelling
-_PLAIN = bytes.maketrans(b"-_+/", b"+/\0\0")
 _MINTED, _DERIVED = 1, 2
 _PURPOSE = b"request id"
 _FINGERPRINT_BYTES = 4
@@ -43,7 +37,7 @@ class RequestIds:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """`keys` may have any length."""
-        self._macs = tuple(blake2b(digest_size=_MAC_BYTES, key=sha256(key).digest(), person=_PURPOSE) for key in keys)
+        self._signer = TextSigner(keys, _PURPOSE, _BODY.size)
         #: the public name of each key, in the same order
         self.fingerprints = tuple(map(fingerprint, keys))
 
@@ -63,7 +57,7 @@ class RequestIds:
 
     def decode(self, text: str) -> RequestIdClaims | None:
         """Return what the id states, or None if none of the keys made it."""
-        body = self._verified_body(text.encode("ascii", "replace"))
+        body = self._signer.verify(text.encode("ascii", "replace"))
         if body is None:
             return None
         kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
@@ -71,56 +65,28 @@ class RequestIds:
 
     def was_minted_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
         """Return whether it is a minted (not derived) id for this coupon and user."""
-        body = self._verified_body(text)
+        body = self._signer.verify(text)
         return body is not None and body.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
 
     def is_unverified(self, text: str) -> bool:
         """Return whether it has the form of an id, and none of the keys made it: another key did, or it is forged."""
-        raw = _raw(text.encode("ascii", "replace"))
+        raw = self._signer.read(text.encode("ascii", "replace"))
         return raw is not None and raw[0] in (_MINTED, _DERIVED) and self.decode(text) is None
 
     def is_unverified_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
         """Return whether it has the form of an id minted for this coupon and user, and none of the keys made it."""
-        raw = _raw(text)
+        raw = self._signer.read(text)
         return (
             raw is not None
             and raw.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
-            and self._verified_body(text) is None
+            and self._signer.verify(text) is None
         )
-
-    def _verified_body(self, text: bytes) -> bytes | None:
-        """Return the body of an id, or None if its MAC was not made with one of the keys."""
-        raw = _raw(text)
-        if raw is None:
-            return None
-        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        for keyed in self._macs:
-            if compare_digest(_digest(keyed, body), mac):
-                return body
-        return None
 
     def _signed(self, kind: int, coupon_id: int, user_id: int, at_ms: int, nonce: bytes) -> str:
         body = _BODY.pack(kind, coupon_id, user_id, at_ms >> 32, at_ms & 0xFFFFFFFF, nonce)
-        return urlsafe_b64encode(body + _digest(self._macs[0], body)).decode()
+        return self._signer.sign(body)
 
 
 def fingerprint(key: bytes) -> str:
     """Return a name of a key that may be shown and stored: eight hexadecimal digits."""
     return blake2b(digest_size=_FINGERPRINT_BYTES, key=sha256(key).digest(), person=b"fingerprint").hexdigest()
-
-
-def _raw(text: bytes) -> bytes | None:
-    """Return the bytes of an id, or None for a text of another form."""
-    if len(text) != _TEXT_LENGTH:
-        return None
-    try:
-        return a2b_base64(text.translate(_PLAIN), strict_mode=True)
-    except ValueError:  # not base64
-        return None
-
-
-def _digest(keyed: blake2b, body: bytes) -> bytes:
-    """Return the MAC of a body; `keyed` is the hash state after the key was processed."""
-    mac = keyed.copy()
-    mac.update(body)
-    return mac.digest()
