@@ -66,13 +66,14 @@ def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], meth
     Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
     """
     credentials = headers.get(b"authorization")
-    if needed is Permission.PUBLIC:
-        try:
-            return authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
-        except CouponsError:
+    try:
+        caller = authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
+    except CouponsError:
+        if needed is Permission.PUBLIC:
             return _NOBODY
-    caller = authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
-    caller.require(needed)
+        raise
+    if needed is not Permission.PUBLIC:
+        caller.require(needed)
     if method not in _READING and credentials is None:
         _refuse_other_sites(headers)
     return caller

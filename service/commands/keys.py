@@ -14,7 +14,7 @@ from service.usecases.api_keys import REFRESH_SECONDS, ApiKeyService
 
 app = typer.Typer(help="API keys of back ends and operators.", no_args_is_help=True)
 _PrefixArgument = Annotated[str, typer.Argument(help="The first characters of the key, as `list` shows them.")]
-_DaysOption = Annotated[int | None, typer.Option("--days", min=1, max=3650, help="How long it is valid. Default: 365.")]
+_DaysOption = Annotated[int, typer.Option("--days", min=1, max=3650, help="How long it is valid. Default: 365.")]
 _DEFAULT_DAYS = 365
 
 
@@ -28,7 +28,7 @@ def new(
 ) -> None:
     """Make a key. Its text is shown once and stored nowhere."""
     with open_for_command("keys") as common:
-        made = _service(common).create(owner, role, timedelta(days=days or _DEFAULT_DAYS))
+        made = _service(common).create(owner, role, timedelta(days=days))
     _print_new(made, as_json=as_json)
 
 
@@ -57,7 +57,7 @@ def rotate(
 ) -> None:
     """Make a key with the owner and role of another, which stays valid for a while."""
     with open_for_command("keys") as common:
-        valid_for = timedelta(days=days or _DEFAULT_DAYS)
+        valid_for = timedelta(days=days)
         made = _service(common).rotate(prefix, timedelta(hours=overlap_hours), valid_for)
     _print_new(made, as_json=as_json)
 
