@@ -40,6 +40,6 @@ def create_app(common: resources.Resources) -> FastAPI:
     errors.install_error_handlers(app)
     for routes in (coupons, issuances, tickets, dead_letters, health):
         app.include_router(routes.router)
-    openapi.describe_bodies(app)
+    openapi.describe(app)
     app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)
     return app

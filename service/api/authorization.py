@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from re import Pattern
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -100,10 +99,13 @@ class AuthorizationMiddleware:
 
     def __init__(self, app: ASGIApp, *, public_docs: bool) -> None:
         self._app = app
-        #: by pattern of the path: what each method requires
-        self._table: dict[Pattern[str], dict[str, Permission]] = {}
+        table: dict[str, dict[str, Permission]] = {}
         for (method, path), permission in permissions(public_docs=public_docs).items():
-            self._table.setdefault(compile_path(path)[0], {})[method] = permission
+            table.setdefault(path, {})[method] = permission
+        #: what each method requires, by path without parameters; looked up first: "replay" is no id of a dead letter
+        self._fixed = {path: by_method for path, by_method in table.items() if "{" not in path}
+        #: the same by pattern of a path with parameters
+        self._patterns = [(compile_path(path)[0], by_method) for path, by_method in table.items() if "{" in path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application with the caller in `request.state`, or answer with problem details."""
@@ -120,15 +122,14 @@ class AuthorizationMiddleware:
 
     def _find(self, path: str, method: str) -> Permission:
         """Return what a request requires; raise HTTPException 404 or 405 if the table does not have it."""
-        allowed: set[str] = set()
-        for pattern, by_method in self._table.items():
-            if pattern.match(path):
-                if method in by_method:
-                    return by_method[method]
-                allowed |= by_method.keys()
-        if allowed:
-            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
-        raise HTTPException(HTTPStatus.NOT_FOUND)
+        by_method = self._fixed.get(path)
+        if by_method is None:
+            by_method = next((found for pattern, found in self._patterns if pattern.match(path)), None)
+        if by_method is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        if method not in by_method:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(by_method))})
+        return by_method[method]
 
 
 def _unique(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

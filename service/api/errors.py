@@ -1,11 +1,10 @@
-"""Maps errors to responses: RFC 9457 problem details; chooses the status codes of errors."""
+"""Maps errors to responses: RFC 9457 problem details, of which service/server/problems.py has the list."""
 
 import math
 import re
 from collections.abc import Iterable
 from functools import singledispatch
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -13,6 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from service.clock import jitter
+from service.domain.error_code import ErrorCode
 from service.domain.errors import (
     BacklogFull,
     Cancelled,
@@ -27,47 +27,40 @@ from service.domain.errors import (
     Unavailable,
 )
 from service.domain.rate_limit import MICROSECONDS, Exceeded, LimitScope
-from service.domain.request import ReasonCode
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.server.responses import PROBLEM_JSON, RenderedResponse, new_problem_id, problem_response
+from service.server.problems import PROBLEMS
+from service.server.responses import RenderedResponse, new_problem_id, problem_response
 
 _log = get_logger(__name__)
-_REFUSED = {
-    ReasonCode.UNKNOWN_COUPON: (HTTPStatus.NOT_FOUND, "There is no coupon with this id."),
-    ReasonCode.DUPLICATE: (
-        HTTPStatus.CONFLICT,
-        "This user has already requested this coupon. The Location header names the first request.",
-    ),
-    ReasonCode.SOLD_OUT: (HTTPStatus.CONFLICT, "All coupons are taken. A coupon may become available later."),
-    ReasonCode.NOT_OPEN: (
-        HTTPStatus.CONFLICT,
-        "The coupon is not open yet. The Retry-After header gives the seconds until it opens.",
-    ),
-    ReasonCode.CLOSED: (HTTPStatus.CONFLICT, "The coupon is closed and accepts no more requests."),
-    ReasonCode.PAUSED: (HTTPStatus.CONFLICT, "An administrator has paused the coupon. Try again later."),
-}
 _RATE_LIMITED = {
     LimitScope.USER: "This user has sent too many requests.",
     LimitScope.ADDRESS: "Too many requests came from this address.",
     LimitScope.ALL: "The service gets too many requests.",
 }
+#: the code of an error that has only a status
+_OF_STATUS: dict[int, ErrorCode] = {
+    PROBLEMS[code].status: code
+    for code in (
+        ErrorCode.BAD_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    )
+}  # fmt: skip
 _UNAVAILABLE_SECONDS = 1
 _BACKLOG_SECONDS = 3
 _URL_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def logged_problem(
-    status: int, code: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = (), problem_id: str | None = None
+def _logged_problem(
+    code: ErrorCode, detail: str, headers: Iterable[tuple[bytes, bytes]] = (), problem_id: str | None = None
 ) -> RenderedResponse:
-    """Render problem details; the log line of a 5xx has its `request_id` as `problem_id`.
+    """Render a problem of the service, a 5xx; the log line has its `request_id` as `problem_id`.
 
     problem_id: the id of a log line that was written before; None: a new one.
     """
     problem_id = problem_id or new_problem_id()
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning(LogEvent.SERVER_ERROR, status=status, code=code, detail=detail, problem_id=problem_id)
-    return problem_response(status, code, detail, headers, problem_id)
+    status = int(PROBLEMS[code].status)
+    _log.warning(LogEvent.SERVER_ERROR, status=status, code=code, detail=detail, problem_id=problem_id)
+    return problem_response(code, detail, headers, problem_id)
 
 
 @singledispatch
@@ -79,18 +72,17 @@ def error_response(error: Exception) -> RenderedResponse:
         "An internal error occurred. An operator can find it in the log: the field problem_id of its lines is this"
         " request_id."
     )
-    return logged_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail, problem_id=problem_id)
+    return _logged_problem(ErrorCode.INTERNAL, detail, problem_id=problem_id)
 
 
 @error_response.register
 def _refused(error: Refused) -> RenderedResponse:
-    status, detail = _REFUSED[error.code]
     headers = []
     if error.first_request_id:
         headers.append((b"location", b"/issuances/%b" % _quoted(error.first_request_id)))
     if error.opens_in_ms is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.opens_in_ms / 1000))))
-    return problem_response(status, error.code, detail, headers)
+    return problem_response(ErrorCode(error.code), headers=headers)
 
 
 def _quoted(request_id: str) -> bytes:
@@ -102,12 +94,12 @@ def _quoted(request_id: str) -> bytes:
 def _unauthenticated(error: Unauthenticated) -> RenderedResponse:
     """RFC 6750, section 3: without credentials the challenge names no error."""
     challenge = b"Bearer" if error.absent else b'Bearer error="invalid_token"'
-    return logged_problem(HTTPStatus.UNAUTHORIZED, "unauthenticated", str(error), [(b"www-authenticate", challenge)])
+    return problem_response(ErrorCode.UNAUTHENTICATED, str(error), [(b"www-authenticate", challenge)])
 
 
 @error_response.register
 def _forbidden(error: Forbidden) -> RenderedResponse:
-    return logged_problem(HTTPStatus.FORBIDDEN, "forbidden", str(error))
+    return problem_response(ErrorCode.FORBIDDEN, str(error))
 
 
 @error_response.register
@@ -115,7 +107,7 @@ def _rate_limited(error: RateLimited) -> RenderedResponse:
     """Nothing is logged: the caller decides how many these are."""
     detail = f"{_RATE_LIMITED[error.exceeded.scope]} Repeat the request after the time in Retry-After."
     headers = rate_limit_headers(error.exceeded)
-    return problem_response(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers)
+    return problem_response(ErrorCode.RATE_LIMITED, detail, headers)
 
 
 def rate_limit_headers(exceeded: Exceeded) -> list[tuple[bytes, bytes]]:
@@ -132,14 +124,10 @@ def rate_limit_headers(exceeded: Exceeded) -> list[tuple[bytes, bytes]]:
     ]
 
 
-@error_response.register
-def _conflict(error: Conflict) -> RenderedResponse:
-    return logged_problem(HTTPStatus.CONFLICT, error.code, str(error))
-
-
-@error_response.register
-def _not_found(error: NotFound) -> RenderedResponse:
-    return logged_problem(HTTPStatus.NOT_FOUND, error.code, str(error))
+@error_response.register(Conflict)
+@error_response.register(NotFound)
+def _contradicted(error: Conflict | NotFound) -> RenderedResponse:
+    return problem_response(error.code, str(error))
 
 
 @error_response.register
@@ -148,42 +136,46 @@ def _unavailable(error: Unavailable) -> RenderedResponse:
     headers = [(b"retry-after", b"%d" % _UNAVAILABLE_SECONDS)]
     detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
     _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
-    return logged_problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers)
+    return _logged_problem(ErrorCode.UNAVAILABLE, detail, headers)
 
 
 @error_response.register
 def _backlog_full(_: BacklogFull) -> RenderedResponse:
     """Not logged one by one: service/usecases/backlog.py logs when it begins and ends. Repeats are spread."""
-    detail = "Too many requests wait for a decision. Repeat the request after the time in Retry-After."
     headers = [(b"retry-after", b"%d" % math.ceil(_BACKLOG_SECONDS * (1 + jitter())))]
-    return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "backlog_full", detail, headers)
+    return problem_response(ErrorCode.BACKLOG_FULL, headers=headers)
 
 
 @error_response.register
 def _too_busy(error: TooBusy) -> RenderedResponse:
     headers = [(b"retry-after", b"%d" % error.retry_after_seconds)]
     detail = f"{error} Repeat the request after the time in Retry-After."
-    return problem_response(HTTPStatus.TOO_MANY_REQUESTS, "too_busy", detail, headers)
+    return problem_response(ErrorCode.TOO_BUSY, detail, headers)
 
 
 @error_response.register
 def _cancelled(error: Cancelled) -> RenderedResponse:
     """The client has gone: what is rendered reaches nobody, and is no server error."""
-    return problem_response(HTTPStatus.BAD_REQUEST, "cancelled", str(error))
+    return problem_response(ErrorCode.BAD_REQUEST, str(error))
 
 
 @error_response.register
 def _invalid(error: InvalidInput) -> RenderedResponse:
-    return logged_problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error))
+    return problem_response(ErrorCode.INVALID, str(error))
 
 
 @error_response.register
 def _http(error: HTTPException) -> RenderedResponse:
-    code = HTTPStatus(error.status_code).name.lower()
+    """Render an error that Starlette, FastAPI or a parser of this API raised for the request."""
+    code = _OF_STATUS.get(error.status_code)
+    if code is None:  # no part of the API raises it
+        return _logged_problem(ErrorCode.INTERNAL, str(error))
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (error.headers or {}).items()
     ]
-    return logged_problem(error.status_code, code, str(error.detail), headers)
+    return problem_response(
+        code, None if error.detail == HTTPStatus(error.status_code).phrase else error.detail, headers
+    )
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -204,9 +196,3 @@ def to_starlette(rendered: RenderedResponse) -> Response:
     response = Response(rendered.body, rendered.status)
     response.raw_headers = rendered.headers
     return response
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the entries of these statuses for a route's OpenAPI description."""
-    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}

@@ -1,51 +1,271 @@
-"""Adds the bodies of requests and responses to the OpenAPI document, from the types that decode and encode them."""
+"""Describes the paths that FastAPI finds in the OpenAPI document, from the types and tables that serve them."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from itertools import groupby
+from typing import Any, NamedTuple
 
+import msgspec
 from fastapi import FastAPI
 from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.api.schemas import coupons, dead_letters, issuances, tickets, verification
+from service.api.authorization import permissions
+from service.api.request_parsing import JSON
+from service.api.schemas import coupons, dead_letters, health, issuances, tickets, verification
 from service.api.schemas.base import schema_of
-from service.limits import MAX_ID
-from service.server.responses import Problem
+from service.domain.caller import Permission
+from service.domain.dead_letter import DeadLetterCode, DeadLetterState
+from service.domain.error_code import ErrorCode
+from service.limits import MAX_ID, MAX_PAGE_SIZE
+from service.server.problems import PROBLEMS
+from service.server.responses import PROBLEM_JSON, Problem, make_problem
 
-#: path and method -> type of the request's body, type of the response's body
-_BODIES: dict[tuple[str, str], tuple[type[Struct] | None, type[Struct]]] = {
-    ("/coupons", "post"): (coupons.NewCoupon, coupons.CouponView),
-    ("/coupons", "get"): (None, coupons.CouponPage),
-    ("/coupons/{coupon_id}", "get"): (None, coupons.CouponView),
-    ("/coupons/{coupon_id}", "patch"): (coupons.CouponPatch, coupons.CouponView),
-    ("/coupons/{coupon_id}/verification", "get"): (None, verification.VerificationView),
-    ("/coupons/{coupon_id}/issuances", "post"): (issuances.NewIssuance, issuances.ReceiptView),
-    ("/tickets", "post"): (tickets.NewTicket, tickets.TicketView),
-    ("/issuances/{request_id}", "get"): (None, issuances.IssuanceView),
-    ("/dead-letters", "get"): (None, dead_letters.DeadLetterPage),
-    ("/dead-letters/{dead_letter_id}", "get"): (None, dead_letters.DeadLetterView),
-    ("/dead-letters/replay", "post"): (dead_letters.ReplayRequest, dead_letters.ReplayView),
-    ("/dead-letters/{dead_letter_id}/replay", "post"): (None, dead_letters.ReplayedView),
-    ("/dead-letters/{dead_letter_id}/discard", "post"): (None, dead_letters.DeadLetterView),
+
+class _Operation(NamedTuple):
+    """What FastAPI cannot know of an operation."""
+
+    id: str
+    request: type[Struct] | None
+    #: None: text
+    response: type[Struct] | None
+    #: the errors that only some operations have
+    errors: tuple[ErrorCode, ...] = ()
+    #: headers of a success
+    headers: tuple[str, ...] = ()
+    example: dict[str, Any] | None = None
+
+
+_UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
+_UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.INVALID, ErrorCode.TOO_BUSY)
+
+_OPERATIONS: dict[tuple[str, str], _Operation] = {
+    ("POST", "/coupons"): _Operation(
+        "create_coupon",
+        coupons.NewCoupon,
+        coupons.CouponView,
+        (ErrorCode.TOO_BUSY,),
+        ("Location",),
+        {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
+    ),
+    ("GET", "/coupons"): _Operation("list_coupons", None, coupons.CouponPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)),
+    ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON),
+    ("PATCH", "/coupons/{coupon_id}"): _Operation(
+        "change_coupon",
+        coupons.CouponPatch,
+        coupons.CouponView,
+        (*_UNKNOWN_COUPON, ErrorCode.QUANTITY_BELOW_LIVE, ErrorCode.WINDOW, ErrorCode.TOO_BUSY),
+        example={"quantity": 1500, "state": "open"},
+    ),
+    ("GET", "/coupons/{coupon_id}/verification"): _Operation(
+        "verify_coupon", None, verification.VerificationView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
+    ),
+    ("POST", "/coupons/{coupon_id}/issuances"): _Operation(
+        "request_coupon",
+        issuances.NewIssuance,
+        issuances.ReceiptView,
+        (
+            *_UNKNOWN_COUPON,
+            ErrorCode.DUPLICATE,
+            ErrorCode.SOLD_OUT,
+            ErrorCode.NOT_OPEN,
+            ErrorCode.CLOSED,
+            ErrorCode.PAUSED,
+            ErrorCode.RATE_LIMITED,
+            ErrorCode.BACKLOG_FULL,
+        ),
+        ("Location",),
+        {"user_id": 42},
+    ),
+    ("GET", "/issuances/{request_id}"): _Operation(
+        "get_issuance", None, issuances.IssuanceView, (ErrorCode.UNKNOWN_REQUEST,)
+    ),
+    ("POST", "/tickets"): _Operation(
+        "create_ticket", tickets.NewTicket, tickets.TicketView, (), ("Cache-Control",), {"purpose": "accept"}
+    ),
+    ("GET", "/dead-letters"): _Operation(
+        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)
+    ),
+    ("POST", "/dead-letters/replay"): _Operation(
+        "replay_dead_letters",
+        dead_letters.ReplayRequest,
+        dead_letters.ReplayView,
+        (ErrorCode.TOO_BUSY,),
+        example={"coupon_id": 7, "code": "exhausted", "limit": 100, "dry_run": True},
+    ),
+    ("GET", "/dead-letters/{dead_letter_id}"): _Operation(
+        "get_dead_letter", None, dead_letters.DeadLetterView, _UNKNOWN_DEAD_LETTER
+    ),
+    ("POST", "/dead-letters/{dead_letter_id}/replay"): _Operation(
+        "replay_dead_letter",
+        None,
+        dead_letters.ReplayedView,
+        (*_UNKNOWN_DEAD_LETTER, ErrorCode.NOT_REPLAYABLE, ErrorCode.DISCARDED, ErrorCode.CHANGED),
+    ),
+    ("POST", "/dead-letters/{dead_letter_id}/discard"): _Operation(
+        "discard_dead_letter",
+        None,
+        dead_letters.DeadLetterView,
+        (*_UNKNOWN_DEAD_LETTER, ErrorCode.REPLAYED, ErrorCode.CHANGED),
+    ),
+    ("GET", "/healthz"): _Operation("get_liveness", None, health.LivenessView),
+    ("GET", "/readyz"): _Operation("get_readiness", None, health.ReadinessView),
+    ("GET", "/metrics"): _Operation("get_metrics", None, None),
+}
+
+#: the errors that every operation has
+_ERRORS_OF_ALL = (
+    ErrorCode.BAD_REQUEST, ErrorCode.REQUEST_TIMEOUT, ErrorCode.REQUEST_ENTITY_TOO_LARGE,
+    ErrorCode.MISDIRECTED_REQUEST, ErrorCode.TOO_MANY_REQUESTS, ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    ErrorCode.INTERNAL, ErrorCode.UNAVAILABLE,
+)  # fmt: skip
+
+_ID_SCHEMA = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID}
+_PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
+    "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
+    "request_id": ("The id that the 202 returned.", {"type": "string"}),
+    "limit": ("The size of the page.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
+    "cursor": (
+        "`next` of the previous page; absent for the first page.",
+        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+    ),
+    "code": ("Only those with this code.", {"type": "string", "enum": list(DeadLetterCode)}),
+    "state": ("Only those in this state.", {"type": "string", "enum": list(DeadLetterState)}),
+}
+_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Allow": ("The methods that the path has.", {"type": "string"}),
+    "Cache-Control": ("The response must not be stored.", {"type": "string", "enum": ["no-store"]}),
+    "Connection": ("The connection ends.", {"type": "string"}),
+    "Location": (
+        "The path of what was created, or of the first request.",
+        {"type": "string", "format": "uri-reference"},
+    ),
+    "RateLimit": ("The state of the limit (draft-ietf-httpapi-ratelimit-headers).", {"type": "string"}),
+    "RateLimit-Policy": ("The limit (draft-ietf-httpapi-ratelimit-headers).", {"type": "string"}),
+    "Retry-After": ("The seconds after which to repeat the request.", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("The kind of credentials that is needed (RFC 6750).", {"type": "string"}),
+}
+_DESCRIPTION = """Issues limited coupons first come, first served.
+
+A request for a coupon is answered 202 once it is in the log; it is decided in the order of the log. `Location` shows
+its state. Times are RFC 3339 in UTC. Every error is a problem (RFC 9457), whose `code` programs can rely on.
+"""
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A user's token (JWT), a ticket in exchange for it, or the API key of a back end or an operator.",
+}
+_EXAMPLE_ID = "92ad1b6b9fd4a2f1"
+_TAGS = {
+    "coupons": "What is issued: how many, when, and in which state.",
+    "issuances": "Requests of users for a coupon.",
+    "tickets": "Credentials that cost less to verify than a token.",
+    "dead letters": "Requests that were given up, and what operators do with them.",
+    "health": "Liveness, readiness and metrics.",
 }
 
 
-def describe_bodies(app: FastAPI) -> None:
-    """Replace the schemas in the application's OpenAPI document by those of _BODIES.
+def describe(app: FastAPI) -> None:
+    """Complete the application's OpenAPI document: an operation that _OPERATIONS lacks raises KeyError.
 
     FastAPI's own schemas describe validation errors that this API never sends.
     """
     document: dict[str, Any] = app.openapi()
-    bodies = [body for pair in _BODIES.values() for body in pair if body]
-    document["components"]["schemas"] = schema_of(*bodies, Problem)
-    for (path, method), (request_body, response_body) in _BODIES.items():
-        operation = document["paths"][path][method]
-        for parameter in operation.get("parameters", []):
-            if parameter["name"] in ("coupon_id", "dead_letter_id") and parameter["in"] == "path":
-                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
-        if request_body:
-            operation["requestBody"] = {"required": True, "content": _json_content(request_body)}
-        success = next(status for status in operation["responses"] if status.startswith("2"))
-        operation["responses"][success]["content"] = _json_content(response_body)
+    document["info"]["description"] = _DESCRIPTION
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    bodies = [body for operation in _OPERATIONS.values() for body in (operation.request, operation.response) if body]
+    document["components"] = {
+        "schemas": schema_of(*bodies, Problem),
+        "securitySchemes": {"bearer": _BEARER},
+        "responses": {_name(code): _problem_response(PROBLEMS[code].status, [code]) for code in PROBLEMS},
+    }
+    needed = permissions(public_docs=False)
+    for path, by_method in document["paths"].items():
+        for method, described in by_method.items():
+            route = (method.upper(), path)
+            _describe_operation(described, _OPERATIONS[route], needed[route])
 
 
-def _json_content(body: type[Struct]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+def _describe_operation(described: dict[str, Any], operation: _Operation, needed: Permission) -> None:
+    described["operationId"] = operation.id
+    described["summary"] = operation.id.replace("_", " ").capitalize()
+    described["security"] = [{"bearer": []}]
+    errors = {*_ERRORS_OF_ALL, *operation.errors}
+    if needed is Permission.PUBLIC:
+        described["security"].insert(0, {})
+    else:
+        described["description"] += f"\n\nRequires the permission `{needed}`."
+        errors |= {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN}
+    for parameter in described.get("parameters", []):
+        parameter["description"], parameter["schema"] = _PARAMETERS[parameter["name"]]
+        if parameter["in"] == "path":
+            errors.add(ErrorCode.NOT_FOUND)
+    if operation.request:
+        content = {**_content(operation.request)[JSON], "example": operation.example}
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
+        errors |= {ErrorCode.UNSUPPORTED_MEDIA_TYPE, ErrorCode.INVALID}
+    success = next(status for status in described["responses"] if status.startswith("2"))
+    described["responses"] = {success: _success(operation), **_problems(errors)}
+    if operation.response is health.ReadinessView:
+        not_ready = _problem_response(HTTPStatus.SERVICE_UNAVAILABLE, [ErrorCode.UNAVAILABLE])
+        content = {**_content(operation.response), **not_ready["content"]}
+        described["responses"]["503"] = {"description": "A part is missing.", "content": content}
+
+
+def _success(operation: _Operation) -> dict[str, Any]:
+    text = (operation.response and operation.response.__doc__) or "Prometheus's text format."
+    response = {"description": text, "content": _content(operation.response)}
+    return {**response, "headers": {name: _header(name, required=True) for name in operation.headers}}
+
+
+def _content(body: type[Struct] | None) -> dict[str, Any]:
+    if body is None:
+        return {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}
+    return {JSON: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+
+
+def _problems(errors: Iterable[ErrorCode]) -> dict[str, Any]:
+    """Describe the errors, by status."""
+    responses = {}
+    for status, group in groupby(sorted(errors, key=_status), _status):
+        codes = list(group)
+        responses[str(int(status))] = (
+            _problem_response(status, codes)
+            if len(codes) > 1
+            else {"$ref": f"#/components/responses/{_name(codes[0])}"}
+        )
+    return responses
+
+
+def _problem_response(status: HTTPStatus, codes: Sequence[ErrorCode]) -> dict[str, Any]:
+    """Describe a status with these errors; a header is required if all of them have it."""
+    headers = [PROBLEMS[code].headers for code in codes]
+    return {
+        "description": status.phrase,
+        "headers": {
+            name: _header(name, required=all(name in some for some in headers))
+            for name in sorted({name for some in headers for name in some})
+        },
+        "content": {
+            PROBLEM_JSON: {
+                "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
+                "examples": {
+                    code.value: {"value": msgspec.to_builtins(make_problem(code, None, _EXAMPLE_ID))} for code in codes
+                },
+            }
+        },
+    }
+
+
+def _name(code: ErrorCode) -> str:
+    return code.title().replace("_", "")
+
+
+def _status(code: ErrorCode) -> HTTPStatus:
+    return PROBLEMS[code].status
+
+
+def _header(name: str, *, required: bool) -> dict[str, Any]:
+    description, schema = _HEADERS[name]
+    return {"description": description, "required": required, "schema": schema}

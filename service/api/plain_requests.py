@@ -6,7 +6,6 @@ same use case and renders the same response.
 """
 
 import re
-from http import HTTPStatus
 from typing import Any
 
 from service.api.authorization import authorize
@@ -16,6 +15,7 @@ from service.api.routes.issuances import accepted_response
 from service.api.schemas.base import decode
 from service.api.schemas.issuances import NewIssuance
 from service.domain.caller import ANYONE, Caller, Permission
+from service.domain.error_code import ErrorCode
 from service.domain.errors import (
     BacklogFull,
     CouponsError,
@@ -28,8 +28,7 @@ from service.domain.errors import (
 from service.limits import MAX_ID
 from service.log import bound_contextvars
 from service.server.guarded_protocol import GuardedProtocol
-from service.server.rejections import Rejection
-from service.server.responses import RenderedResponse
+from service.server.responses import Rejection, RenderedResponse
 from service.usecases.accept import Receipt
 from service.usecases.append_tracker import PendingRequest
 
@@ -107,7 +106,7 @@ class CouponProtocol(GuardedProtocol):
         super().check_head(fields)
         names = self.app_state["api"].settings.host_names
         if names is not None and _HOST_PORT.sub(b"", fields.get(b"host", b"")).decode("latin-1").lower() not in names:
-            raise Rejection(HTTPStatus.MISDIRECTED_REQUEST, "The API is not reached under the name in Host.")
+            raise Rejection(ErrorCode.MISDIRECTED_REQUEST)
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""

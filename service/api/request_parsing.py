@@ -57,7 +57,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     The server limits its size and the time in which it must arrive: service/server/guarded_protocol.py.
     """
     if not is_json(request.headers.get("content-type", "")):
-        raise HTTPException(415, "The body must be sent with Content-Type: application/json.")
+        raise HTTPException(415)
     try:
         body = await request.body()
     except ClientDisconnect:

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict
 from service.domain.request import LogPosition
 
@@ -80,10 +81,10 @@ def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
     new = coupon._replace(**values)
     if new.remaining < 0:
         raise Conflict(
-            "quantity_below_live",
+            ErrorCode.QUANTITY_BELOW_LIVE,
             f"{coupon.issued} coupons are issued and {coupon.held} seats are held. Set the quantity to"
             f" {coupon.issued + coupon.held} or more.",
         )
     if new.opens_at_ms is not None and new.closes_at_ms is not None and new.closes_at_ms <= new.opens_at_ms:
-        raise Conflict("window", "The value of closes_at must be after opens_at.")
+        raise Conflict(ErrorCode.WINDOW, "The value of closes_at must be after opens_at.")
     return new if new == coupon else new._replace(version=coupon.version + 1)

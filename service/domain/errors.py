@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from service.domain.error_code import ErrorCode
 from service.domain.rate_limit import Exceeded
 from service.domain.request import ReasonCode
 
@@ -38,7 +39,7 @@ class Forbidden(CouponsError):
 class NotFound(CouponsError):
     """Nothing has the given id: check the id."""
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: ErrorCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
 
@@ -46,7 +47,7 @@ class NotFound(CouponsError):
 class Conflict(CouponsError):
     """The action contradicts the current state: read the state, then choose another action."""
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: ErrorCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
 

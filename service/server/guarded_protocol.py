@@ -14,7 +14,6 @@ A connection that is silent, idle, or does not read its responses is closed.
 
 import asyncio
 from enum import Enum, auto
-from http import HTTPStatus
 from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,6 +22,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.domain.error_code import ErrorCode
 from service.limits import (
     BODY_TIMEOUT_SECONDS,
     HEAD_TIMEOUT_SECONDS,
@@ -35,7 +35,7 @@ from service.limits import (
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.server.connection_guard import ConnectionGuard
-from service.server.rejections import Rejection, too_large, too_long
+from service.server.responses import Rejection
 
 #: Seconds for which a connection is read after a rejection. Closed at once, the client would be reset, and could lose
 #: the response (RFC 9112, section 9.6).
@@ -91,7 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.deadline = self.guard.now + HEAD_TIMEOUT_SECONDS
             return
         detail = "The server has too many connections. Try again after the time in Retry-After."
-        self._stop_reading(Rejection(HTTPStatus.SERVICE_UNAVAILABLE, detail, "unavailable", (b"retry-after", b"1")))
+        self._stop_reading(Rejection(ErrorCode.UNAVAILABLE, detail, (b"retry-after", b"1")))
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived; requests begin in the parser's callbacks."""
@@ -105,10 +105,10 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is None or isinstance(cause, httptools.HttpParserError):
-                cause = Rejection(HTTPStatus.BAD_REQUEST, f"The request is not valid HTTP/1.1: {error}")
+                cause = Rejection(ErrorCode.BAD_REQUEST, f"The request is not valid HTTP/1.1: {error}")
             elif not isinstance(cause, Rejection):
                 _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=cause)
-                cause = Rejection(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error occurred.")
+                cause = Rejection(ErrorCode.INTERNAL)
             self._stop_reading(cause)
 
     def _parse(self, data: bytes) -> None:
@@ -134,11 +134,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._reading is _Reading.HEAD and before is _Reading.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                raise too_long()
+                raise Rejection(ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif self._reading is _Reading.BODY and before is _Reading.BODY:
             self._framed_bytes += len(data)
             if self._framed_bytes > _MAX_FRAMED_BYTES:
-                raise too_large()
+                raise Rejection(ErrorCode.REQUEST_ENTITY_TOO_LARGE)
 
     def _head_without_offer(self) -> bytes:
         version = self.parser.get_http_version().encode()
@@ -183,18 +183,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._may_be_long:
             head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if head_bytes > MAX_HEAD_BYTES:
-                raise too_long()
+                raise Rejection(ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if self.parser.get_method() == b"CONNECT":
-            raise Rejection(HTTPStatus.NOT_IMPLEMENTED, "The server is not a proxy.")
+            raise Rejection(ErrorCode.NOT_IMPLEMENTED)
         if b"host" not in fields or len(fields) < len(self.headers):
             hosts = sum(name == b"host" for name, _ in self.headers)
             if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-                raise Rejection(HTTPStatus.BAD_REQUEST, "A request in HTTP/1.1 must have one Host header.")
+                raise Rejection(ErrorCode.BAD_REQUEST, "A request in HTTP/1.1 must have one Host header.")
         if int(fields.get(b"content-length", b"0")) > MAX_BODY_BYTES:
-            raise too_large()
+            raise Rejection(ErrorCode.REQUEST_ENTITY_TOO_LARGE)
         if len(self.pipeline) >= MAX_PIPELINED:
-            detail = f"At most {MAX_PIPELINED} requests may wait on a connection."
-            raise Rejection(HTTPStatus.TOO_MANY_REQUESTS, detail)
+            raise Rejection(ErrorCode.TOO_MANY_REQUESTS)
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make the request whose head is complete the `cycle`, and start the application.
@@ -213,7 +212,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take a part of the body."""
         self._body_bytes += len(body)
         if self._body_bytes > MAX_BODY_BYTES:
-            raise too_large()
+            raise Rejection(ErrorCode.REQUEST_ENTITY_TOO_LARGE)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -278,8 +277,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end(self) -> None:
         """Send the rejection, if any, and end the connection."""
         if self._rejection is not None:
-            self.guard.rejections[self._rejection.status] += 1
             response = self._rejection.response()
+            self.guard.rejections[response.status] += 1
             self.transport.write(response.to_http1(self.server_state.default_headers, keep_alive=True))
         if self._rejection is None or self._draining or self.guard.is_full:
             self.transport.close()
@@ -306,10 +305,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.deadline = self.guard.now + HEAD_TIMEOUT_SECONDS
         elif self._reading is _Reading.HEAD:
             detail = f"The request line and headers must arrive within {HEAD_TIMEOUT_SECONDS:g} seconds."
-            self._stop_reading(Rejection(HTTPStatus.REQUEST_TIMEOUT, detail))
+            self._stop_reading(Rejection(ErrorCode.REQUEST_TIMEOUT, detail))
         elif self._reading is _Reading.BODY:
             detail = f"The body must arrive within {BODY_TIMEOUT_SECONDS:g} seconds."
-            self._stop_reading(Rejection(HTTPStatus.REQUEST_TIMEOUT, detail))
+            self._stop_reading(Rejection(ErrorCode.REQUEST_TIMEOUT, detail))
         else:
             self._stop_reading(None)
 

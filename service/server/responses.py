@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from http import HTTPStatus
 from random import getrandbits
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.domain.error_code import ErrorCode
+from service.server.problems import PROBLEMS
 
 PROBLEM_JSON = "application/problem+json"
 _CONTENT_TYPE = (b"content-type", PROBLEM_JSON.encode())
@@ -17,14 +19,21 @@ encode = msgspec.json.Encoder().encode
 
 
 class Problem(Struct, frozen=True):
-    """Problem details of RFC 9457."""
+    """Problem details of RFC 9457; `request_id` is the problem's own, by which an operator finds its log lines."""
 
-    type: str
+    type: Annotated[str, Meta(extra_json_schema={"format": "uri"})]
     title: str
-    status: int
-    code: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    #: clients must expect codes that later versions add, so it is no enum in the OpenAPI document
+    code: Annotated[str, Meta(extra_json_schema={"x-extensible-enum": [code.value for code in ErrorCode]})]
     detail: str
     request_id: str
+
+
+def make_problem(code: ErrorCode, detail: str | None, problem_id: str) -> Problem:
+    """Return the problem with this code; `detail` None: that of PROBLEMS."""
+    kind = PROBLEMS[code]
+    return Problem(f"urn:coupons:problem:{code}", kind.title, kind.status, code, detail or kind.detail, problem_id)
 
 
 class RenderedResponse(NamedTuple):
@@ -47,25 +56,43 @@ class RenderedResponse(NamedTuple):
 
 
 def problem_response(
-    status: int, code: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = (), problem_id: str | None = None
+    code: ErrorCode,
+    detail: str | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    problem_id: str | None = None,
 ) -> RenderedResponse:
     """Render problem details.
 
+    detail: what happened and what the caller can do; None: that of PROBLEMS.
     problem_id: the id of a log line that was written before; None: a new one.
     """
-    before, after = _problem_parts(int(status), code, detail)
+    status, before, after = _problem_parts(code, detail)
     body = before + (problem_id or new_problem_id()).encode() + after
     return RenderedResponse(status, [*headers, (b"content-length", b"%d" % len(body)), _CONTENT_TYPE], body)
 
 
 @lru_cache(maxsize=256)
-def _problem_parts(status: int, code: str, detail: str) -> tuple[bytes, bytes]:
-    """Render a problem's body; return what precedes and what follows its id, in which alone most responses differ."""
-    body = encode(Problem(f"urn:coupons:problem:{code}", HTTPStatus(status).phrase, status, code, detail, _NO_ID))
-    before, _, after = body.rpartition(_NO_ID.encode())
-    return before, after
+def _problem_parts(code: ErrorCode, detail: str | None) -> tuple[int, bytes, bytes]:
+    """Return a problem's status, and its body before and after the id, in which alone most responses differ."""
+    problem = make_problem(code, detail, _NO_ID)
+    before, _, after = encode(problem).rpartition(_NO_ID.encode())
+    return int(problem.status), before, after
 
 
 def new_problem_id() -> str:
     """Return the id of one problem, by which an operator finds its log lines. It is unique, and no secret."""
     return f"{getrandbits(64):016x}"
+
+
+class Rejection(Exception):
+    """A request that the server answers itself; the connection ends."""
+
+    def __init__(self, code: ErrorCode, detail: str | None = None, *headers: tuple[bytes, bytes]) -> None:
+        """Without `detail` that of PROBLEMS is sent."""
+        super().__init__(detail or PROBLEMS[code].detail)
+        self.code = code
+        self.headers = headers
+
+    def response(self) -> RenderedResponse:
+        """Render problem details that end the connection."""
+        return problem_response(self.code, str(self), [*self.headers, (b"connection", b"close")])

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, Unavailable
 
 
@@ -66,7 +67,9 @@ def adopt(tx: Connection, topic: str, topic_id: str, partitions: int, adopted_by
     if closing.topic_id == topic_id:
         return None
     if topic_id in topic_ids(tx).values():
-        raise Conflict("log_closed", f"The log {topic_id} was closed when another was adopted; it cannot be opened.")
+        raise Conflict(
+            ErrorCode.LOG_CLOSED, f"The log {topic_id} was closed when another was adopted; it cannot be opened."
+        )
     tx.execute(
         text(
             "INSERT INTO offsets (log_id, partition, next_offset, advanced_to, closed)"

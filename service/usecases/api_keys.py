@@ -9,6 +9,7 @@ from service.background_thread import BackgroundThread
 from service.domain import api_key
 from service.domain.api_key import ApiKey, NewKey
 from service.domain.caller import Role
+from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound, Unavailable
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -107,5 +108,5 @@ def _after(valid_for: timedelta | None) -> datetime | None:
 
 def _require(found: ApiKey | None, prefix: str) -> ApiKey:
     if found is None:
-        raise NotFound("unknown_key", f"There is no API key {prefix} that is not revoked.")
+        raise NotFound(ErrorCode.UNKNOWN_KEY, f"There is no API key {prefix} that is not revoked.")
     return found

@@ -11,6 +11,7 @@ from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
 from service.domain.coupon import Coupon, CouponChange, apply_change
+from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound, Unavailable
 from service.domain.request import LogPosition
 from service.gate.gate_admin import GateAdmin
@@ -136,4 +137,4 @@ class CouponService:
 
 
 def _unknown_coupon(coupon_id: int) -> NotFound:
-    return NotFound("unknown_coupon", f"There is no coupon {coupon_id}.")
+    return NotFound(ErrorCode.UNKNOWN_COUPON, f"There is no coupon {coupon_id}.")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 
 from service.config import Settings
+from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, NotFound, UnverifiedRequestId
 from service.domain.failures import error_type_name
 from service.domain.request_id import RequestIds, fingerprint
@@ -48,10 +49,12 @@ class KeyAdministration:
         """
         used = sum(1 for _ in self._uses(removed))
         if used and not even_if_used:
-            raise Conflict("in_use", f"{used} requests have an id that no other key of REQUEST_ID_KEYS verifies.")
+            raise Conflict(
+                ErrorCode.IN_USE, f"{used} requests have an id that no other key of REQUEST_ID_KEYS verifies."
+            )
         with in_transaction(self._store) as tx:
             if not request_id_keys.remove(tx, removed):
-                raise NotFound("unknown_key", f"No key with the fingerprint {removed} is registered.")
+                raise NotFound(ErrorCode.UNKNOWN_KEY, f"No key with the fingerprint {removed} is registered.")
         return used
 
     def _uses(self, removed: str) -> Iterator[object]:

@@ -10,6 +10,7 @@ from service import crash_points
 from service.clock import now_ms
 from service.config import Settings
 from service.crash_points import CrashPoint
+from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, Misconfigured
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
@@ -124,12 +125,12 @@ class LogRecovery:
         first = log_reader.first_offset(self._settings, Topic.ISSUE_COUPON, partition)
         checkpoint = current.get(partition)
         if checkpoint is None or checkpoint.next_offset >= first:
-            raise Conflict("nothing_lost", f"Partition {partition} has lost no undecided record.")
+            raise Conflict(ErrorCode.NOTHING_LOST, f"Partition {partition} has lost no undecided record.")
         named = self._find_lost_requests(log, {partition: first})
         with engine.in_transaction(self._store) as tx:
             next_offset = lost_ranges.lock_checkpoint(tx, log.id, partition)
             if next_offset != checkpoint.next_offset:
-                raise Conflict("changed", f"Partition {partition} was advanced meanwhile.")
+                raise Conflict(ErrorCode.CHANGED, f"Partition {partition} was advanced meanwhile.")
             lost = LostRange(log.id, partition, next_offset, first, reason, skipped_by)
             recovered = self._record(tx, [lost], named)
             lost_ranges.advance_past(tx, log.id, partition, first)

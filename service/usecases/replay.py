@@ -19,6 +19,7 @@ from service.domain.dead_letter import (
     DeadLetterSummary,
 )
 from service.domain.decide import Outcome, decide_replayed
+from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, NotFound
 from service.domain.failures import Failure
 from service.domain.request import ReasonCode, Request, RequestState
@@ -88,7 +89,7 @@ class DeadLetterService:
         results = self._replay([dead_letter_id], dry_run=False)
         result = results[0] if results else self._earlier_result(dead_letter_id, DeadLetterState.REPLAYED)
         if result.why:
-            raise Conflict("not_replayable", result.why)
+            raise Conflict(ErrorCode.NOT_REPLAYABLE, result.why)
         return result
 
     def replay_many(
@@ -138,9 +139,11 @@ class DeadLetterService:
         """Return the result of an earlier action; raise Conflict when it was another action."""
         dead_letter, actions = self.get(dead_letter_id)
         if dead_letter.state is DeadLetterState.NEW:
-            raise Conflict("changed", "The request became dead again meanwhile. Read the dead letter, then repeat.")
+            raise Conflict(
+                ErrorCode.CHANGED, "The request became dead again meanwhile. Read the dead letter, then repeat."
+            )
         if dead_letter.state is not wanted:
-            raise Conflict(dead_letter.state, f"The dead letter has been {dead_letter.state}.")
+            raise Conflict(ErrorCode(dead_letter.state), f"The dead letter has been {dead_letter.state}.")
         return ReplayResult(dead_letter.id, dead_letter.request_id, actions[-1].state, actions[-1].code)
 
     def get(self, dead_letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
@@ -149,7 +152,7 @@ class DeadLetterService:
             dead_letter = dead_letter_actions.get(tx, dead_letter_id)
             actions = dead_letter_actions.actions(tx, dead_letter_id)
         if dead_letter is None:
-            raise NotFound("unknown_dead_letter", f"There is no dead letter {dead_letter_id}.")
+            raise NotFound(ErrorCode.UNKNOWN_DEAD_LETTER, f"There is no dead letter {dead_letter_id}.")
         return dead_letter, actions
 
     def list_page(self, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetterSummary]:

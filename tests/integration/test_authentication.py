@@ -37,74 +37,19 @@ from service.domain.caller import (
 from service.domain.coupon import Coupon
 from service.domain.errors import Unauthenticated, Unavailable
 from service.domain.request_id import RequestIds
-from service.domain.ticket import Purpose, Ticket, Tickets
+from service.domain.ticket import Purpose
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier, sign
 from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
+from tests.fixtures.callers import SECRET, bearer, ticket, token
 from tests.log import Log
 from tests.server_thread import ServerThread
 from tests.waiting import eventually
 
-SECRET = "a-secret-of-the-issuer-of-tokens!"
-TICKET_KEY = "a-key-for-tickets"
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 _UNSAFE_ALIASES = ("/coupons/", "//coupons", "/coupons/1/", "/coupons/1/verification/", "/%63oupons", "/Coupons")
-
-
-@pytest.fixture
-def with_auth(settings: Settings) -> Settings:
-    """Settings with authentication."""
-    return settings.model_copy(
-        update={
-            "auth": "on",
-            "jwt_issuer": "https://id.example",
-            "jwt_audience": "coupons",
-            "jwt_algorithms": "HS256",
-            "jwt_secret": type(settings.request_id_keys)(SECRET),
-            "ticket_keys": type(settings.request_id_keys)(TICKET_KEY),
-            "public_docs": False,
-        }
-    )
-
-
-@pytest.fixture
-def keys(store: Engine) -> dict[Role, NewKey]:
-    """An API key of each role."""
-    service = ApiKeyService(store, "tests")
-    return {role: service.create(f"the {role} caller", role, timedelta(days=1)) for role in Role}
-
-
-@pytest.fixture
-def api(with_auth: Settings, real_log: Log, keys: dict[Role, NewKey], redis: Redis) -> Iterator[httpx.Client]:
-    """A client of an API with authentication; it sends no credentials of its own."""
-    del real_log, keys, redis  # both are emptied; the keys are read from the database
-    server = ServerThread(app.create_app(service_resources.open_resources(with_auth, "tests")), CouponProtocol)
-    server.start()
-    host, port = server.address
-    with httpx.Client(base_url=f"http://{host}:{port}", timeout=10) as client:
-        eventually(lambda: client.get("/healthz").status_code == 200)
-        eventually(lambda: client.get("/coupons", headers=bearer("ck_" + 43 * "x")).status_code == 401)
-        yield client
-    server.stop()
-
-
-def bearer(credentials: str) -> dict[str, str]:
-    """Return the header with these credentials."""
-    return {"Authorization": f"Bearer {credentials}"}
-
-
-def token(user_id: object = "7", **claims: object) -> str:
-    """Return a token; a claim that is None is left out."""
-    now = int(time.time())
-    valid = {"iss": "https://id.example", "aud": "coupons", "nbf": now, "exp": now + 60, "sub": user_id, **claims}
-    return jwt.encode({name: value for name, value in valid.items() if value is not None}, SECRET, "HS256")
-
-
-def ticket(purpose: Purpose, user_id: int = 7, seconds: int = 60) -> str:
-    """Return a ticket."""
-    return Tickets([TICKET_KEY.encode()]).issue(Ticket(purpose, user_id, int(time.time()) + seconds))
 
 
 def credentials(keys: Mapping[Role, NewKey]) -> dict[str, tuple[str, frozenset[Permission]]]:

@@ -5,7 +5,6 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from service.api.authorization import CallerDep
-from service.api.errors import problem_responses
 from service.api.request_parsing import (
     JSON,
     ApiDeps,
@@ -32,7 +31,7 @@ from service.usecases.replay import ReplayResult
 router = APIRouter(tags=["dead letters"])
 
 
-@router.get("/dead-letters", responses=problem_responses(422, 429, 503))
+@router.get("/dead-letters")
 async def page(
     api: ApiDeps,
     coupon_id: str | None = None,
@@ -57,14 +56,14 @@ async def page(
     return Response(encode(DeadLetterPage([*map(summary_view, found[:size])], next_cursor)), media_type=JSON)
 
 
-@router.get("/dead-letters/{dead_letter_id}", responses=problem_responses(404, 422, 429, 503))
+@router.get("/dead-letters/{dead_letter_id}")
 async def read(dead_letter_id: str, api: ApiDeps) -> Response:
     """Return a dead letter with its raw record, of at most 2 MiB, and the latest 100 actions taken on it."""
     number = parse_id(dead_letter_id)
     return Response(await api.operators.run(_rendered, api, number), media_type=JSON)
 
 
-@router.post("/dead-letters/replay", responses=problem_responses(413, 415, 422, 429, 503))
+@router.post("/dead-letters/replay")
 async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Replay the new dead letters that match, in the order of their offsets; `dry_run` changes nothing.
 
@@ -72,7 +71,7 @@ async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Resp
     call is refused at once with 429 `too_busy`. A client that closes its connection ends the replay after a batch.
     """
     body = await read_body(request, ReplayRequest)
-    filters = DeadLetterFilter(body.coupon_id, None if body.code is None else DeadLetterCode(body.code))
+    filters = DeadLetterFilter(body.coupon_id, body.code)
 
     service = api.dead_letters.acting_as(caller.name)
 
@@ -83,7 +82,7 @@ async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Resp
     return Response(encode(ReplayView(body.dry_run, [replayed_view(result) for result in results])), media_type=JSON)
 
 
-@router.post("/dead-letters/{dead_letter_id}/replay", responses=problem_responses(404, 409, 422, 429, 503))
+@router.post("/dead-letters/{dead_letter_id}/replay")
 async def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Replay a dead letter with its original offset; its eligibility is decided again.
 
@@ -93,7 +92,7 @@ async def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Respon
     return Response(encode(replayed_view(result)), media_type=JSON)
 
 
-@router.post("/dead-letters/{dead_letter_id}/discard", responses=problem_responses(404, 409, 422, 429, 503))
+@router.post("/dead-letters/{dead_letter_id}/discard")
 async def discard(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Discard a dead letter; its request stays dead. A repeat returns the same result."""
     number = parse_id(dead_letter_id)

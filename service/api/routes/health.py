@@ -6,7 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.authorization import CallerDep
 from service.api.request_parsing import JSON, ApiDeps
-from service.domain.caller import Permission
+from service.api.schemas.health import LivenessView, readiness_view
 from service.metrics import render
 from service.server.responses import encode
 
@@ -14,9 +14,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-async def lives() -> dict[str, str]:
+async def lives() -> Response:
     """Return 200 while the process answers."""
-    return {"status": "ok"}
+    return Response(encode(LivenessView("ok")), media_type=JSON)
 
 
 @router.get("/readyz")
@@ -27,13 +27,11 @@ async def ready(api: ApiDeps, caller: CallerDep) -> Response:
     action by an operator. Alerts and reasons are shown to operators only.
     """
     readiness = await api.readiness.check()
-    body = {"ready": not readiness.faults, "faults": readiness.faults, "degraded": readiness.degraded}
-    if Permission.READ_OPERATIONS in caller.permissions:
-        body |= readiness._asdict()
-    return Response(encode(body), 503 if readiness.faults else 200, media_type=JSON)
+    body = encode(readiness_view(readiness, caller))
+    return Response(body, 503 if readiness.faults else 200, media_type=JSON)
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get("/metrics")
 async def metrics() -> Response:
     """Return the metrics of all processes that share this port in Prometheus's text format."""
     return Response(await run_in_threadpool(render), media_type=CONTENT_TYPE_LATEST)

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.authorization import CallerDep
-from service.api.errors import problem_responses, to_starlette
+from service.api.errors import to_starlette
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
+from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound, Unavailable
 from service.domain.request import RequestState, records_ahead
 from service.server.responses import RenderedResponse, encode
@@ -28,9 +29,7 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
     )
 
 
-@router.post(
-    "/coupons/{coupon_id}/issuances", status_code=202, responses=problem_responses(404, 409, 413, 415, 422, 429, 503)
-)
+@router.post("/coupons/{coupon_id}/issuances", status_code=202)
 async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Request a coupon for a user; 202 once the request is in the log. Its state is at `Location`."""
     fault = request.headers.get("fault") if api.settings.fault_injection else None
@@ -41,12 +40,12 @@ async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep)
     return to_starlette(accepted_response(await api.acceptor.accept(number, user_id, address, fault)))
 
 
-@router.get("/issuances/{request_id}", responses=problem_responses(404, 503))
+@router.get("/issuances/{request_id}")
 async def read(request_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Read the state of a request; never 404 after a 202."""
     found = await run_in_threadpool(api.lookup.find, request_id)
     if found is None or not caller.may_see(found.user_id):
-        raise NotFound("unknown_request", "No request with this id was ever accepted.")
+        raise NotFound(ErrorCode.UNKNOWN_REQUEST, "No request with this id was ever accepted.")
     position = None
     if found.state is RequestState.QUEUED:
         partition = partition_of(found.coupon_id, api.settings.topic_partitions)

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 
 from service.api.authorization import CallerDep
-from service.api.errors import problem_responses
 from service.api.request_parsing import JSON, ApiDeps, read_body
 from service.api.schemas.tickets import NewTicket, ticket_view
 from service.server.responses import encode
@@ -12,7 +11,7 @@ router = APIRouter(tags=["tickets"])
 _NOT_STORED = {"Cache-Control": "no-store"}
 
 
-@router.post("/tickets", status_code=201, responses=problem_responses(401, 403, 413, 415, 422, 503))
+@router.post("/tickets", status_code=201)
 async def exchange(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Exchange a token for a ticket, which costs less to verify: before a sale opens, for the requests during it.
 

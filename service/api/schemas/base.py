@@ -8,7 +8,9 @@ from msgspec import Meta, Struct
 from service.domain.errors import InvalidInput
 from service.limits import MAX_ID
 
-Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1")]
+_INT64 = {"format": "int64"}
+Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1", extra_json_schema=_INT64)]
+Count = Annotated[int, Meta(ge=0, extra_json_schema=_INT64)]
 Body = TypeVar("Body", bound=Struct)
 
 

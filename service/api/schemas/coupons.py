@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.domain.coupon import Coupon, Override
+from service.api.schemas.base import Count, Id
+from service.domain.coupon import Coupon, CouponState, Override
 from service.domain.coupon_name import NAME_PATTERN, name_fault
 from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
 from service.timestamps import to_milliseconds, to_optional_datetime, to_storable_milliseconds
@@ -72,15 +73,15 @@ def changes_of(body: CouponPatch) -> dict[str, Any]:
 class CouponView(Struct, frozen=True):
     """A coupon with its counters and its state at the time of the response."""
 
-    id: int
+    id: Id
     name: str
-    quantity: int
-    waitlist: int
-    issued: int
-    held: int
-    standby: int
-    remaining: int
-    state: str
+    quantity: Count
+    waitlist: Count
+    issued: Count
+    held: Count
+    standby: Count
+    remaining: Count
+    state: CouponState
     opens_at: datetime | None
     closes_at: datetime | None
 

@@ -4,13 +4,14 @@ from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from service.api.schemas.base import Id
+from service.api.schemas.base import Count, Id
 from service.domain import dead_letter
-from service.domain.dead_letter import DeadLetter, DeadLetterAction
+from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterCode, DeadLetterState
+from service.domain.request import ReasonCode, RequestState
 from service.limits import MAX_REPLAY_SIZE, MAX_VALUE_BYTES
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.replay import ReplayResult
@@ -22,31 +23,31 @@ class RawRecord(Struct, frozen=True):
     key: str | None
     value: str | None
     text: str | None
-    headers: list[tuple[str, str | None]]
+    headers: list[Annotated[list[str | None], Meta(min_length=2, max_length=2, description="name, value")]]
 
 
 class ActionView(Struct, frozen=True):
     """An entry of the audit trail; state and code are the request's after a replay."""
 
-    action: str
+    action: DeadLetterState
     acted_by: str
-    state: str | None
-    code: str | None
+    state: RequestState | None
+    code: ReasonCode | None
     acted_at: datetime
 
 
 class DeadLetterSummary(Struct, frozen=True):
     """A dead letter; partition and offset are those of its record in the original topic. Lists cut errors off."""
 
-    id: int
-    state: str
-    code: str
-    partition: int | None
-    offset: int | None
-    coupon_id: int | None
-    user_id: int | None
+    id: Id
+    state: DeadLetterState
+    code: ReasonCode
+    partition: Count | None
+    offset: Count | None
+    coupon_id: Id | None
+    user_id: Id | None
     request_id: str | None
-    attempts: int
+    attempts: Count
     first_error: str
     last_error: str
     appended_at: datetime
@@ -72,7 +73,7 @@ class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Selects the new dead letters to replay: of one coupon, with one code, at most `limit`."""
 
     coupon_id: Id | None = None
-    code: Literal["poison", "exhausted"] | None = None
+    code: DeadLetterCode | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_REPLAY_SIZE)] = 100
     dry_run: bool = False
 
@@ -83,10 +84,10 @@ class ReplayedView(Struct, frozen=True):
     If the replay is not possible, `why` is set and `state` is null.
     """
 
-    id: int
+    id: Id
     request_id: str | None
-    state: str | None
-    code: str | None
+    state: RequestState | None
+    code: ReasonCode | None
     why: str | None
 
 
@@ -112,7 +113,7 @@ def dead_letter_view(found: DeadLetter, actions: Sequence[DeadLetterAction]) -> 
     return DeadLetterView(
         **_summary_fields(found.summary),
         record=RawRecord(
-            _base64(raw.key), _base64(raw.value), value_text, [(name, _base64(value)) for name, value in raw.headers]
+            _base64(raw.key), _base64(raw.value), value_text, [[name, _base64(value)] for name, value in raw.headers]
         ),
         actions=[
             ActionView(action.action, action.acted_by, action.state, action.code, to_datetime(action.acted_at_ms))

@@ -1,10 +1,12 @@
 """Bodies that request an issuance and show the state of a request."""
 
 from datetime import datetime
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from service.api.schemas.base import Id
+from service.api.schemas.base import Count, Id
+from service.domain.request import ReasonCode, RequestState
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
 from service.usecases.lookup import RequestStatus
@@ -25,24 +27,24 @@ class ReceiptView(Struct, frozen=True):
     """An accepted request; `position` is the number of records ahead in its partition, null if unknown."""
 
     request_id: str
-    coupon_id: int
-    user_id: int
-    state: str
-    position: int | None
+    coupon_id: Id
+    user_id: Id
+    state: Literal["queued"]
+    position: Count | None
 
 
 class IssuanceView(Struct, frozen=True):
     """The state of a request."""
 
     request_id: str
-    coupon_id: int
-    user_id: int
-    state: str
-    code: str | None
-    position: int | None
+    coupon_id: Id
+    user_id: Id
+    state: RequestState
+    code: ReasonCode | None
+    position: Count | None
     eta_seconds: float | None
-    sequence: int | None
-    attempts: int
+    sequence: Id | None
+    attempts: Count
     requested_at: datetime
     decided_at: datetime | None
 

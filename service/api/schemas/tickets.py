@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from service.api.schemas.base import Id
 from service.domain.ticket import Purpose, Ticket
 
 
@@ -30,12 +31,12 @@ class TicketView(Struct, frozen=True):
     """A ticket: send it as `Authorization: Bearer TICKET`."""
 
     ticket: str
-    purpose: str
-    user_id: int
+    purpose: PurposeName
+    user_id: Id
     expires_at: datetime
 
 
 def ticket_view(text: str, ticket: Ticket) -> TicketView:
     """Render a ticket."""
     expires_at = datetime.fromtimestamp(ticket.expires_at, UTC)
-    return TicketView(text, ticket.purpose.name.lower(), ticket.user_id, expires_at)
+    return TicketView(text, PurposeName[ticket.purpose.name], ticket.user_id, expires_at)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from service.api.schemas.base import Count
 from service.verification.verify import Check
 
 
@@ -13,7 +14,7 @@ class CheckView(Struct, frozen=True):
     promise: str
     what: str
     ok: bool
-    numbers: dict[str, int]
+    numbers: dict[str, Count]
     must_be_zero: list[str]
     #: what was found, in words, with places
     details: list[str]
