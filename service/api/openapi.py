@@ -34,6 +34,8 @@ class _Operation(NamedTuple):
     #: headers of a success
     headers: tuple[str, ...] = ()
     example: dict[str, Any] | None = None
+    #: operations that take a field of the response: id of the operation -> name of its parameter, name of the field
+    links: dict[str, tuple[str, str]] | None = None
 
 
 _UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
@@ -47,6 +49,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         (ErrorCode.TOO_BUSY,),
         ("Location",),
         {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
+        dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
     ),
     ("GET", "/coupons"): _Operation("list_coupons", None, coupons.CouponPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)),
     ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON),
@@ -76,6 +79,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         ),
         ("Location",),
         {"user_id": 42},
+        {"get_issuance": ("request_id", "request_id")},
     ),
     ("GET", "/issuances/{request_id}"): _Operation(
         "get_issuance", None, issuances.IssuanceView, (ErrorCode.UNKNOWN_REQUEST,)
@@ -215,8 +219,15 @@ def _describe_operation(described: dict[str, Any], operation: _Operation, needed
 
 def _success(operation: _Operation) -> dict[str, Any]:
     text = (operation.response and operation.response.__doc__) or "Prometheus's text format."
-    response = {"description": text, "content": _content(operation.response)}
-    return {**response, "headers": {name: _header(name, required=True) for name in operation.headers}}
+    return {
+        "description": text,
+        "content": _content(operation.response),
+        "headers": {name: _header(name, required=True) for name in operation.headers},
+        "links": {
+            target: {"operationId": target, "parameters": {parameter: f"$response.body#/{field}"}}
+            for target, (parameter, field) in (operation.links or {}).items()
+        },
+    }
 
 
 def _content(body: type[Struct] | None) -> dict[str, Any]:
