@@ -45,7 +45,8 @@ _OF_STATUS: dict[int, ErrorCode] = {
         ErrorCode.BAD_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     )
 }  # fmt: skip
-_UNAVAILABLE_SECONDS = 1
+#: callers repeat a request after one to so many seconds, so that they do not come back together
+_UNAVAILABLE_SECONDS = 3
 _BACKLOG_SECONDS = 3
 _URL_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -133,7 +134,7 @@ def _contradicted(error: Conflict | NotFound) -> RenderedResponse:
 @error_response.register
 def _unavailable(error: Unavailable) -> RenderedResponse:
     """The caller can repeat the request, also when its outcome is unknown."""
-    headers = [(b"retry-after", b"%d" % _UNAVAILABLE_SECONDS)]
+    headers = [(b"retry-after", b"%d" % (1 + int(_UNAVAILABLE_SECONDS * jitter())))]
     detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
     _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
     return _logged_problem(ErrorCode.UNAVAILABLE, detail, headers)

@@ -36,7 +36,7 @@ _PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
 _HOST_PORT = re.compile(rb":[0-9]*$")
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
-_NOT_PLAIN = frozenset((b"transfer-encoding", b"expect", b"fault"))
+_NOT_PLAIN = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"fault"))
 
 
 #: what callers cause, as often as they like

@@ -56,7 +56,11 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
 
     The server limits its size and the time in which it must arrive: service/server/guarded_protocol.py.
     """
-    if not is_json(request.headers.get("content-type", "")):
+    headers = request.headers
+    if (
+        not is_json(headers.get("content-type", ""))
+        or headers.get("content-encoding", "identity").lower() != "identity"
+    ):
         raise HTTPException(415)
     try:
         body = await request.body()

@@ -103,7 +103,7 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ProblemKind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "Unsupported media type",
-        "The body must be sent with Content-Type: application/json.",
+        "The body must be sent with Content-Type: application/json, and without Content-Encoding.",
     ),
     ErrorCode.MISDIRECTED_REQUEST: ProblemKind(
         HTTPStatus.MISDIRECTED_REQUEST,

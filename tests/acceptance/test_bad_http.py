@@ -34,6 +34,8 @@ _BAD_USERS = [
     b"[" * 5_000,
     b"\xff\xfe",
     b"\xef\xbb\xbf{",
+    b'{"user_id": 1, "user_id": 2}',
+    b'{"user_id": 1, "user\\u005fid": 1}',
 ]
 _BAD_IDS = [
     "0",
@@ -122,6 +124,16 @@ def test_pages_list_every_coupon_once(system: System) -> None:
 def test_another_content_type_is_refused(system: System, content_type: str) -> None:
     """A body without the JSON content type is answered with 415."""
     headers = {"content-type": content_type} if content_type else {}
+
+    answer = system.http.post("/coupons/1/issuances", content=b'{"user_id": 1}', headers=headers)
+
+    assert_problem(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "identity, gzip"])
+def test_an_encoded_body_is_refused(system: System, encoding: str) -> None:
+    """The bytes would be read as something else than was meant."""
+    headers = _JSON | {"content-encoding": encoding}
 
     answer = system.http.post("/coupons/1/issuances", content=b'{"user_id": 1}', headers=headers)
 

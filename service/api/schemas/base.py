@@ -1,5 +1,6 @@
 """What all bodies share: the strict decoder and ids."""
 
+import json
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -11,15 +12,28 @@ from service.limits import MAX_ID
 _INT64 = {"format": "int64"}
 Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1", extra_json_schema=_INT64)]
 Count = Annotated[int, Meta(ge=0, extra_json_schema=_INT64)]
+_QUOTES_OF_ONE_KEY = 2
 Body = TypeVar("Body", bound=Struct)
 
 
 def decode(body: bytes, kind: type[Body]) -> Body:
-    """Decode a JSON body strictly; raise InvalidInput with the fault."""
+    """Decode a JSON body strictly; raise InvalidInput with the fault.
+
+    An object must not have a key twice: parsers differ in which of the values they take (RFC 8259, section 4).
+    """
     try:
-        return msgspec.json.decode(body, type=kind)
+        decoded = msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInput(str(error)) from None
+    if body.count(b'"') > _QUOTES_OF_ONE_KEY:
+        json.loads(body, object_pairs_hook=_refuse_repeated_keys)
+    return decoded
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidInput(f"Object contains the field `{repeated}` twice")
 
 
 def schema_of(*kinds: type[Struct]) -> dict[str, Any]:
