@@ -54,7 +54,7 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 def _logged_problem(
     code: ErrorCode, detail: str, headers: Iterable[tuple[bytes, bytes]] = (), problem_id: str | None = None
 ) -> RenderedResponse:
-    """Render a problem of the service, a 5xx; the log line has its `request_id` as `problem_id`.
+    """Render a problem of the service, a 5xx; the log line has its `problem_id`.
 
     problem_id: the id of a log line that was written before; None: a new one.
     """
@@ -69,10 +69,7 @@ def error_response(error: Exception) -> RenderedResponse:
     """Render the response to any error; an exception of an unknown type is logged and becomes a 500."""
     problem_id = new_problem_id()
     _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=error, problem_id=problem_id)
-    detail = (
-        "An internal error occurred. An operator can find it in the log: the field problem_id of its lines is this"
-        " request_id."
-    )
+    detail = "An internal error occurred. An operator can find it in the log by its problem_id."
     return _logged_problem(ErrorCode.INTERNAL, detail, problem_id=problem_id)
 
 

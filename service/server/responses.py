@@ -19,7 +19,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Problem(Struct, frozen=True):
-    """Problem details of RFC 9457; `request_id` is the problem's own, by which an operator finds its log lines."""
+    """Problem details of RFC 9457; an operator finds the log lines of `problem_id`."""
 
     type: Annotated[str, Meta(extra_json_schema={"format": "uri"})]
     title: str
@@ -27,7 +27,7 @@ class Problem(Struct, frozen=True):
     #: clients must expect codes that later versions add, so it is no enum in the OpenAPI document
     code: Annotated[str, Meta(extra_json_schema={"x-extensible-enum": [code.value for code in ErrorCode]})]
     detail: str
-    request_id: str
+    problem_id: str
 
 
 def make_problem(code: ErrorCode, detail: str | None, problem_id: str) -> Problem:

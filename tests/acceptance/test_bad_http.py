@@ -205,5 +205,5 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     body = answer.json()
     assert (body["status"], body["code"]) == (status, code)
-    assert body["request_id"]
+    assert body["problem_id"]
     assert "Traceback" not in answer.text

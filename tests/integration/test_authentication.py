@@ -142,7 +142,7 @@ def test_the_request_of_another_user_does_not_exist(
     for one in others:
         response = api.get(location, headers=bearer(one))
         assert response.status_code == 404
-        assert {**response.json(), "request_id": ""} == {**never_made, "request_id": ""}
+        assert {**response.json(), "problem_id": ""} == {**never_made, "problem_id": ""}
     for one in readers:
         assert api.get(location, headers=bearer(one)).json()["user_id"] == 7
 

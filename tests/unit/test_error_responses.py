@@ -17,14 +17,14 @@ def test_the_log_lines_of_an_internal_error_have_the_id_of_its_response(caplog: 
 
     assert (body["status"], body["code"]) == (500, "internal")
     assert _logged_ids(caplog) == {
-        LogEvent.UNHANDLED_EXCEPTION: body["request_id"],
-        LogEvent.SERVER_ERROR: body["request_id"],
+        LogEvent.UNHANDLED_EXCEPTION: body["problem_id"],
+        LogEvent.SERVER_ERROR: body["problem_id"],
     }
 
 
 def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """Two 503s for the same reason are two problems."""
-    first, second = (_body(Unavailable("Kafka", "away"))["request_id"] for _ in range(2))
+    first, second = (_body(Unavailable("Kafka", "away"))["problem_id"] for _ in range(2))
 
     assert first != second
     assert _logged_ids(caplog)[LogEvent.SERVER_ERROR] == second
