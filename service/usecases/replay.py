@@ -116,7 +116,7 @@ class DeadLetterService:
         """Close a dead letter; a repeated call changes nothing. Raises Conflict when it was replayed, and NotFound."""
         with in_transaction(self._engine) as tx:
             locked = dead_letter_actions.lock(tx, [dead_letter_id])
-            results = [(one.id, None, None) for one in locked]
+            results = [(one.summary.id, None, None) for one in locked]
             dead_letter_actions.record_actions(tx, DeadLetterState.DISCARDED, self.acted_by, results)
             crash_points.reach(CrashPoint.DISCARD_WRITTEN)
         crash_points.reach(CrashPoint.DISCARD_COMMITTED)
@@ -137,14 +137,14 @@ class DeadLetterService:
 
     def _earlier_result(self, dead_letter_id: int, wanted: DeadLetterState) -> ReplayResult:
         """Return the result of an earlier action; raise Conflict when it was another action."""
-        dead_letter, actions = self.get(dead_letter_id)
-        if dead_letter.state is DeadLetterState.NEW:
+        (current, _), actions = self.get(dead_letter_id)
+        if current.state is DeadLetterState.NEW:
             raise Conflict(
                 ErrorCode.CHANGED, "The request became dead again meanwhile. Read the dead letter, then repeat."
             )
-        if dead_letter.state is not wanted:
-            raise Conflict(ErrorCode(dead_letter.state), f"The dead letter has been {dead_letter.state}.")
-        return ReplayResult(dead_letter.id, dead_letter.request_id, actions[-1].state, actions[-1].code)
+        if current.state is not wanted:
+            raise Conflict(ErrorCode(current.state), f"The dead letter has been {current.state}.")
+        return ReplayResult(dead_letter_id, current.request_id, actions[-1].state, actions[-1].code)
 
     def get(self, dead_letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
         """Return a dead letter and the actions taken on it, oldest first; raise NotFound or Unavailable."""
@@ -210,14 +210,15 @@ class _ReplayTransaction:
 
         This version may decode a record that earlier versions could not. A foreign dead letter has no log position.
         """
-        if dead_letter.log_id is None:
+        log_id = dead_letter.summary.log_id
+        if log_id is None:
             self._skip(
                 dead_letter, "Another producer wrote it to the dead-letter topic, so it has no offset in the log."
             )
             return None
         if dead_letter.request:
-            return _Replayable(dead_letter, dead_letter.log_id, dead_letter.request)
-        record = self._reader.decode(dead_letter.raw, logs.topic_ids(self._tx)[dead_letter.log_id])
+            return _Replayable(dead_letter, log_id, dead_letter.request)
+        record = self._reader.decode(dead_letter.raw, logs.topic_ids(self._tx)[log_id])
         request = record.request
         if request is None:
             self._skip(dead_letter, f"It still cannot be decoded: {record.poison}.")
@@ -225,10 +226,10 @@ class _ReplayTransaction:
         if requests.find(self._tx, request.coupon_id, request.user_id, request.request_id):
             self._skip(dead_letter, _DECIDED_ELSEWHERE)
             return None
-        return _Replayable(dead_letter, dead_letter.log_id, request)
+        return _Replayable(dead_letter, log_id, request)
 
     def _skip(self, dead_letter: DeadLetter, why: str) -> None:
-        self.results.append(ReplayResult(dead_letter.id, dead_letter.request_id, None, None, why))
+        self.results.append(ReplayResult(dead_letter.summary.id, dead_letter.summary.request_id, None, None, why))
 
     def write(self, replayable: Sequence[_Replayable], failing: Failures) -> None:
         """Decide and write together. If the database raises, roll back to the savepoint and re-raise the error."""
@@ -281,13 +282,15 @@ class _ReplayTransaction:
                 self._writer.update(log_id, outcomes, attempts_added=0 if waits else 1)
             else:
                 requests.insert(self._tx, log_id, requests.insert_columns(outcomes), self._writer.decided_at)
-                dead_letter_actions.set_requests(self._tx, {one.dead_letter.id: one.request for one, _ in alike})
+                dead_letter_actions.set_requests(
+                    self._tx, {one.dead_letter.summary.id: one.request for one, _ in alike}
+                )
             if waits:
                 retries.insert_standby(self._tx, log_id, [one.dead_letter.raw for one, _ in alike])
             held = [one for one, outcome in alike if outcome.state is RequestState.RETRYING]
             failed = [(one.dead_letter.raw, failing[one.request.request_id]) for one in held]
             retries.insert(self._tx, log_id, failed, first_retry_at)
-        results = [(one.dead_letter.id, outcome.state, outcome.code) for one, outcome in decided]
+        results = [(one.dead_letter.summary.id, outcome.state, outcome.code) for one, outcome in decided]
         dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self.acted_by, results)
 
     def _finish(self, decided: Sequence[_Decided], failing: Failures) -> None:
@@ -297,8 +300,10 @@ class _ReplayTransaction:
                 held = HeldFailure(one.request.coupon_id, failing[one.request.request_id])
                 self.follow_up.hold(one.log_id, one.request.log_position, 1, held)
             self._writer.add_outcomes(one.log_id, [outcome])
-            result = ReplayResult(one.dead_letter.id, outcome.request.request_id, outcome.state, outcome.code)
+            result = ReplayResult(one.dead_letter.summary.id, outcome.request.request_id, outcome.state, outcome.code)
             self.results.append(result)
 
     def _injected_fault(self, dead_letter: DeadLetter) -> str | None:
-        return write_probe.raise_statement(self._reader.injected_fault(dead_letter.raw), dead_letter.attempts + 1)
+        return write_probe.raise_statement(
+            self._reader.injected_fault(dead_letter.raw), dead_letter.summary.attempts + 1
+        )
