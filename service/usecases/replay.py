@@ -1,9 +1,10 @@
 """Replays and discards dead letters; each action happens once and is recorded in the audit trail."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -28,6 +29,7 @@ from service.gate.gate_admin import GateAdmin
 from service.limits import MAX_REPLAY_BYTES
 from service.store import coupons, dead_letter_actions, logs, requests, retries, write_probe
 from service.store.engine import in_transaction, savepoint
+from service.store.raw_records import split_by_bytes
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
 from service.usecases import follow_up
@@ -102,14 +104,14 @@ class DeadLetterService:
         """
         with in_transaction(self._engine) as tx:
             found = dead_letter_actions.new_ids_in_order(tx, filters, limit)
-        batches = _in_batches(found, limit if dry_run else _BATCH_SIZE)
+        batches = split_by_bytes(found, itemgetter(1), MAX_REPLAY_BYTES, limit if dry_run else _BATCH_SIZE)
         if dry_run:
             batches = islice(batches, 1)
         results: list[ReplayResult] = []
         for batch in batches:
             if cancellation:
                 cancellation.check()
-            results += self._replay(batch, dry_run=dry_run)
+            results += self._replay([dead_letter_id for dead_letter_id, _ in batch], dry_run=dry_run)
         return results
 
     def discard(self, dead_letter_id: int) -> None:
@@ -159,20 +161,6 @@ class DeadLetterService:
         """Return up to `limit` dead letters that match, with ids below `before_id`, newest first; raise Unavailable."""
         with in_transaction(self._engine) as tx:
             return dead_letter_actions.page(tx, filters, before_id, limit)
-
-
-def _in_batches(found: Iterable[tuple[int, int]], max_count: int) -> Iterator[list[int]]:
-    """Split ids with the bytes of their records, in order, so that the records of a batch fit into memory."""
-    batch: list[int] = []
-    size = 0
-    for dead_letter_id, record_bytes in found:
-        if batch and (len(batch) == max_count or size + record_bytes > MAX_REPLAY_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(dead_letter_id)
-        size += record_bytes
-    if batch:
-        yield batch
 
 
 class _ReplayTransaction:
