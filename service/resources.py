@@ -119,7 +119,11 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     PostgreSQL shows `name` for the connections. Raises Misconfigured, also if a key that signs request ids is missing,
     or Unavailable. If the topic is not the open log, the processes start all the same and report it.
     """
-    _check_eviction(settings)
+    with suppress(Unavailable), build_client(settings.redis_url) as redis:  # without Redis, readiness checks it later
+        try:
+            GateAdmin(redis).require_no_eviction()
+        except NotPermitted as error:
+            _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
     store = engine.build(settings.database_url, name, connections)
     ids = request_ids(settings)
     key_register = KeyRegister(ids)
@@ -137,15 +141,6 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
         topics.check(settings)
     reader = RecordReader(ids, settings.topic_partitions, faults=settings.fault_injection)
     return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)), key_register)
-
-
-def _check_eviction(settings: Settings) -> None:
-    """Raise Misconfigured if Redis may delete seats. While it does not answer, readiness checks it later."""
-    with suppress(Unavailable), build_client(settings.redis_url) as redis:
-        try:
-            GateAdmin(redis).require_no_eviction()
-        except NotPermitted as error:
-            _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
 
 
 def _open_first_log(settings: Settings, store: Engine) -> Log:
