@@ -4,11 +4,11 @@ The work is in rows of PostgreSQL, and the sweep finds rows whose message was lo
 settings.
 """
 
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from service import config, startup
-from workers.broker_url import check_broker_url
+from service.domain.errors import Misconfigured
 from workers.kafka_transport import raise_if_undelivered
 from workers.queues import TOPIC_PREFIX, BeatEntry, Task
 from workers.queues import Queue as QueueName
@@ -19,7 +19,10 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_trans
 
 with startup.exit_on_error():
     _settings = config.load_without_keys()  # beat and Flower need none; the worker reads them when it starts
-    check_broker_url(_settings.celery_broker_url)
+    try:
+        Connection(_settings.celery_broker_url)  # nothing is connected; kombu knows fewer options than Redis's client
+    except (KeyError, TypeError, ValueError) as error:
+        raise Misconfigured([f"CELERY_BROKER_URL: kombu refuses an option: {error}"]) from None
 
 broker_url = _settings.celery_broker_url
 broker_connection_retry_on_startup = True

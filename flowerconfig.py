@@ -14,9 +14,10 @@ from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from service import config, startup
+from service.config.parsing import MIN_SECRET_BYTES, is_loopback
 from service.domain.errors import Misconfigured
 
-_LOGIN = re.compile(rf"[^:]+:.{{{config.MIN_SECRET_BYTES},}}")
+_LOGIN = re.compile(rf"[^:]+:.{{{MIN_SECRET_BYTES},}}")
 
 address = default_options.address or "127.0.0.1"
 read_only = os.environ.get("FLOWER_READ_ONLY", "true")
@@ -31,13 +32,13 @@ def _has_credentials() -> bool:
 
 def _faults() -> list[str]:
     faults = []
-    needed = f"set FLOWER_BASIC_AUTH=user:password, with at least {config.MIN_SECRET_BYTES} characters in the password"
+    needed = f"set FLOWER_BASIC_AUTH=user:password, with at least {MIN_SECRET_BYTES} characters in the password"
     if config.load_without_keys().celery_over_kafka:
         faults.append(
             "CELERY_BROKER_URL: Flower needs Celery events, which the Kafka transport does not support; "
             "use Redis as the broker"
         )
-    if not _has_credentials() and (default_options.unix_socket or not config.is_loopback(address)):
+    if not _has_credentials() and (default_options.unix_socket or not is_loopback(address)):
         faults.append(f"FLOWER_ADDRESS: others than you can reach {default_options.unix_socket or address}: {needed}")
     if not _has_credentials() and strtobool(os.environ.get("FLOWER_UNAUTHENTICATED_API") or "false"):
         faults.append(f"FLOWER_UNAUTHENTICATED_API: every web page that you open could call Flower: {needed} instead")

@@ -1,4 +1,7 @@
-"""Logging: one line an event, as text or JSON; loggers of libraries go to the same place in the same form."""
+"""Logging: one line an event, as text or JSON; loggers of libraries go to the same place in the same form.
+
+Foreign text in it is escaped, as in all output: a terminal obeys control characters, and a line could be forged.
+"""
 
 import logging.config
 import sys
@@ -8,9 +11,15 @@ import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from service.config import Settings
-from service.text import escape, escape_lines
 
-__all__ = ["bind_contextvars", "bound_contextvars", "configure", "get_logger"]
+__all__ = [
+    "bind_contextvars",
+    "bound_contextvars",
+    "configure",
+    "escape",
+    "escape_lines",
+    "get_logger",
+]
 
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -80,3 +89,15 @@ def _escape_foreign_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, An
     return {
         name: escapes.get(name, escape)(value) if isinstance(value, str) else value for name, value in event.items()
     }
+
+
+def escape(text: str) -> str:
+    """Replace characters that are not printable, such as ESC or a line break, by their Python escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def escape_lines(text: str) -> str:
+    """Do the same in each line, and keep the lines."""
+    return "\n".join(map(escape, text.split("\n")))

@@ -3,7 +3,7 @@
 import getpass
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic_ns, sleep
 
@@ -119,7 +119,11 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     PostgreSQL shows `name` for the connections. Raises Misconfigured, also if a key that signs request ids is missing,
     or Unavailable. If the topic is not the open log, the processes start all the same and report it.
     """
-    _check_eviction(settings)
+    with suppress(Unavailable), build_client(settings.redis_url) as redis:  # without Redis, readiness checks it later
+        try:
+            GateAdmin(redis).require_no_eviction()
+        except NotPermitted as error:
+            _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
     store = engine.build(settings.database_url, name, connections)
     ids = request_ids(settings)
     key_register = KeyRegister(ids)
@@ -137,17 +141,6 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
         topics.check(settings)
     reader = RecordReader(ids, settings.topic_partitions, faults=settings.fault_injection)
     return Resources(settings, store, watch, reader, GateAdmin(build_client(settings.redis_url)), key_register)
-
-
-def _check_eviction(settings: Settings) -> None:
-    """Raise Misconfigured if Redis may delete seats. While it does not answer, readiness checks it later."""
-    try:
-        with build_client(settings.redis_url) as redis:
-            GateAdmin(redis).require_no_eviction()
-    except NotPermitted as error:
-        _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
-    except Unavailable:
-        pass  # the processes work without Redis
 
 
 def _open_first_log(settings: Settings, store: Engine) -> Log:
@@ -193,95 +186,117 @@ def open_signing_resources(settings: Settings, name: str, connections: int, *, a
 async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources]:
     """Open the API's own clients, and close them in reverse order at the end; `resources` are closed as well."""
     settings = resources.settings
-    redis = build_async_client(settings.redis_url)
-    producer = RequestProducer(clients.build_producer(settings))
-    limits = settings.rate_limits
-    gate = AsyncGate(redis, limits, shift_ms)
-    backlog = Backlog(settings.max_undecided, lambda: resources.log_watch.log.id)
-    ids = request_ids(settings)
-    filler = gate_filler(resources)
-    fill_pool = FillPool(filler)
-    acceptor = IssuanceAcceptor(
-        gate,
-        DatabaseGate(resources.engine, LocalLimiter(limits, lambda: monotonic_ns() // 1000)),
-        CouponIds(resources.engine),
-        fill_pool,
-        AppendTracker(gate, producer, settings.topic_partitions, backlog),
-        ids,
-        resources.log_watch,
-        now_ms,
-    )
-    addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
-    # A verification keeps its connection for as long as it reads the log, so it gets a pool of its own: one at a time.
-    verification_engine = engine.build(settings.database_url, "api verification", connections=1)
     if settings.auth == "off":
         _log.warning(LogEvent.AUTHENTICATION_OFF)
-    opened = ExitStack()
-    authenticator = open_authenticator(settings, "api keys", opened)
-    # Calls that wait for a connection must not make PostgreSQL look unavailable.
-    readiness_engine = engine.build(settings.database_url, "api readiness", connections=1)
+    ids = request_ids(settings)
+    filler = gate_filler(resources)
+    addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
     operators = OperatorThreads()
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
-    resources.log_watch.start()
-    try:
+    async with AsyncExitStack() as opened:
+        opened.callback(resources.close)
+        # Calls that wait for a connection must not make PostgreSQL look unavailable.
+        readiness_engine = opened.enter_context(_open_engine(settings, "api readiness"))
+        # A verification keeps its connection for as long as it reads the log: one at a time.
+        verification_engine = opened.enter_context(_open_engine(settings, "api verification"))
+        resources.log_watch.start()
+        opened.callback(resources.log_watch.close)
+        authenticator = opened.enter_context(open_authenticator(settings, "api keys"))
+        for threads in (operators, replays, verifications):
+            opened.callback(threads.close)
+        redis = build_async_client(settings.redis_url)
+        opened.push_async_callback(redis.aclose)
+        gate = AsyncGate(redis, settings.rate_limits, shift_ms)
+        producer = RequestProducer(clients.build_producer(settings))
         yield ApiResources(
             settings,
             authenticator,
             gate,
-            acceptor,
-            addresses if LimitScope.ADDRESS in limits else None,
+            await opened.enter_async_context(_open_acceptor(resources, gate, producer, filler)),
+            addresses if LimitScope.ADDRESS in settings.rate_limits else None,
             Lookup(settings, resources.engine, ids, resources.key_register, filler, resources.gate_admin),
             coupon_service(resources),
             dead_letter_service(resources),
             verifier(resources, verification_engine),
-            ReadinessCheck(
-                settings,
-                readiness_engine,
-                gate,
-                producer,
-                LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
-                resources.log_watch,
-                UndecidedPartitions(settings, readiness_engine, resources.log_watch),
-                resources.key_register,
-            ),
+            _readiness_check(resources, readiness_engine, gate, producer),
             operators,
             verifications,
             replays,
         )
+
+
+@asynccontextmanager
+async def _open_acceptor(
+    resources: Resources, gate: AsyncGate, producer: RequestProducer, filler: GateFiller
+) -> AsyncIterator[IssuanceAcceptor]:
+    """Build what accepts requests; at the end it answers those in progress, and `producer` is closed as well."""
+    settings = resources.settings
+    backlog = Backlog(settings.max_undecided, lambda: resources.log_watch.log.id)
+    fill_pool = FillPool(filler)
+    acceptor = IssuanceAcceptor(
+        gate,
+        DatabaseGate(resources.engine, LocalLimiter(settings.rate_limits, lambda: monotonic_ns() // 1000)),
+        CouponIds(resources.engine),
+        fill_pool,
+        AppendTracker(gate, producer, settings.topic_partitions, backlog),
+        request_ids(settings),
+        resources.log_watch,
+        now_ms,
+    )
+    try:
+        yield acceptor
     finally:
         await acceptor.drain()
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         fill_pool.close()
-        for threads in (verifications, replays, operators):
-            threads.close()
         await acceptor.close()
-        await redis.aclose()
-        opened.close()
-        resources.log_watch.close()
-        verification_engine.dispose()
-        readiness_engine.dispose()
-        resources.close()
 
 
-def open_authenticator(settings: Settings, name: str, opened: ExitStack) -> Authenticator:
-    """Build what finds out who calls; `opened` ends its threads and its database connection, which shows `name`."""
-    keys_engine = engine.build(settings.database_url, name, connections=1)
-    opened.callback(keys_engine.dispose)
-    api_keys = ApiKeyCache(keys_engine)
-    key_set = KeySet(settings.jwt_jwks_url)
-    if settings.auth == "on":
-        for thread in (api_keys, key_set):
+def _readiness_check(
+    resources: Resources, readiness_engine: Engine, gate: AsyncGate, producer: RequestProducer
+) -> ReadinessCheck:
+    settings = resources.settings
+    return ReadinessCheck(
+        settings,
+        readiness_engine,
+        gate,
+        producer,
+        LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
+        resources.log_watch,
+        UndecidedPartitions(settings, readiness_engine, resources.log_watch),
+        resources.key_register,
+    )
+
+
+@contextmanager
+def _open_engine(settings: Settings, name: str) -> Iterator[Engine]:
+    """Build an engine with a single connection, which is closed at the end; PostgreSQL shows `name` for it."""
+    built = engine.build(settings.database_url, name, connections=1)
+    try:
+        yield built
+    finally:
+        built.dispose()
+
+
+@contextmanager
+def open_authenticator(settings: Settings, name: str) -> Iterator[Authenticator]:
+    """Build what finds out who calls, with threads and a connection to PostgreSQL, which shows `name` for it."""
+    is_on = settings.auth == "on"
+    with ExitStack() as opened:
+        api_keys = ApiKeyCache(opened.enter_context(_open_engine(settings, name)))
+        key_set = KeySet(settings.jwt_jwks_url)
+        for thread in (api_keys, key_set) if is_on else ():
             thread.start()
             opened.callback(thread.close)
-    return Authenticator(
-        api_keys,
-        Tickets(settings.ticket_mac_keys),
-        TokenVerifier(settings, key_set.find),
-        settings.ticket_seconds,
-        lambda: now_ms() / 1000,
-        enabled=settings.auth == "on",
-    )
+        yield Authenticator(
+            api_keys,
+            Tickets(settings.ticket_mac_keys),
+            TokenVerifier(settings, key_set.find),
+            settings.ticket_seconds,
+            lambda: now_ms() / 1000,
+            enabled=is_on,
+        )
 
 
 def sign_token(settings: Settings, user_id: int, valid_seconds: int) -> str:
@@ -337,13 +352,10 @@ def log_recovery(resources: Resources) -> LogRecovery:
 @contextmanager
 def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
     """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
-    store = engine.build(settings.database_url, "request id keys", connections=1)
-    try:
+    with _open_engine(settings, "request id keys") as store:
         with engine.in_transaction(store) as tx:
             schema.require_current(tx)
         yield KeyAdministration(settings, store)
-    finally:
-        store.dispose()
 
 
 def gate_filler(resources: Resources) -> GateFiller:

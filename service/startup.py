@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from service import clock, config, crash_points, log
 from service.config import Settings
 from service.domain.errors import CouponsError
-from service.text import escape_lines
 
 #: exit status of a process that cannot start and of a command that cannot be done
 EXIT_STATUS = 2
@@ -20,7 +19,7 @@ def exit_on_error(status: int = EXIT_STATUS) -> Iterator[None]:
     try:
         yield
     except CouponsError as error:
-        print(f"error: {escape_lines(str(error))}", file=sys.stderr)  # noqa: T201  # the log may not be configured yet
+        print(f"error: {log.escape_lines(str(error))}", file=sys.stderr)  # noqa: T201  # the log may not be configured yet
         sys.exit(status)
 
 

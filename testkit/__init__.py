@@ -1,1 +1,1 @@
-"""Test clients and servers: a webhook receiver, a load client and the history of client answers."""
+"""Test clients and servers: a webhook receiver, a server of public keys, load clients and client answers."""

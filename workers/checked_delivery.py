@@ -40,11 +40,7 @@ class CheckedDelivery:
             raise
         except Exception as error:  # noqa: BLE001  # one message must not end the worker
             log_dropped(queue, repr(error), message)
-            self._release(message["properties"]["delivery_tag"])
-
-    def _release(self, delivery_tag: str) -> None:
-        """Free the place of a message that its receiver left unacknowledged."""
-        for channel in self.channels:
-            with suppress(KeyError):
-                channel.qos.get(delivery_tag)
-                channel.basic_reject(delivery_tag, requeue=False)
+            for channel in self.channels:  # the receiver left it unacknowledged: free its place
+                with suppress(KeyError):
+                    channel.qos.get(message["properties"]["delivery_tag"])
+                    channel.basic_reject(message["properties"]["delivery_tag"], requeue=False)

@@ -5,13 +5,10 @@ requests without credentials and with a ticket of each user, then duplicates of 
 ticket and with a token.
 """
 
-import json
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,6 +19,7 @@ from benchmarks.environment import Environment, start_environment
 from benchmarks.experiments.common import UNLIMITED, WARM_UP_SECONDS, Experiment
 from benchmarks.figures import Figures
 from benchmarks.load.http_load import Plan, closed_model, issuance_path, run_load
+from testkit.key_server import KeyServer
 
 _CONNECTIONS = 256
 _TICKET_KEY = "benchmark-" * 3
@@ -39,7 +37,8 @@ class Size(NamedTuple):
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """Yield the rates and the API's CPU time of each round."""
     private_key = rsa.generate_private_key(65537, 2048)
-    with KeyServer(private_key) as key_server, start_environment(directory) as environment:
+    with KeyServer() as key_server, start_environment(directory) as environment:
+        key_server.add(_KEY_ID, private_key)
         apis = {
             "off": environment.start_api("api-off", AUTH="off"),
             "on": environment.start_api(
@@ -99,35 +98,6 @@ def _token(private_key: rsa.RSAPrivateKey) -> str:
     now = int(time.time())
     claims = {"iss": _ISSUER, "aud": _AUDIENCE, "sub": "1", "nbf": now, "exp": now + _TOKEN_SECONDS}
     return jwt.encode(claims, private_key, "RS256", headers={"kid": _KEY_ID})
-
-
-class KeyServer:
-    """Serves the public key as a JSON Web Key Set, until the `with` block ends."""
-
-    def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
-        public = json.loads(jwt.get_algorithm_by_name("RS256").to_jwk(private_key.public_key()))
-        body = json.dumps({"keys": [{**public, "kid": _KEY_ID, "use": "sig"}]}).encode()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Print nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-
-    def __enter__(self) -> Self:
-        Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 EXPERIMENT = Experiment(

@@ -5,6 +5,7 @@ each row is one line of complete, tab-separated cells without a header. Characte
 the terminal are escaped in all forms of output.
 """
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,8 @@ from rich.text import Text
 from service import resources, startup
 from service.domain.errors import CouponsError
 from service.limits import MAX_ID
+from service.log import escape, escape_lines
 from service.resources import Resources
-from service.text import escape, escape_json, escape_lines
 
 CouponOption = Annotated[
     int | None, typer.Option("--coupon", min=1, max=MAX_ID, help="Only this coupon, given by its id.")
@@ -48,8 +49,12 @@ def open_for_command(name: str) -> Iterator[Resources]:
 
 
 def print_json(result: Any) -> None:
-    """Print one line of JSON; named tuples become objects."""
-    typer.echo(escape_json(msgspec.json.encode(_to_objects(result)).decode()))
+    """Print one line of JSON; named tuples become objects.
+
+    Characters that are not printable are replaced by JSON's escapes, which keep the value.
+    """
+    text = msgspec.json.encode(_to_objects(result)).decode()
+    typer.echo("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
 def _to_objects(value: Any) -> Any:

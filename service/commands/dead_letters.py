@@ -45,10 +45,12 @@ def show(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     with open_for_command("dead-letters") as common:
         dead_letter, actions = resources.dead_letter_service(common).get(dead_letter_id)
     if as_json:
-        print_json({"letter": dead_letter, "actions": actions})
+        shown = {**dead_letter.summary._asdict(), "raw": dead_letter.raw}
+        del shown["log_position"], shown["appended_at_ms"]  # the record has them
+        print_json({"letter": shown, "actions": actions})
         return
     _print_dead_letters([dead_letter.summary])
-    print_line(f"first error: {dead_letter.first_error}")
+    print_line(f"first error: {dead_letter.summary.first_error}")
     print_line(f"key: {dead_letter.raw.key!r}")
     print_line(f"value: {dead_letter.raw.value!r}")
     for action in actions:

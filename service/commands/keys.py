@@ -8,7 +8,7 @@ import typer
 
 from service import resources
 from service.commands.console import JsonOption, open_for_command, print_json, print_line, print_rows
-from service.domain.api_key import ApiKey, NewKey
+from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.usecases.api_keys import REFRESH_SECONDS, ApiKeyService
 
@@ -40,10 +40,15 @@ def page(*, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [
-        (key.prefix, key.role, _state(key), _time(key.last_used_at), f"{key.owner}, made by {key.created_by}")
-        for key in found
-    ]
+    rows = []
+    for key in found:
+        state = "valid"
+        if key.revoked_at is not None:
+            state = f"revoked {_time(key.revoked_at)}"
+        elif key.expires_at is not None:
+            state = f"{'expired' if key.expires_at <= time.time() else 'valid until'} {_time(key.expires_at)}"
+        owner = f"{key.owner}, made by {key.created_by}"
+        rows.append((key.prefix, key.role, state, _time(key.last_used_at), owner))
     print_rows(("Key", "Role", "State", "Last used", "Owner"), rows, wrap_last=True)
 
 
@@ -80,14 +85,6 @@ def _print_new(made: NewKey, *, as_json: bool) -> None:
     else:
         print_line(made.text)
         typer.echo(f"Store it now: it is not shown again. It is valid within {REFRESH_SECONDS:g} s.", err=True)
-
-
-def _state(key: ApiKey) -> str:
-    if key.revoked_at is not None:
-        return f"revoked {_time(key.revoked_at)}"
-    if key.expires_at is None:
-        return "valid"
-    return f"{'expired' if key.expires_at <= time.time() else 'valid until'} {_time(key.expires_at)}"
 
 
 def _time(at: float | None) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from service import resources, startup
 from service.commands.console import JsonOption, print_json, print_line, print_rows
-from service.usecases.key_removal import KeyAdministration, ListedKey
+from service.usecases.key_removal import KeyAdministration
 
 app = typer.Typer(
     help="The keys that sign request ids, by fingerprint: see docs/key-rotation.md.", no_args_is_help=True
@@ -23,7 +23,13 @@ def list_keys(*, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([{**one.key._asdict(), "place": one.place} for one in listed])
         return
-    rows = [(one.key.fingerprint, _times(one), _place(one)) for one in listed]
+    rows = []
+    for key, place in listed:
+        if key.signs_since:
+            use = f"signs since {key.signs_since:%Y-%m-%d %H:%M:%S}Z"
+        else:
+            use = f"verified since {key.announced_at:%Y-%m-%d %H:%M:%S}Z, signs nothing yet"
+        rows.append((key.fingerprint, use, "missing" if place is None else "verifies" if place else "signs"))
     print_rows(("Fingerprint", "Use", "REQUEST_ID_KEYS here"), rows)
 
 
@@ -46,15 +52,3 @@ def _open_keys() -> Iterator[KeyAdministration]:
     """Open the database only: the other resources need every key."""
     with startup.exit_on_error(), resources.open_key_administration(startup.configure_process()) as keys:
         yield keys
-
-
-def _times(one: ListedKey) -> str:
-    if one.key.signs_since is None:
-        return f"verified since {one.key.announced_at:%Y-%m-%d %H:%M:%S}Z, signs nothing yet"
-    return f"signs since {one.key.signs_since:%Y-%m-%d %H:%M:%S}Z"
-
-
-def _place(one: ListedKey) -> str:
-    if one.place is None:
-        return "missing"
-    return "signs" if one.place == 0 else "verifies"

@@ -23,10 +23,10 @@ class DeadLetterCode(StrEnum):
 
 
 class DeadLetterSummary(NamedTuple):
-    """A dead letter in a list: without the bytes of its record; times are milliseconds since 1970 UTC."""
+    """A dead letter without the bytes of its record; times are milliseconds since 1970 UTC."""
 
     id: int
-    #: None when another producer wrote it to the dead-letter topic
+    #: the log of its record; None when another producer wrote it to the dead-letter topic
     log_id: int | None
     log_position: LogPosition
     appended_at_ms: int
@@ -35,6 +35,7 @@ class DeadLetterSummary(NamedTuple):
     user_id: int | None
     request_id: str | None
     code: ReasonCode
+    #: all attempts ever made to issue it
     attempts: int
     #: in a list both errors are cut off
     first_error: str
@@ -45,44 +46,10 @@ class DeadLetterSummary(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A dead letter; times are milliseconds since 1970 UTC."""
+    """A dead letter with its record."""
 
-    id: int
-    #: the log of its record; None when another producer wrote it to the dead-letter topic
-    log_id: int | None
+    summary: DeadLetterSummary
     raw: RawRecord
-    #: all three are None when the record could not be decoded
-    coupon_id: int | None
-    user_id: int | None
-    request_id: str | None
-    code: ReasonCode
-    #: all attempts ever made to issue it
-    attempts: int
-    first_error: str
-    last_error: str
-    state: DeadLetterState
-    dead_at_ms: int
-    forwarded_at_ms: int | None
-
-    @property
-    def summary(self) -> DeadLetterSummary:
-        """The same without the bytes of the record."""
-        return DeadLetterSummary(
-            self.id,
-            self.log_id,
-            self.raw.log_position,
-            self.raw.appended_at_ms,
-            self.coupon_id,
-            self.user_id,
-            self.request_id,
-            self.code,
-            self.attempts,
-            self.first_error,
-            self.last_error,
-            self.state,
-            self.dead_at_ms,
-            self.forwarded_at_ms,
-        )
 
     @property
     def request(self) -> Request | None:
@@ -91,12 +58,11 @@ class DeadLetter(NamedTuple):
         The dead letter does not store the time that the record names: `requested_at_ms` is its append time. `accepted`
         is always True, because a replay does not check the window again.
         """
-        if self.coupon_id is None or self.user_id is None or self.request_id is None:
+        one = self.summary
+        if one.coupon_id is None or one.user_id is None or one.request_id is None:
             return None
-        at_ms = self.raw.appended_at_ms
-        return Request(
-            self.raw.log_position, self.coupon_id, self.user_id, self.request_id, at_ms, at_ms, accepted=True
-        )
+        at_ms = one.appended_at_ms
+        return Request(one.log_position, one.coupon_id, one.user_id, one.request_id, at_ms, at_ms, accepted=True)
 
 
 class DeadLetterAction(NamedTuple):

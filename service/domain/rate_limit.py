@@ -77,12 +77,9 @@ class LocalLimiter:
         for key, arrival in charged:
             self._arrivals.pop(key, None)
             self._arrivals[key] = arrival
-        self._drop_oldest(now_us)
-        return None
-
-    def _drop_oldest(self, now_us: int) -> None:
-        while self._arrivals:
+        while self._arrivals:  # the oldest are dropped: those that limit nothing any more, and those above the maximum
             oldest = next(iter(self._arrivals))
             if self._arrivals[oldest] > now_us and len(self._arrivals) <= _MAX_STATES:
                 break
             del self._arrivals[oldest]
+        return None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from service.domain.errors import Unauthenticated
 from service.domain.signed_text import TextSigner
 
 #: purpose, user, expiry in seconds since 1970 UTC: 14 bytes, big-endian; with the MAC 30 bytes, 40 characters
@@ -47,10 +48,12 @@ class Tickets:
         """Return the ticket as text that is safe in URLs and headers."""
         return self._signer.sign(_BODY.pack(*ticket))
 
-    def verify(self, text: str) -> Ticket | None:
-        """Return what the ticket states, or None if none of the keys signed it. The caller compares the expiry."""
+    def verify(self, text: str, now_seconds: float) -> Ticket:
+        """Return what the ticket states; raise Unauthenticated if none of the keys signed it, or if it has expired."""
         body = self._signer.verify(text.encode("ascii", "replace"))
         if body is None:
-            return None
+            raise Unauthenticated("The ticket is not valid.")
         purpose, user_id, expires_at = _BODY.unpack(body)
+        if expires_at <= now_seconds:
+            raise Unauthenticated("The ticket has expired.")
         return Ticket(Purpose(purpose), user_id, expires_at)

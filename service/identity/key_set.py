@@ -49,18 +49,15 @@ class KeySet(BackgroundThread):
                     self._keys = _read(client, self._url)
                 except (httpx.HTTPError, PyJWTError, ValueError, TypeError, AttributeError) as error:
                     _log.warning(LogEvent.KEY_SET_NOT_READ, url=self._url, reason=str(error))
-                self._pause()
+                # a key that is not known brings the next read forward, but not without a cooldown
+                self._stopping.wait(_COOLDOWN_SECONDS)
+                self._wanted.wait(_INTERVAL_SECONDS - _COOLDOWN_SECONDS)
 
     def close(self) -> None:
         """Stop after the read in progress."""
         self._stopping.set()
         self._wanted.set()
         super().close()
-
-    def _pause(self) -> None:
-        """Wait for the next read; a key that is not known brings it forward, but not without a cooldown."""
-        self._stopping.wait(_COOLDOWN_SECONDS)
-        self._wanted.wait(_INTERVAL_SECONDS - _COOLDOWN_SECONDS)
 
 
 def _read(client: httpx.Client, url: str) -> dict[str, PyJWK]:

@@ -1,5 +1,6 @@
 """Verifies users' tokens: JSON Web Tokens (RFC 7519) by the rules of RFC 8725."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,8 +12,8 @@ from service.config import Settings
 from service.domain.errors import Misconfigured, Unauthenticated
 from service.limits import MAX_ID
 
-#: digits of the largest id
-_MAX_DIGITS = 19
+#: at most the digits of the largest id
+_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 #: a longer token is not read: RS256 with some claims has a thousand characters
 _MAX_LENGTH = 8_192
 
@@ -57,7 +58,13 @@ class TokenVerifier:
             )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise Unauthenticated(f"The token is not valid: {error}") from None
-        return Token(_user_id(self._claim, claims[self._claim]), float(claims["exp"]))
+        value = claims[self._claim]
+        user_id = str(value) if type(value) in (int, str) else ""
+        if not _ID.fullmatch(user_id):
+            raise Unauthenticated(f"The token's `{self._claim}` is not the integer id of a user.")
+        if int(user_id) > MAX_ID:
+            raise Unauthenticated(f"The token's `{self._claim}` is above {MAX_ID}.")
+        return Token(int(user_id), float(claims["exp"]))
 
     def _key(self, text: str) -> Any:
         if "HS256" in self._algorithms:
@@ -82,13 +89,3 @@ def sign(settings: Settings, user_id: int, valid_seconds: int) -> str:
         settings.jwt_user_claim: str(user_id),
     }
     return jwt.encode(claims, settings.jwt_secret.get_secret_value(), "HS256")
-
-
-def _user_id(claim: str, value: object) -> int:
-    """Return the integer that a claim holds as text or as a number."""
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and text[0] != "0"):
-        raise Unauthenticated(f"The token's `{claim}` is not the integer id of a user.")
-    if int(text) > MAX_ID:
-        raise Unauthenticated(f"The token's `{claim}` is above {MAX_ID}.")
-    return int(text)

@@ -22,18 +22,20 @@ _MATCHES = (
     " AND (CAST(:state AS text) IS NULL OR state = :state)"
 )
 
+_LAST_ERROR = "error_type || ': ' || error_message"
+_WITH_RECORD = f"SELECT *, {_LAST_ERROR} AS last_error FROM dead_letters"
 _PAGE = text(
     'SELECT id, log_id, partition, "offset", appended_at, coupon_id, user_id, request_id, code, attempts, state,'
     " dead_at, forwarded_at, left(first_error, :length) AS first_error,"
-    " left(error_type || ': ' || error_message, :length) AS last_error FROM dead_letters"
+    f" left({_LAST_ERROR}, :length) AS last_error FROM dead_letters"
     f" WHERE {_MATCHES} AND id < coalesce(CAST(:before AS bigint), :max_id) ORDER BY id DESC LIMIT :limit"
 )
 
 
 def get(tx: Connection, dead_letter_id: int) -> DeadLetter | None:
     """Return the dead letter, or None."""
-    row = tx.execute(text("SELECT * FROM dead_letters WHERE id = :id"), {"id": dead_letter_id}).one_or_none()
-    return None if row is None else _dead_letter(row)
+    row = tx.execute(text(f"{_WITH_RECORD} WHERE id = :id"), {"id": dead_letter_id}).one_or_none()
+    return None if row is None else DeadLetter(_summary(row), raw_of_row(row))
 
 
 def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit: int) -> list[DeadLetterSummary]:
@@ -42,25 +44,7 @@ def page(tx: Connection, filters: DeadLetterFilter, before_id: int | None, limit
     The bytes of their records are not read.
     """
     values = {"before": before_id, "max_id": MAX_ID, "limit": limit, "length": MAX_LISTED_ERROR_LENGTH}
-    return [
-        DeadLetterSummary(
-            row.id,
-            row.log_id,
-            LogPosition(row.partition, row.offset),
-            to_milliseconds(row.appended_at),
-            row.coupon_id,
-            row.user_id,
-            row.request_id,
-            ReasonCode(row.code),
-            row.attempts,
-            row.first_error,
-            row.last_error,
-            DeadLetterState(row.state),
-            to_milliseconds(row.dead_at),
-            row.forwarded_at and to_milliseconds(row.forwarded_at),
-        )
-        for row in tx.execute(_PAGE, {**filters._asdict(), **values})
-    ]
+    return [_summary(row) for row in tx.execute(_PAGE, {**filters._asdict(), **values})]
 
 
 def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> list[tuple[int, int]]:
@@ -82,10 +66,11 @@ def new_ids_in_order(tx: Connection, filters: DeadLetterFilter, limit: int) -> l
 def lock(tx: Connection, ids: Sequence[int]) -> list[DeadLetter]:
     """Lock those of the dead letters that are new; return them in log order."""
     rows = tx.execute(
-        text("SELECT * FROM dead_letters WHERE id = ANY(:ids) AND state = 'new' ORDER BY id FOR UPDATE"),
+        text(f"{_WITH_RECORD} WHERE id = ANY(:ids) AND state = 'new' ORDER BY id FOR UPDATE"),
         {"ids": list(ids)},
     )
-    return sorted((_dead_letter(row) for row in rows), key=lambda one: (one.log_id or 0, one.raw.log_position))
+    locked = (DeadLetter(_summary(row), raw_of_row(row)) for row in rows)
+    return sorted(locked, key=lambda one: (one.summary.log_id or 0, one.summary.log_position))
 
 
 #: id of the dead letter; state and code of its request after a replay
@@ -142,18 +127,19 @@ def actions(tx: Connection, dead_letter_id: int) -> list[DeadLetterAction]:
     ]
 
 
-def _dead_letter(row: Any) -> DeadLetter:
-    return DeadLetter(
+def _summary(row: Any) -> DeadLetterSummary:
+    return DeadLetterSummary(
         row.id,
         row.log_id,
-        raw_of_row(row),
+        LogPosition(row.partition, row.offset),
+        to_milliseconds(row.appended_at),
         row.coupon_id,
         row.user_id,
         row.request_id,
         ReasonCode(row.code),
         row.attempts,
         row.first_error,
-        f"{row.error_type}: {row.error_message}",
+        row.last_error,
         DeadLetterState(row.state),
         to_milliseconds(row.dead_at),
         row.forwarded_at and to_milliseconds(row.forwarded_at),

@@ -15,6 +15,7 @@ from service.store.raw_records import (
     RAW_ARRAYS,
     raw_arrays,
     raw_of_row,
+    record_bytes,
     split_by_bytes,
 )
 from service.store.tables import UNVERIFIED_ROWS
@@ -60,7 +61,7 @@ _INSERT = text(
 
 def insert(tx: Connection, log_id: int, dead_letters: Sequence[NewDeadLetter]) -> None:
     """Store dead letters of this log; one that is dead again after a replay becomes new and is forwarded again."""
-    for some in split_by_bytes(dead_letters, lambda dead_letter: dead_letter.raw):
+    for some in split_by_bytes(dead_letters, lambda one: record_bytes(one.raw)):
         tx.execute(_INSERT, {"log": log_id, **_arrays(some)})
 
 
@@ -72,7 +73,7 @@ _INSERT_FOREIGN = text(
 
 def insert_foreign(tx: Connection, dead_letters: Sequence[NewDeadLetter]) -> None:
     """Store dead letters that another producer wrote to the topic, unless they are stored already."""
-    for some in split_by_bytes(dead_letters, lambda dead_letter: dead_letter.raw):
+    for some in split_by_bytes(dead_letters, lambda one: record_bytes(one.raw)):
         tx.execute(_INSERT_FOREIGN, _arrays(some))
 
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from service.domain.request import LogPosition
 from service.store.arrays import bigints
 
 #: maximum number of offsets in one entry, and in one notice (POST)
@@ -37,6 +38,18 @@ class OutboxEntry(NamedTuple):
     range: OffsetRange
     decided_at: datetime
     attempts: int
+
+
+def ranges_of(log_positions: Iterable[LogPosition]) -> list[OffsetRange]:
+    """Return ranges that cover the log positions without the long gaps between them."""
+    ranges: list[OffsetRange] = []
+    for at in sorted(log_positions):
+        last = ranges[-1] if ranges else None
+        if last and at.partition == last.partition and at.offset - last.last <= MAX_OFFSETS_PER_ENTRY:
+            ranges[-1] = last._replace(last=at.offset)
+        else:
+            ranges.append(OffsetRange(at.partition, at.offset, at.offset))
+    return ranges
 
 
 _INSERT = text(

@@ -1,6 +1,7 @@
 """How tables store raw records in columns."""
 
 import json
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -21,19 +22,31 @@ _MAX_STATEMENT_BYTES = 4_000_000
 _Item = TypeVar("_Item")
 
 
-def split_by_bytes(items: Sequence[_Item], raw: Callable[[_Item], RawRecord]) -> Iterator[Sequence[_Item]]:
-    """Split the items, in order, so that the records of each group fit into one statement."""
+def split_by_bytes(
+    items: Sequence[_Item],
+    bytes_of: Callable[[_Item], int],
+    max_bytes: int = _MAX_STATEMENT_BYTES,
+    max_items: int = sys.maxsize,
+) -> Iterator[Sequence[_Item]]:
+    """Split the items, in order, so that each group has at most so many bytes and items; by default for a statement.
+
+    An item that has more bytes alone is a group of its own.
+    """
     first, size = 0, 0
     for at, item in enumerate(items):
-        record = raw(item)
-        more = len(record.key or b"") + len(record.value or b"")
-        more += sum(len(name) + len(value or b"") for name, value in record.headers)
-        if size + more > _MAX_STATEMENT_BYTES and at > first:
+        more = bytes_of(item)
+        if at > first and (size + more > max_bytes or at - first == max_items):
             yield items[first:at]
             first, size = at, 0
         size += more
     if items[first:]:
         yield items[first:]
+
+
+def record_bytes(raw: RawRecord) -> int:
+    """Return how many bytes the key, the value and the headers of a record have together."""
+    headers = sum(len(name) + len(value or b"") for name, value in raw.headers)
+    return len(raw.key or b"") + len(raw.value or b"") + headers
 
 
 def raw_arrays(raws: Sequence[RawRecord]) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from service.domain.failures import Failure
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition, Request
 from service.store.arrays import AT_LOG_POSITION, LOG_POSITION_ARRAYS, log_position_arrays
-from service.store.raw_records import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row, split_by_bytes
+from service.store.raw_records import RAW_ARRAYS, RAW_COLUMNS, raw_arrays, raw_of_row, record_bytes, split_by_bytes
 from service.store.requests import request_of
 
 
@@ -44,7 +44,7 @@ _INSERT = text(
 
 def insert(tx: Connection, log_id: int, failed: Sequence[tuple[RawRecord, Failure]], next_attempt_at: datetime) -> None:
     """Store requests after their first failed attempt."""
-    for some in split_by_bytes(failed, lambda one: one[0]):
+    for some in split_by_bytes(failed, lambda one: record_bytes(one[0])):
         errors = _errors([failure for _, failure in some])
         raws = raw_arrays([raw for raw, _ in some])
         tx.execute(_INSERT, {"log": log_id, "at": next_attempt_at, **raws, **errors})
@@ -58,7 +58,7 @@ _INSERT_STANDBY = text(
 
 def insert_standby(tx: Connection, log_id: int, waiting: Sequence[RawRecord]) -> None:
     """Store requests that are attempted when a seat is free."""
-    for some in split_by_bytes(waiting, lambda raw: raw):
+    for some in split_by_bytes(waiting, record_bytes):
         tx.execute(_INSERT_STANDBY, {"log": log_id, **raw_arrays(some)})
 
 

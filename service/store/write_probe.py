@@ -5,7 +5,7 @@ SQLSTATE that a request asks for.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -34,23 +34,11 @@ class ProbedWrite(NamedTuple):
 
 def find_failing(tx: Connection, writes: Sequence[ProbedWrite], decided_at: datetime) -> dict[str, Failure]:
     """Return the failures of class record, by request id. All its changes are rolled back."""
-    tries = [
-        {"row": row, "is_new": write.is_new, "also": write.fault}
-        for row, write in zip(_rows(writes, decided_at), writes, strict=True)
-    ]
-    with savepoint(tx):
-        found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
-    failures = {writes[row.number].outcome.request.request_id: classify(_driver_error(row)) for row in found}
-    return {
-        request_id: failure for request_id, failure in failures.items() if failure.failure_class is FailureClass.RECORD
-    }
-
-
-def _rows(writes: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[str, object]]:
-    """Yield each row with the first free sequence of its coupon, because rows are probed one at a time."""
-    first: dict[int, int | None] = {}
-    for log_id, (request, state, _, sequence), *_ in writes:
-        yield {
+    #: of each coupon: each row has it, because rows are probed one at a time
+    first_sequences: dict[int, int | None] = {}
+    tries = []
+    for log_id, (request, state, _, sequence), is_new, fault in writes:
+        row = {
             "log_id": log_id,
             "partition": request.log_position.partition,
             "offset": request.log_position.offset,
@@ -58,11 +46,18 @@ def _rows(writes: Sequence[ProbedWrite], decided_at: datetime) -> Iterator[dict[
             "user_id": request.user_id,
             "request_id": request.request_id,
             "state": state,
-            "sequence": first.setdefault(request.coupon_id, sequence),
+            "sequence": first_sequences.setdefault(request.coupon_id, sequence),
             "attempts": 1,
             "requested_at": to_datetime(request.requested_at_ms).isoformat(),
             "decided_at": decided_at.isoformat(),
         }
+        tries.append({"row": row, "is_new": is_new, "also": fault})
+    with savepoint(tx):
+        found = tx.execute(_FAILING, {"tries": json.dumps(tries)}).all()
+    failures = {writes[row.number].outcome.request.request_id: classify(_driver_error(row)) for row in found}
+    return {
+        request_id: failure for request_id, failure in failures.items() if failure.failure_class is FailureClass.RECORD
+    }
 
 
 def _driver_error(row: Any) -> psycopg.Error:

@@ -72,11 +72,11 @@ class GroupReader:
                 raise Unavailable("Kafka", f"group {Group.ISSUER} is not described: {group.error or group.state}")
             for member in group.members:
                 holder = Holder(str(member.client_id), str(member.client_host), str(member.id))
-                by_partition |= dict.fromkeys(_assigned_partitions(member.assignment), holder)
+                by_partition |= dict.fromkeys(assigned_partitions(member.assignment), holder)
         return Holders(by_partition, any(group.state in _REBALANCING for group in groups))
 
 
-def _assigned_partitions(assignment: Any) -> list[int]:
+def assigned_partitions(assignment: Any) -> list[int]:
     """Return the topic's partitions in a member's assignment; none if it has another form.
 
     The form is that of Kafka's consumer protocol: a version, then topics with partitions; integers are big endian.

@@ -10,7 +10,7 @@ from service.domain import api_key
 from service.domain.api_key import ApiKey, NewKey
 from service.domain.caller import Role
 from service.domain.error_code import ErrorCode
-from service.domain.errors import NotFound, Unavailable
+from service.domain.errors import NotFound, Unauthenticated, Unavailable
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.store import api_keys
@@ -33,8 +33,8 @@ class ApiKeyCache(BackgroundThread):
         self._refreshed_at: float | None = None
         self._used: set[str] = set()
 
-    def find(self, text: str) -> ApiKey | None:
-        """Return the key with this text if it is valid.
+    def find(self, text: str) -> ApiKey:
+        """Return the key with this text; raise Unauthenticated if none that is valid has it.
 
         Raises Unavailable if the keys could not be read for _GRACE_SECONDS: one of them may have been revoked.
         """
@@ -42,7 +42,7 @@ class ApiKeyCache(BackgroundThread):
             raise Unavailable("PostgreSQL", "the API keys cannot be read")
         found = self._valid.get(api_key.digest(text))
         if found is None or (found.expires_at is not None and found.expires_at <= time.time()):
-            return None
+            raise Unauthenticated("The API key is not valid.")
         self._used.add(found.prefix)
         return found
 

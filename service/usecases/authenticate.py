@@ -54,9 +54,11 @@ class Authenticator:
             raise Unauthenticated("The Authorization header must have the form `Bearer CREDENTIALS`.")
         text = authorization[len(_SCHEME) :].strip()
         if len(text) == ticket.LENGTH:
-            return self._caller_with_ticket(text)
+            found = self._tickets.verify(text, self._now_seconds())
+            return Caller(f"user {found.user_id}", _TICKET_PERMISSIONS[found.purpose], found.user_id, found.expires_at)
         if text.startswith(api_key.MARK):
-            return self._caller_with_key(text)
+            key = self._keys.find(text)
+            return Caller(f"key {key.prefix} ({key.owner})", ROLE_PERMISSIONS[key.role], None, key.expires_at)
         token = self._tokens.verify(text)
         return Caller(f"user {token.user_id}", TOKEN_PERMISSIONS, token.user_id, token.expires_at)
 
@@ -68,17 +70,3 @@ class Authenticator:
             expires_at = min(expires_at, caller.expires_at)
         issued = Ticket(purpose, caller.user_id, int(expires_at))
         return self._tickets.issue(issued), issued
-
-    def _caller_with_ticket(self, text: str) -> Caller:
-        found = self._tickets.verify(text)
-        if found is None:
-            raise Unauthenticated("The ticket is not valid.")
-        if found.expires_at <= self._now_seconds():
-            raise Unauthenticated("The ticket has expired.")
-        return Caller(f"user {found.user_id}", _TICKET_PERMISSIONS[found.purpose], found.user_id, found.expires_at)
-
-    def _caller_with_key(self, text: str) -> Caller:
-        found = self._keys.find(text)
-        if found is None:
-            raise Unauthenticated("The API key is not valid.")
-        return Caller(f"key {found.prefix} ({found.owner})", ROLE_PERMISSIONS[found.role], None, found.expires_at)

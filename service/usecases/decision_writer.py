@@ -1,12 +1,12 @@
 """Updates requests that have rows; at the end of the transaction, writes the outbox entries of their outcomes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from service.domain.decide import Outcome
 from service.store import coupons, engine, outbox, requests
-from service.store.outbox import OffsetRange, OutboxKind
+from service.store.outbox import OutboxKind
 from service.usecases.write_plan import outbox_kinds_for
 
 
@@ -38,18 +38,7 @@ class DecisionWriter:
         for log_id, outcomes in self._outcomes.items():
             touched = coupons.get_many(self._tx, {outcome.request.coupon_id for outcome in outcomes})
             kinds = outbox_kinds_for(outcomes, touched, notices=self._notices)
-            outbox.insert(self._tx, log_id, kinds, list(_offset_ranges(outcomes)), self.decided_at)
+            ranges = outbox.ranges_of(outcome.request.log_position for outcome in outcomes)
+            outbox.insert(self._tx, log_id, kinds, ranges, self.decided_at)
             written |= kinds
         return written
-
-
-def _offset_ranges(outcomes: Sequence[Outcome]) -> Iterator[OffsetRange]:
-    """Return ranges that cover the outcomes' offsets without the long gaps between them."""
-    log_positions = sorted(outcome.request.log_position for outcome in outcomes)
-    first = last = log_positions[0]
-    for at in log_positions:
-        if at.partition != last.partition or at.offset - last.offset > outbox.MAX_OFFSETS_PER_ENTRY:
-            yield OffsetRange(first.partition, first.offset, last.offset)
-            first = at
-        last = at
-    yield OffsetRange(first.partition, first.offset, last.offset)

@@ -3,7 +3,6 @@
 from sqlalchemy import Engine
 
 from service.config import Settings
-from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import END_OF_TIME_MS
@@ -34,18 +33,15 @@ def evict_ended_coupons(settings: Settings, engine: Engine, ids: RequestIds, gat
     if not due:
         return 0
     with in_transaction(engine) as tx:
-        found = coupons.get_many(tx, [ended.coupon_id for ended in due])
+        found = coupons.get_many(tx, [ended.coupon_id for ended in due]).values()
         _, current = checkpoints.of_open_log(tx)
+    with_open_requests = {coupon.id for coupon in found if coupon.held or coupon.standby}
     evicted = sum(
         gate_admin.evict_ended(ended)
         for ended in due
-        if not _has_open_requests(found.get(ended.coupon_id))
+        if ended.coupon_id not in with_open_requests
         and is_past_watermark(ended.ended_at_ms, ended.coupon_id, current, settings)
     )
     if evicted:
         _log.info(LogEvent.GATE_EVICTED, coupons=evicted)
     return evicted
-
-
-def _has_open_requests(coupon: Coupon | None) -> bool:
-    return coupon is not None and bool(coupon.held or coupon.standby)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from service.domain.errors import KeyMissing
 from service.domain.request_id import RequestIds
 from service.store import request_id_keys
+from service.store.request_id_keys import RegisteredKey
 
 
 class KeyRegister:
@@ -19,11 +20,12 @@ class KeyRegister:
         #: why this process must not decide; None if it has every key that signs, as of the last comparison
         self.fault: str | None = None
 
-    def compare(self, tx: Connection) -> None:
-        """Set or clear the fault."""
+    def compare(self, tx: Connection) -> list[RegisteredKey]:
+        """Set or clear the fault; return the register."""
+        registered = request_id_keys.registered(tx)
         missing = [
             f"{key.fingerprint} (since {key.signs_since:%Y-%m-%d %H:%M:%S}Z)"
-            for key in request_id_keys.registered(tx)
+            for key in registered
             if key.signs_since and key.fingerprint not in self._ids.fingerprints
         ]
         self.fault = (
@@ -32,15 +34,18 @@ class KeyRegister:
             if missing
             else None
         )
+        return registered
 
-    def require_complete(self, tx: Connection, found: str) -> None:
-        """Raise KeyMissing if this process lacks a key that signs; `found` says where an unverified id was found.
+    def require_complete(self, tx: Connection, found: str) -> list[RegisteredKey]:
+        """Return the register; raise KeyMissing if this process lacks a key that signs.
 
-        The transaction must see what was committed before the id was read: a key is registered before it signs.
+        `found` says where an unverified id was found. The transaction must see what was committed before the id was
+        read: a key is registered before it signs.
         """
-        self.compare(tx)
+        registered = self.compare(tx)
         if self.fault:
             raise KeyMissing(f"{found}: {self.fault}")
+        return registered
 
     def register(self, tx: Connection, *, announce: bool) -> None:
         """Register the signing key of this process, which may sign when this transaction is committed.
@@ -59,8 +64,8 @@ class KeyRegister:
 
     def _is_signing(self, tx: Connection) -> bool:
         """Return whether the signing key is registered as one; raise KeyMissing if this process may not sign."""
-        self.require_complete(tx, "this process must not sign")
-        signs_since = {key.fingerprint: key.signs_since for key in request_id_keys.registered(tx)}
+        registered = self.require_complete(tx, "this process must not sign")
+        signs_since = {key.fingerprint: key.signs_since for key in registered}
         signing_key = self._ids.fingerprints[0]
         if signing_key not in signs_since and any(signs_since.values()):
             raise KeyMissing(

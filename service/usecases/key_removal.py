@@ -1,6 +1,5 @@
 """What operators do with the register of keys that sign request ids: show it, and remove a key that is not used."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -43,11 +42,20 @@ class KeyAdministration:
     def remove(self, removed: str, *, even_if_used: bool) -> int:
         """Remove the key with this fingerprint from the register; return how many requests have an id of it.
 
-        These are the requests whose id no other key of this process verifies. Raises Conflict if there are some,
-        unless `even_if_used` is set: their look-ups are then answered 404, and the proof fails for them. Raises
-        NotFound and Unavailable.
+        These are the decided requests and the undecided records whose id no other key of this process verifies. Raises
+        Conflict if there are some, unless `even_if_used` is set: their look-ups are then answered 404, and the proof
+        fails for them. Raises NotFound and Unavailable.
         """
-        used = sum(1 for _ in self._uses(removed))
+        others = RequestIds([key for key in self._settings.mac_keys if fingerprint(key) != removed])
+        with in_transaction(self._store) as tx:
+            log, current = checkpoints.of_open_log(tx)
+            used = sum(others.decode(one) is None for one in requests.iterate_request_ids(tx))
+        reader = RecordReader(others, self._settings.topic_partitions, faults=False)
+        for partition in range(self._settings.topic_partitions):
+            first = current[partition].next_offset if partition in current else None
+            for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first):
+                poison = reader.decode(raw, log.topic_id).poison
+                used += poison is not None and poison.error_type == _UNVERIFIED
         if used and not even_if_used:
             raise Conflict(
                 ErrorCode.IN_USE, f"{used} requests have an id that no other key of REQUEST_ID_KEYS verifies."
@@ -56,17 +64,3 @@ class KeyAdministration:
             if not request_id_keys.remove(tx, removed):
                 raise NotFound(ErrorCode.UNKNOWN_KEY, f"No key with the fingerprint {removed} is registered.")
         return used
-
-    def _uses(self, removed: str) -> Iterator[object]:
-        """Yield each decided request, and each undecided record, whose id the other keys do not verify."""
-        others = RequestIds([key for key in self._settings.mac_keys if fingerprint(key) != removed])
-        with in_transaction(self._store) as tx:
-            log, current = checkpoints.of_open_log(tx)
-            yield from (one for one in requests.iterate_request_ids(tx) if others.decode(one) is None)
-        reader = RecordReader(others, self._settings.topic_partitions, faults=False)
-        for partition in range(self._settings.topic_partitions):
-            first = current[partition].next_offset if partition in current else None
-            for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first):
-                poison = reader.decode(raw, log.topic_id).poison
-                if poison and poison.error_type == _UNVERIFIED:
-                    yield raw

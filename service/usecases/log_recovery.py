@@ -20,7 +20,7 @@ from service.log_events import LogEvent
 from service.store import checkpoints, engine, logs, lost_ranges, outbox, requests
 from service.store.logs import AdoptedLog, Log
 from service.store.lost_ranges import LostRange, LostRequest
-from service.store.outbox import OffsetRange, OutboxKind
+from service.store.outbox import OutboxKind
 from service.stream import log_reader, topics
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
@@ -154,9 +154,8 @@ class LogRecovery:
             for start in range(0, len(placed), _ROWS_BATCH_SIZE):
                 rows = placed[start : start + _ROWS_BATCH_SIZE]
                 lost_ranges.insert_dead(tx, one.log_id, one.partition, rows, decided_at)
-                offsets = [row.log_position.offset for row in rows]
-                span = OffsetRange(one.partition, min(offsets), max(offsets))
-                outbox.insert(tx, one.log_id, self._outbox_kinds(), [span], decided_at)
+                ranges = outbox.ranges_of(row.log_position for row in rows)
+                outbox.insert(tx, one.log_id, self._outbox_kinds(), ranges, decided_at)
             written += len(placed)
             _log.warning(LogEvent.RECORDS_LOST, **one._asdict(), requests=len(placed))
         return Recovered(lost, written)
@@ -170,7 +169,12 @@ class LogRecovery:
         A request whose append was attempted within the produce timeout may be on its way to the log: it is left out.
         `log` has the topic id of the records that are there; `first_offsets` is where they begin.
         """
-        present = set(self._present_ids(log.topic_id, first_offsets))
+        present = {
+            request.request_id
+            for partition, first in first_offsets.items()
+            for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first)
+            if (request := self._reader.decode(raw, log.topic_id).request)
+        }
         oldest_ms = now_ms() - self._settings.produce_timeout_ms
         found: dict[int, list[LostRequest]] = {}
         for coupon_id in self._gate_admin.coupon_ids():
@@ -191,12 +195,6 @@ class LogRecovery:
                             LostRequest(position, coupon_id, seat.user_id, seat.request_id, claims.minted_at_ms)
                         )
         return found
-
-    def _present_ids(self, topic_id: str, first_offsets: Mapping[int, int]) -> Iterator[str]:
-        for partition, first in first_offsets.items():
-            for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first):
-                if request := self._reader.decode(raw, topic_id).request:
-                    yield request.request_id
 
 
 def _place(named: Iterable[LostRequest], lost: LostRange) -> Iterator[LostRequest]:

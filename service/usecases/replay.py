@@ -1,9 +1,10 @@
 """Replays and discards dead letters; each action happens once and is recorded in the audit trail."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -28,6 +29,7 @@ from service.gate.gate_admin import GateAdmin
 from service.limits import MAX_REPLAY_BYTES
 from service.store import coupons, dead_letter_actions, logs, requests, retries, write_probe
 from service.store.engine import in_transaction, savepoint
+from service.store.raw_records import split_by_bytes
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
 from service.usecases import follow_up
@@ -102,21 +104,21 @@ class DeadLetterService:
         """
         with in_transaction(self._engine) as tx:
             found = dead_letter_actions.new_ids_in_order(tx, filters, limit)
-        batches = _in_batches(found, limit if dry_run else _BATCH_SIZE)
+        batches = split_by_bytes(found, itemgetter(1), MAX_REPLAY_BYTES, limit if dry_run else _BATCH_SIZE)
         if dry_run:
             batches = islice(batches, 1)
         results: list[ReplayResult] = []
         for batch in batches:
             if cancellation:
                 cancellation.check()
-            results += self._replay(batch, dry_run=dry_run)
+            results += self._replay([dead_letter_id for dead_letter_id, _ in batch], dry_run=dry_run)
         return results
 
     def discard(self, dead_letter_id: int) -> None:
         """Close a dead letter; a repeated call changes nothing. Raises Conflict when it was replayed, and NotFound."""
         with in_transaction(self._engine) as tx:
             locked = dead_letter_actions.lock(tx, [dead_letter_id])
-            results = [(one.id, None, None) for one in locked]
+            results = [(one.summary.id, None, None) for one in locked]
             dead_letter_actions.record_actions(tx, DeadLetterState.DISCARDED, self.acted_by, results)
             crash_points.reach(CrashPoint.DISCARD_WRITTEN)
         crash_points.reach(CrashPoint.DISCARD_COMMITTED)
@@ -137,14 +139,14 @@ class DeadLetterService:
 
     def _earlier_result(self, dead_letter_id: int, wanted: DeadLetterState) -> ReplayResult:
         """Return the result of an earlier action; raise Conflict when it was another action."""
-        dead_letter, actions = self.get(dead_letter_id)
-        if dead_letter.state is DeadLetterState.NEW:
+        (current, _), actions = self.get(dead_letter_id)
+        if current.state is DeadLetterState.NEW:
             raise Conflict(
                 ErrorCode.CHANGED, "The request became dead again meanwhile. Read the dead letter, then repeat."
             )
-        if dead_letter.state is not wanted:
-            raise Conflict(ErrorCode(dead_letter.state), f"The dead letter has been {dead_letter.state}.")
-        return ReplayResult(dead_letter.id, dead_letter.request_id, actions[-1].state, actions[-1].code)
+        if current.state is not wanted:
+            raise Conflict(ErrorCode(current.state), f"The dead letter has been {current.state}.")
+        return ReplayResult(dead_letter_id, current.request_id, actions[-1].state, actions[-1].code)
 
     def get(self, dead_letter_id: int) -> tuple[DeadLetter, list[DeadLetterAction]]:
         """Return a dead letter and the actions taken on it, oldest first; raise NotFound or Unavailable."""
@@ -159,20 +161,6 @@ class DeadLetterService:
         """Return up to `limit` dead letters that match, with ids below `before_id`, newest first; raise Unavailable."""
         with in_transaction(self._engine) as tx:
             return dead_letter_actions.page(tx, filters, before_id, limit)
-
-
-def _in_batches(found: Iterable[tuple[int, int]], max_count: int) -> Iterator[list[int]]:
-    """Split ids with the bytes of their records, in order, so that the records of a batch fit into memory."""
-    batch: list[int] = []
-    size = 0
-    for dead_letter_id, record_bytes in found:
-        if batch and (len(batch) == max_count or size + record_bytes > MAX_REPLAY_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(dead_letter_id)
-        size += record_bytes
-    if batch:
-        yield batch
 
 
 class _ReplayTransaction:
@@ -210,14 +198,15 @@ class _ReplayTransaction:
 
         This version may decode a record that earlier versions could not. A foreign dead letter has no log position.
         """
-        if dead_letter.log_id is None:
+        log_id = dead_letter.summary.log_id
+        if log_id is None:
             self._skip(
                 dead_letter, "Another producer wrote it to the dead-letter topic, so it has no offset in the log."
             )
             return None
         if dead_letter.request:
-            return _Replayable(dead_letter, dead_letter.log_id, dead_letter.request)
-        record = self._reader.decode(dead_letter.raw, logs.topic_ids(self._tx)[dead_letter.log_id])
+            return _Replayable(dead_letter, log_id, dead_letter.request)
+        record = self._reader.decode(dead_letter.raw, logs.topic_ids(self._tx)[log_id])
         request = record.request
         if request is None:
             self._skip(dead_letter, f"It still cannot be decoded: {record.poison}.")
@@ -225,10 +214,10 @@ class _ReplayTransaction:
         if requests.find(self._tx, request.coupon_id, request.user_id, request.request_id):
             self._skip(dead_letter, _DECIDED_ELSEWHERE)
             return None
-        return _Replayable(dead_letter, dead_letter.log_id, request)
+        return _Replayable(dead_letter, log_id, request)
 
     def _skip(self, dead_letter: DeadLetter, why: str) -> None:
-        self.results.append(ReplayResult(dead_letter.id, dead_letter.request_id, None, None, why))
+        self.results.append(ReplayResult(dead_letter.summary.id, dead_letter.summary.request_id, None, None, why))
 
     def write(self, replayable: Sequence[_Replayable], failing: Failures) -> None:
         """Decide and write together. If the database raises, roll back to the savepoint and re-raise the error."""
@@ -281,13 +270,15 @@ class _ReplayTransaction:
                 self._writer.update(log_id, outcomes, attempts_added=0 if waits else 1)
             else:
                 requests.insert(self._tx, log_id, requests.insert_columns(outcomes), self._writer.decided_at)
-                dead_letter_actions.set_requests(self._tx, {one.dead_letter.id: one.request for one, _ in alike})
+                dead_letter_actions.set_requests(
+                    self._tx, {one.dead_letter.summary.id: one.request for one, _ in alike}
+                )
             if waits:
                 retries.insert_standby(self._tx, log_id, [one.dead_letter.raw for one, _ in alike])
             held = [one for one, outcome in alike if outcome.state is RequestState.RETRYING]
             failed = [(one.dead_letter.raw, failing[one.request.request_id]) for one in held]
             retries.insert(self._tx, log_id, failed, first_retry_at)
-        results = [(one.dead_letter.id, outcome.state, outcome.code) for one, outcome in decided]
+        results = [(one.dead_letter.summary.id, outcome.state, outcome.code) for one, outcome in decided]
         dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self.acted_by, results)
 
     def _finish(self, decided: Sequence[_Decided], failing: Failures) -> None:
@@ -297,8 +288,10 @@ class _ReplayTransaction:
                 held = HeldFailure(one.request.coupon_id, failing[one.request.request_id])
                 self.follow_up.hold(one.log_id, one.request.log_position, 1, held)
             self._writer.add_outcomes(one.log_id, [outcome])
-            result = ReplayResult(one.dead_letter.id, outcome.request.request_id, outcome.state, outcome.code)
+            result = ReplayResult(one.dead_letter.summary.id, outcome.request.request_id, outcome.state, outcome.code)
             self.results.append(result)
 
     def _injected_fault(self, dead_letter: DeadLetter) -> str | None:
-        return write_probe.raise_statement(self._reader.injected_fault(dead_letter.raw), dead_letter.attempts + 1)
+        return write_probe.raise_statement(
+            self._reader.injected_fault(dead_letter.raw), dead_letter.summary.attempts + 1
+        )

@@ -14,13 +14,11 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 
 from service.config import Settings
-from service.domain.errors import Unavailable
 from service.store import checkpoints
 from service.store.checkpoints import Checkpoint, PartitionProgress
 from service.store.engine import in_transaction
-from service.stream import log_reader
-from service.stream.partition_holders import GroupReader, Holder, Holders, partition_ends
-from service.stream.topics import Group, Topic
+from service.stream.partition_holders import Holder
+from service.usecases.late_partitions import Explanation, LatePartitionExplainer
 from service.usecases.log_watch import LogWatch
 
 #: a partition whose checkpoint and watermark do not change for so long is stalled
@@ -30,8 +28,6 @@ _REUSED_SECONDS = 2.0
 #: a report waits so long for Kafka's answer; a later one goes into the next report
 _ANSWER_SECONDS = 0.3
 
-#: who holds a partition, and why it is late
-Explanation = tuple[Holder | None, str]
 _NOT_KNOWN_YET: Explanation = (None, "its holder is not known yet")
 
 
@@ -69,7 +65,7 @@ class UndecidedPartitions:
         self._engine = engine
         self._log_watch = log_watch
         self._late_seconds = min(settings.undecided_alert_seconds, STALLED_SECONDS)
-        self._group = GroupReader(settings)
+        self._explainer = LatePartitionExplainer(settings)
         self._lock = threading.Lock()
         #: the last change of each partition that was observed: its checkpoint from then on, and the monotonic time
         self._changes: dict[int, tuple[Checkpoint | None, float]] = {}
@@ -82,35 +78,33 @@ class UndecidedPartitions:
     def check(self) -> UndecidedReport:
         """Return a report that is at most two seconds old; raise Unavailable when the database does not answer."""
         with self._lock:
-            if time.monotonic() >= self._next_check:
-                self._report = self._observe()
-                self._next_check = time.monotonic() + _REUSED_SECONDS
+            if time.monotonic() < self._next_check:
+                return self._report
+            with in_transaction(self._engine) as tx:
+                progress = checkpoints.progress(tx, self._log_watch.log.id, self._settings.topic_partitions)
+            now = time.monotonic()
+            for at, known in progress.items():
+                if at not in self._changes or self._changes[at][0] != known.checkpoint:
+                    self._changes[at] = known.checkpoint, now
+            unchanged = {at: now - self._changes[at][1] for at in progress}
+            # A partition whose watermark was never advanced is as old as this process's first look at it.
+            ages = {
+                at: unchanged[at] if known.watermark_age_seconds is None else max(0.0, known.watermark_age_seconds)
+                for at, known in progress.items()
+            }
+            late = [at for at, age in ages.items() if age > self._late_seconds]
+            self._explain_late(late, progress)
+            self._report = UndecidedReport(
+                ages,
+                tuple(
+                    LatePartition(
+                        at, ages[at], unchanged[at] >= STALLED_SECONDS, *self._explanations.get(at, _NOT_KNOWN_YET)
+                    )
+                    for at in late
+                ),
+            )
+            self._next_check = time.monotonic() + _REUSED_SECONDS
             return self._report
-
-    def _observe(self) -> UndecidedReport:
-        with in_transaction(self._engine) as tx:
-            progress = checkpoints.progress(tx, self._log_watch.log.id, self._settings.topic_partitions)
-        now = time.monotonic()
-        for at, known in progress.items():
-            if at not in self._changes or self._changes[at][0] != known.checkpoint:
-                self._changes[at] = known.checkpoint, now
-        unchanged = {at: now - self._changes[at][1] for at in progress}
-        # A partition whose watermark was never advanced is as old as this process's first look at it.
-        ages = {
-            at: unchanged[at] if known.watermark_age_seconds is None else max(0.0, known.watermark_age_seconds)
-            for at, known in progress.items()
-        }
-        late = [at for at, age in ages.items() if age > self._late_seconds]
-        self._explain_late(late, progress)
-        return UndecidedReport(
-            ages,
-            tuple(
-                LatePartition(
-                    at, ages[at], unchanged[at] >= STALLED_SECONDS, *self._explanations.get(at, _NOT_KNOWN_YET)
-                )
-                for at in late
-            ),
-        )
 
     def _explain_late(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> None:
         """Take over Kafka's last answer, and ask again; without late partitions forget it."""
@@ -120,44 +114,6 @@ class UndecidedPartitions:
         if self._asked and self._asked.done():
             self._explanations, self._asked = self._asked.result(), None
         if self._asked is None:
-            self._asked = self._executor.submit(self._explain, late, progress)
+            self._asked = self._executor.submit(self._explainer.explain, late, progress)
         if wait([self._asked], timeout=_ANSWER_SECONDS).done:
             self._explanations, self._asked = self._asked.result(), None
-
-    def _explain(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> dict[int, Explanation]:
-        """Return the explanation of each late partition."""
-        try:
-            holders = self._group.holders()
-            served = [at for at in late if at in holders.by_partition and holders.by_partition[at].is_issuer]
-            slow = self._explain_issuers(served, progress)
-        except Unavailable as error:
-            return dict.fromkeys(late, (None, f"its holder is unknown: {error}"))
-        return {at: (holders.by_partition.get(at), _reason(holders, at, slow.get(at, ""))) for at in late}
-
-    def _explain_issuers(self, partitions: list[int], progress: Mapping[int, PartitionProgress]) -> dict[int, str]:
-        """Return why issuers are late with their partitions: an open transaction, or their number of records."""
-        next_offsets = {at: checkpoint.next_offset for at in partitions if (checkpoint := progress[at].checkpoint)}
-        ends = partition_ends(self._settings, next_offsets) if next_offsets else {}
-        # From the last stable offset on, consumers get no record before the open transaction there ends.
-        hiding = {at: end for at, end in ends.items() if end.last_stable_offset < end.end_offset}
-        ranges = {at: (next_offsets[at], end.last_stable_offset) for at, end in hiding.items()}
-        hidden = log_reader.without_records(self._settings, Topic.ISSUE_COUPON, ranges)
-        return {
-            at: f"an open transaction of another producer hides the records from offset {end.last_stable_offset} on:"
-            " end it, or wait for its timeout"
-            if at in hidden
-            else f"{end.end_offset - next_offsets[at]} records behind: if that does not decrease, see its /readyz"
-            for at, end in ends.items()
-        }
-
-
-def _reason(holders: Holders, partition: int, slow: str) -> str:
-    """Return who holds a late partition, what that means, and what to do; `slow` explains an issuer of ours."""
-    holder = holders.by_partition.get(partition)
-    if holder is None:
-        state = "is rebalancing" if holders.rebalancing else "has no issuer for it: start one"
-        return f"held by nobody: group `{Group.ISSUER}` {state}"
-    held = f"held by client {holder.client_id!r} at {holder.host!r} (member {holder.member_id!r})"
-    if not holder.is_issuer:
-        return f"{held}, which is not an issuer of this service: stop it or change its group"
-    return f"{held}, {slow or 'see its /readyz'}"

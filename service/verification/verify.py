@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from service.cancellation import Cancellation
 from service.config import Settings
-from service.domain.request import FINAL_STATES, ReasonCode
+from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.store import checkpoints, engine, logs, lost_ranges
 from service.store.checkpoints import Checkpoint
@@ -20,10 +20,10 @@ from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
 from service.usecases.key_register import KeyRegister
 from service.verification import queries
+from service.verification.answers import AnswerAudit
 from service.verification.history import ClientAnswer
 from service.verification.log_audit import LogAudit
 from service.verification.order import OrderChecker
-from service.verification.queries import AnsweredRequest
 
 _DUPLICATES = ("users_with_two", "request_ids_with_two", "duplicates_without_first")
 _DISORDER = (
@@ -119,7 +119,7 @@ class Verifier:
                 Check("P5", "no accepted request was checked again", revised, _REVISED),
             ]
             if history is not None:
-                answers = self._compare_answers(tx, log, history, coupon_id)
+                answers = AnswerAudit(self._settings, tx, log, self._ids, coupon_id).audit(history)
                 checks.append(Check("P5", "the answers hold", answers, ("lost", "contradicted", "phantom")))
         return checks
 
@@ -179,47 +179,3 @@ class Verifier:
             found.update(out_of_order=checker.out_of_order, coupons_with_retries=int(checker.had_retries))
         found["coupons_with_gaps"] = queries.coupons_with_sequence_gaps(tx, coupon_id)
         return dict(found)
-
-    def _compare_answers(
-        self, tx: Connection, log: Log, history: Iterable[ClientAnswer], coupon_id: int | None
-    ) -> dict[str, int]:
-        """Count answers by outcome and contradictions.
-
-        Each accepted request must be in the log, each `duplicate` must name the user's own request, and every row must
-        have been requested.
-        """
-        answers = (answer for answer in history if coupon_id in (None, answer.coupon_id))
-        queries.insert_client_answers(
-            tx, ((answer.coupon_id, answer.user_id, answer.outcome, answer.request_id) for answer in answers)
-        )
-        found: Counter[str] = Counter(
-            accepted=0, issued=0, refused=0, dead=0, in_flight=0, unknown=0, lost=0, contradicted=0, phantom=0
-        )
-        found["recorded_as_lost"] = 0
-        lost_at_ms = {part: lost_ranges.last_recorded_ms(tx, part) for part in range(self._settings.topic_partitions)}
-        for answered in queries.answered_requests(tx):
-            found[answered.outcome] += answered.outcome != "refused"
-            if answered.request_id and (finding := self._compare_answer(answered, answered.request_id, lost_at_ms)):
-                found[finding] += 1
-        unrequested = (self._ids.decode(one) for one in queries.unrequested_ids(tx, log.id, coupon_id))
-        found["phantom"] = sum(1 for claims in unrequested if claims and not claims.foreign)
-        return dict(found)
-
-    def _compare_answer(
-        self, answered: AnsweredRequest, request_id: str, lost_at_ms: Mapping[int, int | None]
-    ) -> str | None:
-        """Return the state that the request of an answer reached, or how the database contradicts the answer.
-
-        `lost_at_ms`: when records of a partition were last recorded as lost.
-        """
-        claims = self._ids.decode(request_id)
-        if claims is None or claims[:2] != (answered.coupon_id, answered.user_id):
-            return "contradicted"
-        if answered.state is None and not answered.undecided:
-            lost_ms = lost_at_ms[partition_of(claims.coupon_id, self._settings.topic_partitions)]
-            if lost_ms is not None and claims.minted_at_ms <= lost_ms:
-                return "recorded_as_lost"
-            return "lost" if answered.outcome == "accepted" else "contradicted"
-        if answered.outcome == "refused":
-            return None
-        return answered.state if answered.state in FINAL_STATES else "in_flight"

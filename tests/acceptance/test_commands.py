@@ -1,5 +1,6 @@
 """The console script as an operator runs it: its output and its exit status."""
 
+import errno
 import fcntl
 import json
 import os
@@ -249,8 +250,9 @@ def on_terminal(system: System, *arguments: str) -> Shown:
     try:
         while data := os.read(ours, 65_536):
             output += data
-    except OSError:  # Linux: the last process has closed the terminal
-        pass
+    except OSError as error:
+        if error.errno != errno.EIO:  # Linux: the last process has closed the terminal
+            raise
     finally:
         os.close(ours)
     text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())

@@ -7,8 +7,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -43,6 +41,7 @@ from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier, sign
 from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
+from testkit.key_server import KeyServer, algorithm_of
 from tests.fixtures.callers import SECRET, bearer, ticket, token
 from tests.log import Log
 from tests.server_thread import ServerThread
@@ -208,64 +207,16 @@ def test_a_token_without_a_signature_is_refused(with_auth: Settings) -> None:
             verifier.verify(jwt.encode(claims, key, algorithm))
 
 
-class KeyServer:
-    """The issuer's server of public keys."""
-
-    def __init__(self) -> None:
-        self.keys: list[dict[str, Any]] = []
-        self.reads = 0
-        self.hangs = False
-        self.released = Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.reads += 1
-                if outer.hangs:
-                    outer.released.wait(20)
-                body = json.dumps({"keys": outer.keys}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def add(self, key_id: str, private_key: Any) -> None:
-        """Publish the public key of a private one."""
-        algorithm = jwt.get_algorithm_by_name(_algorithm_of(private_key))
-        public = json.loads(algorithm.to_jwk(private_key.public_key()))
-        self.keys.append({**public, "kid": key_id, "use": "sig"})
-
-    def close(self) -> None:
-        """Stop."""
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _algorithm_of(private_key: Any) -> str:
-    kinds = {rsa.RSAPrivateKey: "RS256", ec.EllipticCurvePrivateKey: "ES256", ed25519.Ed25519PrivateKey: "EdDSA"}
-    return next(name for kind, name in kinds.items() if isinstance(private_key, kind))
-
-
 def _signed(key_id: str, private_key: Any) -> str:
     claims = jwt.decode(token(), options={"verify_signature": False})
-    return jwt.encode(claims, private_key, _algorithm_of(private_key), headers={"kid": key_id})
+    return jwt.encode(claims, private_key, algorithm_of(private_key), headers={"kid": key_id})
 
 
 @pytest.fixture
 def key_server() -> Iterator[KeyServer]:
     """A server of public keys."""
-    server = KeyServer()
-    yield server
-    server.close()
+    with KeyServer() as server:
+        yield server
 
 
 def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
@@ -290,7 +241,7 @@ def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
             assert not _is_valid(verifier, _signed(name, key))
             key_server.add(name, key)
             eventually(lambda name=name, key=key: _is_valid(verifier, _signed(name, key)))  # type: ignore[misc]
-        key_server.hangs = True
+        key_server.answering.clear()
         before = key_server.reads
         eventually(lambda: not _is_valid(verifier, _signed("new", rs)) and key_server.reads > before)
         began = time.monotonic()
@@ -299,7 +250,7 @@ def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
         pem = rs.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         assert not _is_valid(verifier, _confused(pem))
     finally:
-        key_server.released.set()
+        key_server.answering.set()
         keys.close()
 
 
@@ -371,7 +322,7 @@ def test_keys_outlive_the_database_for_a_while(
     with admin.begin() as tx:
         tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
     try:
-        assert cache.find(keys[Role.ADMIN].text) is not None
+        assert cache.find(keys[Role.ADMIN].text).prefix == keys[Role.ADMIN].prefix
         monkeypatch.setattr(api_keys, "_GRACE_SECONDS", 0.0)
         with pytest.raises(Unavailable):
             cache.find(keys[Role.ADMIN].text)

@@ -30,8 +30,8 @@ def health() -> Health:
 @pytest.fixture
 def authenticator(settings: Settings) -> Iterator[Authenticator]:
     """Authentication is off."""
-    with ExitStack() as opened:
-        yield resources.open_authenticator(settings, "tests", opened)
+    with resources.open_authenticator(settings, "tests") as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -247,8 +247,9 @@ def test_dead_letters_are_listed_by_filters_and_pages(
     with store.begin() as tx:
         dead_letter = dead_letter_actions.get(tx, 1)
     assert dead_letter is not None
-    assert dead_letter.last_error.startswith("psycopg.errors.DivisionByZero: ")
-    assert (dead_letter.attempts, dead_letter.user_id, dead_letter.raw.key) == (3, 1, b"%d" % first.id)
+    summary = dead_letter.summary
+    assert summary.last_error.startswith("psycopg.errors.DivisionByZero: ")
+    assert (summary.attempts, summary.user_id, dead_letter.raw.key) == (3, 1, b"%d" % first.id)
 
 
 def test_the_proof_accepts_every_result_of_a_replay(

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from service.stream.partition_holders import _assigned_partitions
+from service.stream.partition_holders import assigned_partitions
 from service.stream.topics import Topic
 
 
@@ -19,7 +19,7 @@ def encoded(*topics: tuple[str, list[int]]) -> bytes:
 
 def test_only_the_partitions_of_the_topic_are_returned() -> None:
     """A stranger may have subscribed to other topics as well."""
-    assert _assigned_partitions(encoded(("other", [7]), (Topic.ISSUE_COUPON, [0, 3]), ("x", []))) == [0, 3]
+    assert assigned_partitions(encoded(("other", [7]), (Topic.ISSUE_COUPON, [0, 3]), ("x", []))) == [0, 3]
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_only_the_partitions_of_the_topic_are_returned() -> None:
 )
 def test_another_form_has_no_partitions(assignment: bytes | None) -> None:
     """A member without an assignment has none; one of another form is not an error."""
-    assert _assigned_partitions(assignment) == []
+    assert assigned_partitions(assignment) == []

@@ -4,7 +4,7 @@ import pytest
 
 from service.domain.record import RawRecord
 from service.domain.request import LogPosition
-from service.store.raw_records import split_by_bytes
+from service.store.raw_records import record_bytes, split_by_bytes
 
 _MEGABYTE = 1_000_000
 
@@ -14,7 +14,7 @@ def _split_offsets(*sizes: int) -> list[list[int]]:
     raws = [
         RawRecord(LogPosition(0, offset), b"1", b"x" * size, (("name", None),), 0) for offset, size in enumerate(sizes)
     ]
-    return [[raw.log_position.offset for raw in part] for part in split_by_bytes(raws, lambda raw: raw)]
+    return [[raw.log_position.offset for raw in part] for part in split_by_bytes(raws, record_bytes)]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def main() -> None:
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_server()
         health = Health()
-        authenticator = resources.open_authenticator(settings, "issuer keys", opened)
+        authenticator = opened.enter_context(resources.open_authenticator(settings, "issuer keys"))
         try:
             server = HealthServer(health, authenticator, settings.issuer_host, settings.issuer_port)
         except OSError as error:

@@ -22,8 +22,8 @@ _REDIS_DATABASE = re.compile(r"/?[0-9]*")
 _HINT = "the characters @ : / ? # [ ] % of a user name or password must be percent-encoded"
 
 
-def check_postgresql_url(url: str) -> None:
-    """Raise ValueError if the URL is malformed, or has an option that libpq does not know or whose value it refuses."""
+def check_postgresql_url(url: str) -> str:
+    """Return the URL; raise ValueError if it is malformed, or if libpq refuses an option or its value."""
     _split(url, ("postgresql", "postgresql+psycopg"))
     try:
         parsed = make_url(url)
@@ -38,10 +38,11 @@ def check_postgresql_url(url: str) -> None:
     connection.finish()
     if _NO_HOST not in reason:
         raise ValueError(reason)
+    return url
 
 
-def check_redis_url(url: str) -> None:
-    """Raise ValueError if the URL is malformed, or has an option that redis-py does not know or whose value it refuses.
+def check_redis_url(url: str) -> str:
+    """Return the URL; raise ValueError if it is malformed, or if redis-py refuses an option or its value.
 
     redis-py would silently use database 0 in place of one that is not a number.
     """
@@ -50,6 +51,7 @@ def check_redis_url(url: str) -> None:
         raise ValueError("the database must be a number, as in redis://host:port/0")
     if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
         raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
+    return url
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:

@@ -1,0 +1,59 @@
+"""All settings: read from the environment once, checked at start, with every fault reported at once.
+
+Each module holds the settings of one topic, with meaning and default, and refuses what contradicts another setting of
+its topic.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.config.credentials import CredentialSettings
+from service.config.issuance import IssuanceSettings
+from service.config.network import NetworkSettings
+from service.config.operation import OperationSettings
+from service.config.parsing import MIN_SECRET_BYTES
+from service.config.rate_limits import RateLimitSettings
+from service.config.servers import ServerSettings
+from service.domain.errors import Misconfigured
+
+
+class Settings(
+    OperationSettings,
+    IssuanceSettings,
+    RateLimitSettings,
+    CredentialSettings,
+    NetworkSettings,
+    ServerSettings,
+    BaseSettings,
+):
+    """The settings of a process; the environment variable of a field is its name in upper case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+
+def load() -> Settings:
+    """Read the environment; raise Misconfigured with every setting that is absent, malformed or contradictory."""
+    return _load({})
+
+
+def load_without_keys() -> Settings:
+    """Read the environment of a process that neither makes nor verifies request ids; raise Misconfigured.
+
+    It need not have REQUEST_ID_KEYS. The settings hold a random key instead, with which no request id verifies.
+    """
+    return _load({"request_id_keys": SecretStr(secrets.token_hex(MIN_SECRET_BYTES))})
+
+
+def _load(given: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = [
+            ": ".join([*(str(part).upper() for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")])
+            for fault in error.errors()
+        ]
+        raise Misconfigured(faults) from None

@@ -1,0 +1,71 @@
+"""The addresses at which the API and the issuer listen, and who reaches them there."""
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from service.config.parsing import IPNetwork, is_loopback, parse_networks, split_list
+
+#: as `Host` names them, without the port
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class NetworkSettings(BaseModel):
+    """Addresses, ports and names of the API and the issuer; without authentication they stay on loopback."""
+
+    auth: Literal["on", "off"] = Field(
+        "on",
+        description="on: callers need a token, a ticket or an API key; off: everyone may do everything, on loopback"
+        " addresses only",
+    )
+    api_host: str = Field("127.0.0.1", description="address the API binds to")
+    api_port: int = Field(8000, ge=1, le=65535, description="port the API binds to")
+    api_processes: int = Field(1, ge=1, le=64, description="API processes that share the port")
+    issuer_host: str = Field("127.0.0.1", description="address of the issuer's /readyz and /metrics")
+    issuer_port: int = Field(8001, ge=1, le=65535, description="port of the issuer's /readyz and /metrics")
+    allowed_hosts: str = Field(
+        "",
+        description="names under which the API is reached besides those of loopback, separated by commas; empty: any"
+        " with AUTH=on, none with AUTH=off",
+    )
+    public_docs: bool = Field(True, description="show /docs and /openapi.json to everyone, not to operators only")
+    trusted_proxies: str = Field(
+        "",
+        description="networks of the reverse proxies whose header names the client, separated by commas:"
+        " 10.0.0.0/8,fd00::/8; empty: the client is the peer of the connection",
+    )
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="the header that the trusted proxies set; the other one is ignored"
+    )
+
+    @field_validator("api_host", "issuer_host")
+    @classmethod
+    def _stays_on_loopback(cls, host: str, info: ValidationInfo) -> str:
+        if info.data.get("auth") == "off" and not is_loopback(host):
+            raise ValueError(f"{host} is not a loopback address and AUTH is off: set AUTH=on")
+        return host
+
+    @field_validator("issuer_port")
+    @classmethod
+    def _differs_from_api_port(cls, port: int, info: ValidationInfo) -> int:
+        if (info.data.get("issuer_host"), port) == (info.data.get("api_host"), info.data.get("api_port")):
+            raise ValueError("must differ from API_PORT: both would listen on the same address")
+        return port
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _has_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
+
+    @cached_property
+    def host_names(self) -> frozenset[str] | None:
+        """The names under which the API may be reached; None: any. Those of loopback are nobody else's."""
+        names = frozenset(split_list(self.allowed_hosts.lower()))
+        return names | LOOPBACK_NAMES if names or self.auth == "off" else None
+
+    @property
+    def proxy_networks(self) -> tuple[IPNetwork, ...]:
+        """The networks of the trusted proxies."""
+        return parse_networks(self.trusted_proxies)

@@ -1,0 +1,81 @@
+"""The servers that a process connects to, and the topics that it creates."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+
+from service.config.connection_urls import check_postgresql_url, check_redis_url
+
+KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
+
+
+class ServerSettings(BaseModel):
+    """Addresses of Kafka, PostgreSQL, Redis and Celery's broker, and the size of the topics."""
+
+    kafka_bootstrap_servers: str = Field(min_length=1, description="Kafka brokers: host:port, separated by commas")
+    database_url: Annotated[str, AfterValidator(check_postgresql_url)] = Field(
+        description="PostgreSQL: postgresql://user@host:port/database; only a server that accepts writes is used,"
+        " unless the URL sets target_session_attrs"
+    )
+    migrate_database_url: str = Field(
+        "",
+        description="PostgreSQL for `coupons migrate`, as the role that owns the schema; it grants the role of"
+        " DATABASE_URL what the service needs; empty: DATABASE_URL",
+    )
+    redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
+        description="Redis or Valkey for the gate: redis://host:port/database"
+    )
+    celery_broker_url: str = Field(
+        min_length=1,
+        description="Celery's broker: redis://host:port/database with another database than the gate's,"
+        " or confluentkafka://host:port",
+    )
+    topic_partitions: int = Field(6, ge=1, le=1000, description="partitions of ISSUE_COUPON and ISSUE_COUPON.dlt")
+    topic_replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
+    topic_min_insync_replicas: int = Field(
+        1, ge=1, le=9, description="replicas that must have a record before it is acknowledged"
+    )
+
+    @field_validator("migrate_database_url")
+    @classmethod
+    def _can_grant(cls, url: str, info: ValidationInfo) -> str:
+        if not url:
+            return url
+        if "database_url" in info.data and not urlsplit(info.data["database_url"]).username:
+            raise ValueError("needs the name of a role in DATABASE_URL, to grant it what the service needs")
+        return check_postgresql_url(url)
+
+    @field_validator("celery_broker_url")
+    @classmethod
+    def _is_supported_broker(cls, url: str, info: ValidationInfo) -> str:
+        if KAFKA_BROKER_PATTERN.fullmatch(url):
+            return url
+        if not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
+        check_redis_url(url)
+        if _redis_database(url) == _redis_database(info.data.get("redis_url", "")):
+            raise ValueError(
+                "must not name the database of REDIS_URL, because emptying one would empty the other:"
+                " use another database number"
+            )
+        return url
+
+    @field_validator("topic_min_insync_replicas")
+    @classmethod
+    def _is_at_most_replication(cls, replicas: int, info: ValidationInfo) -> int:
+        if replicas > info.data.get("topic_replication", replicas):
+            raise ValueError("must not exceed TOPIC_REPLICATION: no record could be acknowledged")
+        return replicas
+
+    @property
+    def celery_over_kafka(self) -> bool:
+        """Whether Celery's broker is Kafka and not Redis."""
+        return bool(KAFKA_BROKER_PATTERN.fullmatch(self.celery_broker_url))
+
+
+def _redis_database(url: str) -> tuple[str, str]:
+    """Return host and database number of a Redis URL; a URL without a number means database 0."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2], parts.path.strip("/") or "0"
