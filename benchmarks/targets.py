@@ -169,6 +169,14 @@ SECONDARY = (
         at_most=True,
     ),
     Target(
+        "response p99 beside 300 slow, silent and half-closed connections ÷ without them",
+        "hostile",
+        "beside_response_p99_ms",
+        "without_response_p99_ms",
+        1.5,
+        at_most=True,
+    ),
+    Target(
         "accepted by two API processes ÷ by one, issuer suspended",
         "processes",
         "two_per_second",

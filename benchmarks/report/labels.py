@@ -30,6 +30,13 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "half_body_": "connection with half a body",
         "endless_head_": "connection with 256 kB of headers and no end",
     },
+    "hostile": {
+        "without_": "without hostile connections",
+        "beside_": "beside hostile connections",
+        "slow_": "slow connections",
+        "silent_": "silent connections",
+        "half_closed_": "half-closed connections",
+    },
     "accept": {
         "bare_": "bare ASGI function",
         "constant_": "constant from FastAPI",

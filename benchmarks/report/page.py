@@ -40,6 +40,9 @@ the n-th rounds are compared. A figure is the median of the rounds, with minimum
   cores, the machine is.
 - **Memory**: the API is restarted before each figure. A connection that never completes a request stays open, alone
   with others of its kind; its figure is the growth of the API's resident memory divided by their number.
+- **Hostile connections**: of each kind the same number is open all the time. A slow one sends a header every 250 ms and
+  never ends its head, a silent one sends nothing, a half-closed one sends half a head and closes its sending side. One
+  that the server ends is opened again, at most once a second.
 """
 
 

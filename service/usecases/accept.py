@@ -11,6 +11,7 @@ from service.domain.rate_limit import Exceeded, LimitScope
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import MAX_REQUESTS_PER_CALL, Admission, AsyncGate
+from service.gate.batcher import BatchQueue
 from service.gate.keys import Verdict
 from service.log import bind_contextvars
 from service.usecases.append_tracker import AppendTracker, PendingRequest
@@ -93,9 +94,14 @@ class IssuanceAcceptor:
         self._log_watch = log_watch
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[PendingRequest] = []
-        self._next_call_at = 0.0
-        self._calling: asyncio.Task[None] | None = None
+        self._gate_calls: BatchQueue[PendingRequest] = BatchQueue(
+            "Redis",
+            self._call_gate,
+            max_batch_size=MAX_REQUESTS_PER_CALL,
+            max_waiting=MAX_WAITING,
+            min_interval_seconds=_MIN_INTERVAL_SECONDS,
+            on_idle=self._record_soon,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         appends.on_first_acknowledged = self._record_soon
 
@@ -126,21 +132,18 @@ class IssuanceAcceptor:
         request.request_id = self._ids.mint(request.coupon_id, request.user_id, self._now_ms())
         try:
             self._log_watch.require_open_log()
-            if len(self._waiting) >= MAX_WAITING:
-                raise Unavailable("Redis", "too many requests wait for it")
+            if self._coupon_ids.is_known_range(request.coupon_id):
+                self._gate_calls.add(request)
+            else:
+                self._start(request, self._admit_if_created(request))
         except Unavailable as error:
             request.fail(error)
-            return
-        if self._coupon_ids.is_known_range(request.coupon_id):
-            self._admit_soon(request)
-        else:
-            self._start(request, self._admit_if_created(request))
 
     async def drain(self) -> None:
         """Wait until every request is refused or produced, at most _DRAIN_SECONDS."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while tasks := {*self._tasks, *([self._calling] if self._calling else ())}:
+                while tasks := {*self._tasks, *([self._gate_calls.task] if self._gate_calls.task else ())}:
                     await asyncio.wait(tasks)
 
     async def close(self) -> None:
@@ -149,42 +152,23 @@ class IssuanceAcceptor:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.drain()
                 while self._appends.has_acknowledged():
-                    await self._call_gate()
-
-    def _admit_soon(self, request: PendingRequest) -> None:
-        self._waiting.append(request)
-        self._call_soon()
-
-    def _call_soon(self) -> None:
-        """Call the gate, unless another call has already taken what this one was for."""
-        if self._calling is None and (self._waiting or self._appends.has_acknowledged()):
-            self._calling = self._loop.create_task(self._call_gate_while_requests_wait(), context=Context())
+                    await self._call_gate([])
 
     def _record_soon(self) -> None:
-        self._loop.call_later(_OFFSETS_LINGER_SECONDS, self._call_soon, context=Context())
+        if self._appends.has_acknowledged():
+            self._loop.call_later(_OFFSETS_LINGER_SECONDS, self._record, context=Context())
 
-    async def _call_gate_while_requests_wait(self) -> None:
-        try:
-            await asyncio.sleep(0)  # the event loop delivers the other requests of this moment first
-            while True:
-                if (pause := self._next_call_at - self._loop.time()) > 0:
-                    await asyncio.sleep(pause)
-                self._next_call_at = self._loop.time() + _MIN_INTERVAL_SECONDS
-                await self._call_gate()
-                if not self._waiting:
-                    break
-        finally:
-            self._calling = None
-            if self._appends.has_acknowledged():
-                self._record_soon()
+    def _record(self) -> None:
+        """Call the gate, unless another call has already taken what this one was for."""
+        if self._appends.has_acknowledged():
+            self._gate_calls.call_soon()
 
-    async def _call_gate(self) -> None:
+    async def _call_gate(self, batch: list[PendingRequest]) -> None:
         """Admit a batch of requests and produce those that have a seat; record what was acknowledged before.
 
         If the process is killed between two lines, no admitted request of the batch has an answer, and some may be in
         the log. `submit` says what resolves them.
         """
-        batch, self._waiting = self._waiting[:MAX_REQUESTS_PER_CALL], self._waiting[MAX_REQUESTS_PER_CALL:]
         acknowledged = self._appends.take_acknowledged()
         try:
             others, progress, now_ms = await self._gate.admit(
@@ -243,12 +227,12 @@ class IssuanceAcceptor:
                 raise
             await self._admit_by_database(request)
         else:
-            self._admit_soon(request)
+            self._gate_calls.add(request)
 
     async def _admit_if_created(self, request: PendingRequest) -> None:
         """Let the gate refuse a request for a coupon that was never created, because it charges every request."""
         request.coupon_exists = await self._coupon_ids.may_exist(request.coupon_id)
-        self._admit_soon(request)
+        self._gate_calls.add(request)
 
     async def _admit_by_database(self, request: PendingRequest) -> None:
         """Without Redis the verdict comes from the database."""

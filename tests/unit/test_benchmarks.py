@@ -220,6 +220,8 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
         ("request_cost", "unknown_new_all_cpu_us", ID_NEVER_SEEN),
         ("memory", "half_head_connection_kb", "connection with half a head: memory of the API kB"),
         ("memory", "under_load_mb", "under load: memory of the API MB"),
+        ("hostile", "beside_response_p99_ms", "beside hostile connections: response p99 ms"),
+        ("hostile", "half_closed_ended_by_server", "half-closed connections: ended by server"),
         ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
         ("accept", "by_256_issuer_0_cpu_us", "256 connections, issuer 0: CPU time per request (µs)"),
         ("accept", "half_per_second", "at half of the rate while issuing: requests/s"),
