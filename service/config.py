@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.connection_urls import check_postgresql_url, check_redis_url
+from service.connection_urls import check_http_url, check_postgresql_url, check_redis_url
 from service.domain.errors import Misconfigured
 from service.domain.rate_limit import MICROSECONDS, LimitScope, RateLimit, RateLimits
 
@@ -149,9 +149,7 @@ class Settings(BaseSettings):
         5000, ge=100, le=60_000, description="milliseconds in which the broker must acknowledge a record"
     )
 
-    webhook_url: str = Field(
-        "", pattern=r"^(https?://.+)?$", description="URL that receives notices; empty: no notices"
-    )
+    webhook_url: str = Field("", description="URL that receives notices; empty: no notices")
     webhook_secret: SecretStr = Field(
         SecretStr(""), validate_default=True, description="key that signs notices: whsec_ and base64"
     )
@@ -228,13 +226,17 @@ class Settings(BaseSettings):
         chosen = set(_split_list(algorithms))
         if not (chosen <= {"HS256"} or chosen <= {"RS256", "ES256", "EdDSA"}):
             raise ValueError("must be HS256, or some of RS256, ES256 and EdDSA")
-        return algorithms
+        return ",".join(sorted(chosen))
 
     @field_validator("jwt_jwks_url")
     @classmethod
     def _is_safe_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))):
+        if not url:
+            return url
+        parts = check_http_url(url)
+        if parts.username is not None:
+            raise ValueError("must not have a user name or a password")
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("must begin with https://")
         return url
 
@@ -286,6 +288,13 @@ class Settings(BaseSettings):
     def _has_networks(cls, text: str) -> str:
         _parse_networks(text)
         return text
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if url:
+            check_http_url(url)
+        return url
 
     @field_validator("webhook_secret")
     @classmethod
