@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -41,6 +42,7 @@ from service.domain.ticket import Purpose
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier, sign
+from service.log_events import LogEvent
 from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from tests.fixtures.callers import SECRET, bearer, ticket, token
@@ -215,6 +217,8 @@ class KeyServer:
         self.keys: list[dict[str, Any]] = []
         self.reads = 0
         self.hangs = False
+        #: sent in place of the keys
+        self.body = b""
         self.released = Event()
         outer = self
 
@@ -223,7 +227,7 @@ class KeyServer:
                 outer.reads += 1
                 if outer.hangs:
                     outer.released.wait(20)
-                body = json.dumps({"keys": outer.keys}).encode()
+                body = outer.body or json.dumps({"keys": outer.keys}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -303,6 +307,37 @@ def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
         keys.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b"{", b"{}", b"[1]", b"\xff", b'{"keys":[1]}', b'{"keys":[{"kty":"EC"}]}'],
+    ids=["deep", "cut", "empty", "list", "no text", "no key", "half a key"],
+)
+def test_no_response_ends_the_reading_of_public_keys(
+    with_auth: Settings, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """While the response is no key set the last keys count; afterwards a key that was withdrawn is refused."""
+    monkeypatch.setattr(key_sets, "_COOLDOWN_SECONDS", 0.02)
+    monkeypatch.setattr(key_sets, "_INTERVAL_SECONDS", 0.04)
+    first, second = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    key_server.add("first", first)
+    keys = KeySet(key_server.url)
+    asymmetric = with_auth.model_copy(update={"jwt_algorithms": "ES256", "jwt_jwks_url": key_server.url})
+    verifier = TokenVerifier(asymmetric, keys.find)
+    keys.start()
+    try:
+        eventually(lambda: _is_valid(verifier, _signed("first", first)))
+        key_server.body, before = body, key_server.reads
+        eventually(lambda: key_server.reads > before + 1)
+        assert _is_valid(verifier, _signed("first", first))
+        key_server.keys.clear()
+        key_server.add("second", second)
+        key_server.body = b""
+        eventually(lambda: not _is_valid(verifier, _signed("first", first)))
+        assert _is_valid(verifier, _signed("second", second))
+    finally:
+        keys.close()
+
+
 def _confused(public_pem: bytes) -> str:
     """Return a token whose HS256 signature was made with a public key as the secret; PyJWT refuses to make it."""
 
@@ -363,21 +398,64 @@ def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
 def test_keys_outlive_the_database_for_a_while(
     separate_store: Engine, admin: Engine, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without PostgreSQL the keys that were read are valid for some minutes, then nobody is trusted."""
+    """While they cannot be read, the keys that were read are valid for some minutes, then nobody is trusted."""
     cache = ApiKeyCache(separate_store)
     with pytest.raises(Unavailable):
         cache.find(keys[Role.ADMIN].text)
     cache.refresh()
-    with admin.begin() as tx:
-        tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
-    try:
+    with _unreadable_keys(admin):
+        with pytest.raises(Unavailable):
+            cache.refresh()
         assert cache.find(keys[Role.ADMIN].text) is not None
         monkeypatch.setattr(api_keys, "_GRACE_SECONDS", 0.0)
         with pytest.raises(Unavailable):
             cache.find(keys[Role.ADMIN].text)
+
+
+@contextmanager
+def _unreadable_keys(admin: Engine) -> Iterator[None]:
+    with admin.begin() as tx:
+        tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
+    try:
+        yield
     finally:
         with admin.begin() as tx:
             tx.execute(text("ALTER TABLE away RENAME TO api_keys"))
+
+
+@contextmanager
+def _malformed_key(admin: Engine) -> Iterator[None]:
+    """Let the driver fail: it has no object for this time."""
+    with admin.begin() as tx:
+        tx.execute(text("UPDATE api_keys SET expires_at = 'infinity' WHERE role = 'read'"))
+    yield
+    with admin.begin() as tx:
+        tx.execute(text("UPDATE api_keys SET expires_at = NULL WHERE role = 'read'"))
+
+
+@pytest.mark.parametrize("failing", [_unreadable_keys, _malformed_key])
+def test_no_failure_ends_the_reading_of_keys(
+    separate_store: Engine,
+    admin: Engine,
+    keys: dict[Role, NewKey],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: Callable[[Engine], AbstractContextManager[None]],
+) -> None:
+    """A key that is revoked afterwards is refused."""
+    monkeypatch.setattr(api_keys, "REFRESH_SECONDS", 0.05)
+    key = keys[Role.ADMIN]
+    cache = ApiKeyCache(separate_store)
+    cache.start()
+    try:
+        eventually(lambda: cache.find(key.text))
+        with failing(admin):
+            eventually(lambda: caplog.text.count(LogEvent.API_KEYS_NOT_READ) > 1)
+            assert cache.find(key.text) is not None
+        ApiKeyService(separate_store, "tests").revoke(key.prefix)
+        eventually(lambda: cache.find(key.text) is None)
+    finally:
+        cache.close()
 
 
 def test_every_change_names_the_key(api: httpx.Client, keys: dict[Role, NewKey], store: Engine) -> None:
