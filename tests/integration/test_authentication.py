@@ -32,19 +32,21 @@ from service.domain.caller import (
     STREAM_PERMISSIONS,
     TICKET_PERMISSIONS,
     TOKEN_PERMISSIONS,
+    Caller,
     Permission,
     Role,
 )
 from service.domain.coupon import Coupon
 from service.domain.errors import Unauthenticated, Unavailable
 from service.domain.request_id import RequestIds
-from service.domain.ticket import Purpose
+from service.domain.ticket import Purpose, Tickets
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier, sign
 from service.log_events import LogEvent
 from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
+from service.usecases.authenticate import Authenticator
 from tests.fixtures.callers import SECRET, bearer, ticket, token
 from tests.log import Log
 from tests.server_thread import ServerThread
@@ -377,6 +379,23 @@ def test_a_ticket_expires_with_its_token_and_is_no_other_kind_of_id(
         assert api.post(path, json={}, headers=bearer(text_)).status_code == 401
 
 
+@pytest.mark.parametrize(("left_seconds", "is_issued"), [(-1, False), (0, False), (0.9, False), (1, True), (9e9, True)])
+def test_no_ticket_is_issued_that_has_expired(
+    with_auth: Settings, store: Engine, left_seconds: float, is_issued: bool
+) -> None:
+    """A token is accepted for some seconds more, because clocks differ; a ticket counts by the clock that issued it."""
+    tickets, verifier = Tickets([b"a key"]), TokenVerifier(with_auth, lambda _: None)
+    authenticator = Authenticator(ApiKeyCache(store), tickets, verifier, 3600, lambda: 1000.0, enabled=True)
+    caller = Caller("user 7", TOKEN_PERMISSIONS, 7, 1000.0 + left_seconds)
+
+    if is_issued:
+        issued, _ = authenticator.issue_ticket(caller, Purpose.ACCEPT)
+        assert authenticator.authenticate(f"Bearer {issued}").user_id == 7
+    else:
+        with pytest.raises(Unauthenticated):
+            authenticator.issue_ticket(caller, Purpose.ACCEPT)
+
+
 def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
     api: httpx.Client, store: Engine, keys: dict[Role, NewKey]
 ) -> None:
@@ -499,21 +518,37 @@ _CROSS_SITE: list[tuple[dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)
-def test_without_authentication_no_other_site_can_write(
-    settings: Settings, real_log: Log, redis: Redis, headers: dict[str, str], status: int
-) -> None:
-    """A page that the operator visits neither sends a form here, nor reaches the API under a name of its own."""
+@pytest.fixture
+def open_api(settings: Settings, real_log: Log, redis: Redis) -> Iterator[httpx.Client]:
+    """A client of an API without authentication."""
     del real_log, redis  # both are emptied
     server = ServerThread(app.create_app(service_resources.open_resources(settings, "tests")), CouponProtocol)
     server.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
-            eventually(lambda: client.get("/healthz").status_code == 200)
-            response = client.post("/coupons", json={"name": "a", "quantity": 1}, headers=headers)
-            assert response.status_code == status
-            if status == 201:
-                path = f"/coupons/{response.json()['id']}/issuances"
-                assert client.post(path, json={"user_id": 7}, headers=headers).status_code == 202
-    finally:
-        server.stop()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
+        eventually(lambda: client.get("/healthz").status_code == 200)
+        yield client
+    server.stop()
+
+
+@pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)
+def test_without_authentication_no_other_site_can_write(
+    open_api: httpx.Client, make_coupon: Callable[..., Coupon], headers: dict[str, str], status: int
+) -> None:
+    """A page that the operator visits neither sends a form here, nor reaches the API under a name of its own.
+
+    With a body, without one, and on the batch path.
+    """
+    issuances = f"/coupons/{make_coupon().id}/issuances"
+    created = open_api.post("/coupons", json={"name": "a", "quantity": 1}, headers=headers)
+    accepted = open_api.post(issuances, json={"user_id": 7}, headers=headers)
+    discarded = open_api.post("/dead-letters/9/discard", headers=headers)
+
+    statuses = (created.status_code, accepted.status_code, discarded.status_code)
+    assert statuses == ((201, 202, 404) if status == 201 else (status, status, status))
+
+
+def test_without_authentication_nobody_gets_a_ticket(open_api: httpx.Client) -> None:
+    """It would be a ticket of no user."""
+    response = open_api.post("/tickets", json={})
+
+    assert (response.status_code, response.json()["code"]) == (403, "forbidden")
