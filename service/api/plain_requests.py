@@ -8,13 +8,13 @@ same use case and renders the same response.
 import re
 from typing import Any
 
-from service.api.authorization import authorize
+from service.api.authorization import authorize, permissions
 from service.api.errors import error_response
 from service.api.request_parsing import JSON, is_json
 from service.api.routes.issuances import accepted_response
 from service.api.schemas.base import decode
 from service.api.schemas.issuances import NewIssuance
-from service.domain.caller import ANYONE, Caller, Permission
+from service.domain.caller import ANYONE, Caller
 from service.domain.error_code import ErrorCode
 from service.domain.errors import (
     BacklogFull,
@@ -33,6 +33,8 @@ from service.usecases.accept import Receipt
 from service.usecases.append_tracker import PendingRequest
 
 _PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
+#: what the route of this path requires, read once
+_NEEDED = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
 _HOST_PORT = re.compile(rb":[0-9]*$")
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
@@ -133,7 +135,7 @@ class CouponProtocol(GuardedProtocol):
     def _find_caller(self, fields: dict[bytes, bytes]) -> Caller | CouponsError:
         """Return the caller of a plain request; or why it is refused, once its body has arrived."""
         try:
-            return authorize(self.app_state["api"].authenticator, fields, "POST", Permission.REQUEST)
+            return authorize(self.app_state["api"].authenticator, fields, "POST", _NEEDED)
         except CouponsError as error:
             return error
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
@@ -22,9 +23,9 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from service import resources as service_resources
-from service.api import app
+from service.api import app, plain_requests
 from service.api.authorization import permissions
-from service.api.plain_requests import CouponProtocol
+from service.api.plain_requests import CouponProtocol, PlainRequest
 from service.config import Settings
 from service.domain.api_key import NewKey
 from service.domain.caller import (
@@ -84,13 +85,36 @@ def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Cli
     """401 without credentials, 403 with others; with those that suffice the route itself answers."""
     for (method, template), needed in permissions(public_docs=False).items():
         path = template.replace("{coupon_id}", "999").replace("{dead_letter_id}", "999").replace("{request_id}", "x")
-        without = api.request(method, path).status_code
-        assert (without == 401) == (needed is not Permission.PUBLIC), (method, path, without)
-        for name, (text_, permitted) in credentials(keys).items():
-            got = api.request(method, path, headers=bearer(text_)).status_code
-            may = needed is Permission.PUBLIC or needed in permitted
-            assert (got == 403) == (not may), (method, path, name, got)
-            assert got != 401, (method, path, name)
+        _assert_admits(partial(api.request, method, path), needed, keys)
+
+
+def test_the_batch_path_admits_who_has_the_permission_of_its_route(
+    api: httpx.Client, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the route does, which takes requests without a body."""
+    taken = []
+
+    class Counted(PlainRequest):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            taken.append(self)
+
+    monkeypatch.setattr(plain_requests, "PlainRequest", Counted)
+    needed = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
+
+    _assert_admits(partial(api.post, "/coupons/999/issuances", json={"user_id": 7}), needed, keys)
+
+    assert len(taken) == 1 + len(credentials(keys))
+
+
+def _assert_admits(call: Callable[..., httpx.Response], needed: Permission, keys: Mapping[Role, NewKey]) -> None:
+    without = call().status_code
+    assert (without == 401) == (needed is not Permission.PUBLIC), (call, without)
+    for name, (text_, permitted) in credentials(keys).items():
+        got = call(headers=bearer(text_)).status_code
+        may = needed is Permission.PUBLIC or needed in permitted
+        assert (got == 403) == (not may), (call, name, got)
+        assert got != 401, (call, name)
 
 
 def test_no_alias_of_a_path_avoids_the_check(api: httpx.Client) -> None:
