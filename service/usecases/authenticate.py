@@ -39,14 +39,14 @@ class Authenticator:
         self._tokens = tokens
         self._ticket_seconds = ticket_seconds
         self._now_seconds = now_seconds
-        self._enabled = enabled
+        self.enabled = enabled
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Return the caller with these credentials, the value of the Authorization header.
 
         Raises Unauthenticated, or Unavailable if what verifies them was never read.
         """
-        if not self._enabled:
+        if not self.enabled:
             return ANYONE
         if not authorization:
             raise Unauthenticated("The request needs an Authorization header.", absent=True)
