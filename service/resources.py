@@ -47,7 +47,7 @@ from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
-from service.usecases.operator_work import ExclusiveWork, OperatorThreads
+from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
@@ -95,7 +95,9 @@ class ApiResources:
     dead_letters: DeadLetterService
     verifier: Verifier
     readiness: ReadinessCheck
-    operators: OperatorThreads
+    operators: BoundedThreads
+    #: lists that users may read: however many they read, operators do not wait
+    user_lists: BoundedThreads
     verifications: ExclusiveWork
     #: replays of many dead letters
     replays: ExclusiveWork
@@ -220,7 +222,8 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     authenticator = open_authenticator(settings, "api keys", opened)
     # Calls that wait for a connection must not make PostgreSQL look unavailable.
     readiness_engine = engine.build(settings.database_url, "api readiness", connections=1)
-    operators = OperatorThreads()
+    # each thread takes at most one of the process's ten connections
+    operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of coupons", 2)
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     resources.log_watch.start()
     try:
@@ -245,6 +248,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
                 resources.key_register,
             ),
             operators,
+            user_lists,
             verifications,
             replays,
         )
@@ -253,7 +257,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
             _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
         fill_pool.close()
-        for threads in (verifications, replays, operators):
+        for threads in (verifications, replays, user_lists, operators):
             threads.close()
         await acceptor.close()
         await redis.aclose()
