@@ -33,7 +33,7 @@ from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
 from service.usecases.accept import IssuanceAcceptor
-from service.usecases.api_keys import ApiKeyCache
+from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.append_tracker import AppendTracker
 from service.usecases.authenticate import Authenticator
 from service.usecases.backlog import Backlog
@@ -341,11 +341,25 @@ def log_recovery(resources: Resources) -> LogRecovery:
 @contextmanager
 def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
     """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
-    store = engine.build(settings.database_url, "request id keys", connections=1)
+    with _open_store(settings, "request id keys") as store:
+        yield KeyAdministration(settings, store)
+
+
+@contextmanager
+def open_api_keys(settings: Settings) -> Iterator[ApiKeyService]:
+    """Connect to PostgreSQL only, and build the use cases of `coupons keys`."""
+    with _open_store(settings, "api keys") as store:
+        yield ApiKeyService(store, user_of_process())
+
+
+@contextmanager
+def _open_store(settings: Settings, name: str) -> Iterator[Engine]:
+    """Connect to PostgreSQL; raise Unavailable, or Misconfigured if the schema is not current."""
+    store = engine.build(settings.database_url, name, connections=1)
     try:
         with engine.in_transaction(store) as tx:
             schema.require_current(tx)
-        yield KeyAdministration(settings, store)
+        yield store
     finally:
         store.dispose()
 

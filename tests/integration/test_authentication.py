@@ -4,6 +4,9 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -436,6 +439,28 @@ def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
     used = {key.prefix: (key.owner, key.last_used_at is not None) for key in service.list_all()}
     assert used[old.prefix] == used[new.prefix] == ("the read caller", True)
     assert used[keys[Role.ADMIN].prefix] == ("the admin caller", False)
+
+
+def test_a_key_is_revoked_with_the_database_alone(settings: Settings, keys: dict[Role, NewKey]) -> None:
+    """Kafka and Redis are away, and no key of request ids is set: a key that others have seen cannot wait for them."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "CELERY_BROKER_URL": "redis://127.0.0.1:1/1",
+    }
+
+    def coupons_keys(*arguments: str) -> str:
+        command = (sys.executable, "-m", "service.cli", "keys", *arguments)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    made = json.loads(coupons_keys("new", "me", "--role", "read", "--json"))
+    coupons_keys("revoke", keys[Role.ADMIN].prefix)
+    states = {row.split("\t")[0]: row.split("\t")[2] for row in coupons_keys("list").splitlines()}
+
+    assert states[made["prefix"]].startswith("valid until ")
+    assert states[keys[Role.ADMIN].prefix].startswith("revoked ")
 
 
 def test_keys_outlive_the_database_for_a_while(
