@@ -33,7 +33,7 @@ from service.stream.producer import RequestProducer
 from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
 from service.usecases.accept import IssuanceAcceptor
-from service.usecases.api_keys import ApiKeyCache
+from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.append_tracker import AppendTracker
 from service.usecases.authenticate import Authenticator
 from service.usecases.backlog import Backlog
@@ -47,7 +47,7 @@ from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
 from service.usecases.lookup import Lookup
-from service.usecases.operator_work import ExclusiveWork, OperatorThreads
+from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
@@ -95,7 +95,9 @@ class ApiResources:
     dead_letters: DeadLetterService
     verifier: Verifier
     readiness: ReadinessCheck
-    operators: OperatorThreads
+    operators: BoundedThreads
+    #: lists that users may read: however many they read, operators do not wait
+    user_lists: BoundedThreads
     verifications: ExclusiveWork
     #: replays of many dead letters
     replays: ExclusiveWork
@@ -191,7 +193,8 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     ids = request_ids(settings)
     filler = gate_filler(resources)
     addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
-    operators = OperatorThreads()
+    # each thread takes at most one of the process's ten connections
+    operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of coupons", 2)
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     async with AsyncExitStack() as opened:
         opened.callback(resources.close)
@@ -202,7 +205,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         resources.log_watch.start()
         opened.callback(resources.log_watch.close)
         authenticator = opened.enter_context(open_authenticator(settings, "api keys"))
-        for threads in (operators, replays, verifications):
+        for threads in (operators, user_lists, replays, verifications):
             opened.callback(threads.close)
         redis = build_async_client(settings.redis_url)
         opened.push_async_callback(redis.aclose)
@@ -220,6 +223,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             verifier(resources, verification_engine),
             _readiness_check(resources, readiness_engine, gate, producer),
             operators,
+            user_lists,
             verifications,
             replays,
         )
@@ -352,10 +356,24 @@ def log_recovery(resources: Resources) -> LogRecovery:
 @contextmanager
 def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
     """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
-    with _open_engine(settings, "request id keys") as store:
+    with _open_store(settings, "request id keys") as store:
+        yield KeyAdministration(settings, store)
+
+
+@contextmanager
+def open_api_keys(settings: Settings) -> Iterator[ApiKeyService]:
+    """Connect to PostgreSQL only, and build the use cases of `coupons keys`."""
+    with _open_store(settings, "api keys") as store:
+        yield ApiKeyService(store, user_of_process())
+
+
+@contextmanager
+def _open_store(settings: Settings, name: str) -> Iterator[Engine]:
+    """Connect to PostgreSQL; raise Unavailable, or Misconfigured if the schema is not current."""
+    with _open_engine(settings, name) as store:
         with engine.in_transaction(store) as tx:
             schema.require_current(tx)
-        yield KeyAdministration(settings, store)
+        yield store
 
 
 def gate_filler(resources: Resources) -> GateFiller:

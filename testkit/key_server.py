@@ -21,13 +21,15 @@ class KeyServer:
         #: while it is cleared, requests are not answered
         self.answering = Event()
         self.answering.set()
+        #: sent in place of the keys
+        self.body = b""
         key_server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 key_server.reads += 1
                 key_server.answering.wait()
-                body = json.dumps({"keys": key_server.keys}).encode()
+                body = key_server.body or json.dumps({"keys": key_server.keys}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

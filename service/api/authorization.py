@@ -61,7 +61,8 @@ def permissions(*, public_docs: bool) -> dict[tuple[str, str], Permission]:
 def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], method: str, needed: Permission) -> Caller:
     """Return the caller of a request if it may do what the route needs.
 
-    headers: the headers by lower-case name; none of those that are read here was repeated.
+    headers: the headers by lower-case name. Authorization was sent once; of another one that was repeated this is the
+        last value: a page of another site cannot set those that are read here.
     Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
     """
     credentials = headers.get(b"authorization")
@@ -108,7 +109,10 @@ class AuthorizationMiddleware:
         self._patterns = [(compile_path(path)[0], by_method) for path, by_method in table.items() if "{" in path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application with the caller in `request.state`, or answer with problem details."""
+        """Call the application with the caller in `request.state`, or answer with problem details.
+
+        Raises NotImplementedError for a protocol of which the table has no routes, for example WebSocket.
+        """
         if scope["type"] == "http":
             try:
                 needed = self._find(get_route_path(scope), scope["method"])
@@ -118,6 +122,8 @@ class AuthorizationMiddleware:
             except Exception as error:  # noqa: BLE001  # answered as the application's exception handlers do
                 await to_starlette(error_response(error))(scope, receive, send)
                 return
+        elif scope["type"] != "lifespan":
+            raise NotImplementedError(f"nobody is authorized over {scope['type']}")
         await self._app(scope, receive, send)
 
     def _find(self, path: str, method: str) -> Permission:

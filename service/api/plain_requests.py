@@ -8,14 +8,13 @@ same use case and renders the same response.
 import re
 from typing import Any
 
-from service.api.authorization import authorize
+from service.api.authorization import authorize, permissions
 from service.api.errors import error_response
 from service.api.request_parsing import JSON, is_json
 from service.api.routes.issuances import accepted_response
 from service.api.schemas.base import decode
 from service.api.schemas.issuances import NewIssuance
-from service.domain.caller import ANYONE, Caller, Permission
-from service.domain.error_code import ErrorCode
+from service.domain.caller import ANYONE, Caller
 from service.domain.errors import (
     BacklogFull,
     CouponsError,
@@ -28,12 +27,13 @@ from service.domain.errors import (
 from service.limits import MAX_ID
 from service.log import bound_contextvars
 from service.server.guarded_protocol import GuardedProtocol
-from service.server.responses import Rejection, RenderedResponse
+from service.server.responses import RenderedResponse
 from service.usecases.accept import Receipt
 from service.usecases.append_tracker import PendingRequest
 
 _PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
-_HOST_PORT = re.compile(rb":[0-9]*$")
+#: what the route of this path requires, read once
+_NEEDED = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"fault"))
@@ -101,12 +101,9 @@ class PlainRequest(PendingRequest):
 class CouponProtocol(GuardedProtocol):
     """One connection to the API."""
 
-    def check_head(self, fields: dict[bytes, bytes]) -> None:
-        """Raise Rejection as well if the request is for another host: it may be another site's page (DNS rebinding)."""
-        super().check_head(fields)
-        names = self.app_state["api"].settings.host_names
-        if names is not None and _HOST_PORT.sub(b"", fields.get(b"host", b"")).decode("latin-1").lower() not in names:
-            raise Rejection(ErrorCode.MISDIRECTED_REQUEST)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.host_names = self.app_state["api"].settings.host_names
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""
@@ -133,7 +130,7 @@ class CouponProtocol(GuardedProtocol):
     def _find_caller(self, fields: dict[bytes, bytes]) -> Caller | CouponsError:
         """Return the caller of a plain request; or why it is refused, once its body has arrived."""
         try:
-            return authorize(self.app_state["api"].authenticator, fields, "POST", Permission.REQUEST)
+            return authorize(self.app_state["api"].authenticator, fields, "POST", _NEEDED)
         except CouponsError as error:
             return error
 

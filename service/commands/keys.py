@@ -1,13 +1,15 @@
 """`coupons keys`: make, list, rotate and revoke API keys."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from service import resources
-from service.commands.console import JsonOption, open_for_command, print_json, print_line, print_rows
+from service import config, resources, startup
+from service.commands.console import JsonOption, print_json, print_line, print_rows
 from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.usecases.api_keys import REFRESH_SECONDS, ApiKeyService
@@ -27,16 +29,16 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key. Its text is shown once and stored nowhere."""
-    with open_for_command("keys") as common:
-        made = _service(common).create(owner, role, timedelta(days=days))
+    with _open_keys() as keys:
+        made = keys.create(owner, role, timedelta(days=days))
     _print_new(made, as_json=as_json)
 
 
 @app.command("list")
 def page(*, as_json: JsonOption = False) -> None:
     """List all keys with their owner, role and state."""
-    with open_for_command("keys") as common:
-        found = _service(common).list_all()
+    with _open_keys() as keys:
+        found = keys.list_all()
     if as_json:
         print_json(found)
         return
@@ -61,22 +63,27 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key with the owner and role of another, which stays valid for a while."""
-    with open_for_command("keys") as common:
-        valid_for = timedelta(days=days)
-        made = _service(common).rotate(prefix, timedelta(hours=overlap_hours), valid_for)
+    with _open_keys() as keys:
+        made = keys.rotate(prefix, timedelta(hours=overlap_hours), timedelta(days=days))
     _print_new(made, as_json=as_json)
 
 
 @app.command()
 def revoke(prefix: _PrefixArgument) -> None:
     """Make a key invalid."""
-    with open_for_command("keys") as common:
-        _service(common).revoke(prefix)
+    with _open_keys() as keys:
+        keys.revoke(prefix)
     print_line(f"{prefix} is revoked; every API process refuses it within {REFRESH_SECONDS:g} s")
 
 
-def _service(common: resources.Resources) -> ApiKeyService:
-    return ApiKeyService(common.engine, resources.user_of_process())
+@contextmanager
+def _open_keys() -> Iterator[ApiKeyService]:
+    """Open the database only: a key that others have seen must be revoked also without Kafka and Redis."""
+    with (
+        startup.exit_on_error(),
+        resources.open_api_keys(startup.configure_process(config.load_without_keys)) as keys,
+    ):
+        yield keys
 
 
 def _print_new(made: NewKey, *, as_json: bool) -> None:

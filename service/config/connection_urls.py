@@ -7,6 +7,7 @@ password, nor what a parser takes for the host because a character of the passwo
 import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+import httpx
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import make_conninfo
 from redis import ConnectionPool
@@ -52,6 +53,18 @@ def check_redis_url(url: str) -> str:
     if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
         raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
     return url
+
+
+def check_http_url(url: str) -> SplitResult:
+    """Return the parts of the URL; raise ValueError if it is malformed, or if httpx cannot send a request to it."""
+    parts = _split(url, ("https", "http"))
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL:
+        host = ""
+    if not host:
+        raise ValueError(f"is not a URL with one host and one port; {_HINT}")
+    return parts
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:

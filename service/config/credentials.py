@@ -1,9 +1,8 @@
 """What signs and verifies request ids, tickets and users' tokens."""
 
-from urllib.parse import urlsplit
-
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
+from service.config.connection_urls import check_http_url
 from service.config.parsing import is_loopback, split_keys, split_list
 
 #: RFC 7518, section 3.2: a key of HS256 is at least as long as its hash
@@ -62,13 +61,17 @@ class CredentialSettings(BaseModel):
         chosen = set(split_list(algorithms))
         if not (chosen <= {"HS256"} or chosen <= {"RS256", "ES256", "EdDSA"}):
             raise ValueError("must be HS256, or some of RS256, ES256 and EdDSA")
-        return algorithms
+        return ",".join(sorted(chosen))
 
     @field_validator("jwt_jwks_url")
     @classmethod
     def _is_safe_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))):
+        if not url:
+            return url
+        parts = check_http_url(url)
+        if parts.username is not None:
+            raise ValueError("must not have a user name or a password")
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("must begin with https://")
         return url
 

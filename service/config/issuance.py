@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
+from service.config.connection_urls import check_http_url
+
 WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 
 
@@ -37,12 +39,17 @@ class IssuanceSettings(BaseModel):
     poll_records: int = Field(
         4000, ge=1, le=100_000, description="most records that the issuer decides in one batch (transaction)"
     )
-    webhook_url: str = Field(
-        "", pattern=r"^(https?://.+)?$", description="URL that receives notices; empty: no notices"
-    )
+    webhook_url: str = Field("", description="URL that receives notices; empty: no notices")
     webhook_secret: SecretStr = Field(
         SecretStr(""), validate_default=True, description="key that signs notices: whsec_ and base64"
     )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if url:
+            check_http_url(url)
+        return url
 
     @field_validator("webhook_secret")
     @classmethod

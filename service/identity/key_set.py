@@ -4,7 +4,7 @@ import threading
 import time
 
 import httpx
-from jwt import PyJWK, PyJWKSet, PyJWTError
+from jwt import PyJWK, PyJWKSet
 
 from service.background_thread import BackgroundThread
 from service.domain.errors import Unavailable
@@ -47,8 +47,8 @@ class KeySet(BackgroundThread):
                 self._wanted.clear()
                 try:
                     self._keys = _read(client, self._url)
-                except (httpx.HTTPError, PyJWTError, ValueError, TypeError, AttributeError) as error:
-                    _log.warning(LogEvent.KEY_SET_NOT_READ, url=self._url, reason=str(error))
+                except Exception as error:  # noqa: BLE001  # whatever the response is, the next one may be a key set
+                    _log.warning(LogEvent.KEY_SET_NOT_READ, reason=repr(error))
                 # a key that is not known brings the next read forward, but not without a cooldown
                 self._stopping.wait(_COOLDOWN_SECONDS)
                 self._wanted.wait(_INTERVAL_SECONDS - _COOLDOWN_SECONDS)
@@ -61,7 +61,7 @@ class KeySet(BackgroundThread):
 
 
 def _read(client: httpx.Client, url: str) -> dict[str, PyJWK]:
-    """Return the keys by id. Raises httpx.HTTPError, PyJWTError or ValueError if the response is no key set."""
+    """Return the keys by id; raise an exception of any type if the response is no key set."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     body = b""
     with client.stream("GET", url) as response:

@@ -5,6 +5,7 @@ A request beyond a limit is answered with problem details by this class, before 
 - 400 what is not HTTP/1.1 (RFC 9112), a request without Host or with several;
 - 408 a head or body that does not arrive in time;
 - 413 a body that is declared or sent too large, before `100 Continue`;
+- 421 a request for a host whose name is not among those of the server;
 - 429 too many requests that wait on one connection;
 - 431 a line or header that is too long;
 - 503 a connection too many.
@@ -13,6 +14,7 @@ A connection that is silent, idle, or does not read its responses is closed.
 """
 
 import asyncio
+import re
 from enum import Enum, auto
 from math import inf
 from typing import Any
@@ -46,6 +48,7 @@ _DRAIN_SECONDS = 1.0
 _MIN_READ_BYTES = 1_024
 #: Bytes of a body with its chunks' framing and its trailers.
 _MAX_FRAMED_BYTES = 4 * MAX_BODY_BYTES
+_HOST_PORT = re.compile(rb":[0-9]*$")
 _OFFER_HEADERS = (b"upgrade", b"http2-settings")
 _log = get_logger(__name__)
 _guards: "WeakKeyDictionary[ServerState, ConnectionGuard]" = WeakKeyDictionary()
@@ -62,6 +65,9 @@ class _Reading(Enum):
 
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. uvicorn's `cycle` is the last request whose head has arrived, and `pipeline` those that wait."""
+
+    #: the names that Host may have, in lower case and without the port; None: any
+    host_names: frozenset[str] | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -171,29 +177,39 @@ class GuardedProtocol(HttpToolsProtocol):
             self._offers_upgrade = True
             return
         fields = dict(self.headers)
-        self.check_head(fields)
+        self._check_head(fields)
         self.begin_request(fields)
         if self._draining or self.guard.crowded:
             self.cycle.keep_alive = False
         self._reading = _Reading.BODY
         self.deadline = self.guard.now + BODY_TIMEOUT_SECONDS
 
-    def check_head(self, fields: dict[bytes, bytes]) -> None:
-        """Raise Rejection if the head is beyond a limit, or names not one host (RFC 9112, section 3.2)."""
+    def _check_head(self, fields: dict[bytes, bytes]) -> None:
+        """Raise Rejection if the head is beyond a limit, or does not name this server."""
         if self._may_be_long:
             head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if head_bytes > MAX_HEAD_BYTES:
                 raise Rejection(ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if self.parser.get_method() == b"CONNECT":
             raise Rejection(ErrorCode.NOT_IMPLEMENTED)
-        if b"host" not in fields or len(fields) < len(self.headers):
-            hosts = sum(name == b"host" for name, _ in self.headers)
-            if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-                raise Rejection(ErrorCode.BAD_REQUEST, "A request in HTTP/1.1 must have one Host header.")
+        self._check_host(fields)
         if int(fields.get(b"content-length", b"0")) > MAX_BODY_BYTES:
             raise Rejection(ErrorCode.REQUEST_ENTITY_TOO_LARGE)
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Rejection(ErrorCode.TOO_MANY_REQUESTS)
+
+    def _check_host(self, fields: dict[bytes, bytes]) -> None:
+        """Raise Rejection if the head names not one host (RFC 9112, section 3.2), or another one than this server.
+
+        A page of another site can give a name of its own this address (DNS rebinding). It cannot change the header.
+        """
+        if b"host" not in fields or len(fields) < len(self.headers):
+            hosts = sum(name == b"host" for name, _ in self.headers)
+            if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+                raise Rejection(ErrorCode.BAD_REQUEST, "A request in HTTP/1.1 must have one Host header.")
+        names = self.host_names
+        if names is not None and _HOST_PORT.sub(b"", fields.get(b"host", b"")).decode("latin-1").lower() not in names:
+            raise Rejection(ErrorCode.MISDIRECTED_REQUEST)
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make the request whose head is complete the `cycle`, and start the application.

@@ -60,8 +60,8 @@ class ApiKeyCache(BackgroundThread):
         while True:
             try:
                 self.refresh()
-            except Unavailable as error:
-                _log.warning(LogEvent.API_KEYS_NOT_READ, reason=str(error))
+            except Exception as error:  # noqa: BLE001  # without this thread no key would be revoked any more
+                _log.warning(LogEvent.API_KEYS_NOT_READ, reason=repr(error))
             if self._stopping.wait(REFRESH_SECONDS):
                 return
 

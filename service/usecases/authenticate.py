@@ -11,7 +11,7 @@ from service.domain.caller import (
     TOKEN_PERMISSIONS,
     Caller,
 )
-from service.domain.errors import Unauthenticated
+from service.domain.errors import Forbidden, Unauthenticated
 from service.domain.ticket import Purpose, Ticket, Tickets
 from service.identity.tokens import TokenVerifier
 from service.usecases.api_keys import ApiKeyCache
@@ -39,14 +39,14 @@ class Authenticator:
         self._tokens = tokens
         self._ticket_seconds = ticket_seconds
         self._now_seconds = now_seconds
-        self._enabled = enabled
+        self.enabled = enabled
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Return the caller with these credentials, the value of the Authorization header.
 
         Raises Unauthenticated, or Unavailable if what verifies them was never read.
         """
-        if not self._enabled:
+        if not self.enabled:
             return ANYONE
         if not authorization:
             raise Unauthenticated("The request needs an Authorization header.", absent=True)
@@ -63,10 +63,18 @@ class Authenticator:
         return Caller(f"user {token.user_id}", TOKEN_PERMISSIONS, token.user_id, token.expires_at)
 
     def issue_ticket(self, caller: Caller, purpose: Purpose) -> tuple[str, Ticket]:
-        """Return a ticket for a caller with a token, valid for TICKET_SECONDS but not longer than the token."""
-        assert caller.user_id is not None
-        expires_at = self._now_seconds() + self._ticket_seconds
+        """Return a ticket for a caller with a token, valid for TICKET_SECONDS but not longer than the token.
+
+        Raises Forbidden if the caller is no user, Unauthenticated if the token has expired and is still accepted
+        because clocks differ: its ticket would not be.
+        """
+        if caller.user_id is None:
+            raise Forbidden("Only a user gets a ticket: send a token.")
+        now = self._now_seconds()
+        expires_at = now + self._ticket_seconds
         if caller.expires_at is not None:
             expires_at = min(expires_at, caller.expires_at)
         issued = Ticket(purpose, caller.user_id, int(expires_at))
+        if issued.expires_at <= now:
+            raise Unauthenticated("The token has expired.")
         return self._tickets.issue(issued), issued

@@ -1,4 +1,4 @@
-"""Threads for what operators call, so that it delays neither users nor the check of readiness."""
+"""Threads for calls that must not delay others: operators' calls, users' lists, and work that takes long."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,8 +10,6 @@ from typing import Any, ParamSpec, TypeVar
 from service.cancellation import Cancellation
 from service.domain.errors import TooBusy
 
-#: calls that run at the same time; each takes at most one of the ten connections of the API's pool
-_THREADS = 3
 #: above this many calls that wait for a thread, another one is refused
 _MAX_WAITING = 100
 _RETRY_AFTER_SECONDS = 5
@@ -20,11 +18,14 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class OperatorThreads:
-    """Runs short calls, a few at a time. The threads that users' calls need are not among them."""
+class BoundedThreads:
+    """Runs short calls of one kind, a few at a time, in threads that no other calls need."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(_THREADS, "operators")
+    def __init__(self, what: str, threads: int) -> None:
+        """`what` names the calls in the refusal; `threads` of them run at the same time."""
+        self._what = what
+        self._executor = ThreadPoolExecutor(threads, what)
+        self._max_calls = threads + _MAX_WAITING
         #: calls that run or wait
         self._calls = 0
 
@@ -32,8 +33,8 @@ class OperatorThreads:
         self, call: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
     ) -> Result:
         """Return what the call returns, in a thread; raise TooBusy if too many wait, and what the call raises."""
-        if self._calls >= _THREADS + _MAX_WAITING:
-            raise TooBusy("Too many calls of operators wait.", _RETRY_AFTER_SECONDS)
+        if self._calls >= self._max_calls:
+            raise TooBusy(f"Too many {self._what} wait.", _RETRY_AFTER_SECONDS)
         in_context = partial(copy_context().run, call, *arguments, **options)
         self._calls += 1
         try:

@@ -115,6 +115,17 @@ def test_every_variable_is_a_setting(name: str) -> None:
     assert set(SERVICES[name]["environment"]) - OTHERS_VARIABLES <= {field.upper() for field in Settings.model_fields}
 
 
+def test_every_setting_can_be_given_in_env() -> None:
+    """Except addresses and other settings that the file itself decides, and those of tests."""
+    given = {found["name"] for found in VARIABLE.finditer((ROOT / "docker-compose.yml").read_text())}
+    assert {field.upper() for field in Settings.model_fields} - given == {
+        *("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "MIGRATE_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
+        *("API_HOST", "ISSUER_HOST", "ISSUER_PORT", "AUTH", "LOG_FORMAT"),
+        *("TOPIC_PARTITIONS", "TOPIC_REPLICATION", "TOPIC_MIN_INSYNC_REPLICAS"),
+        *("FAULT_INJECTION", "CRASH_POINTS", "CLOCK_OFFSET_MS"),
+    }
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_the_settings_are_accepted(name: str) -> None:
     with mock.patch.dict(os.environ, SERVICES[name]["environment"], clear=True):

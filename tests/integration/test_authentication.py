@@ -4,9 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,9 +24,9 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from service import resources as service_resources
-from service.api import app
+from service.api import app, plain_requests
 from service.api.authorization import permissions
-from service.api.plain_requests import CouponProtocol
+from service.api.plain_requests import CouponProtocol, PlainRequest
 from service.config import Settings
 from service.domain.api_key import NewKey
 from service.domain.caller import (
@@ -29,18 +34,21 @@ from service.domain.caller import (
     STREAM_PERMISSIONS,
     TICKET_PERMISSIONS,
     TOKEN_PERMISSIONS,
+    Caller,
     Permission,
     Role,
 )
 from service.domain.coupon import Coupon
 from service.domain.errors import Unauthenticated, Unavailable
 from service.domain.request_id import RequestIds
-from service.domain.ticket import Purpose
+from service.domain.ticket import Purpose, Tickets
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier, sign
+from service.log_events import LogEvent
 from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
+from service.usecases.authenticate import Authenticator
 from testkit.key_server import KeyServer, algorithm_of
 from tests.fixtures.callers import SECRET, bearer, ticket, token
 from tests.log import Log
@@ -79,13 +87,36 @@ def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Cli
     """401 without credentials, 403 with others; with those that suffice the route itself answers."""
     for (method, template), needed in permissions(public_docs=False).items():
         path = template.replace("{coupon_id}", "999").replace("{dead_letter_id}", "999").replace("{request_id}", "x")
-        without = api.request(method, path).status_code
-        assert (without == 401) == (needed is not Permission.PUBLIC), (method, path, without)
-        for name, (text_, permitted) in credentials(keys).items():
-            got = api.request(method, path, headers=bearer(text_)).status_code
-            may = needed is Permission.PUBLIC or needed in permitted
-            assert (got == 403) == (not may), (method, path, name, got)
-            assert got != 401, (method, path, name)
+        _assert_admits(partial(api.request, method, path), needed, keys)
+
+
+def test_the_batch_path_admits_who_has_the_permission_of_its_route(
+    api: httpx.Client, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the route does, which takes requests without a body."""
+    taken = []
+
+    class Counted(PlainRequest):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            taken.append(self)
+
+    monkeypatch.setattr(plain_requests, "PlainRequest", Counted)
+    needed = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
+
+    _assert_admits(partial(api.post, "/coupons/999/issuances", json={"user_id": 7}), needed, keys)
+
+    assert len(taken) == 1 + len(credentials(keys))
+
+
+def _assert_admits(call: Callable[..., httpx.Response], needed: Permission, keys: Mapping[Role, NewKey]) -> None:
+    without = call().status_code
+    assert (without == 401) == (needed is not Permission.PUBLIC), (call, without)
+    for name, (text_, permitted) in credentials(keys).items():
+        got = call(headers=bearer(text_)).status_code
+        may = needed is Permission.PUBLIC or needed in permitted
+        assert (got == 403) == (not may), (call, name, got)
+        assert got != 401, (call, name)
 
 
 def test_no_alias_of_a_path_avoids_the_check(api: httpx.Client) -> None:
@@ -177,24 +208,48 @@ def test_a_token_that_is_not_valid_is_refused(with_auth: Settings, claims: dict[
     assert verifier.verify(token()).user_id == 7
 
 
-def test_the_clocks_may_differ_by_the_leeway(with_auth: Settings) -> None:
-    """By JWT_LEEWAY_SECONDS on both sides, and not by more."""
+@pytest.mark.parametrize(
+    ("claims", "is_valid"),
+    [
+        ({"exp": -29}, True),
+        ({"exp": -30}, False),
+        ({"nbf": 30}, True),
+        ({"nbf": 31}, False),
+    ],
+    ids=str,
+)
+def test_the_clocks_may_differ_by_the_leeway(
+    with_auth: Settings, monkeypatch: pytest.MonkeyPatch, claims: dict[str, int], is_valid: bool
+) -> None:
+    """By JWT_LEEWAY_SECONDS on both sides, and not by a second more. The clock stands still."""
     verifier = TokenVerifier(with_auth.model_copy(update={"jwt_leeway_seconds": 30}), lambda _: None)
-    now = time.time()
+    now = int(time.time())
+    signed = token(**{name: now + value for name, value in claims.items()})
+    monkeypatch.setattr(jwt.api_jwt, "datetime", _StoppedClock(now))
 
-    for within in ({"exp": int(now) - 25}, {"nbf": int(now) + 25}):
-        assert verifier.verify(token(**within)).user_id == 7
-    for beyond in ({"exp": int(now) - 31}, {"nbf": int(now) + 40}):
-        with pytest.raises(Unauthenticated):
-            verifier.verify(token(**beyond))
+    assert _is_valid(verifier, signed) is is_valid
 
 
-@pytest.mark.parametrize("text_", ["x", "a.b.c", "..", "x" * 40, "ck_", "a" * 10_000, token()[:-3], token() + "."])
-def test_what_is_no_credential_is_refused(api: httpx.Client, text_: str) -> None:
-    response = api.get("/coupons", headers=bearer(text_))
+class _StoppedClock:
+    """In place of the class `datetime` of PyJWT."""
 
-    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
-    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    def __init__(self, now: int) -> None:
+        self._now = now
+
+    def now(self, tz: tzinfo) -> datetime:
+        """Return the same time again and again."""
+        return datetime.fromtimestamp(self._now, tz)
+
+
+def test_what_is_no_credential_is_refused(api: httpx.Client) -> None:
+    """Neither what has another form, nor a token that was changed at its end."""
+    valid = token()
+    for text_ in ("x", "a.b.c", "..", "x" * 40, "ck_", "a" * 10_000, valid[:-3], valid + ".", valid + "A"):
+        response = api.get("/coupons", headers=bearer(text_))
+
+        assert (response.status_code, response.json()["code"]) == (401, "unauthenticated"), text_
+        assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+    assert api.get("/coupons", headers=bearer(valid)).status_code == 200
 
 
 def test_a_token_without_a_signature_is_refused(with_auth: Settings) -> None:
@@ -254,6 +309,37 @@ def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
         keys.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b"{", b"{}", b"[1]", b"\xff", b'{"keys":[1]}', b'{"keys":[{"kty":"EC"}]}'],
+    ids=["deep", "cut", "empty", "list", "no text", "no key", "half a key"],
+)
+def test_no_response_ends_the_reading_of_public_keys(
+    with_auth: Settings, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """While the response is no key set the last keys count; afterwards a key that was withdrawn is refused."""
+    monkeypatch.setattr(key_sets, "_COOLDOWN_SECONDS", 0.02)
+    monkeypatch.setattr(key_sets, "_INTERVAL_SECONDS", 0.04)
+    first, second = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    key_server.add("first", first)
+    keys = KeySet(key_server.url)
+    asymmetric = with_auth.model_copy(update={"jwt_algorithms": "ES256", "jwt_jwks_url": key_server.url})
+    verifier = TokenVerifier(asymmetric, keys.find)
+    keys.start()
+    try:
+        eventually(lambda: _is_valid(verifier, _signed("first", first)))
+        key_server.body, before = body, key_server.reads
+        eventually(lambda: key_server.reads > before + 1)
+        assert _is_valid(verifier, _signed("first", first))
+        key_server.keys.clear()
+        key_server.add("second", second)
+        key_server.body = b""
+        eventually(lambda: not _is_valid(verifier, _signed("first", first)))
+        assert _is_valid(verifier, _signed("second", second))
+    finally:
+        keys.close()
+
+
 def _confused(public_pem: bytes) -> str:
     """Return a token whose HS256 signature was made with a public key as the secret; PyJWT refuses to make it."""
 
@@ -293,6 +379,23 @@ def test_a_ticket_expires_with_its_token_and_is_no_other_kind_of_id(
         assert api.post(path, json={}, headers=bearer(text_)).status_code == 401
 
 
+@pytest.mark.parametrize(("left_seconds", "is_issued"), [(-1, False), (0, False), (0.9, False), (1, True), (9e9, True)])
+def test_no_ticket_is_issued_that_has_expired(
+    with_auth: Settings, store: Engine, left_seconds: float, is_issued: bool
+) -> None:
+    """A token is accepted for some seconds more, because clocks differ; a ticket counts by the clock that issued it."""
+    tickets, verifier = Tickets([b"a key"]), TokenVerifier(with_auth, lambda _: None)
+    authenticator = Authenticator(ApiKeyCache(store), tickets, verifier, 3600, lambda: 1000.0, enabled=True)
+    caller = Caller("user 7", TOKEN_PERMISSIONS, 7, 1000.0 + left_seconds)
+
+    if is_issued:
+        issued, _ = authenticator.issue_ticket(caller, Purpose.ACCEPT)
+        assert authenticator.authenticate(f"Bearer {issued}").user_id == 7
+    else:
+        with pytest.raises(Unauthenticated):
+            authenticator.issue_ticket(caller, Purpose.ACCEPT)
+
+
 def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
     api: httpx.Client, store: Engine, keys: dict[Role, NewKey]
 ) -> None:
@@ -311,24 +414,89 @@ def test_a_revoked_key_is_refused_and_a_rotated_one_overlaps(
     assert used[keys[Role.ADMIN].prefix] == ("the admin caller", False)
 
 
+def test_a_key_is_revoked_with_the_database_alone(settings: Settings, keys: dict[Role, NewKey]) -> None:
+    """Kafka and Redis are away, and no key of request ids is set: a key that others have seen cannot wait for them."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "CELERY_BROKER_URL": "redis://127.0.0.1:1/1",
+    }
+
+    def coupons_keys(*arguments: str) -> str:
+        command = (sys.executable, "-m", "service.cli", "keys", *arguments)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    made = json.loads(coupons_keys("new", "me", "--role", "read", "--json"))
+    coupons_keys("revoke", keys[Role.ADMIN].prefix)
+    states = {row.split("\t")[0]: row.split("\t")[2] for row in coupons_keys("list").splitlines()}
+
+    assert states[made["prefix"]].startswith("valid until ")
+    assert states[keys[Role.ADMIN].prefix].startswith("revoked ")
+
+
 def test_keys_outlive_the_database_for_a_while(
     separate_store: Engine, admin: Engine, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without PostgreSQL the keys that were read are valid for some minutes, then nobody is trusted."""
+    """While they cannot be read, the keys that were read are valid for some minutes, then nobody is trusted."""
     cache = ApiKeyCache(separate_store)
     with pytest.raises(Unavailable):
         cache.find(keys[Role.ADMIN].text)
     cache.refresh()
-    with admin.begin() as tx:
-        tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
-    try:
-        assert cache.find(keys[Role.ADMIN].text).prefix == keys[Role.ADMIN].prefix
+    with _unreadable_keys(admin):
+        with pytest.raises(Unavailable):
+            cache.refresh()
+        assert cache.find(keys[Role.ADMIN].text) is not None
         monkeypatch.setattr(api_keys, "_GRACE_SECONDS", 0.0)
         with pytest.raises(Unavailable):
             cache.find(keys[Role.ADMIN].text)
+
+
+@contextmanager
+def _unreadable_keys(admin: Engine) -> Iterator[None]:
+    with admin.begin() as tx:
+        tx.execute(text("ALTER TABLE api_keys RENAME TO away"))
+    try:
+        yield
     finally:
         with admin.begin() as tx:
             tx.execute(text("ALTER TABLE away RENAME TO api_keys"))
+
+
+@contextmanager
+def _malformed_key(admin: Engine) -> Iterator[None]:
+    """Let the driver fail: it has no object for this time."""
+    with admin.begin() as tx:
+        tx.execute(text("UPDATE api_keys SET expires_at = 'infinity' WHERE role = 'read'"))
+    yield
+    with admin.begin() as tx:
+        tx.execute(text("UPDATE api_keys SET expires_at = NULL WHERE role = 'read'"))
+
+
+@pytest.mark.parametrize("failing", [_unreadable_keys, _malformed_key])
+def test_no_failure_ends_the_reading_of_keys(
+    separate_store: Engine,
+    admin: Engine,
+    keys: dict[Role, NewKey],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: Callable[[Engine], AbstractContextManager[None]],
+) -> None:
+    """A key that is revoked afterwards is refused."""
+    monkeypatch.setattr(api_keys, "REFRESH_SECONDS", 0.05)
+    key = keys[Role.ADMIN]
+    cache = ApiKeyCache(separate_store)
+    cache.start()
+    try:
+        eventually(lambda: cache.find(key.text))
+        with failing(admin):
+            eventually(lambda: caplog.text.count(LogEvent.API_KEYS_NOT_READ) > 1)
+            assert cache.find(key.text) is not None
+        ApiKeyService(separate_store, "tests").revoke(key.prefix)
+        eventually(lambda: cache.find(key.text) is None)
+    finally:
+        cache.close()
 
 
 def test_every_change_names_the_key(api: httpx.Client, keys: dict[Role, NewKey], store: Engine) -> None:
@@ -372,21 +540,37 @@ _CROSS_SITE: list[tuple[dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)
-def test_without_authentication_no_other_site_can_write(
-    settings: Settings, real_log: Log, redis: Redis, headers: dict[str, str], status: int
-) -> None:
-    """A page that the operator visits neither sends a form here, nor reaches the API under a name of its own."""
+@pytest.fixture
+def open_api(settings: Settings, real_log: Log, redis: Redis) -> Iterator[httpx.Client]:
+    """A client of an API without authentication."""
     del real_log, redis  # both are emptied
     server = ServerThread(app.create_app(service_resources.open_resources(settings, "tests")), CouponProtocol)
     server.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
-            eventually(lambda: client.get("/healthz").status_code == 200)
-            response = client.post("/coupons", json={"name": "a", "quantity": 1}, headers=headers)
-            assert response.status_code == status
-            if status == 201:
-                path = f"/coupons/{response.json()['id']}/issuances"
-                assert client.post(path, json={"user_id": 7}, headers=headers).status_code == 202
-    finally:
-        server.stop()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
+        eventually(lambda: client.get("/healthz").status_code == 200)
+        yield client
+    server.stop()
+
+
+@pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)
+def test_without_authentication_no_other_site_can_write(
+    open_api: httpx.Client, make_coupon: Callable[..., Coupon], headers: dict[str, str], status: int
+) -> None:
+    """A page that the operator visits neither sends a form here, nor reaches the API under a name of its own.
+
+    With a body, without one, and on the batch path.
+    """
+    issuances = f"/coupons/{make_coupon().id}/issuances"
+    created = open_api.post("/coupons", json={"name": "a", "quantity": 1}, headers=headers)
+    accepted = open_api.post(issuances, json={"user_id": 7}, headers=headers)
+    discarded = open_api.post("/dead-letters/9/discard", headers=headers)
+
+    statuses = (created.status_code, accepted.status_code, discarded.status_code)
+    assert statuses == ((201, 202, 404) if status == 201 else (status, status, status))
+
+
+def test_without_authentication_nobody_gets_a_ticket(open_api: httpx.Client) -> None:
+    """It would be a ticket of no user."""
+    response = open_api.post("/tickets", json={})
+
+    assert (response.status_code, response.json()["code"]) == (403, "forbidden")

@@ -83,6 +83,31 @@ def test_a_response_names_no_software(client: httpx.Client) -> None:
     assert "Server" not in client.get("/readyz").headers
 
 
+@pytest.mark.parametrize(
+    ("name", "status"), [("localhost", 200), ("LOCALHOST:1", 200), ("[::1]:8001", 200), ("evil.example:8001", 421)]
+)
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_without_authentication_no_page_of_another_site_reads(
+    client: httpx.Client, path: str, name: str, status: int
+) -> None:
+    """The page can give a name of its own this address."""
+    assert client.get(path, headers={"Host": name}).status_code == status
+
+
+def test_with_authentication_the_port_has_any_name(health: Health, settings: Settings) -> None:
+    """Prometheus reaches it by the name of the host or container, with an API key."""
+    with_auth = settings.model_copy(update={"auth": "on"})
+    with ExitStack() as opened:
+        authenticator = opened.enter_context(resources.open_authenticator(with_auth, "tests"))
+        server = HealthServer(health, authenticator, LOOPBACK, 0)
+        server.start()
+        opened.callback(server.close)
+        url = f"http://{LOOPBACK}:{server.port}"
+
+        assert httpx.get(f"{url}/readyz", headers={"Host": "issuer:8001"}).json() == {"ready": True}
+        assert httpx.get(f"{url}/metrics", headers={"Host": "issuer:8001"}).status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_head_is_answered_without_a_body(client: httpx.Client, path: str) -> None:
     response = client.head(path)

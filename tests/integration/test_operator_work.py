@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from threading import Event
 
@@ -29,6 +30,8 @@ from tests.waiting import eventually
 MakeCoupon = Callable[..., Coupon]
 #: a call that did not wait for anything
 _AT_ONCE_SECONDS = 2.0
+#: lists that run or wait, and more than that
+_RUN_OR_WAIT, _LISTS = 102, 110
 _VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state <> 'idle'"
 _WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
 
@@ -171,6 +174,26 @@ def test_operators_that_wait_leave_threads_and_connections_to_users(
     assert readiness.json()["degraded"] == []
     assert read == (200, True)
     assert statuses <= {404, 503}
+
+
+def test_lists_of_users_that_wait_leave_threads_to_operators(http: httpx.Client, store: Engine) -> None:
+    """A user with one ticket may read the list as often as he likes; the others are refused."""
+    with ThreadPoolExecutor(_LISTS) as pool, ExitStack() as until_asked:
+        until_asked.enter_context(locked(store, "coupons"))
+        lists = [pool.submit(http.get, "/coupons") for _ in range(_LISTS)]
+        refused = [call.result() for call in eventually(lambda: _done(lists, _LISTS - _RUN_OR_WAIT))]
+        operators = timed(lambda: http.get("/dead-letters"))
+        until_asked.close()
+        statuses = Counter(call.result().status_code for call in lists)
+
+    assert operators == (200, True)
+    assert {(response.status_code, response.json()["code"]) for response in refused} == {(429, "too_busy")}
+    assert statuses == {200: _RUN_OR_WAIT, 429: _LISTS - _RUN_OR_WAIT}
+
+
+def _done(calls: Sequence[Future[httpx.Response]], how_many: int) -> list[Future[httpx.Response]] | None:
+    done = [call for call in calls if call.done()]
+    return done if len(done) == how_many else None
 
 
 def _locks(store: Engine) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,10 @@ from service.api import app, errors, plain_requests
 from service.api.plain_requests import CouponProtocol, PlainRequest
 from service.config import Settings
 from service.domain import request_id
+from service.domain.api_key import NewKey
+from service.domain.caller import Role
 from service.domain.coupon import Coupon
+from service.domain.ticket import Purpose
 from service.gate import async_gate
 from service.gate.gate_admin import GateAdmin
 from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED
@@ -22,8 +26,10 @@ from service.resources import Resources
 from service.server import guarded_protocol, responses
 from service.server.guarded_protocol import GuardedProtocol
 from tests.builders import AT_MS
+from tests.fixtures.callers import ticket, token
 from tests.gate_client import admit_script_at
 from tests.server_thread import ServerThread
+from tests.waiting import eventually
 
 #: no test coupon has this id
 _ABSENT = 2**62
@@ -216,10 +222,9 @@ class _Servers(NamedTuple):
 
 
 @pytest.fixture
-def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[_Servers]:
-    """Both servers on the same parts; clock and randomness stand still."""
+def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Settings], _Servers]]:
+    """Start both servers on the same parts; clock and randomness stand still."""
     del log_id  # the open log is read from the database
-    settings = settings.model_copy(update={"rate_limit_address": "60/60", "trusted_proxies": "127.0.0.1"})
     monkeypatch.setattr(service_resources, "now_ms", lambda: AT_MS)
     monkeypatch.setattr(async_gate, "ADMIT", admit_script_at(AT_MS))
     monkeypatch.setattr(errors, "jitter", float)
@@ -228,17 +233,38 @@ def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch, log_id: int) ->
     monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)
     for limit in ("HEAD_TIMEOUT_SECONDS", "BODY_TIMEOUT_SECONDS", "IDLE_TIMEOUT_SECONDS"):
         monkeypatch.setattr(guarded_protocol, limit, 1.0)
-    both = _Servers(
-        *(
-            _Server(service_resources.open_resources(settings, protocol.__name__), protocol)
-            for protocol in (CouponProtocol, GuardedProtocol)
-        )
-    )
-    for server in both:
-        server.start()
-    yield both
-    for server in both:
+    started: list[_Server] = []
+
+    class OrdinaryProtocol(GuardedProtocol):
+        host_names: frozenset[str] | None
+
+    def start_both(settings: Settings) -> _Servers:
+        OrdinaryProtocol.host_names = settings.host_names
+        for protocol in (CouponProtocol, OrdinaryProtocol):
+            started.append(_Server(service_resources.open_resources(settings, protocol.__name__), protocol))
+            started[-1].start()
+        return _Servers(*started)
+
+    yield start_both
+    for server in started:
         server.stop()
+
+
+@pytest.fixture
+def servers(settings: Settings, start: Callable[[Settings], _Servers]) -> _Servers:
+    """Both servers without authentication."""
+    return start(settings.model_copy(update={"rate_limit_address": "60/60", "trusted_proxies": "127.0.0.1"}))
+
+
+@pytest.fixture
+def secured(with_auth: Settings, keys: dict[Role, NewKey], start: Callable[[Settings], _Servers]) -> _Servers:
+    """Both servers with authentication, reached under a name; they have read the API keys."""
+    del keys
+    both = start(with_auth.model_copy(update={"allowed_hosts": "coupons.example, www.coupons.example"}))
+    unknown = _headers(_ABSENT, _bearer("ck_" + 43 * "x"))
+    for server in both:
+        eventually(lambda server=server: _statuses(server.respond(unknown + _LAST))[0] == 401)  # type: ignore[misc]
+    return both
 
 
 @pytest.fixture
@@ -275,6 +301,75 @@ def test_the_same_bytes_have_the_same_response(servers: _Servers, reset: Callabl
 
     assert different == {}
     assert _Counted.count - before > len(inputs) / 3, "the batch path was hardly used"
+
+
+def test_the_same_credentials_have_the_same_response(
+    secured: _Servers, reset: Callable[[], _Coupons], keys: dict[Role, NewKey]
+) -> None:
+    """Of every kind, once, twice and malformed; with the user in the body, without one, and with another user."""
+    bodies = (b'{"user_id":7}', b"{}", b'{"user_id":8}')
+    user, back_end, unknown, other = (202, 202, 403), (202, 422, 202), 3 * (401,), 3 * (403,)
+    by_token, by_ticket = (_bearer(text) for text in (token(), ticket(Purpose.ACCEPT)))
+    fields = {
+        by_token: user,
+        by_ticket: user,
+        **{_bearer(key.text): back_end if role is Role.ON_BEHALF else other for role, key in keys.items()},
+        _bearer(ticket(Purpose.STREAM)): other,
+        by_token.replace(b"Authorization: Bearer", b"authorization: bearer"): user,
+        by_token.replace(b" Bearer", b"  Bearer ") + b"  ": user,
+        by_token + b"\r\nSec-Fetch-Site: cross-site\r\nOrigin: https://evil.example": user,
+        b"X: a": unknown,
+        b"Authorization:": unknown,
+        b"Authorization: Bearer": unknown,
+        by_token.replace(b"Bearer", b"Basic"): unknown,
+        by_token.replace(b"Bearer ", b""): unknown,
+        _bearer("\xe9"): unknown,
+        by_token + b"x": unknown,
+        _bearer(ticket(Purpose.ACCEPT, seconds=-int(time.time()))): unknown,
+        by_token + b"\r\n" + by_token: unknown,
+        by_token + b"\r\n" + by_ticket: unknown,
+    }
+    coupon, different, before = reset().open, {}, _Counted.count
+    for field, statuses in fields.items():
+        for body, status in zip(bodies, statuses, strict=True):
+            data = _post(coupon, body, _HEAD + field + b"\r\n")
+            batch = secured.batch.respond(data + _LAST)
+            reset()
+            ordinary = secured.ordinary.respond(data + _LAST)
+            reset()
+            if batch != ordinary or _statuses(batch)[0] != status:
+                different[field, body] = batch, ordinary
+
+    assert different == {}
+    assert _Counted.count - before == (len(fields) - 2) * len(bodies), "the batch path was hardly used"
+
+
+def _bearer(credentials: str) -> bytes:
+    return b"Authorization: Bearer %b" % credentials.encode("latin-1")
+
+
+def test_the_same_host_has_the_same_response(secured: _Servers, reset: Callable[[], _Coupons]) -> None:
+    """Only the names of ALLOWED_HOSTS and of loopback are the API's."""
+    coupon, authorization = reset().open, _bearer(token()) + b"\r\n"
+    for host, status in (
+        (b"coupons.example", 202),
+        (b"Coupons.Example:8000", 202),
+        (b"www.coupons.example", 202),
+        (b"localhost", 202),
+        (b"[::1]:80", 202),
+        (b"example", 421),
+        (b"coupons.example.evil.example", 421),
+        (b"evil.example:80", 421),
+        (b"coupons.example:80:80", 421),
+        (b"", 421),
+    ):
+        data = _post(coupon, head=_HEAD.replace(b"localhost", host) + authorization)
+        batch = secured.batch.respond(data + _LAST)
+        reset()
+
+        assert _statuses(batch)[0] == status, host
+        assert secured.ordinary.respond(data + _LAST) == batch, host
+        reset()
 
 
 @pytest.mark.parametrize("requests", [1, 2])

@@ -106,9 +106,18 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"JWT_SECRET": "s" * 31}, "JWT_SECRET: must have at least 32 bytes"),
         ({"JWT_ALGORITHMS": "HS256,RS256"}, "JWT_ALGORITHMS: must be HS256, or some of"),
         ({"JWT_ALGORITHMS": "none"}, "JWT_ALGORITHMS: must be HS256, or some of"),
+        ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": " HS256", **TOKENS}, "JWT_SECRET: is needed by JWT_ISSUER"),
+        ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "HS256,HS256", **TOKENS}, "JWT_SECRET: is needed by JWT_ISSUER"),
+        ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": " , ", **TOKENS}, "JWT_ALGORITHMS: is needed by JWT_ISSUER"),
         ({"JWT_JWKS_URL": "http://id.example/keys"}, "JWT_JWKS_URL: must begin with https://"),
+        ({"JWT_JWKS_URL": "https://id.example:abc/keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),
+        ({"JWT_JWKS_URL": "https:///keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),
+        ({"JWT_JWKS_URL": "https://id.\x7fexample/keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),
+        ({"JWT_JWKS_URL": "https://us3r:55@id.example/keys"}, "JWT_JWKS_URL: must not have a user name or a password"),
+        ({"JWT_JWKS_URL": "https://us3r:5/5@id.example/keys"}, "JWT_JWKS_URL: the characters"),
         ({"TICKET_KEYS": "k" * 15}, "TICKET_KEYS: each key must have at least 16 bytes"),
         ({"AUTH": "of"}, "AUTH: "),
+        ({"WEBHOOK_URL": "https://receiver:abc", "WEBHOOK_SECRET": SECRET}, "WEBHOOK_URL: is not a URL with one host"),
         ({"WEBHOOK_URL": "https://receiver"}, "WEBHOOK_SECRET: is required by WEBHOOK_URL"),
         (
             {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": "whsec_short"},
@@ -144,6 +153,9 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
         {"API_HOST": "localhost", "ISSUER_HOST": "::1"},
         {"API_HOST": "0.0.0.0"},
         {"JWT_ISSUER": "https://id.example", "JWT_ALGORITHMS": "HS256", "JWT_SECRET": "s" * 32, **TOKENS},
+        {"JWT_ISSUER": "i", "JWT_ALGORITHMS": " HS256 ", "JWT_SECRET": "s" * 32, **TOKENS},
+        {"JWT_JWKS_URL": "http://[::1]:9/keys"},
+        {"WEBHOOK_URL": "https://user:password@receiver:8443/path?a=b", "WEBHOOK_SECRET": SECRET},
         {"JWT_ISSUER": "i", "JWT_ALGORITHMS": "RS256,EdDSA", "JWT_JWKS_URL": "https://id.example/keys", **TOKENS},
         {"WEBHOOK_URL": "https://receiver", "WEBHOOK_SECRET": SECRET},
         {"TOPIC_REPLICATION": "3", "TOPIC_MIN_INSYNC_REPLICAS": "2"},
@@ -188,6 +200,7 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_URL", "https://receiver")
     monkeypatch.setenv("WEBHOOK_SECRET", "not-a-secret")
     monkeypatch.setenv("DATABASE_URL", "mysql://user:pa55w0rd@host/db")
+    monkeypatch.setenv("JWT_JWKS_URL", "https://user:pa55w0rd@id.example/keys")
     printed = "\n".join([*_faults(), repr(settings), str(settings)])
 
     for secret in ("too-short", "not-a-secret", "pa55w0rd", GOOD["REQUEST_ID_KEYS"], SECRET):

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 
 from service.background_thread import BackgroundThread
+from service.config.network import LOOPBACK_NAMES
 from service.domain.caller import Permission
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.server.guarded_protocol import GuardedProtocol
@@ -27,6 +28,12 @@ _SHUTDOWN_SECONDS = 3
 _TICK_SECONDS = 0.5
 
 
+class _LoopbackProtocol(GuardedProtocol):
+    """A connection while authentication is off: a page of another site must not read what everyone may."""
+
+    host_names = LOOPBACK_NAMES
+
+
 class HealthServer(BackgroundThread):
     """Serves the port in an event loop with a thread of its own, however many connections there are."""
 
@@ -37,7 +44,7 @@ class HealthServer(BackgroundThread):
         self._listener = socket.create_server((host, port), family=family)
         config = Config(
             build_application(health, authenticator),
-            http=GuardedProtocol,
+            http=GuardedProtocol if authenticator.enabled else _LoopbackProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -33,7 +33,7 @@ async def create(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
 async def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Response:
     """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page."""
     size, after_id = parse_limit(limit), 0 if cursor is None else parse_id(cursor, "cursor")
-    found = await api.operators.run(api.coupons.list_page, after_id, size + 1)
+    found = await api.user_lists.run(api.coupons.list_page, after_id, size + 1)
     next_cursor = str(found[size - 1].id) if len(found) > size else None
     views = [coupon_view(coupon, now_ms()) for coupon in found[:size]]
     return Response(encode(CouponPage(views, next_cursor)), media_type=JSON)
