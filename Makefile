@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit faults fuzz broken bench bench-quick lock clean
+.PHONY: help demo up test check unit faults fuzz broken bench bench-quick lock sbom clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ lock: $(READY) ## resolve the Python packages again and write the lock files
 	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group bench --group build $(LOCK) -o requirements-dev.lock
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+
+sbom: $(READY) ## write .stack/sbom.json: the packages of requirements.lock as a CycloneDX document
+	@mkdir -p .stack
+	$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible -o .stack/sbom.json requirements.lock
 
 clean: ## remove the environment and the local stack's state
 	rm -rf $(VENV) .stack

@@ -126,11 +126,24 @@ SECONDARY = (
         at_most=True,
     ),
     Target(
-        "accepted requests/s with a ticket of each user ÷ without authentication, while they are issued",
+        "accepted requests/s with a ticket of each user ÷ without authentication, both without rate limits",
         "authentication",
         "accepted_ticket_per_second",
         "accepted_none_per_second",
         0.95,
+    ),
+    Target(
+        "accepted requests/s with a ticket of each user and rate limits ÷ without authentication and limits",
+        "authentication",
+        "accepted_limited_ticket_per_second",
+        "accepted_none_per_second",
+        0.9,
+    ),
+    Target(
+        "accepted requests/s with a token (RS256) of each user ÷ without authentication, both without rate limits",
+        "authentication",
+        "accepted_token_per_second",
+        "accepted_none_per_second",
     ),
     Target(
         "API CPU time of a duplicate with a token (RS256) ÷ without authentication",

@@ -37,7 +37,7 @@ RECENT_DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Dead letters st
 OLDEST_UNDECIDED_AGE = Gauge(
     "coupons_oldest_undecided_age_seconds",
     "Age of the oldest record that may be undecided, by partition: seconds since its watermark, up to 4 on an idle"
-    " partition. Every issuer reports every partition, whoever holds it: aggregate with max by (partition).",
+    " partition. Every issuer reports every partition, also those of others: aggregate with max by (partition).",
     ["partition"],
 )
 ALERTS = Gauge("coupons_alert_active", "1 while the alert is active and an operator must act, otherwise 0.", ["alert"])

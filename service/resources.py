@@ -106,7 +106,7 @@ class ApiResources:
 def migrate(settings: Settings) -> None:
     """Upgrade the database schema, create the missing topics, open the first log; raise Misconfigured or Unavailable.
 
-    With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created anew
+    With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created again
     is not adopted: `coupons log adopt` does that.
     """
     store = engine.build(settings.migrate_database_url or settings.database_url, "migrate", connections=1)

@@ -185,6 +185,8 @@ def build_request(plan: Plan, number: int) -> bytes:
     user_id = plan.first_user + (number % plan.users if plan.users else number)
     body = b'{"user_id":%d}' % user_id if plan.body is None else plan.body.encode()
     headers = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
+    if plan.tokens:
+        headers += f"Authorization: Bearer {plan.tokens[number]}\r\n"
     if plan.ticket_key is not None:
         headers += f"Authorization: Bearer {_ticket(plan.ticket_key, user_id)}\r\n"
     head = _HEAD % (plan.paths[number % len(plan.paths)], plan.content_type, len(body), headers)

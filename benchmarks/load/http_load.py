@@ -42,6 +42,8 @@ class Plan(Struct, frozen=True):
     headers: dict[str, str] = {}
     #: each request carries a ticket of its user, signed with this key
     ticket_key: str | None = None
+    #: request n carries token n
+    tokens: list[str] = []
     #: the body follows the head a millisecond later, so that the server receives two segments
     split: bool = False
 

@@ -20,6 +20,8 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "authentication": {
         "accepted_none_": "accepted, no authentication",
         "accepted_ticket_": "accepted, a ticket of each user",
+        "accepted_limited_ticket_": "accepted, a ticket of each user, with rate limits",
+        "accepted_token_": "accepted, a token (RS256) of each user",
         "repeated_none_": "duplicate, no authentication",
         "repeated_ticket_": "duplicate, a ticket",
         "repeated_token_": "duplicate, a token (RS256)",

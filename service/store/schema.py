@@ -1,5 +1,7 @@
 """Upgrades the database schema, and checks its revision and that the database accepts writes."""
 
+from collections.abc import Mapping
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -12,8 +14,22 @@ from service.store.tables import NAMES
 
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
-#: tables whose rows are work: done, they are deleted; every other row stays
-_DELETABLE = ("outbox", "request_id_keys", "retries")
+#: what the service's role may do with each table besides SELECT and INSERT: it changes no column that the code never
+#: changes, and deletes only rows that are work
+_GRANTS: Mapping[str, str] = {
+    "api_keys": "UPDATE (expires_at, last_used_at, revoked_at, revoked_by)",
+    "coupon_changes": "UPDATE (published_at)",
+    "coupons": "UPDATE (quantity, waitlist, opens_at, closes_at, override, version, issued, held, standby)",
+    "dead_letters": "UPDATE (coupon_id, user_id, request_id, code, attempts, error_type, error_message, state, dead_at,"
+    " lease_until, forwarded_at, dlt_partition, dlt_offset)",
+    "logs": "UPDATE (closed_at)",
+    "offsets": "UPDATE (next_offset, advanced_to, watermark, closed)",
+    "outbox": "UPDATE (attempts, next_attempt_at, lease_until, delivery_id), DELETE",
+    "request_id_keys": "UPDATE (signs_since), DELETE",
+    "requests": "UPDATE (state, code, sequence, attempts, decided_at)",
+    "retries": "UPDATE (attempts, next_attempt_at, first_error, error_type, error_message), DELETE",
+    "write_checks": "UPDATE (written_at)",
+}
 
 
 def migrate(engine: Engine, application_role: str | None = None) -> None:
@@ -33,13 +49,18 @@ def migrate(engine: Engine, application_role: str | None = None) -> None:
 
 
 def _grant(tx: Connection, role: str) -> None:
-    """Let a role read, add and change rows, and delete done work; it can change no table, trigger or revision."""
+    """Give a role the rights of _GRANTS and no other; it can change no table, trigger or revision."""
     if not tx.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar():
         raise Misconfigured([f"DATABASE_URL: the role {role} does not exist: create it, see deploy/roles.sql"])
     quoted = tx.dialect.identifier_preparer.quote(role)
-    tx.exec_driver_sql(f"GRANT SELECT, INSERT, UPDATE ON {', '.join(NAMES.tables)} TO {quoted}")
-    tx.exec_driver_sql(f"GRANT DELETE ON {', '.join(_DELETABLE)} TO {quoted}")
-    tx.exec_driver_sql(f"GRANT SELECT ON alembic_version TO {quoted}")
+    if role == tx.execute(text("SELECT current_user")).scalar():
+        return  # it owns the schema
+    tables = ", ".join(NAMES.tables)
+    tx.exec_driver_sql(f"REVOKE ALL ON {tables}, alembic_version FROM {quoted}")  # what an earlier version granted
+    tx.exec_driver_sql(f"GRANT SELECT ON {tables}, alembic_version TO {quoted}")
+    tx.exec_driver_sql(f"GRANT INSERT ON {tables} TO {quoted}")
+    for table, rights in _GRANTS.items():
+        tx.exec_driver_sql(f"GRANT {rights} ON {table} TO {quoted}")
 
 
 def require_current(tx: Connection) -> None:

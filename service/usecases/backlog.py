@@ -12,7 +12,7 @@ _log = get_logger(__name__)
 
 
 class Backlog:
-    """Counts undecided records by what the process learns anyway: acknowledged offsets and the issuers' progress.
+    """Counts undecided records from what the process gets anyway: acknowledged offsets and the issuers' progress.
 
     A partition counts from the next offset to decide to the last offset that this process's records got there. Offsets
     are those of the whole partition, so the records of other processes count too, as of that moment. A partition

@@ -1,4 +1,4 @@
-"""Makes a rotation of REQUEST_ID_KEYS safe: the database knows every key that signs request ids, by its fingerprint.
+"""Makes a rotation of REQUEST_ID_KEYS safe: the database has the fingerprint of every key that signs request ids.
 
 A process registers its signing key before it signs the first id. So a process that finds an id that none of its keys
 verifies can tell two cases apart: it lacks a registered key, or the id was forged.

@@ -8,8 +8,8 @@ from itertools import count
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
-from sqlalchemy import text
 
 from tests.acceptance.test_bad_http import assert_problem
 from tests.system import System
@@ -275,11 +275,9 @@ def _asked(system: System, coupon: int, user: int, status: int, fault: str | Non
 
 
 def overwrite_request_id(system: System, request_id: str, name: str) -> None:
-    """Write another request id into a row, bypassing the service."""
-    with system.store.begin() as tx:
-        tx.execute(
-            text("UPDATE requests SET request_id = :name WHERE request_id = :id"), {"name": name, "id": request_id}
-        )
+    """Write another request id into a row as the database's superuser: the service's role cannot."""
+    with psycopg.connect(system.stack.admin_database_url) as connection:
+        connection.execute("UPDATE requests SET request_id = %s WHERE request_id = %s", [name, request_id])
 
 
 @contextmanager

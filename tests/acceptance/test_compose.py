@@ -53,7 +53,6 @@ GIVEN = {
     "BROKER_PASSWORD": "2222bbbb",
     "FLOWER_PASSWORD": "sixteen characters",
 }
-WEBHOOK_SECRET = f"whsec_{'A' * 43}="
 
 # The forms of interpolation that the file uses: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\})")
@@ -149,7 +148,14 @@ _SECRETS = {
     "redis": {"REDIS_PASSWORD"},
     "broker": {"BROKER_PASSWORD"},
     "migrate": {"DATABASE_OWNER_PASSWORD"},
-    "api": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
+    "api": {
+        "DATABASE_PASSWORD",
+        "REDIS_PASSWORD",
+        "REQUEST_ID_KEYS",
+        "WEBHOOK_SECRET",
+        "JWT_SECRET",
+        "TICKET_KEYS",
+    },
     "issuer": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
     "worker": {"DATABASE_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD", "REQUEST_ID_KEYS", "WEBHOOK_SECRET"},
     "beat": {"REDIS_PASSWORD", "BROKER_PASSWORD"},
@@ -157,8 +163,18 @@ _SECRETS = {
 }
 
 
+_VARIABLES = {found["name"] for found in VARIABLE.finditer(json.dumps(RAW)) if found["name"]}
+"""The variables of the file."""
+
+
 def test_each_container_gets_only_the_secrets_that_it_needs() -> None:
-    given = GIVEN | {"WEBHOOK_SECRET": WEBHOOK_SECRET}
+    """Also those that are optional."""
+    optional = {
+        name: f"the value of {name}"
+        for name in _VARIABLES - GIVEN.keys()
+        if name.endswith(("SECRET", "KEYS", "PASSWORD"))
+    }
+    given = GIVEN | optional
     services = _interpolated(RAW, given)["services"]
     found = {
         name: {secret for secret, value in given.items() if value in json.dumps(service, ensure_ascii=False)}
@@ -188,26 +204,30 @@ def test_a_container_is_contained(name: str) -> None:
 
 
 def test_a_container_reaches_only_the_servers_that_it_uses() -> None:
-    """Flower is opened by people, so it reaches the broker only; the servers reach nothing outside."""
-    networks = RAW["networks"]
+    """Who reaches Kafka can write to the topic. People open Flower, so it reaches the broker only."""
     reachable = {
         name: {
             other
             for other in ("kafka", "postgres", "redis", "broker")
-            if set(service["networks"]) & set(SERVICES[other]["networks"])
+            if set(SERVICES[name]["networks"]) & set(SERVICES[other]["networks"])
         }
-        for name, service in SERVICES.items()
-        if name in OURS
+        for name in OURS
     }
-    assert {name: set(service["networks"]) for name, service in SERVICES.items() if "front" in service["networks"]} == {
-        "api": {"front", "data"},
-        "worker": {"front", "data", "tasks"},
-        "flower": {"front", "tasks"},
+    assert reachable == {
+        "migrate": {"kafka", "postgres"},
+        "api": {"kafka", "postgres", "redis"},
+        "issuer": {"kafka", "postgres", "redis", "broker"},
+        "worker": {"kafka", "postgres", "redis", "broker"},
+        "beat": {"redis", "broker"},
+        "flower": {"broker"},
     }
-    assert {name for name, network in networks.items() if network and network["internal"]} == {"data", "tasks"}
-    assert reachable["flower"] == {"broker"}
-    assert reachable["api"] == {"kafka", "postgres", "redis"}
-    assert reachable["issuer"] == reachable["worker"] == {"kafka", "postgres", "redis", "broker"}
+
+
+def test_only_published_ports_and_webhooks_have_a_network_that_leads_outside() -> None:
+    """The servers reach nothing outside."""
+    outside = {name for name, network in RAW["networks"].items() if not (network and network["internal"])}
+    assert outside == {"front"}
+    assert {name for name, service in SERVICES.items() if "front" in service["networks"]} == {"api", "worker", "flower"}
 
 
 def test_postgresql_gets_the_roles_of_the_local_stack() -> None:

@@ -1,7 +1,8 @@
 """Removes each guard from a copy of the project and expects its test to fail: `make broken`.
 
-A patch begins with the lines `Promise:`, `Guard:`, `Test:` (pytest node ids and options) and, if the test is a row of
-the fault suite, `Red:` (the invariants that must fail). The diff follows.
+A patch begins with the lines `Promise:` (P1 to P7, or `security`: a rule of docs/security.md), `Guard:`, `Test:`
+(pytest node ids and options) and, if the test is a row of the fault suite, `Red:` (the invariants that must fail). The
+diff follows.
 """
 
 import shutil

@@ -124,7 +124,7 @@ def test_above_the_ceiling_of_undecided_records_no_request_gets_a_seat(
     ids: RequestIds,
     real_log: Log,
 ) -> None:
-    """503 until the issuer has caught up; also for a repeat, whose seat stays. Who has a request hears of it."""
+    """503 until the issuer has caught up; also for a repeat, whose seat stays. A duplicate is refused as usual."""
     coupon = make_coupon(quantity=100)
     gate_filler.fill(coupon.id)
     partition = partition_of(coupon.id, PARTITIONS)

@@ -88,7 +88,7 @@ def test_a_process_without_a_key_that_signs_reports_it(store: Engine, query: Que
 
 
 def test_two_first_keys_cannot_both_be_registered(store: Engine) -> None:
-    """Two processes with different keys start at the same moment: one of them learns that it lacks the other's."""
+    """Two processes with different keys start at the same moment: one of them finds that it lacks the other's."""
 
     def start(key: bytes) -> bool:
         try:

@@ -139,6 +139,7 @@ def test_a_log_that_was_adopted_closes_the_earlier_one(
     recovery: LogRecovery,
     gate_admin: GateAdmin,
     store: Engine,
+    admin: Engine,
     log_id: int,
     query: Query,
 ) -> None:
@@ -146,7 +147,7 @@ def test_a_log_that_was_adopted_closes_the_earlier_one(
     coupon = make_coupon(quantity=5)
     first = real_log.append_request(coupon.id, 1)
     real_log.issue()
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("UPDATE logs SET topic_id = 'the deleted topic'"))
     lost = RequestIds([b"x"]).mint(coupon.id, 7, 1)  # an id that no key verifies is not recorded
     kept = real_log.append_request(coupon.id, 2)
@@ -167,7 +168,7 @@ def test_a_log_that_was_adopted_closes_the_earlier_one(
 
 
 def test_the_rows_of_an_unclosed_log_prove_nothing(
-    verifier: Verifier, real_log: Log, make_coupon: MakeCoupon, store: Engine, query: Query
+    verifier: Verifier, real_log: Log, make_coupon: MakeCoupon, store: Engine, admin: Engine, query: Query
 ) -> None:
     """P3: records of a new topic that were decided at the old one's offsets are not redeliveries."""
     coupon = make_coupon(quantity=2)
@@ -180,7 +181,7 @@ def test_the_rows_of_an_unclosed_log_prove_nothing(
         skipped = "UPDATE offsets SET next_offset = next_offset + 2, advanced_to = advanced_to + 2 WHERE partition = :p"
         tx.execute(text(skipped), {"p": partition})
     real_log.issue()  # users 3 and 4 are issued before 1 and 2
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("UPDATE logs SET topic_id = topic_id || ' before', closed_at = now()"))
         tx.execute(
             text(

@@ -52,9 +52,9 @@ def http(settings: Settings, real_log: Log, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextmanager
-def locked(store: Engine, table: str) -> Iterator[None]:
-    """Let every statement that reads the table wait during the block."""
-    with store.begin() as tx:
+def locked(admin: Engine, table: str) -> Iterator[None]:
+    """Let every statement that reads the table wait during the block; the service's role may not lock one."""
+    with admin.begin() as tx:
         tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         tx.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -68,13 +68,13 @@ def timed(call: Callable[[], httpx.Response]) -> tuple[int, bool]:
 
 
 def test_a_second_verification_is_refused_at_once_and_delays_nothing(
-    http: httpx.Client, store: Engine, make_coupon: MakeCoupon, query: Query
+    http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query
 ) -> None:
     """Fifty calls hold no thread that users need: readiness, reading and creating coupons answer as before."""
     coupon = f"/coupons/{make_coupon().id}"
     verification = f"{coupon}/verification"
     with ThreadPoolExecutor(51) as pool:
-        with locked(store, "retries"):
+        with locked(admin, "retries"):
             first = pool.submit(http.get, verification)
             eventually(lambda: query(_WAITING))
             others = [pool.submit(timed, lambda: http.get(verification)) for _ in range(50)]
@@ -96,12 +96,12 @@ def test_a_second_verification_is_refused_at_once_and_delays_nothing(
 
 
 def test_a_client_that_goes_ends_its_verification(
-    http: httpx.Client, store: Engine, separate_store: Engine, make_coupon: MakeCoupon, query: Query
+    http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query
 ) -> None:
     """It ends before its next step, which would wait here, and the next call may begin."""
     verification = f"/coupons/{make_coupon().id}/verification"
-    with locked(separate_store, "retries"):
-        with locked(store, "requests"):
+    with locked(admin, "retries"):
+        with locked(admin, "requests"):
             with pytest.raises(httpx.ReadTimeout):
                 http.get(verification, timeout=1)
             eventually(lambda: query(_WAITING))
@@ -144,11 +144,11 @@ class CancelledAt(Cancellation):
 
 
 def test_a_second_replay_of_many_dead_letters_is_refused_at_once(
-    http: httpx.Client, store: Engine, query: Query
+    http: httpx.Client, admin: Engine, query: Query
 ) -> None:
     """It would hold threads and locks for as long as the first."""
     body = {"dry_run": True}
-    with ThreadPoolExecutor(1) as pool, locked(store, "dead_letters"):
+    with ThreadPoolExecutor(1) as pool, locked(admin, "dead_letters"):
         first = pool.submit(http.post, "/dead-letters/replay", json=body)
         eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         second = timed(lambda: http.post("/dead-letters/replay", json=body))
@@ -158,12 +158,12 @@ def test_a_second_replay_of_many_dead_letters_is_refused_at_once(
 
 
 def test_operators_that_wait_leave_threads_and_connections_to_users(
-    http: httpx.Client, store: Engine, make_coupon: MakeCoupon
+    http: httpx.Client, store: Engine, admin: Engine, make_coupon: MakeCoupon
 ) -> None:
     """Forty calls that hang in the database neither make PostgreSQL look absent nor delay who reads a coupon."""
     coupon = make_coupon()
     with ThreadPoolExecutor(40) as pool, ExitStack() as until_asked:
-        until_asked.enter_context(locked(store, "dead_letter_actions"))
+        until_asked.enter_context(locked(admin, "dead_letter_actions"))
         hanging = [pool.submit(http.get, "/dead-letters/1") for _ in range(40)]
         eventually(lambda: _locks(store) >= 3)
         readiness = http.get("/readyz")

@@ -167,10 +167,10 @@ def test_a_part_is_checked_at_most_once_a_second(settings: Settings, redis: Redi
 
 
 @pytest.mark.usefixtures("redis")
-def test_a_part_that_does_not_answer_has_one_check(settings: Settings, store: Engine, separate_store: Engine) -> None:
+def test_a_part_that_does_not_answer_has_one_check(settings: Settings, store: Engine, admin: Engine) -> None:
     """P7: probes of a database that hangs do not take the pool's connections one after another."""
     asking = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests readiness'"
-    with separate_store.begin() as blocker:
+    with admin.begin() as blocker:
         blocker.execute(text("LOCK TABLE write_checks IN ACCESS EXCLUSIVE MODE"))
 
         async def probe() -> tuple[Readiness, int]:

@@ -26,7 +26,7 @@ _SWITCH_SECONDS = 0.0005
 
 
 def main() -> None:
-    """Check the settings, then issue until a signal comes; begin anew when another log is adopted."""
+    """Check the settings, then issue until a signal comes; begin again when another log is adopted."""
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_server()
         health = Health()

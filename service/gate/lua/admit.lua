@@ -7,7 +7,7 @@
 --   the rate limits: see new_limiter;
 -- and 1 if the backlog is full, so that no seat may be taken, otherwise 0.
 -- A request is charged to the limits once, before it gets a seat or a refusal. A `cold` one is not: it comes again after
--- the fill. Nor is the repeat of an unacknowledged one: the service owes its user an answer.
+-- the fill. Nor is the repeat of an unacknowledged one: its user has no answer yet.
 -- Returns, as MessagePack, the requests that were not admitted as a list of {coupon's index, request's index, verdict,
 -- detail}, the partitions' progress as a flat list, and the time in milliseconds. Indexes count from 1; request 0 stands
 -- for all of the coupon, and precedes those that have another verdict.
