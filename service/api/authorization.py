@@ -114,8 +114,10 @@ class AuthorizationMiddleware:
         Raises NotImplementedError for a protocol of which the table has no routes, for example WebSocket.
         """
         if scope["type"] == "http":
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}  # the server sends the head of the response only
             try:
-                needed = self._find(get_route_path(scope), scope["method"])
+                needed = self._find(scope)
                 headers = _unique(scope["headers"])
                 state = scope["state"]
                 state["caller"] = authorize(state["api"].authenticator, headers, scope["method"], needed)
@@ -126,15 +128,20 @@ class AuthorizationMiddleware:
             raise NotImplementedError(f"nobody is authorized over {scope['type']}")
         await self._app(scope, receive, send)
 
-    def _find(self, path: str, method: str) -> Permission:
-        """Return what a request requires; raise HTTPException 404 or 405 if the table does not have it."""
+    def _find(self, scope: Scope) -> Permission:
+        """Return what a request requires; raise HTTPException 404 or 405 if the table does not have it.
+
+        A slash that is percent-encoded is no separator (RFC 3986, section 2.2), although the decoded path has it.
+        """
+        path, method = get_route_path(scope), scope["method"]
         by_method = self._fixed.get(path)
         if by_method is None:
-            by_method = next((found for pattern, found in self._patterns if pattern.match(path)), None)
-        if by_method is None:
+            by_method = next((found for pattern, found in self._patterns if pattern.fullmatch(path)), None)
+        if by_method is None or scope["raw_path"].count(b"/") != scope["path"].count("/"):
             raise HTTPException(HTTPStatus.NOT_FOUND)
         if method not in by_method:
-            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(by_method))})
+            allowed = by_method.keys() | ({"HEAD"} if "GET" in by_method else set())
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
         return by_method[method]
 
 

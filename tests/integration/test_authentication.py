@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
@@ -127,6 +127,33 @@ def test_no_alias_of_a_path_avoids_the_check(api: httpx.Client) -> None:
     for method in ("HEAD", "OPTIONS", "TRACE", "get"):
         for path in ("/coupons", "/metrics", "/openapi.json", "/dead-letters"):
             assert api.request(method, path).status_code in (401, 405), (method, path)
+
+
+@pytest.mark.parametrize(
+    "alias", ["%b%%2Fverification", "%b/verification%%0A", "%b/verification%%2F", "%b%%2fverification", "%b/%%2E%%2E/1"]
+)
+def test_an_encoded_separator_is_none(
+    api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon], alias: str
+) -> None:
+    """What may be done is looked up by the same path that the route is found by."""
+    path = (alias.encode() % f"/coupons/{make_coupon().id}".encode()).decode()
+    response = api.get(path, headers=bearer(keys[Role.ADMIN].text))
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_head_is_get_without_a_body(
+    api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon]
+) -> None:
+    """Status and headers are the same (RFC 9110, section 9.3.2); a path without GET has no HEAD."""
+    headers = bearer(keys[Role.ADMIN].text)
+    for path in ("/healthz", f"/coupons/{make_coupon().id}", "/coupons/x", "/dead-letters?limit=1"):
+        read, head = (api.request(method, path, headers=headers) for method in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (read.status_code, b"")
+        assert head.headers == read.headers
+    refused = api.head("/dead-letters/replay", headers=headers)
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+    assert api.put("/coupons/1", headers=headers).headers["Allow"] == "GET, HEAD, PATCH"
 
 
 def test_a_user_requests_a_coupon_with_a_token_or_a_ticket(
@@ -447,7 +474,7 @@ def test_keys_outlive_the_database_for_a_while(
     with _unreadable_keys(admin):
         with pytest.raises(Unavailable):
             cache.refresh()
-        assert cache.find(keys[Role.ADMIN].text) is not None
+        assert cache.find(keys[Role.ADMIN].text)
         monkeypatch.setattr(api_keys, "_GRACE_SECONDS", 0.0)
         with pytest.raises(Unavailable):
             cache.find(keys[Role.ADMIN].text)
@@ -462,6 +489,13 @@ def _unreadable_keys(admin: Engine) -> Iterator[None]:
     finally:
         with admin.begin() as tx:
             tx.execute(text("ALTER TABLE away RENAME TO api_keys"))
+
+
+def _refuses(cache: ApiKeyCache, key: NewKey) -> bool:
+    with suppress(Unauthenticated):
+        cache.find(key.text)
+        return False
+    return True
 
 
 @contextmanager
@@ -492,9 +526,9 @@ def test_no_failure_ends_the_reading_of_keys(
         eventually(lambda: cache.find(key.text))
         with failing(admin):
             eventually(lambda: caplog.text.count(LogEvent.API_KEYS_NOT_READ) > 1)
-            assert cache.find(key.text) is not None
+            assert cache.find(key.text)
         ApiKeyService(separate_store, "tests").revoke(key.prefix)
-        eventually(lambda: cache.find(key.text) is None)
+        eventually(lambda: _refuses(cache, key))
     finally:
         cache.close()
 
