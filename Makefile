@@ -16,8 +16,8 @@ demo: $(READY) ## 5,000 users request coupons on the real system, then the proof
 up: $(READY) ## the local stack and every process in the foreground
 	@$(BIN)/python -m stack up
 
-test: check ## lint, types, import contracts, all tests on real servers
-	$(BIN)/python -m pytest
+test: check ## lint, types, import contracts, all tests on real servers, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## lint, types, import contracts
 	$(BIN)/ruff check .
