@@ -232,9 +232,14 @@ class IssuanceAcceptor:
             request.fail(Refused(_REFUSALS[verdict], first_request_id=first_request_id, opens_in_ms=opens_in_ms))
 
     async def _fill(self, request: PendingRequest) -> None:
-        """Fill the gate for the coupon, then call it again; without Redis the verdict comes from the database."""
+        """Fill the gate for the coupon, then call it again; without Redis the verdict comes from the database.
+
+        The gate charges the request only when it is called again. Until then the limits of this process apply, so that
+        the requests which a caller sends in the meantime do not all cause a fill.
+        """
         if request.was_filled:
             raise Unavailable("The gate", "it is being filled")
+        self._database_gate.charge(request)
         request.was_filled = True
         try:
             await self._fill_pool.fill(request.coupon_id)
@@ -251,7 +256,9 @@ class IssuanceAcceptor:
         self._admit_soon(request)
 
     async def _admit_by_database(self, request: PendingRequest) -> None:
-        """Without Redis the verdict comes from the database."""
+        """Without Redis the verdict comes from the database, and the limits of this process apply."""
+        if not request.was_filled:  # then it was charged before the fill
+            self._database_gate.charge(request)
         self._conclude(request, await self._database_gate.admit(request), {})
 
     async def _repeat(self, request: PendingRequest, progress: Mapping[int, int]) -> None:

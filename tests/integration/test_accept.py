@@ -14,8 +14,8 @@ from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
 from service.domain.coupon import Coupon
-from service.domain.errors import BacklogFull, Refused
-from service.domain.rate_limit import LocalLimiter
+from service.domain.errors import BacklogFull, RateLimited, Refused
+from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit, RateLimits
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
@@ -42,8 +42,14 @@ Scenario = Callable[[IssuanceAcceptor], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
+def limits() -> RateLimits:
+    """No rate limits; a test that needs some replaces this."""
+    return {}
+
+
+@pytest.fixture
 def run(
-    resources: Resources, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log
+    resources: Resources, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log, limits: RateLimits
 ) -> Callable[[Scenario], Any]:
     """Run a scenario with an acceptor on real services and an empty log."""
     assert not real_log.undecided()
@@ -51,11 +57,11 @@ def run(
 
     async def with_acceptor(scenario: Scenario) -> Any:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
-            gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
+            gate, producer = AsyncGate(redis, limits), RequestProducer(clients.build_producer(settings))
             backlog = Backlog(_MAX_UNDECIDED, lambda: resources.log_watch.log.id)
             appends = AppendTracker(gate, producer, settings.topic_partitions, backlog)
             coupon_ids, fill_pool, log_watch = CouponIds(store), FillPool(gate_filler), resources.log_watch
-            database_gate = DatabaseGate(store, LocalLimiter({}, int))
+            database_gate = DatabaseGate(store, LocalLimiter(limits, int))
             acceptor = IssuanceAcceptor(gate, database_gate, coupon_ids, fill_pool, appends, ids, log_watch, now_ms)
             try:
                 return await scenario(acceptor)
@@ -253,6 +259,25 @@ def test_a_cold_coupon_does_not_wait_for_ids_that_were_never_created(
 
     assert run(scenario).coupon_id == coupon.id
     assert statements.count(BEGIN_FILL) == 1
+
+
+@pytest.mark.usefixtures("gate_client")
+@pytest.mark.parametrize("limits", [{LimitScope.USER: RateLimit(3, 1_000)}])
+def test_a_caller_causes_no_more_fills_than_its_limit_admits(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, statements: list[str]
+) -> None:
+    """Also with requests for many cold coupons at the same moment, before one of them was charged at the gate."""
+    coupon_ids = [make_coupon().id for _ in range(20)]
+
+    async def scenario(acceptor: IssuanceAcceptor) -> list[Any]:
+        at_once = await asyncio.gather(*(acceptor.accept(one, 7) for one in coupon_ids), return_exceptions=True)
+        after = await asyncio.gather(*(acceptor.accept(one, 7) for one in coupon_ids), return_exceptions=True)
+        return [*at_once, *after, await acceptor.accept(coupon_ids[-1], 8)]
+
+    *of_user, other = run(scenario)
+
+    assert [type(one) for one in of_user] == [*[Receipt] * 3, *[RateLimited] * 37]
+    assert (other.coupon_id, statements.count(BEGIN_FILL)) == (coupon_ids[-1], 4)
 
 
 @pytest.mark.usefixtures("gate_client")
