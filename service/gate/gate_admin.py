@@ -81,6 +81,8 @@ class EndedCoupon(NamedTuple):
     version: str
     ended_at_ms: int
     now_ms: int
+    #: it had already ended when the gate was filled for it
+    filled_ended: bool
 
 
 class GateAdmin:
@@ -195,8 +197,8 @@ class GateAdmin:
             with mapped_errors():
                 reply: Any = self._note_ended(args=[coupon_id, int(coupon_id in awaited)])
             if reply:
-                version, ended_at, now = reply
-                ended.append(EndedCoupon(coupon_id, _text(version), int(ended_at), int(now)))
+                version, ended_at, now, filled_ended = reply
+                ended.append(EndedCoupon(coupon_id, _text(version), int(ended_at), int(now), bool(filled_ended)))
         return ended
 
     def evict_ended(self, ended: EndedCoupon) -> bool:

@@ -17,11 +17,11 @@ def _script(*names: str) -> str:
 
 ADMIT = _script("read_clock", "new_limiter", "admit")
 MARK_UNKNOWN = _script("mark_unknown")
-FILL = _script("fill")
+FILL = _script("read_clock", "has_ended", "fill")
 UPDATE_COUPON = _script("update_coupon")
 UPDATE_PROGRESS = _script("update_progress")
 RELEASE = _script("release")
-NOTE_ENDED = _script("read_clock", "note_ended")
+NOTE_ENDED = _script("read_clock", "has_ended", "note_ended")
 EVICT_ENDED = _script("evict_ended")
 CHECK_WRITABLE = _script("check_writable")
 DELETE_WRONG_TYPES = _script("delete_wrong_types")

@@ -5,8 +5,9 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
-from service.gate.gate_admin import GateAdmin
+from service.gate.gate_admin import EndedCoupon, GateAdmin
 from service.gate.keys import END_OF_TIME_MS
+from service.limits import ENDED_FILL_KEEP_SECONDS
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.store import checkpoints, coupons
@@ -21,6 +22,7 @@ _log = get_logger(__name__)
 def evict_ended_coupons(settings: Settings, engine: Engine, ids: RequestIds, gate_admin: GateAdmin) -> int:
     """Evict the coupons that ended GATE_KEEP_SECONDS ago or before, and that nothing is in flight for; return how many.
 
+    A coupon that had already ended when the gate was filled for it stays ENDED_FILL_KEEP_SECONDS at most.
     Nothing is in flight: no request for the coupon is unacknowledged, undecided, held or on standby. An evicted coupon
     is cold. If it is requested or opened again, the gate is filled from the database: who has a request is a duplicate.
     If the process is killed in between, the next run continues. Raises Unavailable.
@@ -29,8 +31,7 @@ def evict_ended_coupons(settings: Settings, engine: Engine, ids: RequestIds, gat
     if len(unacknowledged) == _MAX_UNACKNOWLEDGED:
         return 0
     awaited = {claims.coupon_id for request_id in unacknowledged if (claims := ids.decode(request_id))}
-    keep_ms = settings.gate_keep_seconds * 1000
-    due = [ended for ended in gate_admin.note_ended(awaited) if ended.now_ms - ended.ended_at_ms >= keep_ms]
+    due = [ended for ended in gate_admin.note_ended(awaited) if _is_due(ended, settings)]
     if not due:
         return 0
     with in_transaction(engine) as tx:
@@ -45,6 +46,13 @@ def evict_ended_coupons(settings: Settings, engine: Engine, ids: RequestIds, gat
     if evicted:
         _log.info(LogEvent.GATE_EVICTED, coupons=evicted)
     return evicted
+
+
+def _is_due(ended: EndedCoupon, settings: Settings) -> bool:
+    keep_seconds = settings.gate_keep_seconds
+    if ended.filled_ended:
+        keep_seconds = min(keep_seconds, ENDED_FILL_KEEP_SECONDS)
+    return ended.now_ms - ended.ended_at_ms >= keep_seconds * 1000
 
 
 def _has_open_requests(coupon: Coupon | None) -> bool:

@@ -13,6 +13,7 @@ from service.domain.coupon import Coupon, Override
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
+from service.limits import ENDED_FILL_KEEP_SECONDS
 from service.store import checkpoints
 from service.store.checkpoints import CheckpointAdvance
 from service.usecases.coupons import CouponService
@@ -24,6 +25,7 @@ from tests.log import Log
 MakeCoupon = Callable[..., Coupon]
 Evict = Callable[..., int]
 AdvanceWatermark = Callable[[int], None]
+_DAY_SECONDS = 86_400
 _CLOSED = {"override": Override.CLOSED}
 #: later than every attempt to append a record
 _FAR_FUTURE_MS = 2**42
@@ -62,6 +64,10 @@ def advance_watermark(store: Engine, log_id: int, real_log: Log) -> AdvanceWater
             checkpoints.advance(tx, log_id, advances)
 
     return advance
+
+
+def _pretend_that_it_ended(redis: Redis, coupon: Coupon, seconds_ago: int) -> None:
+    redis.hset(f"gate:{coupon.id}", "ended_at", str(now_ms() - seconds_ago * 1000))
 
 
 def _verdicts(client: GateClient, coupon: Coupon, *users: int) -> list[Verdict]:
@@ -104,6 +110,56 @@ def test_a_request_for_an_evicted_coupon_fills_the_gate_again(
     gate_filler.fill(coupon.id)
 
     assert _verdicts(gate_client, coupon, 1, 2, 3) == before == [*[Verdict.DUPLICATE] * 2, Verdict.SOLD_OUT]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "end"), [(2, {}), (3, _CLOSED), (3, {"closes_at_ms": 1})], ids=["sold out", "closed", "window over"]
+)
+def test_a_coupon_that_is_filled_after_its_end_is_kept_for_minutes(
+    sell: Callable[..., Coupon],
+    evict: Evict,
+    advance_watermark: AdvanceWatermark,
+    coupon_service: CouponService,
+    gate_filler: GateFiller,
+    redis: Redis,
+    quantity: int,
+    end: dict[str, Any],
+) -> None:
+    """One request for each of many old coupons must not fill Redis for a day."""
+    coupon = sell(quantity)
+    if end:
+        coupon_service.change(coupon.id, end)
+    advance_watermark(_FAR_FUTURE_MS)
+    assert evict() == 1
+    gate_filler.fill(coupon.id)
+
+    assert evict(_DAY_SECONDS) == 0  # the end is noted
+    _pretend_that_it_ended(redis, coupon, ENDED_FILL_KEEP_SECONDS - 10)
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, ENDED_FILL_KEEP_SECONDS)
+    assert evict(_DAY_SECONDS) == 1
+    assert _keys(redis, coupon) == []
+
+
+def test_a_coupon_that_ends_after_a_fill_is_kept_for_the_set_time(
+    sell: Callable[..., Coupon],
+    evict: Evict,
+    advance_watermark: AdvanceWatermark,
+    coupon_service: CouponService,
+    redis: Redis,
+) -> None:
+    """Also one that was filled after an earlier end, and opened again."""
+    coupon = sell(quantity=2)
+    assert redis.hget(f"gate:{coupon.id}", "filled_ended") == b"1"
+    coupon_service.change(coupon.id, {"override": Override.PAUSED})
+    coupon_service.change(coupon.id, _CLOSED)
+    advance_watermark(_FAR_FUTURE_MS)
+
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, _DAY_SECONDS - 10)
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, _DAY_SECONDS)
+    assert evict(_DAY_SECONDS) == 1
 
 
 @pytest.mark.parametrize(
