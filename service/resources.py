@@ -42,7 +42,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
-from service.usecases.key_register import KeyRegister
+from service.usecases.key_register import KeyRegister, KeyWatch
 from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
@@ -121,7 +121,7 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
     """
     _check_eviction(settings)
     store = engine.build(settings.database_url, name, connections)
-    ids = request_ids(settings)
+    ids = RequestIds(settings.mac_keys)
     key_register = KeyRegister(ids)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
@@ -198,7 +198,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     limits = settings.rate_limits
     gate = AsyncGate(redis, limits, shift_ms)
     backlog = Backlog(settings.max_undecided, lambda: resources.log_watch.log.id)
-    ids = request_ids(settings)
+    ids = resources.key_register.ids
     filler = gate_filler(resources)
     fill_pool = FillPool(filler)
     acceptor = IssuanceAcceptor(
@@ -223,6 +223,8 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     operators = OperatorThreads()
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     resources.log_watch.start()
+    key_watch = KeyWatch(resources.engine, resources.key_register)
+    key_watch.start()
     try:
         yield ApiResources(
             settings,
@@ -258,6 +260,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         await acceptor.close()
         await redis.aclose()
         opened.close()
+        key_watch.close()
         resources.log_watch.close()
         verification_engine.dispose()
         readiness_engine.dispose()
@@ -318,7 +321,7 @@ def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
     return Verifier(
         resources.settings,
         store or resources.engine,
-        request_ids(resources.settings),
+        resources.key_register.ids,
         resources.reader,
     )
 
@@ -328,7 +331,7 @@ def log_recovery(resources: Resources) -> LogRecovery:
     return LogRecovery(
         resources.settings,
         resources.engine,
-        request_ids(resources.settings),
+        resources.key_register.ids,
         resources.reader,
         resources.gate_admin,
     )
@@ -357,8 +360,3 @@ def user_of_process() -> str:
         return f"user {getpass.getuser()}"
     except (KeyError, OSError):  # a container's user without a name
         return f"user {os.getuid()}"
-
-
-def request_ids(settings: Settings) -> RequestIds:
-    """Build the encoder and decoder of request ids."""
-    return RequestIds(settings.mac_keys)

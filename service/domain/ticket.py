@@ -49,8 +49,8 @@ class Tickets:
 
     def verify(self, text: str) -> Ticket | None:
         """Return what the ticket states, or None if none of the keys signed it. The caller compares the expiry."""
-        body = self._signer.verify(text.encode("ascii", "replace"))
-        if body is None:
+        verified = self._signer.verify(text.encode("ascii", "replace"))
+        if verified is None:
             return None
-        purpose, user_id, expires_at = _BODY.unpack(body)
+        purpose, user_id, expires_at = _BODY.unpack(verified[1])
         return Ticket(Purpose(purpose), user_id, expires_at)

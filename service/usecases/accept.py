@@ -123,8 +123,8 @@ class IssuanceAcceptor:
         After a crash before the produce, a repeat or `maintenance.release_expired` resolves the seat. After a crash
         later, a repeat is produced under the same request id and treated as a redelivery.
         """
-        request.request_id = self._ids.mint(request.coupon_id, request.user_id, self._now_ms())
         try:
+            request.request_id = self._ids.mint(request.coupon_id, request.user_id, self._now_ms())
             self._log_watch.require_open_log()
             if len(self._waiting) >= MAX_WAITING:
                 raise Unavailable("Redis", "too many requests wait for it")
@@ -264,13 +264,15 @@ class IssuanceAcceptor:
     async def _repeat(self, request: PendingRequest, progress: Mapping[int, int]) -> None:
         """Produce a request again whose outcome is not known; it is a duplicate if its record is in the log.
 
-        A repeat waits for the acknowledgement of the first one, if this process is producing it.
+        A repeat waits for the acknowledgement of the first one, if this process is producing it. It is not produced
+        under an id that the issuer would not take for ours.
         """
         first = self._appends.find(request.request_id)
         if await (self._database_gate.has_decided(request) if first is None else first.is_acknowledged()):
             raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
         if self._appends.backlog.is_full:
             raise BacklogFull
+        self._ids.require_repeatable(request.request_id, self._now_ms())
         request.is_first_attempt = False
         self._appends.start(request, progress)
 

@@ -14,7 +14,7 @@ from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
 from service.domain.coupon import Coupon
-from service.domain.errors import BacklogFull, RateLimited, Refused
+from service.domain.errors import BacklogFull, KeyEnded, KeyMissing, RateLimited, Refused
 from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit, RateLimits
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
@@ -118,6 +118,38 @@ def test_a_repeat_continues_under_the_request_id_of_the_first(
 
     assert (request_id, fields["request_id"]) == (first_id, first_id)
     assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_nothing_is_accepted_under_an_id_of_a_key_that_has_ended(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, gate_filler: GateFiller, ids: RequestIds, redis: Redis
+) -> None:
+    """P4: the issuer would decide its record as another producer's. The caller gets 503, and no seat is taken."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    ids.set_ends({ids.fingerprints[0]: now_ms() - 1})
+
+    with pytest.raises(KeyEnded):
+        run(lambda acceptor: acceptor.accept(coupon.id, 7))
+    assert redis.hlen(f"gate:{coupon.id}:seats") == 0
+
+
+def test_a_repeat_is_not_produced_under_an_id_that_no_key_verifies(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_client: GateClient,
+    real_log: Log,
+) -> None:
+    """P4: its record would become a dead letter, so it gets no 202."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    removed = RequestIds([b"a key that was removed"]).mint(coupon.id, 7, now_ms())
+    gate_client.admit(seat(7, removed, coupon.id, now_ms()))
+
+    with pytest.raises(KeyMissing):
+        run(lambda acceptor: acceptor.accept(coupon.id, 7))
+    assert real_log.undecided() == []
 
 
 @pytest.mark.usefixtures("gate_client")
