@@ -19,6 +19,7 @@ from service.gate.keys import (
     END_OF_TIME_MS,
     EVICT_ENDED,
     FILL,
+    FILL_MARK,
     FOLLOW_UPS_KEY,
     LAST_SWEEP_KEY,
     MARK_UNKNOWN,
@@ -45,8 +46,9 @@ from service.gate.keys import (
 from service.log import get_logger
 from service.log_events import LogEvent
 
-#: how long the seats of an unfinished fill stay after the last of them was written
-_FILL_SECONDS = 30
+#: how long the temporary hash of a fill stays after its beginning, and after each batch of seats; no longer than an
+#: ended coupon stays in the gate, or a newer version of a cold one
+_FILL_SECONDS = 60
 #: a filler that was killed blocks others no longer than this; two concurrent fills are safe
 _FILL_LOCK_SECONDS = 5
 _SEATS_BATCH_SIZE = 5_000
@@ -61,6 +63,15 @@ class ServerState(NamedTuple):
     run_id: str
     #: the run id that the last sweep stored; empty before the first sweep, and after FLUSHALL until the next one
     swept_run_id: str
+
+
+class BegunFill(NamedTuple):
+    """What a fill must find unchanged at its end."""
+
+    #: the server's
+    run_id: str
+    #: the temporary hash of seats, with FILL_MARK
+    building: str
 
 
 class Seat(NamedTuple):
@@ -131,29 +142,37 @@ class GateAdmin:
         if fault := eviction_fault(info):
             raise Misconfigured([f"REDIS_URL: the server cannot be the gate: {fault}"])
 
-    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None) -> bool:
+    def begin_fill(self, coupon_id: int) -> BegunFill:
+        """Begin a fill before anything is read for it.
+
+        The temporary hash of seats is marked from now on. If the hash expires or the server is emptied, the seats that
+        are written afterwards are without the mark: what was read may be out of date by then.
+        """
+        run_id, building = self.server_state().run_id, f"{seats_key(coupon_id)}:{secrets.token_hex(8)}"
+        with mapped_errors(), self._redis.pipeline() as pipe:
+            pipe.hset(building, FILL_MARK, "")
+            pipe.expire(building, _FILL_SECONDS)
+            pipe.execute()
+        return BegunFill(run_id, building)
+
+    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], begun: BegunFill | None = None) -> bool:
         """Fill a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
 
-        since: `server_state()` from before the coupon and the seats were read. If the server was restarted or emptied
-        since, it may have lost a newer version of the coupon, and the gate stays cold. None: skip this check.
+        begun: `begin_fill()` from before the coupon and the seats were read. If the server was restarted or emptied
+        since, it may have lost a newer version of the coupon, and the gate stays cold. It also stays cold if the
+        temporary hash has expired. None: begin now.
 
-        A gate that another process has filled meanwhile is left unchanged. The gate also stays cold if the temporary
-        hash of seats has expired. If the process is killed before the last line, the gate stays cold and the seats
-        written so far expire.
+        A gate that another process has filled meanwhile is left unchanged. If the process is killed before the last
+        line, the gate stays cold and the seats written so far expire.
         """
-        building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
+        run_id, building = begun or self.begin_fill(coupon.id)
         rows = iter(seats)
         with mapped_errors():
-            has_seats = False
             while batch := dict(islice(rows, _SEATS_BATCH_SIZE)):
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in batch.items()})
                 self._redis.expire(building, _FILL_SECONDS)
                 self._redis.expire(fill_lock_key(coupon.id), _FILL_LOCK_SECONDS)
-                has_seats = True
-            state = since or ServerState("", "")
-            return bool(
-                self._fill(args=[coupon.id, coupon.version, building if has_seats else "", *state, *_flat(coupon)])
-            )
+            return bool(self._fill(args=[coupon.id, coupon.version, building, FILL_MARK, run_id, *_flat(coupon)]))
 
     def mark_unknown(self, coupon_id: int) -> None:
         """Mark a coupon as nonexistent, so that the gate refuses requests for a few seconds."""

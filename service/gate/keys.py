@@ -48,6 +48,8 @@ LAST_SWEEP_KEY = "gate:swept_at"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
+#: field of the temporary hash of seats that was written when the fill began; no user has this id
+FILL_MARK = ""
 #: prefix of the key that marks a task as queued or running; while it exists, a commit does not send the task
 QUEUED_TASK_PREFIX = "gate:queued:"
 #: later than every attempt to append a request
