@@ -206,19 +206,21 @@ class GateAdmin:
         with mapped_errors():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
 
-    def note_ended(self, awaited: Collection[int]) -> list[EndedCoupon]:
-        """Return the coupons that have ended, and note when that was seen first.
+    def note_ended(self, coupon_ids: Sequence[int], awaited: Collection[int]) -> list[EndedCoupon]:
+        """Return which of the coupons have ended, and note when that was seen first; in one round trip.
 
         awaited: coupons with an unacknowledged request, which count as not ended.
         """
-        ended: list[EndedCoupon] = []
-        for coupon_id in self.coupon_ids():
-            with mapped_errors():
-                reply: Any = self._note_ended(args=[coupon_id, int(coupon_id in awaited)])
-            if reply:
-                version, ended_at, now, filled_ended = reply
-                ended.append(EndedCoupon(coupon_id, _text(version), int(ended_at), int(now), bool(filled_ended)))
-        return ended
+        with mapped_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for coupon_id in coupon_ids:
+                self._note_ended(args=[coupon_id, int(coupon_id in awaited)], client=pipe)
+            replies: list[Any] = pipe.execute()
+        return [
+            EndedCoupon(coupon_id, _text(version), int(ended_at), int(now), bool(filled_ended))
+            for coupon_id, reply in zip(coupon_ids, replies, strict=True)
+            if reply
+            for version, ended_at, now, filled_ended in [reply]
+        ]
 
     def evict_ended(self, ended: EndedCoupon) -> bool:
         """Make the gate cold for a coupon that has ended, unless it has changed since; return whether this call did."""
