@@ -6,7 +6,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, NamedTuple
 
-from service.domain.errors import BacklogFull, RateLimited, Refused, Unavailable
+from service.domain.errors import BacklogFull, ProduceUnconfirmed, RateLimited, Refused, Unavailable
 from service.domain.rate_limit import Exceeded, LimitScope
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
@@ -264,12 +264,18 @@ class IssuanceAcceptor:
     async def _repeat(self, request: PendingRequest, progress: Mapping[int, int]) -> None:
         """Produce a request again whose outcome is not known; it is a duplicate if its record is in the log.
 
-        A repeat waits for the acknowledgement of the first one, if this process is producing it. It is not produced
-        under an id that the issuer would not take for ours.
+        A repeat waits for the acknowledgement of the first one, if this process is producing it. If that fails, one of
+        those that waited is produced and the others wait for it, so that a stall of Kafka does not multiply records. No
+        record gets an id that the issuer would not take for ours.
         """
         first = self._appends.find(request.request_id)
         if await (self._database_gate.has_decided(request) if first is None else first.is_acknowledged()):
             raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
+        other = self._appends.find(request.request_id)
+        if other is not None and other is not first:  # of the repeats that waited, another one is being produced
+            if await other.is_acknowledged():
+                raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
+            raise ProduceUnconfirmed("Kafka", "a repeat of the same request was not confirmed either")
         if self._appends.backlog.is_full:
             raise BacklogFull
         self._ids.require_repeatable(request.request_id, self._now_ms())

@@ -14,7 +14,7 @@ from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
 from service.domain.coupon import Coupon
-from service.domain.errors import BacklogFull, KeyEnded, KeyMissing, RateLimited, Refused
+from service.domain.errors import BacklogFull, KeyEnded, KeyMissing, ProduceUnconfirmed, RateLimited, Refused
 from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit, RateLimits
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
@@ -26,7 +26,7 @@ from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.producer import RequestProducer
 from service.usecases.accept import IssuanceAcceptor, Receipt
-from service.usecases.append_tracker import AppendTracker
+from service.usecases.append_tracker import AppendTracker, PendingRequest
 from service.usecases.backlog import Backlog
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.fill_pool import FillPool
@@ -118,6 +118,50 @@ def test_a_repeat_continues_under_the_request_id_of_the_first(
 
     assert (request_id, fields["request_id"]) == (first_id, first_id)
     assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
+
+
+class _Unanswered(PendingRequest):
+    """A request whose caller has gone."""
+
+    def on_failed(self, error: Exception) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("is_pending", [True, False], ids=["first append pending", "first append of another process"])
+def test_of_many_repeats_one_is_produced(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_client: GateClient,
+    ids: RequestIds,
+    real_log: Log,
+    *,
+    is_pending: bool,
+) -> None:
+    """P2: a user who presses again and again while Kafka does not confirm causes one more record, not one each time."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    first = _Unanswered(coupon.id, 7)
+    first.request_id = ids.mint(coupon.id, 7, now_ms())
+    gate_client.admit(seat(7, first.request_id, coupon.id, now_ms()))
+
+    async def scenario(acceptor: IssuanceAcceptor) -> list[Any]:
+        appends = acceptor._appends
+        if is_pending:
+            appends._pending[first.request_id] = first
+        repeats = [asyncio.create_task(acceptor.accept(coupon.id, 7)) for _ in range(5)]
+        if is_pending:
+            async with asyncio.timeout(5):
+                while len(first._waiters or ()) < 5:  # noqa: ASYNC110  # there is no event for it
+                    await asyncio.sleep(0.01)
+            appends.on_delivery(first, ProduceUnconfirmed("Kafka", "no answer"))
+        return await asyncio.gather(*repeats, return_exceptions=True)
+
+    answers = run(scenario)
+
+    assert [one.request_id for one in answers if isinstance(one, Receipt)] == [first.request_id]
+    assert [one.first_request_id for one in answers if isinstance(one, Refused)] == [first.request_id] * 4
+    assert len(real_log.undecided()) == 1
 
 
 @pytest.mark.usefixtures("gate_client")
