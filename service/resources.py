@@ -339,12 +339,13 @@ def log_recovery(resources: Resources) -> LogRecovery:
 
 @contextmanager
 def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
-    """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
+    """Connect to PostgreSQL, and build the use cases of `coupons request-id-keys`; `remove` reads Redis and Kafka."""
     store = engine.build(settings.database_url, "request id keys", connections=1)
     try:
         with engine.in_transaction(store) as tx:
             schema.require_current(tx)
-        yield KeyAdministration(settings, store)
+        with build_client(settings.redis_url) as redis:
+            yield KeyAdministration(settings, store, GateAdmin(redis))
     finally:
         store.dispose()
 

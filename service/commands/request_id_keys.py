@@ -62,7 +62,7 @@ def remove(
 
 @contextmanager
 def _open_keys() -> Iterator[KeyAdministration]:
-    """Open the database only: the other resources need every key."""
+    """Open no other resources: they need every key."""
     with startup.exit_on_error(), resources.open_key_administration(startup.configure_process()) as keys:
         yield keys
 

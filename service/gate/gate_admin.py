@@ -314,6 +314,12 @@ class GateAdmin:
             )
         return {_text(request_id): _milliseconds(score) for request_id, score in found}
 
+    def iterate_unacknowledged(self) -> Iterator[str]:
+        """Yield every request id without an acknowledgement; one that changes meanwhile may be missing or twice."""
+        with mapped_errors():
+            for request_id, _ in self._redis.zscan_iter(UNACKNOWLEDGED_KEY, count=_SEATS_BATCH_SIZE):
+                yield _text(request_id)
+
     def resolve_unacknowledged(self, request_ids: Sequence[str]) -> None:
         """Remove requests from the unacknowledged ones; their seats stay."""
         if request_ids:

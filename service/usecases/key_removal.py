@@ -11,6 +11,7 @@ from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, NotFound, UnverifiedRequestId
 from service.domain.failures import error_type_name
 from service.domain.request_id import RequestIds, fingerprint
+from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, request_id_keys, requests
 from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
@@ -34,9 +35,10 @@ class ListedKey(NamedTuple):
 class KeyAdministration:
     """The actions of `coupons request-id-keys`; they also work while a key is missing."""
 
-    def __init__(self, settings: Settings, store: Engine) -> None:
+    def __init__(self, settings: Settings, store: Engine, gate_admin: GateAdmin) -> None:
         self._settings = settings
         self._store = store
+        self._gate_admin = gate_admin
 
     def list_keys(self) -> list[ListedKey]:
         """Return every registered key, oldest first. Raises Unavailable."""
@@ -81,12 +83,14 @@ class KeyAdministration:
         return used
 
     def _uses(self, removed: str) -> Iterator[object]:
-        """Yield each decided request, and each undecided record, whose id the other keys do not verify.
+        """Yield each decided request, undecided record and unacknowledged request that needs the key.
 
-        A record with an id that the key signed after its end is decided under another id. The proof needs the key for
-        such records as well, so they are uses too.
+        The other keys do not verify its id. An unacknowledged request may be repeated under its id. These are read
+        first: one that is acknowledged meanwhile is in the log then. A record with an id that the key signed after its
+        end is decided under another id. The proof needs the key for such records as well, so they are uses too.
         """
         others = RequestIds([key for key in self._settings.mac_keys if fingerprint(key) != removed])
+        yield from filter(others.is_unverified, self._gate_admin.iterate_unacknowledged())
         with in_transaction(self._store) as tx:
             log, current = checkpoints.of_open_log(tx)
             registered = request_id_keys.registered(tx)

@@ -12,6 +12,7 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Conflict, KeyEnded, NotFound
 from service.domain.request_id import RequestIds, fingerprint
+from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
 from service.usecases.alerts import Alert
 from service.usecases.issue import Issuer
@@ -36,13 +37,13 @@ def ids(settings: Settings) -> RequestIds:
 
 
 @pytest.fixture
-def keys(settings: Settings, store: Engine, ids: RequestIds) -> KeyAdministration:
+def keys(settings: Settings, store: Engine, ids: RequestIds, gate_admin: GateAdmin) -> KeyAdministration:
     """The operator's actions after a rotation: the old key has signed, and now the new one does."""
     for in_use in (RequestIds([OLD]), RequestIds([OLD, *settings.mac_keys]), ids):
         with store.begin() as tx:
             KeyRegister(in_use).register(tx, announce=True)
     both = SecretStr(",".join(key.decode() for key in (*settings.mac_keys, OLD)))
-    return KeyAdministration(settings.model_copy(update={"request_id_keys": both}), store)
+    return KeyAdministration(settings.model_copy(update={"request_id_keys": both}), store, gate_admin)
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_it_is_refused_where_foreign_records_are(
 
 
 def test_only_a_key_that_another_one_has_replaced_can_end(
-    keys: KeyAdministration, settings: Settings, store: Engine, query: Query
+    keys: KeyAdministration, settings: Settings, store: Engine, gate_admin: GateAdmin, query: Query
 ) -> None:
     """The last key that signs has no end; nor has one that this shell would still sign with. An end does not move."""
     new = fingerprint(settings.mac_keys[0])
@@ -128,7 +129,9 @@ def test_only_a_key_that_another_one_has_replaced_can_end(
     ends_at = keys.end(OLD_FINGERPRINT, in_seconds=60)
 
     assert keys.end(OLD_FINGERPRINT, in_seconds=600) == ends_at
-    of_old = KeyAdministration(settings.model_copy(update={"request_id_keys": SecretStr(OLD.decode())}), store)
+    of_old = KeyAdministration(
+        settings.model_copy(update={"request_id_keys": SecretStr(OLD.decode())}), store, gate_admin
+    )
     with pytest.raises(Conflict, match="No other key signs"):
         of_old.end(new, in_seconds=60)
     assert query("SELECT count(*) FROM request_id_keys WHERE ends_at IS NOT NULL") == [(1,)]
