@@ -44,3 +44,10 @@ MAX_VALUE_BYTES = 65_536
 MAX_RECORD_BYTES = 1_048_588
 #: bytes of a record in ISSUE_COUPON.dlt: the original record and the headers that describe its failure
 MAX_DEAD_LETTER_BYTES = 2_097_152
+
+#: seconds for which Redis keeps a coupon that had already ended when the gate was filled for it; GATE_KEEP_SECONDS if
+#: that is less
+ENDED_FILL_KEEP_SECONDS = 120
+
+#: seconds in which a key of request ids ends at the earliest: each process reads the register every five
+MIN_KEY_END_SECONDS = 60

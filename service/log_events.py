@@ -75,6 +75,9 @@ class LogEvent(StrEnum):
     #: the API keys could not be read; those read before are used for some minutes, tried again
     API_KEYS_NOT_READ = "api_keys.not_read"
 
+    #: the register of the keys of request ids could not be read; the ends read before are used, tried again
+    KEY_REGISTER_NOT_READ = "request_id_keys.not_read"
+
     # issuer
     PARTITIONS_ASSIGNED = "partitions.assigned"
     PARTITIONS_REVOKED = "partitions.revoked"

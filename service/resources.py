@@ -42,7 +42,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
-from service.usecases.key_register import KeyRegister
+from service.usecases.key_register import KeyRegister, KeyWatch
 from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
@@ -127,7 +127,7 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
         except NotPermitted as error:
             _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
     store = engine.build(settings.database_url, name, connections)
-    ids = request_ids(settings)
+    ids = RequestIds(settings.mac_keys)
     key_register = KeyRegister(ids)
     with engine.in_transaction(store) as tx:
         schema.require_current(tx)
@@ -190,7 +190,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     settings = resources.settings
     if settings.auth == "off":
         _log.warning(LogEvent.AUTHENTICATION_OFF)
-    ids = request_ids(settings)
+    ids = resources.key_register.ids
     filler = gate_filler(resources)
     addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
     # each thread takes at most one of the process's ten connections
@@ -202,8 +202,9 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         readiness_engine = opened.enter_context(_open_engine(settings, "api readiness"))
         # A verification keeps its connection for as long as it reads the log: one at a time.
         verification_engine = opened.enter_context(_open_engine(settings, "api verification"))
-        resources.log_watch.start()
-        opened.callback(resources.log_watch.close)
+        for watch in (resources.log_watch, KeyWatch(resources.engine, resources.key_register)):
+            watch.start()
+            opened.callback(watch.close)
         authenticator = opened.enter_context(open_authenticator(settings, "api keys"))
         for threads in (operators, user_lists, replays, verifications):
             opened.callback(threads.close)
@@ -243,7 +244,7 @@ async def _open_acceptor(
         CouponIds(resources.engine),
         fill_pool,
         AppendTracker(gate, producer, settings.topic_partitions, backlog),
-        request_ids(settings),
+        resources.key_register.ids,
         resources.log_watch,
         now_ms,
     )
@@ -337,7 +338,7 @@ def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
     return Verifier(
         resources.settings,
         store or resources.engine,
-        request_ids(resources.settings),
+        resources.key_register.ids,
         resources.reader,
     )
 
@@ -347,7 +348,7 @@ def log_recovery(resources: Resources) -> LogRecovery:
     return LogRecovery(
         resources.settings,
         resources.engine,
-        request_ids(resources.settings),
+        resources.key_register.ids,
         resources.reader,
         resources.gate_admin,
     )
@@ -355,9 +356,9 @@ def log_recovery(resources: Resources) -> LogRecovery:
 
 @contextmanager
 def open_key_administration(settings: Settings) -> Iterator[KeyAdministration]:
-    """Connect to PostgreSQL only, and build the use cases of `coupons request-id-keys`."""
-    with _open_store(settings, "request id keys") as store:
-        yield KeyAdministration(settings, store)
+    """Connect to PostgreSQL, and build the use cases of `coupons request-id-keys`; `remove` reads Redis and Kafka."""
+    with _open_store(settings, "request id keys") as store, build_client(settings.redis_url) as redis:
+        yield KeyAdministration(settings, store, GateAdmin(redis))
 
 
 @contextmanager
@@ -387,8 +388,3 @@ def user_of_process() -> str:
         return f"user {getpass.getuser()}"
     except (KeyError, OSError):  # a container's user without a name
         return f"user {os.getuid()}"
-
-
-def request_ids(settings: Settings) -> RequestIds:
-    """Build the encoder and decoder of request ids."""
-    return RequestIds(settings.mac_keys)

@@ -18,7 +18,7 @@ from service.stream import clients, log_reader
 from service.stream.codec import encode_key
 from service.stream.topics import Topic
 from service.verification.history import ClientAnswer
-from service.verification.verify import Check, Verifier
+from service.verification.verify import Check
 from stack.local import LocalStack
 from testkit import credentials
 from testkit.issuance_client import IssuanceResponse
@@ -166,8 +166,7 @@ class System:
         """Verify P1 to P5 against the log, the database and every recorded answer; return the checks."""
         common = resources.open_resources(self.settings, "proof")
         try:
-            ids = resources.request_ids(self.settings)
-            return Verifier(self.settings, common.engine, ids, common.reader).verify(self.history)
+            return resources.verifier(common).verify(self.history)
         finally:
             common.close()
 

@@ -39,7 +39,7 @@ def worker_resources() -> WorkerResources:
         secret = settings.webhook_secret.get_secret_value()
         sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS)
     producer = DeadLetterProducer(clients.build_producer(settings))
-    return WorkerResources(shared, resources.request_ids(settings), resources.recoverer(shared), producer, sender)
+    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, sender)
 
 
 def close() -> None:

@@ -117,6 +117,18 @@ class KeyMissing(Unavailable):
         self.part = "A key of request ids"
 
 
+class KeyEnded(Unavailable):
+    """A key that signs request ids here has ended: put another key first in REQUEST_ID_KEYS and restart the process."""
+
+    def __init__(self, fingerprint: str) -> None:
+        CouponsError.__init__(
+            self,
+            f"the key {fingerprint} of REQUEST_ID_KEYS has ended: put another key first and restart the process, see"
+            " docs/key-rotation.md",
+        )
+        self.part = "A key of request ids"
+
+
 class NotProduced(Unavailable):
     """This attempt to append did not reach the log and will not. On the first attempt the seat can be released."""
 

@@ -33,3 +33,5 @@ class Record(NamedTuple):
     request: Request | None
     poison: Failure | None = None
     fault: InjectedFault | None = None
+    #: fingerprint of the key of REQUEST_ID_KEYS that signed its request id after that key's end; the request is foreign
+    ended_key: str | None = None

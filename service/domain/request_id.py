@@ -4,11 +4,12 @@ An id contains coupon, user and minting time, signed with a keyed BLAKE2b (RFC 7
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b, sha256
 from os import urandom
 from typing import NamedTuple
 
+from service.domain.errors import KeyEnded, KeyMissing
 from service.domain.request import LogPosition
 from service.domain.signed_text import TextSigner
 
@@ -19,6 +20,11 @@ _SUBJECT = struct.Struct(">Bqq")
 _MINTED, _DERIVED = 1, 2
 _PURPOSE = b"request id"
 _FINGERPRINT_BYTES = 4
+#: A record is appended no later than this after the end of the key of its id. A repeat is appended under the id of the
+#: first attempt, which may have been minted long before.
+_MAX_APPEND_AFTER_END_MS = 86_400_000
+#: repeats end an hour earlier, because clocks differ and a record may be on its way
+_MAX_REPEAT_AFTER_END_MS = 82_800_000
 
 
 class RequestIdClaims(NamedTuple):
@@ -33,16 +39,28 @@ class RequestIdClaims(NamedTuple):
 
 
 class RequestIds:
-    """Mints, derives and decodes request ids. The first key signs, every key verifies."""
+    """Mints, derives and decodes request ids. The first key signs, every key verifies.
+
+    A key may have an end. An id that it signs later is one of another producer, whose record is foreign.
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """`keys` may have any length."""
         self._signer = TextSigner(keys, _PURPOSE, _BODY.size)
         #: the public name of each key, in the same order
         self.fingerprints = tuple(map(fingerprint, keys))
+        #: when each key ends, in the same order; milliseconds since 1970 UTC, None: it has no end
+        self._ends_ms: tuple[int | None, ...] = (None,) * len(keys)
+
+    def set_ends(self, ends_ms: Mapping[str, int]) -> None:
+        """Set when keys end, by fingerprint; the others have no end."""
+        self._ends_ms = tuple(map(ends_ms.get, self.fingerprints))
 
     def mint(self, coupon_id: int, user_id: int, now_ms: int) -> str:
-        """Return a new id: 60 characters that are safe in URLs."""
+        """Return a new id: 60 characters that are safe in URLs. Raises KeyEnded."""
+        end_ms = self._ends_ms[0]
+        if end_ms is not None and now_ms > end_ms:
+            raise KeyEnded(self.fingerprints[0])
         return self._signed(_MINTED, coupon_id, user_id, now_ms, urandom(6))
 
     def derive(
@@ -57,16 +75,38 @@ class RequestIds:
 
     def decode(self, text: str) -> RequestIdClaims | None:
         """Return what the id states, or None if none of the keys made it."""
-        body = self._signer.verify(text.encode("ascii", "replace"))
-        if body is None:
-            return None
-        kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
-        return RequestIdClaims(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
+        verified = self._signer.verify(text.encode("ascii", "replace"))
+        return None if verified is None else _claims(verified[1])
 
-    def was_minted_for(self, text: bytes, coupon_id: int, user_id: int) -> bool:
-        """Return whether it is a minted (not derived) id for this coupon and user."""
-        body = self._signer.verify(text)
-        return body is not None and body.startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id))
+    def was_minted_for(self, text: bytes, coupon_id: int, user_id: int, appended_at_ms: int) -> bool:
+        """Return whether it is a minted (not derived) id for this coupon and user, and its key had not ended.
+
+        appended_at_ms: when the broker appended the record that carries it. Somebody who has the key may have signed an
+        earlier time, so the end applies to that as well, a day later.
+        """
+        verified = self._signer.verify(text)
+        if verified is None or not verified[1].startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id)):
+            return False
+        end_ms = self._ends_ms[verified[0]]
+        return end_ms is None or not _is_after(end_ms, verified[1], appended_at_ms)
+
+    def ended_key_of(self, text: bytes, coupon_id: int, user_id: int, appended_at_ms: int) -> str | None:
+        """Return the fingerprint of the key that had ended, if was_minted_for is false only because of that."""
+        verified = self._signer.verify(text)
+        if verified is None or not verified[1].startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id)):
+            return None
+        if self.was_minted_for(text, coupon_id, user_id, appended_at_ms):
+            return None
+        return self.fingerprints[verified[0]]
+
+    def require_repeatable(self, text: str, now_ms: int) -> None:
+        """Raise KeyEnded if a record with this id would be foreign, KeyMissing if no key verifies the id."""
+        verified = self._signer.verify(text.encode("ascii", "replace"))
+        if verified is None:
+            raise KeyMissing(f"no key of REQUEST_ID_KEYS verifies the request id {text!r}, which has the user's seat")
+        end_ms = self._ends_ms[verified[0]]
+        if end_ms is not None and now_ms > end_ms + _MAX_REPEAT_AFTER_END_MS:
+            raise KeyEnded(self.fingerprints[verified[0]])
 
     def is_unverified(self, text: str) -> bool:
         """Return whether it has the form of an id, and none of the keys made it: another key did, or it is forged."""
@@ -85,6 +125,15 @@ class RequestIds:
     def _signed(self, kind: int, coupon_id: int, user_id: int, at_ms: int, nonce: bytes) -> str:
         body = _BODY.pack(kind, coupon_id, user_id, at_ms >> 32, at_ms & 0xFFFFFFFF, nonce)
         return self._signer.sign(body)
+
+
+def _claims(body: bytes) -> RequestIdClaims:
+    kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
+    return RequestIdClaims(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
+
+
+def _is_after(end_ms: int, body: bytes, appended_at_ms: int) -> bool:
+    return _claims(body).minted_at_ms > end_ms or appended_at_ms > end_ms + _MAX_APPEND_AFTER_END_MS
 
 
 def fingerprint(key: bytes) -> str:

@@ -35,15 +35,15 @@ class TextSigner:
         except ValueError:  # not base64
             return None
 
-    def verify(self, text: bytes) -> bytes | None:
-        """Return the body, or None if its MAC was not made with one of the keys."""
+    def verify(self, text: bytes) -> tuple[int, bytes] | None:
+        """Return the place of the key that made the MAC, and the body; None if it was none of the keys."""
         raw = self.read(text)
         if raw is None:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        for keyed in self._macs:
+        for place, keyed in enumerate(self._macs):
             if compare_digest(_digest(keyed, body), mac):
-                return body
+                return place, body
         return None
 
 

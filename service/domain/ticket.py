@@ -50,10 +50,10 @@ class Tickets:
 
     def verify(self, text: str, now_seconds: float) -> Ticket:
         """Return what the ticket states; raise Unauthenticated if none of the keys signed it, or if it has expired."""
-        body = self._signer.verify(text.encode("ascii", "replace"))
-        if body is None:
+        verified = self._signer.verify(text.encode("ascii", "replace"))
+        if verified is None:
             raise Unauthenticated("The ticket is not valid.")
-        purpose, user_id, expires_at = _BODY.unpack(body)
+        purpose, user_id, expires_at = _BODY.unpack(verified[1])
         if expires_at <= now_seconds:
             raise Unauthenticated("The ticket has expired.")
         return Ticket(Purpose(purpose), user_id, expires_at)

@@ -19,6 +19,7 @@ from service.gate.keys import (
     END_OF_TIME_MS,
     EVICT_ENDED,
     FILL,
+    FILL_MARK,
     FOLLOW_UPS_KEY,
     LAST_SWEEP_KEY,
     MARK_UNKNOWN,
@@ -45,8 +46,9 @@ from service.gate.keys import (
 from service.log import get_logger
 from service.log_events import LogEvent
 
-#: how long the seats of an unfinished fill stay after the last of them was written
-_FILL_SECONDS = 30
+#: how long the temporary hash of a fill stays after its beginning, and after each batch of seats; no longer than an
+#: ended coupon stays in the gate, or a newer version of a cold one
+_FILL_SECONDS = 60
 #: a filler that was killed blocks others no longer than this; two concurrent fills are safe
 _FILL_LOCK_SECONDS = 5
 _SEATS_BATCH_SIZE = 5_000
@@ -61,6 +63,15 @@ class ServerState(NamedTuple):
     run_id: str
     #: the run id that the last sweep stored; empty before the first sweep, and after FLUSHALL until the next one
     swept_run_id: str
+
+
+class BegunFill(NamedTuple):
+    """What a fill must find unchanged at its end."""
+
+    #: the server's
+    run_id: str
+    #: the temporary hash of seats, with FILL_MARK
+    building: str
 
 
 class Seat(NamedTuple):
@@ -81,6 +92,8 @@ class EndedCoupon(NamedTuple):
     version: str
     ended_at_ms: int
     now_ms: int
+    #: it had already ended when the gate was filled for it
+    filled_ended: bool
 
 
 class GateAdmin:
@@ -129,29 +142,37 @@ class GateAdmin:
         if fault := eviction_fault(info):
             raise Misconfigured([f"REDIS_URL: the server cannot be the gate: {fault}"])
 
-    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None) -> bool:
+    def begin_fill(self, coupon_id: int) -> BegunFill:
+        """Begin a fill before anything is read for it.
+
+        The temporary hash of seats is marked from now on. If the hash expires or the server is emptied, the seats that
+        are written afterwards are without the mark: what was read may be out of date by then.
+        """
+        run_id, building = self.server_state().run_id, f"{seats_key(coupon_id)}:{secrets.token_hex(8)}"
+        with mapped_errors(), self._redis.pipeline() as pipe:
+            pipe.hset(building, FILL_MARK, "")
+            pipe.expire(building, _FILL_SECONDS)
+            pipe.execute()
+        return BegunFill(run_id, building)
+
+    def fill(self, coupon: Coupon, seats: Iterable[tuple[int, str]], begun: BegunFill | None = None) -> bool:
         """Fill a cold gate with the coupon's values and seats (user id, request id); return whether this call did.
 
-        since: `server_state()` from before the coupon and the seats were read. If the server was restarted or emptied
-        since, it may have lost a newer version of the coupon, and the gate stays cold. None: skip this check.
+        begun: `begin_fill()` from before the coupon and the seats were read. If the server was restarted or emptied
+        since, it may have lost a newer version of the coupon, and the gate stays cold. It also stays cold if the
+        temporary hash has expired. None: begin now.
 
-        A gate that another process has filled meanwhile is left unchanged. The gate also stays cold if the temporary
-        hash of seats has expired. If the process is killed before the last line, the gate stays cold and the seats
-        written so far expire.
+        A gate that another process has filled meanwhile is left unchanged. If the process is killed before the last
+        line, the gate stays cold and the seats written so far expire.
         """
-        building = f"{seats_key(coupon.id)}:{secrets.token_hex(8)}"
+        run_id, building = begun or self.begin_fill(coupon.id)
         rows = iter(seats)
         with mapped_errors():
-            has_seats = False
             while batch := dict(islice(rows, _SEATS_BATCH_SIZE)):
                 self._redis.hset(building, mapping={str(user): request_id for user, request_id in batch.items()})
                 self._redis.expire(building, _FILL_SECONDS)
                 self._redis.expire(fill_lock_key(coupon.id), _FILL_LOCK_SECONDS)
-                has_seats = True
-            state = since or ServerState("", "")
-            return bool(
-                self._fill(args=[coupon.id, coupon.version, building if has_seats else "", *state, *_flat(coupon)])
-            )
+            return bool(self._fill(args=[coupon.id, coupon.version, building, FILL_MARK, run_id, *_flat(coupon)]))
 
     def mark_unknown(self, coupon_id: int) -> None:
         """Mark a coupon as nonexistent, so that the gate refuses requests for a few seconds."""
@@ -185,19 +206,21 @@ class GateAdmin:
         with mapped_errors():
             self._redis.delete(coupon_key(coupon_id), seats_key(coupon_id), offsets_key(coupon_id))
 
-    def note_ended(self, awaited: Collection[int]) -> list[EndedCoupon]:
-        """Return the coupons that have ended, and note when that was seen first.
+    def note_ended(self, coupon_ids: Sequence[int], awaited: Collection[int]) -> list[EndedCoupon]:
+        """Return which of the coupons have ended, and note when that was seen first; in one round trip.
 
         awaited: coupons with an unacknowledged request, which count as not ended.
         """
-        ended: list[EndedCoupon] = []
-        for coupon_id in self.coupon_ids():
-            with mapped_errors():
-                reply: Any = self._note_ended(args=[coupon_id, int(coupon_id in awaited)])
-            if reply:
-                version, ended_at, now = reply
-                ended.append(EndedCoupon(coupon_id, _text(version), int(ended_at), int(now)))
-        return ended
+        with mapped_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for coupon_id in coupon_ids:
+                self._note_ended(args=[coupon_id, int(coupon_id in awaited)], client=pipe)
+            replies: list[Any] = pipe.execute()
+        return [
+            EndedCoupon(coupon_id, _text(version), int(ended_at), int(now), bool(filled_ended))
+            for coupon_id, reply in zip(coupon_ids, replies, strict=True)
+            if reply
+            for version, ended_at, now, filled_ended in [reply]
+        ]
 
     def evict_ended(self, ended: EndedCoupon) -> bool:
         """Make the gate cold for a coupon that has ended, unless it has changed since; return whether this call did."""
@@ -290,6 +313,12 @@ class GateAdmin:
                 UNACKNOWLEDGED_KEY, "-inf", attempted_before_ms, start=0, num=limit, withscores=True
             )
         return {_text(request_id): _milliseconds(score) for request_id, score in found}
+
+    def iterate_unacknowledged(self) -> Iterator[str]:
+        """Yield every request id without an acknowledgement; one that changes meanwhile may be missing or twice."""
+        with mapped_errors():
+            for request_id, _ in self._redis.zscan_iter(UNACKNOWLEDGED_KEY, count=_SEATS_BATCH_SIZE):
+                yield _text(request_id)
 
     def resolve_unacknowledged(self, request_ids: Sequence[str]) -> None:
         """Remove requests from the unacknowledged ones; their seats stay."""

@@ -17,11 +17,11 @@ def _script(*names: str) -> str:
 
 ADMIT = _script("read_clock", "new_limiter", "admit")
 MARK_UNKNOWN = _script("mark_unknown")
-FILL = _script("fill")
+FILL = _script("read_clock", "has_ended", "fill")
 UPDATE_COUPON = _script("update_coupon")
 UPDATE_PROGRESS = _script("update_progress")
 RELEASE = _script("release")
-NOTE_ENDED = _script("read_clock", "note_ended")
+NOTE_ENDED = _script("read_clock", "has_ended", "note_ended")
 EVICT_ENDED = _script("evict_ended")
 CHECK_WRITABLE = _script("check_writable")
 DELETE_WRONG_TYPES = _script("delete_wrong_types")
@@ -48,6 +48,8 @@ LAST_SWEEP_KEY = "gate:swept_at"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
+#: field of the temporary hash of seats that was written when the fill began; no user has this id
+FILL_MARK = ""
 #: prefix of the key that marks a task as queued or running; while it exists, a commit does not send the task
 QUEUED_TASK_PREFIX = "gate:queued:"
 #: later than every attempt to append a request

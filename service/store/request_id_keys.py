@@ -1,6 +1,6 @@
 """Queries on the register of the keys that sign request ids; it holds their fingerprints, never a key."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -15,6 +15,13 @@ class RegisteredKey(NamedTuple):
     announced_at: datetime
     #: since when processes sign with it; None: it only verifies
     signs_since: datetime | None
+    #: ids that it signs later are foreign; None: it has no end
+    ends_at: datetime | None
+    has_ended: bool
+    #: when a record with such a later id was last read, exact to a minute
+    late_id_at: datetime | None
+    #: that was within the last hour
+    has_late_ids: bool
 
 
 def lock(tx: Connection) -> None:
@@ -25,7 +32,11 @@ def lock(tx: Connection) -> None:
 def registered(tx: Connection) -> list[RegisteredKey]:
     """Return every key of the register, oldest first."""
     rows = tx.execute(
-        text("SELECT fingerprint, announced_at, signs_since FROM request_id_keys ORDER BY announced_at, fingerprint")
+        text(
+            "SELECT fingerprint, announced_at, signs_since, ends_at, coalesce(ends_at <= now(), false), late_id_at,"
+            " coalesce(late_id_at > now() - interval '1 hour', false)"
+            " FROM request_id_keys ORDER BY announced_at, fingerprint"
+        )
     )
     return [RegisteredKey(*row) for row in rows]
 
@@ -49,6 +60,32 @@ def mark_signing(tx: Connection, fingerprint: str) -> None:
             " ON CONFLICT (fingerprint) DO UPDATE SET signs_since = now() WHERE request_id_keys.signs_since IS NULL"
         ),
         {"fingerprint": fingerprint},
+    )
+
+
+def set_end(tx: Connection, fingerprint: str, in_seconds: int) -> datetime | None:
+    """Let a key end in so many seconds, unless it has an end; return its end, or None if it is not registered."""
+    ends_at: datetime | None = tx.execute(
+        text(
+            "UPDATE request_id_keys SET ends_at = coalesce(ends_at, now() + make_interval(secs => :in_seconds))"
+            " WHERE fingerprint = :fingerprint RETURNING ends_at"
+        ),
+        {"fingerprint": fingerprint, "in_seconds": in_seconds},
+    ).scalar()
+    return ends_at
+
+
+def record_late_ids(tx: Connection, fingerprints: Collection[str]) -> None:
+    """Record that records with ids were read which these keys signed after their end.
+
+    At most once a minute, so that issuers do not wait for each other's commit with every batch.
+    """
+    tx.execute(
+        text(
+            "UPDATE request_id_keys SET late_id_at = now() WHERE fingerprint = ANY(:fingerprints)"
+            " AND (late_id_at IS NULL OR late_id_at < now() - interval '1 minute')"
+        ),
+        {"fingerprints": sorted(fingerprints)},
     )
 
 

@@ -313,6 +313,10 @@ class RequestIdKeyRow(Table, table=True):
     announced_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
     #: since when processes sign with it; null: it only verifies
     signs_since: datetime | None = _timestamp()
+    #: an id that it signs later is one of another producer; null: it has no end
+    ends_at: datetime | None = _timestamp()
+    #: when a record with such an id was last read, exact to a minute
+    late_id_at: datetime | None = _timestamp()
 
 
 class WriteCheckRow(Table, table=True):

@@ -72,7 +72,9 @@ class RecordReader:
         topic_id: Kafka's id of the topic that holds the record; the id of a foreign request is derived from it.
         """
         try:
-            return Record(raw, self._request(raw, topic_id), None, self.injected_fault(raw))
+            request = self._request(raw, topic_id)
+            ended_key = None if request.accepted else self._ended_key(raw, request)
+            return Record(raw, request, None, self.injected_fault(raw), ended_key)
         except (PoisonRecord, msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Record(raw, None, poison=classify(error)._replace(failure_class=FailureClass.POISON))
 
@@ -99,7 +101,7 @@ class RecordReader:
         if raw.log_position.partition != partition:
             raise PoisonRecord(f"coupon {coupon_id} does not belong on partition {raw.log_position.partition}")
         header = dict(raw.headers).get(REQUEST_ID_HEADER)
-        if header is not None and self._ids.was_minted_for(header, coupon_id, user_id):
+        if header is not None and self._ids.was_minted_for(header, coupon_id, user_id, raw.appended_at_ms):
             request_id, accepted = header.decode("ascii"), True
         elif header is not None and self._ids.is_unverified_for(header, coupon_id, user_id):
             raise UnverifiedRequestId(
@@ -117,6 +119,12 @@ class RecordReader:
             raw.appended_at_ms,
             accepted,
         )
+
+    def _ended_key(self, raw: RawRecord, foreign: Request) -> str | None:
+        header = dict(raw.headers).get(REQUEST_ID_HEADER)
+        if header is None:
+            return None
+        return self._ids.ended_key_of(header, foreign.coupon_id, foreign.user_id, raw.appended_at_ms)
 
 
 @lru_cache(maxsize=65_536)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, NamedTuple
 
-from service.domain.errors import BacklogFull, RateLimited, Refused, Unavailable
+from service.domain.errors import BacklogFull, ProduceUnconfirmed, RateLimited, Refused, Unavailable
 from service.domain.rate_limit import Exceeded, LimitScope
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
@@ -129,8 +129,8 @@ class IssuanceAcceptor:
         After a crash before the produce, a repeat or `maintenance.release_expired` resolves the seat. After a crash
         later, a repeat is produced under the same request id and treated as a redelivery.
         """
-        request.request_id = self._ids.mint(request.coupon_id, request.user_id, self._now_ms())
         try:
+            request.request_id = self._ids.mint(request.coupon_id, request.user_id, self._now_ms())
             self._log_watch.require_open_log()
             if self._coupon_ids.is_known_range(request.coupon_id):
                 self._gate_calls.add(request)
@@ -216,9 +216,14 @@ class IssuanceAcceptor:
             request.fail(Refused(_REFUSALS[verdict], first_request_id=first_request_id, opens_in_ms=opens_in_ms))
 
     async def _fill(self, request: PendingRequest) -> None:
-        """Fill the gate for the coupon, then call it again; without Redis the verdict comes from the database."""
+        """Fill the gate for the coupon, then call it again; without Redis the verdict comes from the database.
+
+        The gate charges the request only when it is called again. Until then the limits of this process apply, so that
+        the requests which a caller sends in the meantime do not all cause a fill.
+        """
         if request.was_filled:
             raise Unavailable("The gate", "it is being filled")
+        self._database_gate.charge(request)
         request.was_filled = True
         try:
             await self._fill_pool.fill(request.coupon_id)
@@ -235,19 +240,29 @@ class IssuanceAcceptor:
         self._gate_calls.add(request)
 
     async def _admit_by_database(self, request: PendingRequest) -> None:
-        """Without Redis the verdict comes from the database."""
+        """Without Redis the verdict comes from the database, and the limits of this process apply."""
+        if not request.was_filled:  # then it was charged before the fill
+            self._database_gate.charge(request)
         self._conclude(request, await self._database_gate.admit(request), {})
 
     async def _repeat(self, request: PendingRequest, progress: Mapping[int, int]) -> None:
         """Produce a request again whose outcome is not known; it is a duplicate if its record is in the log.
 
-        A repeat waits for the acknowledgement of the first one, if this process is producing it.
+        A repeat waits for the acknowledgement of the first one, if this process is producing it. If that fails, one of
+        those that waited is produced and the others wait for it, so that a stall of Kafka does not multiply records. No
+        record gets an id that the issuer would not take for ours.
         """
         first = self._appends.find(request.request_id)
         if await (self._database_gate.has_decided(request) if first is None else first.is_acknowledged()):
             raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
+        other = self._appends.find(request.request_id)
+        if other is not None and other is not first:  # of the repeats that waited, another one is being produced
+            if await other.is_acknowledged():
+                raise Refused(ReasonCode.DUPLICATE, first_request_id=request.request_id)
+            raise ProduceUnconfirmed("Kafka", "a repeat of the same request was not confirmed either")
         if self._appends.backlog.is_full:
             raise BacklogFull
+        self._ids.require_repeatable(request.request_id, self._now_ms())
         request.is_first_attempt = False
         self._appends.start(request, progress)
 

@@ -25,6 +25,7 @@ class Alert(StrEnum):
     UNDECIDED = "undecided"
     TOPIC = "topic"
     KEY_MISSING = "key_missing"
+    KEY_ENDED = "key_ended"
     UNVERIFIED_IDS = "unverified_ids"
 
 
@@ -51,14 +52,18 @@ def active_alerts(
     *,
     topic: str | None = None,
     missing_key: str | None = None,
+    ended_key: str | None = None,
 ) -> dict[Alert, str]:
     """Return the active alerts with their reasons.
 
-    `topic`: how the topic differs from the settings; `missing_key`: which key of request ids this process lacks.
+    `topic`: how the topic differs from the settings; `missing_key`: which key of request ids this process lacks;
+    `ended_key`: which key is used although it has ended or will end.
     """
     active = {Alert.TOPIC: topic} if topic else {}
     if missing_key:
         active[Alert.KEY_MISSING] = missing_key
+    if ended_key:
+        active[Alert.KEY_ENDED] = ended_key
     if counts.unverified:
         number = f"at least {_MAX_UNVERIFIED}" if counts.unverified == _MAX_UNVERIFIED else str(counts.unverified)
         active[Alert.UNVERIFIED_IDS] = (
@@ -97,4 +102,11 @@ def check_database(
     with in_transaction(engine) as tx:
         counts = count_dead_letters(tx)
         key_register.compare(tx)
-    return active_alerts(settings, counts, undecided.check(), topic=log_watch.alert, missing_key=key_register.fault)
+    return active_alerts(
+        settings,
+        counts,
+        undecided.check(),
+        topic=log_watch.alert,
+        missing_key=key_register.fault,
+        ended_key=key_register.alert,
+    )

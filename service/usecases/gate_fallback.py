@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from service.domain.coupon import Coupon, CouponState
 from service.domain.decide import PriorRequests
+from service.domain.errors import RateLimited
 from service.domain.rate_limit import LocalLimiter
 from service.gate.async_gate import Admission, SeatRequest
 from service.gate.batcher import Batcher
@@ -45,13 +46,13 @@ class DatabaseGate:
             "PostgreSQL", lambda seats: asyncio.to_thread(self.have_decided, seats), max_waiting=MAX_WAITING
         )
 
-    async def admit(self, seat: SeatRequest) -> Admission:
-        """Charge the request to the rate limits, then return the verdict from the database.
-
-        Raises Unavailable when it is away or too many requests wait.
-        """
+    def charge(self, seat: SeatRequest) -> None:
+        """Charge the request to the rate limits of this process; raise RateLimited."""
         if exceeded := self._limiter.charge(seat.user_id, seat.address):
-            return Admission(Verdict.RATE_LIMITED, f"{exceeded.scope} {exceeded.wait_us}")
+            raise RateLimited(exceeded)
+
+    async def admit(self, seat: SeatRequest) -> Admission:
+        """Return the verdict from the database; raise Unavailable when it is away or too many requests wait."""
         return await self._admissions.submit(seat)
 
     async def has_decided(self, seat: SeatRequest) -> bool:

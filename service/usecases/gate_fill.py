@@ -56,7 +56,7 @@ class GateFiller:
         If the process is killed before the gate is filled, it stays cold, and the next fill starts when the lock has
         expired. If it is killed after that, seats released meanwhile stay taken until the gate is filled again.
         """
-        since = self._gate_admin.server_state()  # before anything is read: fill() compares it
+        begun = self._gate_admin.begin_fill(coupon_id)  # before anything is read: fill() compares it
         with repeatable_read(self._engine) as tx:  # seats and checkpoint of the same moment
             coupon = coupons.get(tx, coupon_id)
             seats = requests.live_seats(tx, coupon_id) if coupon else []
@@ -66,7 +66,7 @@ class GateFiller:
             return
         undecided = dict(self._undecided(coupon_id, log, current))
         crash_points.reach(CrashPoint.GATE_FILLING)
-        filled = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), since)
+        filled = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), begun)
         crash_points.reach(CrashPoint.GATE_FILLED)
         # a seat that was released during the fill was released from a cold gate: release it again from the filled one
         with in_transaction(self._engine) as tx:

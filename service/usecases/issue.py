@@ -12,7 +12,17 @@ from service.domain.errors import Fenced
 from service.domain.failures import Failure, FailureClass
 from service.domain.record import Record
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import checkpoints, coupons, dead_letters, engine, outbox, requests, retries, write_probe
+from service.store import (
+    checkpoints,
+    coupons,
+    dead_letters,
+    engine,
+    outbox,
+    request_id_keys,
+    requests,
+    retries,
+    write_probe,
+)
 from service.usecases.batch_bisect import (
     MAX_FAILURE_SECONDS,
     MAX_FAILURES_PER_TRANSACTION,
@@ -148,6 +158,8 @@ class _BatchTransaction:
             self._key_register.require_complete(
                 self._tx, f"no key verifies the request id of the record at partition {partition}, offset {offset}"
             )
+        if ended_keys := {record.ended_key for record in plan.records if record.ended_key}:
+            request_id_keys.record_late_ids(self._tx, ended_keys)
         columns = requests.insert_columns(plan.outcomes)
         self._on_decided()
         requests.insert(self._tx, self._log_id, columns, self.decided_at)

@@ -187,12 +187,13 @@ def test_the_gate_is_repaired(system: System) -> None:
 
 
 def test_the_keys_of_request_ids_are_listed_and_kept_while_they_are_used(system: System) -> None:
-    """A key is shown by its fingerprint only; one of which a request has an id is not removed."""
+    """A key is shown by its fingerprint only; one that signs has no end, one with uses is not removed."""
     key = system.stack.environment["REQUEST_ID_KEYS"]
     system.wait_until_final(accepted(system, system.make_coupon(quantity=1), 1))
 
     listed = coupons(system, "request-id-keys", "list")
     removed = coupons(system, "request-id-keys", "remove", fingerprint(key.encode()))
+    ended = coupons(system, "request-id-keys", "end", fingerprint(key.encode()))
 
     assert [(row[0], row[1][:11], row[2]) for row in rows(listed)] == [
         (fingerprint(key.encode()), "signs since", "signs")
@@ -200,6 +201,8 @@ def test_the_keys_of_request_ids_are_listed_and_kept_while_they_are_used(system:
     assert key not in listed.stdout
     assert removed.returncode == 2
     assert "requests have an id that no other key of REQUEST_ID_KEYS verifies" in removed.stderr
+    assert ended.returncode == 2
+    assert "REQUEST_ID_KEYS here still signs with" in ended.stderr
 
 
 def coupons(system: System, *arguments: str) -> Ended:

@@ -14,13 +14,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from service import resources
+from service.clock import now_ms
 from service.domain.request_id import RequestIds, fingerprint
+from service.stream import clients
+from service.stream.codec import REQUEST_ID_HEADER, encode_key, encode_value
+from service.stream.topics import Topic
 from service.usecases.alerts import Alert
 from stack import app_processes, ports
 from tests.fixtures.running import running
 from tests.system import System, client_answer
 
 _FIRST_KEY = "the key until today"
+_LATE_USER = 10**9
 _COUPONS = 12  # enough that every partition has some of them
 
 
@@ -106,7 +112,10 @@ def test_the_wrong_order_is_loud_and_heals(rotation: Rotation) -> None:
 
 
 def test_a_rotation_while_selling_contradicts_no_answer(rotation: Rotation) -> None:
-    """P4, P5: verify-only everywhere, then first everywhere: every 202 is kept, under the id that the user has."""
+    """P4, P5: verify-only everywhere, then first everywhere: every 202 is kept, under the id that the user has.
+
+    Then the old key ends. An id that is signed with it later belongs to a foreign record.
+    """
     system = rotation.system
     coupons = [system.make_coupon(quantity=100_000) for _ in range(_COUPONS)]
     old, new = rotation.keys, "the key that is promoted in order"
@@ -118,6 +127,8 @@ def test_a_rotation_while_selling_contradicts_no_answer(rotation: Rotation) -> N
         signs_early = system.count(signs, fingerprint=fingerprint(new.encode()))
         for process in ("api", "issuer"):  # the worker signs nothing
             rotation.restart(process, f"{new},{old}")
+        ended = _end(rotation, old.split(",")[0])
+        late = _append_late(system, coupons[0], ended)
 
     accepted = [one.request_id for one in system.history if one.coupon_id in coupons and one.outcome == "accepted"]
     some = [request_id for request_id in accepted[:: len(accepted) // 50 + 1] if request_id]
@@ -125,6 +136,40 @@ def test_a_rotation_while_selling_contradicts_no_answer(rotation: Rotation) -> N
     assert {_is_signed_with(new, request_id) for request_id in some} == {True, False}
     assert (signs_early, system.count(signs, fingerprint=fingerprint(new.encode()))) == (0, 1)
     assert system.count("SELECT count(*) FROM dead_letters") == 0
+    system.wait_until_idle()
+    by_id = "SELECT count(*) FROM requests WHERE request_id = :request_id"
+    of_late_user = "SELECT count(*) FROM requests WHERE user_id = :user AND state = 'issued'"
+    assert (system.count(by_id, request_id=late), system.count(of_late_user, user=_LATE_USER)) == (0, 1)
+    assert system.eventually(lambda: system.http.get("/readyz").json()["alerts"].get(Alert.KEY_ENDED))
+
+
+def _end(rotation: Rotation, key: str) -> RequestIds:
+    """Let a key end in a moment, and return it when every process has read that."""
+    keys = SecretStr(rotation.keys)
+    settings = rotation.system.settings.model_copy(update={"request_id_keys": keys})
+    with resources.open_key_administration(settings) as administration:
+        administration.end(fingerprint(key.encode()), in_seconds=8)
+        rotation.system.eventually(
+            lambda: {one.key.fingerprint: one.key.has_ended for one in administration.list_keys()}[
+                fingerprint(key.encode())
+            ]
+        )
+    return RequestIds([key.encode()])
+
+
+def _append_late(system: System, coupon: int, ids: RequestIds) -> str:
+    """Append a record as somebody does who has an old key; return its request id."""
+    at_ms = now_ms()
+    request_id = ids.mint(coupon, _LATE_USER, at_ms)
+    producer = clients.build_producer(system.settings)
+    producer.produce(
+        Topic.ISSUE_COUPON,
+        key=encode_key(coupon),
+        value=encode_value(coupon, _LATE_USER, at_ms),
+        headers=[(REQUEST_ID_HEADER, request_id.encode())],
+    )
+    assert producer.flush(10) == 0
+    return request_id
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from structlog.contextvars import get_contextvars
 
 from service.clock import now_ms
 from service.domain.coupon import Coupon
-from service.domain.errors import BacklogFull, Refused
-from service.domain.rate_limit import LocalLimiter
+from service.domain.errors import BacklogFull, KeyEnded, KeyMissing, ProduceUnconfirmed, RateLimited, Refused
+from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit, RateLimits
 from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
@@ -26,7 +26,7 @@ from service.stream import clients
 from service.stream.partitioner import partition_of
 from service.stream.producer import RequestProducer
 from service.usecases.accept import IssuanceAcceptor, Receipt
-from service.usecases.append_tracker import AppendTracker
+from service.usecases.append_tracker import AppendTracker, PendingRequest
 from service.usecases.backlog import Backlog
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.fill_pool import FillPool
@@ -42,8 +42,14 @@ Scenario = Callable[[IssuanceAcceptor], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
+def limits() -> RateLimits:
+    """No rate limits; a test that needs some replaces this."""
+    return {}
+
+
+@pytest.fixture
 def run(
-    resources: Resources, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log
+    resources: Resources, store: Engine, ids: RequestIds, gate_filler: GateFiller, real_log: Log, limits: RateLimits
 ) -> Callable[[Scenario], Any]:
     """Run a scenario with an acceptor on real services and an empty log."""
     assert not real_log.undecided()
@@ -51,11 +57,11 @@ def run(
 
     async def with_acceptor(scenario: Scenario) -> Any:
         async with AsyncRedis.from_url(settings.redis_url) as redis:
-            gate, producer = AsyncGate(redis), RequestProducer(clients.build_producer(settings))
+            gate, producer = AsyncGate(redis, limits), RequestProducer(clients.build_producer(settings))
             backlog = Backlog(_MAX_UNDECIDED, lambda: resources.log_watch.log.id)
             appends = AppendTracker(gate, producer, settings.topic_partitions, backlog)
             coupon_ids, fill_pool, log_watch = CouponIds(store), FillPool(gate_filler), resources.log_watch
-            database_gate = DatabaseGate(store, LocalLimiter({}, int))
+            database_gate = DatabaseGate(store, LocalLimiter(limits, int))
             acceptor = IssuanceAcceptor(gate, database_gate, coupon_ids, fill_pool, appends, ids, log_watch, now_ms)
             try:
                 return await scenario(acceptor)
@@ -112,6 +118,82 @@ def test_a_repeat_continues_under_the_request_id_of_the_first(
 
     assert (request_id, fields["request_id"]) == (first_id, first_id)
     assert (refusal.code, refusal.first_request_id) == (ReasonCode.DUPLICATE, first_id)
+
+
+class _Unanswered(PendingRequest):
+    """A request whose caller has gone."""
+
+    def on_failed(self, error: Exception) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("is_pending", [True, False], ids=["first append pending", "first append of another process"])
+def test_of_many_repeats_one_is_produced(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_client: GateClient,
+    ids: RequestIds,
+    real_log: Log,
+    *,
+    is_pending: bool,
+) -> None:
+    """P2: a user who presses again and again while Kafka does not confirm causes one more record, not one each time."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    first = _Unanswered(coupon.id, 7)
+    first.request_id = ids.mint(coupon.id, 7, now_ms())
+    gate_client.admit(seat(7, first.request_id, coupon.id, now_ms()))
+
+    async def scenario(acceptor: IssuanceAcceptor) -> list[Any]:
+        appends = acceptor._appends
+        if is_pending:
+            appends._pending[first.request_id] = first
+        repeats = [asyncio.create_task(acceptor.accept(coupon.id, 7)) for _ in range(5)]
+        if is_pending:
+            async with asyncio.timeout(5):
+                while len(first._waiters or ()) < 5:  # noqa: ASYNC110  # there is no event for it
+                    await asyncio.sleep(0.01)
+            appends.on_delivery(first, ProduceUnconfirmed("Kafka", "no answer"))
+        return await asyncio.gather(*repeats, return_exceptions=True)
+
+    answers = run(scenario)
+
+    assert [one.request_id for one in answers if isinstance(one, Receipt)] == [first.request_id]
+    assert [one.first_request_id for one in answers if isinstance(one, Refused)] == [first.request_id] * 4
+    assert len(real_log.undecided()) == 1
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_nothing_is_accepted_under_an_id_of_a_key_that_has_ended(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, gate_filler: GateFiller, ids: RequestIds, redis: Redis
+) -> None:
+    """P4: the issuer would decide its record as another producer's. The caller gets 503, and no seat is taken."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    ids.set_ends({ids.fingerprints[0]: now_ms() - 1})
+
+    with pytest.raises(KeyEnded):
+        run(lambda acceptor: acceptor.accept(coupon.id, 7))
+    assert redis.hlen(f"gate:{coupon.id}:seats") == 0
+
+
+def test_a_repeat_is_not_produced_under_an_id_that_no_key_verifies(
+    run: Callable[[Scenario], Any],
+    make_coupon: MakeCoupon,
+    gate_filler: GateFiller,
+    gate_client: GateClient,
+    real_log: Log,
+) -> None:
+    """P4: its record would become a dead letter, so it gets no 202."""
+    coupon = make_coupon()
+    gate_filler.fill(coupon.id)
+    removed = RequestIds([b"a key that was removed"]).mint(coupon.id, 7, now_ms())
+    gate_client.admit(seat(7, removed, coupon.id, now_ms()))
+
+    with pytest.raises(KeyMissing):
+        run(lambda acceptor: acceptor.accept(coupon.id, 7))
+    assert real_log.undecided() == []
 
 
 @pytest.mark.usefixtures("gate_client")
@@ -253,6 +335,25 @@ def test_a_cold_coupon_does_not_wait_for_ids_that_were_never_created(
 
     assert run(scenario).coupon_id == coupon.id
     assert statements.count(BEGIN_FILL) == 1
+
+
+@pytest.mark.usefixtures("gate_client")
+@pytest.mark.parametrize("limits", [{LimitScope.USER: RateLimit(3, 1_000)}])
+def test_a_caller_causes_no_more_fills_than_its_limit_admits(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, statements: list[str]
+) -> None:
+    """Also with requests for many cold coupons at the same moment, before one of them was charged at the gate."""
+    coupon_ids = [make_coupon().id for _ in range(20)]
+
+    async def scenario(acceptor: IssuanceAcceptor) -> list[Any]:
+        at_once = await asyncio.gather(*(acceptor.accept(one, 7) for one in coupon_ids), return_exceptions=True)
+        after = await asyncio.gather(*(acceptor.accept(one, 7) for one in coupon_ids), return_exceptions=True)
+        return [*at_once, *after, await acceptor.accept(coupon_ids[-1], 8)]
+
+    *of_user, other = run(scenario)
+
+    assert [type(one) for one in of_user] == [*[Receipt] * 3, *[RateLimited] * 37]
+    assert (other.coupon_id, statements.count(BEGIN_FILL)) == (coupon_ids[-1], 4)
 
 
 @pytest.mark.usefixtures("gate_client")

@@ -228,27 +228,46 @@ def test_a_change_does_not_hide_that_the_seats_are_of_an_earlier_run(gate_admin:
 
 def test_a_fill_that_began_before_a_restart_leaves_the_gate_cold(gate_admin: GateAdmin) -> None:
     """P6: the restarted server may have lost a newer version of the coupon than the fill has read."""
-    since = gate_admin.server_state()._replace(run_id="an earlier run")
+    begun = gate_admin.begin_fill(1)
 
-    gate_admin.fill(coupon(), [(1, "one")], since)
+    gate_admin.fill(coupon(), [(1, "one")], begun._replace(run_id="an earlier run"))
 
     assert gate_admin.is_cold(1)
     assert gate_admin.seat_holder(1, 1) is None
 
 
-def test_a_fill_that_began_before_a_flush_leaves_the_gate_cold(gate_admin: GateAdmin, redis: Redis) -> None:
+@pytest.mark.parametrize("swept", [True, False], ids=["after a sweep", "before the first sweep"])
+def test_a_fill_that_began_before_a_flush_leaves_the_gate_cold(
+    gate_admin: GateAdmin, redis: Redis, *, swept: bool
+) -> None:
     """P6: what was published to the cold gate meanwhile, as a pause, was flushed; the fill's values are older."""
-    gate_admin.reset_if_state_lost()
-    since = gate_admin.server_state()
+    if swept:
+        gate_admin.reset_if_state_lost()
+    begun = gate_admin.begin_fill(1)
     gate_admin.update_coupons([coupon(override=Override.PAUSED)._replace(version=1)])
     redis.flushall()
 
-    gate_admin.fill(coupon(), [], since)
+    gate_admin.fill(coupon(), [(1, "one")], begun)
     stale_is_cold = gate_admin.is_cold(1)
-    gate_admin.fill(coupon(), [], gate_admin.server_state())
+    gate_admin.fill(coupon(), [])
 
     assert stale_is_cold
     assert not gate_admin.is_cold(1)
+
+
+@pytest.mark.parametrize("seats", [[], [(2, "two")]], ids=["no seats", "seats"])
+def test_a_fill_that_was_stopped_for_long_leaves_the_gate_cold(
+    gate_admin: GateAdmin, gate_client: GateClient, redis: Redis, seats: list[tuple[int, str]]
+) -> None:
+    """P2: meanwhile another fill, a sale, its end and the eviction may have passed; holders get no second seat."""
+    begun = gate_admin.begin_fill(1)
+    gate_admin.fill(coupon(), [])
+    gate_client.admit(seat(1, "one"))
+    gate_admin.evict(1)
+    redis.pexpire(begun.building, 0)
+
+    assert not gate_admin.fill(coupon(), seats, begun)
+    assert gate_client.admit(seat(1))[0].verdict is Verdict.COLD
 
 
 def test_a_version_kept_for_a_cold_gate_survives_the_sweep(gate_admin: GateAdmin, redis: Redis) -> None:

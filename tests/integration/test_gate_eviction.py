@@ -13,8 +13,10 @@ from service.domain.coupon import Coupon, Override
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
+from service.limits import ENDED_FILL_KEEP_SECONDS
 from service.store import checkpoints
 from service.store.checkpoints import CheckpointAdvance
+from service.usecases import gate_eviction
 from service.usecases.coupons import CouponService
 from service.usecases.gate_eviction import evict_ended_coupons
 from service.usecases.gate_fill import GateFiller
@@ -24,6 +26,7 @@ from tests.log import Log
 MakeCoupon = Callable[..., Coupon]
 Evict = Callable[..., int]
 AdvanceWatermark = Callable[[int], None]
+_DAY_SECONDS = 86_400
 _CLOSED = {"override": Override.CLOSED}
 #: later than every attempt to append a record
 _FAR_FUTURE_MS = 2**42
@@ -62,6 +65,10 @@ def advance_watermark(store: Engine, log_id: int, real_log: Log) -> AdvanceWater
             checkpoints.advance(tx, log_id, advances)
 
     return advance
+
+
+def _pretend_that_it_ended(redis: Redis, coupon: Coupon, seconds_ago: int) -> None:
+    redis.hset(f"gate:{coupon.id}", "ended_at", str(now_ms() - seconds_ago * 1000))
 
 
 def _verdicts(client: GateClient, coupon: Coupon, *users: int) -> list[Verdict]:
@@ -104,6 +111,56 @@ def test_a_request_for_an_evicted_coupon_fills_the_gate_again(
     gate_filler.fill(coupon.id)
 
     assert _verdicts(gate_client, coupon, 1, 2, 3) == before == [*[Verdict.DUPLICATE] * 2, Verdict.SOLD_OUT]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "end"), [(2, {}), (3, _CLOSED), (3, {"closes_at_ms": 1})], ids=["sold out", "closed", "window over"]
+)
+def test_a_coupon_that_is_filled_after_its_end_is_kept_for_minutes(
+    sell: Callable[..., Coupon],
+    evict: Evict,
+    advance_watermark: AdvanceWatermark,
+    coupon_service: CouponService,
+    gate_filler: GateFiller,
+    redis: Redis,
+    quantity: int,
+    end: dict[str, Any],
+) -> None:
+    """One request for each of many old coupons must not fill Redis for a day."""
+    coupon = sell(quantity)
+    if end:
+        coupon_service.change(coupon.id, end)
+    advance_watermark(_FAR_FUTURE_MS)
+    assert evict() == 1
+    gate_filler.fill(coupon.id)
+
+    assert evict(_DAY_SECONDS) == 0  # the end is noted
+    _pretend_that_it_ended(redis, coupon, ENDED_FILL_KEEP_SECONDS - 10)
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, ENDED_FILL_KEEP_SECONDS)
+    assert evict(_DAY_SECONDS) == 1
+    assert _keys(redis, coupon) == []
+
+
+def test_a_coupon_that_ends_after_a_fill_is_kept_for_the_set_time(
+    sell: Callable[..., Coupon],
+    evict: Evict,
+    advance_watermark: AdvanceWatermark,
+    coupon_service: CouponService,
+    redis: Redis,
+) -> None:
+    """Also one that was filled after an earlier end, and opened again."""
+    coupon = sell(quantity=2)
+    assert redis.hget(f"gate:{coupon.id}", "filled_ended") == b"1"
+    coupon_service.change(coupon.id, {"override": Override.PAUSED})
+    coupon_service.change(coupon.id, _CLOSED)
+    advance_watermark(_FAR_FUTURE_MS)
+
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, _DAY_SECONDS - 10)
+    assert evict(_DAY_SECONDS) == 0
+    _pretend_that_it_ended(redis, coupon, _DAY_SECONDS)
+    assert evict(_DAY_SECONDS) == 1
 
 
 @pytest.mark.parametrize(
@@ -223,7 +280,7 @@ def test_a_change_in_the_middle_keeps_the_coupon(
 ) -> None:
     """The end that was noted is not that of the changed coupon."""
     coupon = sell(quantity=2)
-    (ended,) = gate_admin.note_ended(())
+    (ended,) = gate_admin.note_ended([coupon.id], ())
     coupon_service.change(coupon.id, change)
 
     assert gate_admin.evict_ended(ended) is False
@@ -235,12 +292,12 @@ def test_the_end_that_was_noted_does_not_outlast_a_change(
     """A coupon that is opened and ends again is kept for the whole time again."""
     coupon = sell(quantity=3, closes_at_ms=_FAR_FUTURE_MS)
     coupon_service.change(coupon.id, _CLOSED)
-    assert len(gate_admin.note_ended(())) == 1
+    assert len(gate_admin.note_ended([coupon.id], ())) == 1
 
     coupon_service.change(coupon.id, {"override": Override.NONE})
 
     assert redis.hget(f"gate:{coupon.id}", "ended_at") is None
-    assert gate_admin.note_ended(()) == []
+    assert gate_admin.note_ended([coupon.id], ()) == []
 
 
 def test_something_else_in_the_place_of_a_coupon_is_left_alone(redis: Redis, gate_admin: GateAdmin) -> None:
@@ -249,8 +306,32 @@ def test_something_else_in_the_place_of_a_coupon_is_left_alone(redis: Redis, gat
     redis.hset("gate:2", mapping={"capacity": "x", "sold_out": "1"})
     redis.hset("gate:3", mapping={"capacity": "1", "sold_out": "1", "ended_at": "soon"})
 
-    (ended,) = gate_admin.note_ended(())
+    (ended,) = gate_admin.note_ended([1, 2, 3], ())
 
     assert ended.coupon_id == 3
     assert ended.now_ms == ended.ended_at_ms
     assert gate_admin.evict_ended(ended) is False
+
+
+def test_a_run_that_takes_too_long_goes_on_with_the_next(
+    evict: Evict, redis: Redis, advance_watermark: AdvanceWatermark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery kills a task that takes too long, so a run ends before; it has evicted what it has taken by then."""
+    advance_watermark(_FAR_FUTURE_MS)
+    monkeypatch.setattr(gate_eviction, "_MAX_SECONDS", 0)
+    for coupon_id in range(1_000, 1_700):
+        redis.hset(f"gate:{coupon_id}", mapping={"capacity": 1, "version": 0, "sold_out": 1})
+
+    assert [evict(), evict(), evict()] == [500, 200, 0]
+
+
+def test_the_ends_of_many_coupons_are_noted_in_one_round_trip(gate_admin: GateAdmin, redis: Redis) -> None:
+    """One round trip for each of tens of thousands takes longer than a task may."""
+    for coupon_id in range(1, 301):
+        redis.hset(f"gate:{coupon_id}", mapping={"capacity": 1, "version": 0, "sold_out": 1})
+    reads = int(redis.info("stats")["total_reads_processed"])
+
+    ended = gate_admin.note_ended(range(1, 301), awaited=[7])
+
+    assert int(redis.info("stats")["total_reads_processed"]) - reads < 50
+    assert {one.coupon_id for one in ended} == {*range(1, 301)} - {7}

@@ -10,7 +10,7 @@ from service.domain.coupon import Coupon, Override
 from service.domain.errors import Unavailable
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
-from service.gate.gate_admin import GateAdmin, ServerState
+from service.gate.gate_admin import BegunFill, GateAdmin
 from service.gate.keys import Verdict
 from service.usecases import gate_fill
 from service.usecases.coupons import CouponService
@@ -199,13 +199,11 @@ def test_a_seat_that_is_released_during_the_fill_is_free(
     real_log.append_request(coupon.id, 7)
     fill = gate_admin.fill
 
-    def fill_after_a_refusal(
-        coupon: Coupon, seats: Iterable[tuple[int, str]], since: ServerState | None = None
-    ) -> bool:
+    def fill_after_a_refusal(coupon: Coupon, seats: Iterable[tuple[int, str]], begun: BegunFill | None = None) -> bool:
         coupon_service.change(coupon.id, {"override": Override.CLOSED})
         real_log.issue()
         coupon_service.change(coupon.id, {"override": Override.NONE})
-        return fill(coupon._replace(version=2), seats, since)
+        return fill(coupon._replace(version=2), seats, begun)
 
     gate_admin.fill = fill_after_a_refusal  # type: ignore[method-assign]
     gate_filler.fill(coupon.id)

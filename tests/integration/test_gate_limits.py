@@ -70,6 +70,20 @@ def test_a_request_that_waits_for_a_fill_is_charged_once(limited: GateClient, ga
     assert _verdicts(limited, seat(7)) == [Verdict.ADMITTED]
 
 
+def test_a_caller_whose_limit_has_no_room_causes_no_fill(limited: GateClient, gate_admin: GateAdmin) -> None:
+    """Whatever coupons it requests; other callers of the same call cause one."""
+    gate_admin.fill(coupon(quantity=1, issued=1), [])
+    limited.admit(seat(7), seat(7))
+
+    cold = [seat(7, coupon_id=2), seat(8, coupon_id=2), seat(7, coupon_id=2), seat(7, coupon_id=3)]
+    assert _verdicts(limited, *cold) == [
+        Verdict.RATE_LIMITED,
+        Verdict.COLD,
+        Verdict.RATE_LIMITED,
+        Verdict.RATE_LIMITED,
+    ]
+
+
 def test_the_repeat_of_an_unacknowledged_request_is_free(limited: GateClient, gate_admin: GateAdmin) -> None:
     """Its user got no answer; the repeats after the acknowledgement are charged."""
     gate_admin.fill(coupon(), [])

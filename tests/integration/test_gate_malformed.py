@@ -236,7 +236,7 @@ def test_the_sweep_deletes_a_shared_key_of_another_type(
     gate_admin.push_follow_up(b"x")
     assert gate_admin.pop_follow_up(0.5) == b"x"
     assert gate_client.admit(seat(2))[0].verdict is Verdict.ADMITTED
-    assert gate_admin.fill(coupon(2), [], gate_admin.server_state())
+    assert gate_admin.fill(coupon(2), [])
 
 
 def test_keys_that_are_no_coupons_hold_up_no_reset(gate_admin: GateAdmin, redis: Redis) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from celery import Celery
 from pydantic import SecretStr
+from redis import Redis
 from sqlalchemy import Engine
 
 from service.config import Settings
@@ -201,7 +202,7 @@ def test_a_dead_letter_whose_key_is_found_again_is_replayed(
     coupon = make_coupon()
     request_id = rotated.mint(coupon.id, 7, AT_MS)
     real_log.append(coupon.id, 7, request_id)
-    KeyAdministration(settings, store).remove(rotated.fingerprints[0], even_if_used=True)
+    KeyAdministration(settings, store, gate_admin).remove(rotated.fingerprints[0], even_if_used=True)
     real_log.issue()
 
     reader = RecordReader(rotated, settings.topic_partitions, faults=False)
@@ -236,11 +237,18 @@ def test_a_seat_is_not_resolved_while_a_key_is_missing(
 
 
 def test_a_key_is_removed_once_no_request_has_an_id_of_it(
-    rotated: RequestIds, real_log: Log, make_coupon: MakeCoupon, settings: Settings, store: Engine
+    rotated: RequestIds,
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    settings: Settings,
+    store: Engine,
+    gate_admin: GateAdmin,
+    gate_client: GateClient,
+    redis: Redis,
 ) -> None:
-    """Decided requests and undecided records count; without a use, processes need the key no longer."""
+    """Decided requests, undecided records and unacknowledged requests count. Without a use no process needs the key."""
     both = SecretStr(",".join(key.decode() for key in (NEW, *settings.mac_keys)))
-    keys = KeyAdministration(settings.model_copy(update={"request_id_keys": both}), store)
+    keys = KeyAdministration(settings.model_copy(update={"request_id_keys": both}), store, gate_admin)
     old, new = RequestIds(settings.mac_keys).fingerprints[0], rotated.fingerprints[0]
     coupon = make_coupon()
     real_log.append_request(coupon.id, 1)
@@ -252,6 +260,12 @@ def test_a_key_is_removed_once_no_request_has_an_id_of_it(
         keys.remove(old, even_if_used=False)
     with pytest.raises(NotFound):
         keys.remove("00000000", even_if_used=True)
+    gate_admin.fill(coupon, [])
+    gate_client.admit(seat(2, request_id := rotated.mint(coupon.id, 2, AT_MS), coupon.id))
+    redis.zadd("gate:unacknowledged", {"something else": 1})
+    with pytest.raises(Conflict, match="1 requests have an id"):
+        keys.remove(new, even_if_used=False)
+    gate_admin.resolve_unacknowledged([request_id])
     listed = {one.key.fingerprint: one.place for one in keys.list_keys()}
     unused = keys.remove(new, even_if_used=False)
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.errors import KeyEnded, KeyMissing
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIdClaims, RequestIds, fingerprint
 from service.limits import MAX_ID
@@ -89,6 +90,65 @@ def test_an_id_of_an_unknown_key_is_unverified_for_its_own_record(
 
     assert IDS.is_unverified_for(text, coupon_id, user_id) is expected
     assert not IDS.is_unverified_for(IDS.mint(coupon_id, user_id, AT_MS).encode(), coupon_id, user_id)
+
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+
+
+def _ending(end_ms: int) -> RequestIds:
+    """Return the keys of a process whose old key has an end."""
+    ids = RequestIds([NEW_KEY, OLD_KEY])
+    ids.set_ends({fingerprint(OLD_KEY): end_ms, fingerprint(FOREIGN_KEY): 0})
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("minted_at_ms", "appended_at_ms", "accepted"),
+    [
+        (AT_MS, AT_MS, True),
+        (AT_MS, AT_MS + DAY_MS, True),
+        (AT_MS + 1, AT_MS + 1, False),
+        (AT_MS + 1, AT_MS - 10, False),
+        (AT_MS - 1, AT_MS + DAY_MS + 1, False),
+    ],
+    ids=["at the end", "repeated for a day", "after the end", "clock of the API is fast", "earlier time was forged"],
+)
+def test_an_id_that_was_minted_after_the_end_of_its_key_is_not_ours(
+    minted_at_ms: int, appended_at_ms: int, *, accepted: bool
+) -> None:
+    """The key's end counts, not that of other keys; the id can still be decoded, and is not unverified."""
+    ids = _ending(AT_MS)
+    old, new = (RequestIds([key]).mint(42, 7, minted_at_ms).encode() for key in (OLD_KEY, NEW_KEY))
+
+    assert ids.was_minted_for(old, 42, 7, appended_at_ms) is accepted
+    assert ids.ended_key_of(old, 42, 7, appended_at_ms) == (None if accepted else fingerprint(OLD_KEY))
+    assert not ids.is_unverified_for(old, 42, 7)
+    assert ids.decode(old.decode()) == RequestIdClaims(42, 7, minted_at_ms, foreign=False)
+    assert ids.was_minted_for(new, 42, 7, appended_at_ms)
+    assert [ids.ended_key_of(text, 42, user, appended_at_ms) for text, user in ((new, 7), (old, 8))] == [None, None]
+
+
+def test_a_key_signs_nothing_after_its_end() -> None:
+    """P4: so no user gets an id which the issuer would not take for ours, whatever the clocks are."""
+    ids = RequestIds([OLD_KEY, NEW_KEY])
+    ids.set_ends({fingerprint(OLD_KEY): AT_MS})
+
+    assert ids.was_minted_for(ids.mint(42, 7, AT_MS).encode(), 42, 7, AT_MS)
+    with pytest.raises(KeyEnded, match=fingerprint(OLD_KEY)):
+        ids.mint(42, 7, AT_MS + 1)
+    assert ids.decode(ids.derive(TOPIC_ID, LogPosition(3, 14), 42, 7, AT_MS + 1))
+
+
+def test_a_request_is_repeated_until_an_hour_before_its_record_would_be_foreign() -> None:
+    """P4: a repeat that gets a 202 is decided under its id. An id that no key verifies is not repeated at all."""
+    ids = _ending(AT_MS)
+    text = RequestIds([OLD_KEY]).mint(42, 7, AT_MS)
+
+    ids.require_repeatable(text, AT_MS + DAY_MS - HOUR_MS)
+    with pytest.raises(KeyEnded):
+        ids.require_repeatable(text, AT_MS + DAY_MS - HOUR_MS + 1)
+    with pytest.raises(KeyMissing):
+        ids.require_repeatable(RequestIds([FOREIGN_KEY]).mint(42, 7, AT_MS), AT_MS)
 
 
 _GOOD = IDS.mint(42, 7, AT_MS)

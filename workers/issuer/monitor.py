@@ -64,6 +64,7 @@ class Monitor(BackgroundThread):
             undecided,
             topic=self._resources.log_watch.alert,
             missing_key=self._resources.key_register.fault,
+            ended_key=self._resources.key_register.alert,
         )
         before = self._health.alerts
         for alert in Alert:

@@ -6,8 +6,9 @@
 --   {request id, …}, {client address, …} or {} without addresses;
 --   the rate limits: see new_limiter;
 -- and 1 if the backlog is full, so that no seat may be taken, otherwise 0.
--- A request is charged to the limits once, before it gets a seat or a refusal. A `cold` one is not: it comes again after
--- the fill. Nor is the repeat of an unacknowledged one: its user has no answer yet.
+-- A request is charged to the limits once, before it gets a seat or a refusal. A `cold` one is only tested: it comes
+-- again after the fill, and a caller whose limit has no room causes no fill. The repeat of an unacknowledged request is
+-- neither charged nor tested: the first one had no answer.
 -- Returns, as MessagePack, the requests that were not admitted as a list of {coupon's index, request's index, verdict,
 -- detail}, the partitions' progress as a flat list, and the time in milliseconds. Indexes count from 1; request 0 stands
 -- for all of the coupon, and precedes those that have another verdict.
@@ -16,7 +17,7 @@ local backlog_full = ARGV[5] == '1'
 local now_us = read_clock()
 local now_ms = math.floor(now_us / 1000) + tonumber(ARGV[1])
 local now = string.format('%.0f', now_ms)
-local charge, write_limits = new_limiter(limits, now_us, requests)
+local charge, test_limits, write_limits = new_limiter(limits, now_us, requests)
 
 local function is_time(text) return text == '' or matches(text, '^%-?%d+$') end
 
@@ -96,15 +97,15 @@ local refused = {}
 for i = 1, #requests, 4 do
   local gate, index, users, addresses = 'gate:' .. requests[i], (i + 3) / 4, requests[i + 1], requests[i + 3]
   local function refuse(request, verdict, detail) refused[#refused + 1] = { index, request, verdict, detail } end
-  local function within_limits(request)
-    local scope, wait = charge(users[request], addresses[request])
+  local function within_limits(request, apply)
+    local scope, wait = (apply or charge)(users[request], addresses[request])
     if scope then refuse(request, 'rate_limited', string.format('%s %.0f', scope, wait)) end
     return not scope
   end
   local refusal, detail = read_coupon(gate)
   if refusal then
     refuse(0, refusal, detail)
-    for request = 1, refusal ~= 'cold' and #users or 0 do within_limits(request) end
+    for request = 1, #users do within_limits(request, refusal == 'cold' and test_limits) end
   else
     take_seats(gate, detail, users, requests[i + 2], refuse, within_limits)
   end

@@ -5,8 +5,8 @@
 -- past and means nothing, so the hash expires then. So a call reads and writes all its states with four commands for each
 -- limit, however many users it has.
 -- Integers are exact up to 2^53, but tostring keeps 14 digits: store them with %.0f.
--- limits: scope, interval and burst for each, as a flat list. requests: as in admit.lua. Returns two functions: one that
--- charges a request, and one that writes the states that were charged.
+-- limits: scope, interval and burst for each, as a flat list. requests: as in admit.lua. Returns three functions: one that
+-- charges a request, one that tests whether the limits have room for it, and one that writes the states that were charged.
 local function new_limiter(limits, now, requests)
   -- Returns whose state it is, or nil: without an address nothing is limited by address.
   local function name_of(scope, user, address)
@@ -55,14 +55,19 @@ local function new_limiter(limits, now, requests)
   local opened = {}
   for i = 1, #limits, 3 do opened[#opened + 1] = open(limits[i], limits[i + 1], limits[i + 2]) end
 
-  -- Charges a request to every limit. Returns nil, or the exceeded limit's scope and the microseconds until it has room
-  -- for a request: then no limit is charged.
-  local function charge(user, address)
+  -- Returns nil, or the exceeded limit's scope and the microseconds until it has room for a request.
+  local function test(user, address)
     for _, limit in ipairs(opened) do
       local arrival = limit.arrivals[name_of(limit.scope, user, address)]
       local wait = arrival and arrival + limit.interval - limit.burst - now
       if wait and wait > 0 then return limit.scope, wait end
     end
+  end
+
+  -- Charges a request to every limit, or to none if it exceeds one. Returns what `test` returned.
+  local function charge(user, address)
+    local scope, wait = test(user, address)
+    if scope then return scope, wait end
     for _, limit in ipairs(opened) do
       local name = name_of(limit.scope, user, address)
       if name then
@@ -85,6 +90,6 @@ local function new_limiter(limits, now, requests)
     end
   end
 
-  return charge, write
+  return charge, test, write
 end
 

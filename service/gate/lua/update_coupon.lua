@@ -19,5 +19,5 @@ if cold or grew then
   redis.call('EXPIRE', gate, 60)
   return
 end
-if version > known_version then redis.call('HDEL', gate, 'sold_out', 'ended_at') end
+if version > known_version then redis.call('HDEL', gate, 'sold_out', 'ended_at', 'filled_ended') end
 redis.call('HSET', gate, unpack(ARGV, 5))

@@ -26,7 +26,8 @@ local function key_of(scope, burst, periods_ago)
 end
 
 -- Charges a request to all limits, or to none: then returns the exceeded limit with the time until it has room.
-local function exceeded(user, address)
+-- tested_only: charges it to none in any case.
+local function exceeded(user, address, tested_only)
   local charged = {}
   for i = 1, #limits, 3 do
     local scope, burst = limits[i], limits[i + 2]
@@ -37,7 +38,7 @@ local function exceeded(user, address)
     if wait > 0 then return string.format('%s %.0f', scope, wait) end
     charged[#charged + 1] = { key_of(scope, burst, 0), name, string.format('%.0f', arrival) }
   end
-  for _, state in ipairs(charged) do redis.call('HSET', unpack(state)) end
+  for _, state in ipairs(tested_only and {} or charged) do redis.call('HSET', unpack(state)) end
 end
 
 local function judge(coupon, user, request, address)
@@ -62,8 +63,8 @@ for i = 1, #requests, 4 do
   local verdict, detail = coupon.refusal, coupon.detail
   if not verdict then
     verdict, detail = judge(coupon, requests[i + 1], requests[i + 2], requests[i + 3])
-  elseif verdict ~= 'cold' then
-    local limit = exceeded(requests[i + 1], requests[i + 3])
+  else
+    local limit = exceeded(requests[i + 1], requests[i + 3], verdict == 'cold')
     if limit then verdict, detail = 'rate_limited', limit end
   end
   verdicts[#verdicts + 1] = verdict

@@ -192,6 +192,8 @@ CREATE TABLE request_id_keys (
     fingerprint varchar NOT NULL,
     announced_at timestamptz DEFAULT now() NOT NULL,
     signs_since timestamptz,
+    ends_at timestamptz,
+    late_id_at timestamptz,
     CONSTRAINT request_id_keys_pkey PRIMARY KEY (fingerprint)
 );
 
