@@ -47,17 +47,24 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         coupons.NewCoupon,
         coupons.CouponView,
         (ErrorCode.TOO_BUSY,),
-        ("Location",),
+        ("Location", "ETag"),
         {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
         dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
     ),
     ("GET", "/coupons"): _Operation("list_coupons", None, coupons.CouponPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)),
-    ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON),
+    ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON, ("ETag",)),
     ("PATCH", "/coupons/{coupon_id}"): _Operation(
         "change_coupon",
         coupons.CouponPatch,
         coupons.CouponView,
-        (*_UNKNOWN_COUPON, ErrorCode.QUANTITY_BELOW_LIVE, ErrorCode.WINDOW, ErrorCode.TOO_BUSY),
+        (
+            *_UNKNOWN_COUPON,
+            ErrorCode.QUANTITY_BELOW_LIVE,
+            ErrorCode.WINDOW,
+            ErrorCode.PRECONDITION_FAILED,
+            ErrorCode.TOO_BUSY,
+        ),
+        ("ETag",),
         example={"quantity": 1500, "state": "open"},
     ),
     ("GET", "/coupons/{coupon_id}/verification"): _Operation(
@@ -129,6 +136,10 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
     "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
     "request_id": ("The id that the 202 returned.", {"type": "string"}),
+    "if-match": (
+        "The ETag of the coupon that is to be changed; absent: whatever was changed meanwhile.",
+        {"type": "string"},
+    ),
     "limit": ("The size of the page.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
     "cursor": (
         "`next` of the previous page; absent for the first page.",
@@ -141,6 +152,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Allow": ("The methods that the path has.", {"type": "string"}),
     "Cache-Control": ("The response must not be stored.", {"type": "string", "enum": ["no-store"]}),
     "Connection": ("The connection ends.", {"type": "string"}),
+    "ETag": ("The version of the coupon.", {"type": "string"}),
     "Location": (
         "The path of what was created, or of the first request.",
         {"type": "string", "format": "uri-reference"},

@@ -16,6 +16,7 @@ from service.resources import ApiResources
 
 JSON = "application/json"
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_STRONG_TAG = re.compile(r'(?<!W/)"([0-9]{1,18})"', re.ASCII)
 #: how often it is checked whether a client that waits for long work has closed its connection
 _GONE_CHECK_SECONDS = 0.5
 _CLOSE = {"Connection": "close"}
@@ -33,6 +34,16 @@ def parse_limit(text: str) -> int:
     if not _ID.fullmatch(text) or int(text) > MAX_PAGE_SIZE:
         raise InvalidInput(f"limit must be a decimal number from 1 to {MAX_PAGE_SIZE}, without sign or leading zero.")
     return int(text)
+
+
+def parse_if_match(header: str | None) -> frozenset[int] | None:
+    """Return the versions of which one must be the present one, by an If-Match header; None: any version.
+
+    A weak entity tag matches nothing (RFC 9110, section 13.1.1).
+    """
+    if header is None or header.strip() == "*":
+        return None
+    return frozenset(map(int, _STRONG_TAG.findall(header)))
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     NOTHING_LOST = "nothing_lost"
     LOG_CLOSED = "log_closed"
     IN_USE = "in_use"
+    PRECONDITION_FAILED = "precondition_failed"
     REQUEST_ENTITY_TOO_LARGE = "request_entity_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MISDIRECTED_REQUEST = "misdirected_request"

@@ -94,6 +94,11 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
         HTTPStatus.CONFLICT, "Log closed", "The log was closed when another was adopted."
     ),
     ErrorCode.IN_USE: ProblemKind(HTTPStatus.CONFLICT, "In use", "Requests have an id that only this key verifies."),
+    ErrorCode.PRECONDITION_FAILED: ProblemKind(
+        HTTPStatus.PRECONDITION_FAILED,
+        "Precondition failed",
+        "The coupon was changed meanwhile. Read it, then repeat the request with its ETag in If-Match.",
+    ),
     ErrorCode.REQUEST_ENTITY_TOO_LARGE: ProblemKind(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "Request entity too large",

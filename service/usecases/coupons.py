@@ -12,7 +12,7 @@ from service.config import Settings
 from service.crash_points import CrashPoint
 from service.domain.coupon import Coupon, CouponChange, apply_change
 from service.domain.error_code import ErrorCode
-from service.domain.errors import NotFound, Unavailable
+from service.domain.errors import Conflict, NotFound, Unavailable
 from service.domain.request import LogPosition
 from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, coupons
@@ -85,18 +85,23 @@ class CouponService:
             yield from (coupon.id for coupon in found)
             after_id = found[-1].id
 
-    def change(self, coupon_id: int, values: dict[str, Any]) -> Coupon:
+    def change(self, coupon_id: int, values: dict[str, Any], if_versions: frozenset[int] | None = None) -> Coupon:
         """Store new values (fields of Coupon) and return the coupon as it is afterwards.
+
+        if_versions: versions of which the coupon must have one, so that nobody's change is overwritten unseen; None:
+        any.
 
         A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
         undecided foreign records. Seats that a higher quantity adds go to requests on standby first. Raises NotFound,
-        and Conflict when the values contradict the coupon's state.
+        and Conflict when the values contradict the coupon's state, or when it has another version.
         A process that is killed after the commit leaves the standby requests and the gate to the sweep.
         """
         with in_transaction(self._engine) as tx:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
                 raise _unknown_coupon(coupon_id)
+            if if_versions is not None and coupon.version not in if_versions:
+                raise Conflict(ErrorCode.PRECONDITION_FAILED, f"The coupon has version {coupon.version} by now.")
             changed = apply_change(coupon, values)
             if changed != coupon:
                 # While the coupon is locked no issuer decides it, so the change applies from the checkpoint.

@@ -32,6 +32,10 @@ warnings = false
 [auth.wfc]
 path = "callers.json"
 {callers}
+[[operations]]
+include-operation-id = "change_coupon"
+# no tag that is made up is the present one
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "412"]
 [dictionaries]
 coupons = {{ values = {coupons} }}
 dead_letters = {{ values = {dead_letters} }}

@@ -174,7 +174,11 @@ _GOOD = IDS.mint(42, 7, AT_MS)
         "Ａ" * 60,
         "A" * 60,
     ],
-)
+    ids=[
+        "empty", "cut", "longer", "newline added", "newline first", "newline last", "padded", "padding",
+        "plus", "slash", "space", "latin-1", "surrogate", "null", "full width", "made up",
+    ],
+)  # fmt: skip
 def test_a_text_of_another_form_is_not_an_id_of_ours(text: str) -> None:
     """A lookup of such a text answers that the request is unknown; it is not an error."""
     assert IDS.decode(text) is None

@@ -1,16 +1,19 @@
 """Routes that create, list, show, change and verify coupons."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from service.api.authorization import CallerDep
-from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_limit, read_body, wait_until_gone
+from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_if_match, parse_limit, read_body, wait_until_gone
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
 from service.cancellation import Cancellation
 from service.clock import now_ms
 from service.domain.caller import Permission
+from service.domain.coupon import Coupon
 from service.server.responses import encode
 from service.timestamps import to_milliseconds
 from service.verification.verify import Check
@@ -26,7 +29,7 @@ async def create(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     closes_at_ms = None if body.closes_at is None else to_milliseconds(body.closes_at)
     service = api.coupons.acting_as(caller.name)
     coupon = await api.operators.run(service.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
-    return Response(encode(coupon_view(coupon, now_ms())), 201, {"Location": f"/coupons/{coupon.id}"}, JSON)
+    return _shown(coupon, 201, {"Location": f"/coupons/{coupon.id}"})
 
 
 @router.get("/coupons")
@@ -41,14 +44,21 @@ async def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Re
 
 @router.get("/coupons/{coupon_id}")
 def read(coupon_id: str, api: ApiDeps) -> Response:
-    """Return a coupon with its current counters."""
-    coupon = api.coupons.get(parse_id(coupon_id))
-    return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
+    """Return a coupon with its current counters. Its ETag changes when it is changed, not when it is issued."""
+    return _shown(api.coupons.get(parse_id(coupon_id)))
 
 
 @router.patch("/coupons/{coupon_id}")
-async def change(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
+async def change(
+    coupon_id: str,
+    request: Request,
+    api: ApiDeps,
+    caller: CallerDep,
+    if_match: Annotated[str | None, Header()] = None,
+) -> Response:
     """Change the fields that the body contains. A repeat changes nothing.
+
+    With the ETag of a coupon in `If-Match`, the change is refused with 412 if another one was made since it was read.
 
     A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
     undecided foreign records. `paused` refuses new requests; `closed` also refuses accepted requests that are not
@@ -59,8 +69,14 @@ async def change(coupon_id: str, request: Request, api: ApiDeps, caller: CallerD
     changes = changes_of(await read_body(request, CouponPatch))
     if changes.keys() - {"override"}:
         caller.require(Permission.ADMINISTER)
-    coupon = await api.operators.run(api.coupons.acting_as(caller.name).change, number, changes)
-    return Response(encode(coupon_view(coupon, now_ms())), media_type=JSON)
+    service = api.coupons.acting_as(caller.name)
+    return _shown(await api.operators.run(service.change, number, changes, parse_if_match(if_match)))
+
+
+def _shown(coupon: Coupon, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the coupon with its version as entity tag."""
+    tagged = {"ETag": f'"{coupon.version}"', **(headers or {})}
+    return Response(encode(coupon_view(coupon, now_ms())), status, tagged, JSON)
 
 
 @router.get("/coupons/{coupon_id}/verification")
