@@ -14,14 +14,16 @@ from service.domain.errors import Conflict, KeyEnded, NotFound
 from service.domain.request_id import RequestIds, fingerprint
 from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
+from service.usecases import key_register as key_register_module
 from service.usecases.alerts import Alert
 from service.usecases.issue import Issuer
-from service.usecases.key_register import KeyRegister
+from service.usecases.key_register import KeyRegister, KeyWatch
 from service.usecases.key_removal import KeyAdministration
 from service.verification.history import ClientAnswer
 from service.verification.verify import Verifier
 from tests.integration.conftest import Query
 from tests.log import Log
+from tests.waiting import eventually
 from workers.issuer.health import Health
 from workers.issuer.monitor import Monitor
 
@@ -150,6 +152,24 @@ def test_a_process_that_signs_with_a_key_that_ends_reports_it(
     assert f"signs request ids with the key {OLD_FINGERPRINT}, which ends at" in register.alert
     assert register.fault is None
     assert register.ids.mint(1, 1, now_ms())
+
+
+def test_a_running_process_reads_the_end_by_itself(
+    keys: KeyAdministration, settings: Settings, store: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to read its readiness for that; from the end on it signs nothing."""
+    monkeypatch.setattr(key_register_module, "_INTERVAL_SECONDS", 0.05)
+    register = KeyRegister(RequestIds([OLD, *settings.mac_keys]))
+    watch = KeyWatch(store, register)
+    watch.start()
+    try:
+        keys.end(OLD_FINGERPRINT, in_seconds=0)
+        eventually(lambda: register.alert)
+    finally:
+        watch.close()
+
+    with pytest.raises(KeyEnded):
+        register.ids.mint(1, 1, now_ms() + 1_000)
 
 
 def test_a_process_whose_first_key_has_ended_does_not_start(
