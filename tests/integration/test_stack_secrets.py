@@ -169,7 +169,7 @@ _CHANGES = {
     "dead_letters": "state code attempts error_type error_message dead_at lease_until forwarded_at dlt_partition"
     " dlt_offset coupon_id user_id request_id",
     "outbox": "attempts next_attempt_at lease_until delivery_id",
-    "request_id_keys": "signs_since",
+    "request_id_keys": "signs_since ends_at late_id_at",
     "write_checks": "written_at",
     "api_keys": "expires_at revoked_at revoked_by last_used_at",
 }

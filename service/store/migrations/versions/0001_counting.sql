@@ -1,4 +1,4 @@
--- Triggers on requests move the counters of coupons and check the sequences, whoever writes the rows.
+-- Triggers on requests move the counters of coupons and check the sequences, whatever program writes the rows.
 -- Each runs once per statement and updates each coupon once. See docs/decisions/0002.
 
 CREATE FUNCTION count_inserted_requests() RETURNS trigger LANGUAGE plpgsql AS $$
