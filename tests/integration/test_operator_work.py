@@ -1,6 +1,7 @@
 """Heavy work of operators runs one at a time, ends with its caller, and delays neither users nor readiness."""
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -95,16 +96,30 @@ def test_a_second_verification_is_refused_at_once_and_delays_nothing(
     assert http.get(verification).status_code == 200
 
 
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Set as soon as any work is told to end."""
+    event, request = Event(), Cancellation.request
+
+    def request_and_tell(cancellation: Cancellation) -> None:
+        request(cancellation)
+        event.set()
+
+    monkeypatch.setattr(Cancellation, "request", request_and_tell)
+    return event
+
+
 def test_a_client_that_goes_ends_its_verification(
-    http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query
+    http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query, cancelled: Event
 ) -> None:
     """It ends before its next step, which would wait here, and the next call may begin."""
     verification = f"/coupons/{make_coupon().id}/verification"
     with locked(admin, "retries"):
         with locked(admin, "requests"):
-            with pytest.raises(httpx.ReadTimeout):
-                http.get(verification, timeout=1)
-            eventually(lambda: query(_WAITING))
+            with socket.create_connection((http.base_url.host, http.base_url.port)) as client:
+                client.sendall(f"GET {verification} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                eventually(lambda: query(_WAITING))
+            assert cancelled.wait(20)
         eventually(lambda: not query(_VERIFYING))
 
     assert eventually(lambda: http.get(verification).status_code == 200)
