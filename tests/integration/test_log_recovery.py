@@ -121,7 +121,7 @@ def test_skipped_records_are_recorded_and_their_users_are_told(
     real_log.positions[partition] = undecided + 2
     real_log.append_request(coupon.id, 1)  # user 1 asks again
     real_log.issue()
-    assert query("SELECT user_id, sequence FROM requests WHERE state = 'issued'") == [(3, 1), (1, 2)]
+    assert query("SELECT user_id FROM requests WHERE state = 'issued' ORDER BY sequence") == [(3,), (1,)]
     history = [
         ClientAnswer(user, coupon.id, "accepted", request_id=request_id) for user, request_id in request_ids.items()
     ]

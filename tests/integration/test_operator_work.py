@@ -191,10 +191,10 @@ def test_operators_that_wait_leave_threads_and_connections_to_users(
     assert statuses <= {404, 503}
 
 
-def test_lists_of_users_that_wait_leave_threads_to_operators(http: httpx.Client, store: Engine) -> None:
-    """A user with one ticket may read the list as often as he likes; the others are refused."""
+def test_lists_of_users_that_wait_leave_threads_to_operators(http: httpx.Client, admin: Engine) -> None:
+    """A user with one ticket may read the list as often as the user likes; the others are refused."""
     with ThreadPoolExecutor(_LISTS) as pool, ExitStack() as until_asked:
-        until_asked.enter_context(locked(store, "coupons"))
+        until_asked.enter_context(locked(admin, "coupons"))
         lists = [pool.submit(http.get, "/coupons") for _ in range(_LISTS)]
         refused = [call.result() for call in eventually(lambda: _done(lists, _LISTS - _RUN_OR_WAIT))]
         operators = timed(lambda: http.get("/dead-letters"))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import Engine, text
 
 from service.domain.coupon import Coupon
 from service.domain.request import LogPosition
@@ -88,7 +89,7 @@ def test_each_decision_is_in_one_outbox_entry(start_sale: StartSale, retry_held:
 
 
 def test_requests_held_in_an_earlier_life_of_the_topic_are_decided(
-    start_sale: StartSale, recoverer: Recoverer, query: Query
+    start_sale: StartSale, recoverer: Recoverer, query: Query, admin: Engine
 ) -> None:
     """P4: rows of a topic that was deleted and created again are retried by their own log_id."""
     start_sale(quantity=1, users=range(1, 3), faults={1: "22012 9"})
@@ -96,8 +97,9 @@ def test_requests_held_in_an_earlier_life_of_the_topic_are_decided(
         "INSERT INTO logs (topic, topic_id, adopted_by, closed_at)"
         " VALUES ('ISSUE_COUPON', 'another life', 'tests', now()) RETURNING id"
     )
-    for table in ("retries", "requests"):
-        query(f"UPDATE {table} SET log_id = 2 RETURNING 1")
+    with admin.begin() as tx:
+        for table in ("retries", "requests"):
+            tx.execute(text(f"UPDATE {table} SET log_id = 2"))
 
     for attempts_made in (1, 2):
         rows = query('SELECT partition, "offset" FROM retries WHERE attempts = :made', made=attempts_made)
