@@ -17,7 +17,7 @@ up: $(READY) ## the local stack and every process in the foreground
 	@$(BIN)/python -m stack up
 
 test: check ## lint, types, import contracts, all tests on real servers, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, types, import contracts
 	$(BIN)/ruff check .
