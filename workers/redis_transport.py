@@ -37,6 +37,13 @@ class Channel(redis.Channel):
             return None
 
     def _receive_one(self, c: Any) -> Any:
+        """Take a message from the channels of commands and events; raise Empty if there is none.
+
+        Kombu also calls this when nothing has arrived, for example after children of the worker were killed and Redis
+        was restarted. Its read would then wait for the socket's timeout, and every task with it.
+        """
+        if not self._has_arrived(c.connection):
+            raise Empty
         try:
             return super()._receive_one(c)  # type: ignore[no-untyped-call]
         except (Empty, *Transport.connection_errors, *Transport.channel_errors):
@@ -44,6 +51,13 @@ class Channel(redis.Channel):
         except Exception as error:  # noqa: BLE001  # as above
             log_dropped(None, repr(error), getattr(error, "doc", None))
             return None
+
+    def _has_arrived(self, connection: Any) -> bool:
+        try:
+            return connection is not None and bool(connection.can_read(timeout=0))
+        except self.connection_errors:
+            self._in_listen = False  # as after a read that fails: the channels are subscribed again
+            raise
 
 
 class Transport(CheckedDelivery, redis.Transport):

@@ -10,6 +10,7 @@ from service.log_events import LogEvent
 from tests.celery_messages import RETRY, SWEEP, malformed_messages
 from tests.system import System
 from tests.task_sources import tasks
+from tests.waiting import eventually
 from workers.queues import TOPIC_PREFIX, MessageSource, Queue, Task
 
 
@@ -33,6 +34,23 @@ def test_malformed_messages_in_redis_do_not_stop_the_worker(system: System) -> N
     assert _retried_by_the_broker(system)
     assert psutil.Process(system.stack.pid("worker")) == worker
     assert dropped >= len(Queue) * len(malformed)
+
+
+def test_malformed_messages_after_faults_do_not_slow_the_worker(system: System) -> None:
+    """A read that waits for a message in a channel would stop everything else for as long as its timeout is."""
+    worker = psutil.Process(system.stack.pid("worker"))
+    system.stack.kill("valkey")
+    system.eventually(lambda: _retried_by_the_broker(system))
+    for child in worker.children():
+        child.kill()
+    system.eventually(lambda: _retried_by_the_broker(system))
+    with Redis.from_url(system.stack.celery_broker_url) as broker:
+        for queue in Queue:
+            broker.lpush(queue, *malformed_messages())
+        for channel in ("/1.celery.pidbox", "/1.celeryev/worker.heartbeat"):
+            for message in malformed_messages():
+                broker.publish(channel, message)
+        eventually(lambda: not any(broker.llen(queue) for queue in Queue), within_seconds=20)
 
 
 def test_a_well_formed_message_without_work_is_run(system: System) -> None:
