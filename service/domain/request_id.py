@@ -84,20 +84,29 @@ class RequestIds:
         appended_at_ms: when the broker appended the record that carries it. Somebody who has the key may have signed an
         earlier time, so the end applies to that as well, a day later.
         """
-        verified = self._signer.verify(text)
-        if verified is None or not verified[1].startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id)):
-            return False
-        end_ms = self._ends_ms[verified[0]]
-        return end_ms is None or not _is_after(end_ms, verified[1], appended_at_ms)
+        key_and_body = self._verify_minted(text, coupon_id, user_id)
+        return key_and_body is not None and not self._has_ended(*key_and_body, appended_at_ms)
 
     def ended_key_of(self, text: bytes, coupon_id: int, user_id: int, appended_at_ms: int) -> str | None:
         """Return the fingerprint of the key that had ended, if was_minted_for is false only because of that."""
+        key_and_body = self._verify_minted(text, coupon_id, user_id)
+        if key_and_body is None or not self._has_ended(*key_and_body, appended_at_ms):
+            return None
+        return self.fingerprints[key_and_body[0]]
+
+    def _verify_minted(self, text: bytes, coupon_id: int, user_id: int) -> tuple[int, bytes] | None:
+        """Return the place of the key and the body of an id minted for this coupon and user, or None."""
         verified = self._signer.verify(text)
         if verified is None or not verified[1].startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id)):
             return None
-        if self.was_minted_for(text, coupon_id, user_id, appended_at_ms):
-            return None
-        return self.fingerprints[verified[0]]
+        return verified
+
+    def _has_ended(self, place: int, body: bytes, appended_at_ms: int) -> bool:
+        """Return whether the key at this place had ended, by the time in the id or by that of its record."""
+        end_ms = self._ends_ms[place]
+        return end_ms is not None and (
+            _claims(body).minted_at_ms > end_ms or appended_at_ms > end_ms + _MAX_APPEND_AFTER_END_MS
+        )
 
     def require_repeatable(self, text: str, now_ms: int) -> None:
         """Raise KeyEnded if a record with this id would be foreign, KeyMissing if no key verifies the id."""
@@ -130,10 +139,6 @@ class RequestIds:
 def _claims(body: bytes) -> RequestIdClaims:
     kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
     return RequestIdClaims(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
-
-
-def _is_after(end_ms: int, body: bytes, appended_at_ms: int) -> bool:
-    return _claims(body).minted_at_ms > end_ms or appended_at_ms > end_ms + _MAX_APPEND_AFTER_END_MS
 
 
 def fingerprint(key: bytes) -> str:
