@@ -1,5 +1,7 @@
 """Celery over Redis: kombu's transport, which one malformed message would otherwise end."""
 
+from collections.abc import Callable
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -28,13 +30,7 @@ class Channel(redis.Channel):
     QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
-            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except (Empty, *Transport.connection_errors, *Transport.channel_errors):
-            raise
-        except Exception as error:  # noqa: BLE001  # kombu's decoder raises whatever the values of its types raise
-            log_dropped(None, repr(error), getattr(error, "doc", None))
-            return None
+        return _read_or_drop(partial(super()._brpop_read, **options))
 
     def _receive_one(self, c: Any) -> Any:
         """Take a message from the channels of commands and events; raise Empty if there is none.
@@ -44,13 +40,7 @@ class Channel(redis.Channel):
         """
         if not self._has_arrived(c.connection):
             raise Empty
-        try:
-            return super()._receive_one(c)  # type: ignore[no-untyped-call]
-        except (Empty, *Transport.connection_errors, *Transport.channel_errors):
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
-            log_dropped(None, repr(error), getattr(error, "doc", None))
-            return None
+        return _read_or_drop(partial(super()._receive_one, c))
 
     def _has_arrived(self, connection: Any) -> bool:
         try:
@@ -58,6 +48,17 @@ class Channel(redis.Channel):
         except self.connection_errors:
             self._in_listen = False  # as after a read that fails: the channels are subscribed again
             raise
+
+
+def _read_or_drop(read: Callable[[], Any]) -> Any:
+    """Return what kombu reads; log and drop a message that it cannot decode. Raises Empty and errors of Redis."""
+    try:
+        return read()
+    except (Empty, *Transport.connection_errors, *Transport.channel_errors):
+        raise
+    except Exception as error:  # noqa: BLE001  # kombu's decoder raises whatever the values of its types raise
+        log_dropped(None, repr(error), getattr(error, "doc", None))
+        return None
 
 
 class Transport(CheckedDelivery, redis.Transport):
