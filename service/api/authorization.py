@@ -47,7 +47,6 @@ _DOCUMENTATION = frozenset(
         "/swagger/favicon-32x32.png",
     )
 )
-_READING = frozenset({"GET", "HEAD"})
 _SAME_SITE = frozenset({b"same-origin", b"none"})
 _NOBODY = Caller("nobody", frozenset({Permission.PUBLIC}))
 
@@ -61,6 +60,7 @@ def permissions(*, public_docs: bool) -> dict[tuple[str, str], Permission]:
 def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], method: str, needed: Permission) -> Caller:
     """Return the caller of a request if it may do what the route needs.
 
+    method: GET also for HEAD.
     headers: the headers by lower-case name. Authorization was sent once; of another one that was repeated this is the
         last value: a page of another site cannot set those that are read here.
     Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
@@ -74,7 +74,7 @@ def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], meth
         raise
     if needed is not Permission.PUBLIC:
         caller.require(needed)
-    if method not in _READING and credentials is None:
+    if method != "GET" and credentials is None:
         _refuse_other_sites(headers)
     return caller
 

@@ -12,6 +12,7 @@ from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_vi
 from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound, Unavailable
 from service.domain.request import RequestState, records_ahead
+from service.server.problems import PROBLEMS
 from service.server.responses import RenderedResponse, encode
 from service.stream.partitioner import partition_of
 from service.usecases.accept import Receipt
@@ -45,7 +46,7 @@ async def read(request_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Read the state of a request; never 404 after a 202."""
     found = await run_in_threadpool(api.lookup.find, request_id)
     if found is None or not caller.may_see(found.user_id):
-        raise NotFound(ErrorCode.UNKNOWN_REQUEST, "No request with this id was ever accepted.")
+        raise NotFound(ErrorCode.UNKNOWN_REQUEST, PROBLEMS[ErrorCode.UNKNOWN_REQUEST].detail)
     position = None
     if found.state is RequestState.QUEUED:
         partition = partition_of(found.coupon_id, api.settings.topic_partitions)
