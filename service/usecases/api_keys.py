@@ -48,11 +48,13 @@ class ApiKeyCache(BackgroundThread):
 
     def refresh(self) -> None:
         """Read the valid keys and record which were used; raise Unavailable."""
-        used, self._used = self._used, set()
+        used = frozenset(self._used)
         with in_transaction(self._engine) as tx:
             if used:
                 api_keys.record_use(tx, used)
-            self._valid = api_keys.valid_by_digest(tx)
+            valid = api_keys.valid_by_digest(tx)
+        self._used -= used
+        self._valid = valid
         self._refreshed_at = time.monotonic()
 
     def run(self) -> None:

@@ -480,6 +480,19 @@ def test_keys_outlive_the_database_for_a_while(
             cache.find(keys[Role.ADMIN].text)
 
 
+def test_a_use_is_recorded_once_the_database_answers_again(
+    separate_store: Engine, admin: Engine, keys: dict[Role, NewKey]
+) -> None:
+    cache = ApiKeyCache(separate_store)
+    cache.refresh()
+    cache.find(keys[Role.ADMIN].text)
+    with _unreadable_keys(admin), pytest.raises(Unavailable):
+        cache.refresh()
+    cache.refresh()
+    used = {key.prefix: key.last_used_at is not None for key in ApiKeyService(separate_store, "me").list_all()}
+    assert used[keys[Role.ADMIN].prefix]
+
+
 @contextmanager
 def _unreadable_keys(admin: Engine) -> Iterator[None]:
     with admin.begin() as tx:
