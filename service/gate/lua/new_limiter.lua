@@ -2,8 +2,8 @@
 -- callers is the theoretical arrival time (TAT) of the next request. A request is within the limit if it moves the TAT at
 -- most the burst ahead of now.
 -- The states that change in one period, as long as the burst, are in one hash. A TAT of the period before the last is
--- past and means nothing, so the hash expires then. So a call reads and writes all its states with four commands for each
--- limit, however many users it has.
+-- past and means nothing, so the hash expires then. So a call reads and writes all its states with at most four commands
+-- for each limit, however many users it has.
 -- Integers are exact up to 2^53, but tostring keeps 14 digits: store them with %.0f.
 -- limits: scope, interval and burst for each, as a flat list. requests: as in admit.lua. Returns three functions: one that
 -- charges a request, one that tests whether the limits have room for it, and one that writes the states that were charged.
@@ -15,14 +15,13 @@ local function new_limiter(limits, now, requests)
     return address ~= '' and address or nil
   end
 
+  -- One with several requests is named as often.
   local function names_of(scope)
-    local names, seen = {}, {}
-    for i = 1, #requests, 4 do
-      for j, user in ipairs(requests[i + 1]) do
-        local name = name_of(scope, user, requests[i + 3][j])
-        if name and not seen[name] then
-          names[#names + 1], seen[name] = name, true
-        end
+    if scope == 'all' then return #requests > 0 and { scope } or {} end
+    local names = {}
+    for i = scope == 'user' and 2 or 4, #requests, 4 do
+      for _, name in ipairs(requests[i]) do
+        if name ~= '' then names[#names + 1] = name end
       end
     end
     return names
@@ -36,18 +35,24 @@ local function new_limiter(limits, now, requests)
   end
 
   -- A state that no script writes counts as none. One that is more than the burst ahead counts as a used-up burst.
+  -- `arrivals` has the states that are ahead of now, `expires` whether the hash of this period has its expiry already.
   local function open(scope, interval, burst)
     local period = math.floor(now / burst)
     local function key_of(number) return string.format('gate:limit:%s:%.0f', scope, number) end
     local limit = { scope = scope, interval = interval, burst = burst, key = key_of(period), arrivals = {}, charged = {} }
-    limit.expires_in_ms = string.format('%.0f', math.ceil(((period + 2) * burst - now) / 1000))
+    limit.expires_in_ms = math.ceil(((period + 2) * burst - now) / 1000)
     local names = names_of(scope)
-    if #names == 0 then return limit end
-    local current, previous = read(limit.key, names), read(key_of(period - 1), names)
+    local current = #names > 0 and read(limit.key, names)
+    local previous
     for i, name in ipairs(names) do
-      local state = current[i] or previous[i]
-      local arrival = matches(state, '^%d+$') and tonumber(state) or now
-      limit.arrivals[name] = math.min(math.max(arrival, now), now + burst)
+      local state = current[i]
+      if not state then
+        previous = previous or read(key_of(period - 1), names)
+        state = previous[i]
+      end
+      local arrival = matches(state, '^%d+$') and tonumber(state)
+      if arrival then limit.expires = limit.expires or current[i] end
+      if arrival and arrival > now then limit.arrivals[name] = math.min(arrival, now + burst) end
     end
     return limit
   end
@@ -71,7 +76,7 @@ local function new_limiter(limits, now, requests)
     for _, limit in ipairs(opened) do
       local name = name_of(limit.scope, user, address)
       if name then
-        limit.arrivals[name], limit.charged[name] = limit.arrivals[name] + limit.interval, true
+        limit.arrivals[name], limit.charged[name] = (limit.arrivals[name] or now) + limit.interval, true
       end
     end
   end
@@ -85,7 +90,7 @@ local function new_limiter(limits, now, requests)
       end
       if #fields > 0 then
         redis.call('HSET', limit.key, unpack(fields))
-        redis.call('PEXPIRE', limit.key, limit.expires_in_ms)
+        if not limit.expires then redis.call('PEXPIRE', limit.key, string.format('%.0f', limit.expires_in_ms)) end
       end
     end
   end
