@@ -25,6 +25,8 @@ READ_TIMEOUT_SECONDS = 5.0
 MAX_PIPELINED = 100
 #: open connections of one process; fewer if the process may not open so many files
 MAX_CONNECTIONS = 20_000
+#: days for which a caller's Idempotency-Key is known at least
+IDEMPOTENCY_KEY_DAYS = 7
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
 #: characters of each error of a dead letter in a list

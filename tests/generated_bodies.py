@@ -5,8 +5,11 @@ Bodies that the schema refuses stay as they are.
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import schemathesis
+
+from service.api.request_parsing import KEY_PATTERN
 
 #: the user of the first caller; that of the example in the document
 USER = 42
@@ -30,6 +33,15 @@ def map_body(_: schemathesis.HookContext, body: Any) -> Any:
     if body.keys() == {"user_id"} and type(body["user_id"]) is int and body["user_id"] >= 1:
         body["user_id"] = USER
     return body
+
+
+@schemathesis.hook
+def map_headers(_: schemathesis.HookContext, headers: Any) -> Any:
+    """Give each valid Idempotency-Key another value: a key must not be sent with two bodies."""
+    key = (headers or {}).get("idempotency-key")
+    if isinstance(key, str) and re.fullmatch(KEY_PATTERN, key):
+        return {**headers, "idempotency-key": uuid4().hex}
+    return headers
 
 
 def _is_integral_float(value: object) -> bool:

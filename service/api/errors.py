@@ -17,6 +17,7 @@ from service.domain.errors import (
     BacklogFull,
     Cancelled,
     Conflict,
+    CreationUnconfirmed,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -135,6 +136,13 @@ def _unavailable(error: Unavailable) -> RenderedResponse:
     detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
     _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
     return _logged_problem(ErrorCode.UNAVAILABLE, detail, headers)
+
+
+@error_response.register
+def _creation_unconfirmed(error: CreationUnconfirmed) -> RenderedResponse:
+    """A repeat is not safe: no Retry-After."""
+    _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
+    return _logged_problem(ErrorCode.CREATION_UNCONFIRMED, PROBLEMS[ErrorCode.CREATION_UNCONFIRMED].detail)
 
 
 @error_response.register

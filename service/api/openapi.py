@@ -11,7 +11,7 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.authorization import permissions
-from service.api.request_parsing import JSON
+from service.api.request_parsing import JSON, KEY_PATTERN
 from service.api.schemas import coupons, dead_letters, health, issuances, tickets, verification
 from service.api.schemas.base import schema_of
 from service.domain.caller import Permission
@@ -46,7 +46,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "create_coupon",
         coupons.NewCoupon,
         coupons.CouponView,
-        (ErrorCode.TOO_BUSY,),
+        (ErrorCode.IDEMPOTENCY_KEY_REUSED, ErrorCode.CREATION_UNCONFIRMED, ErrorCode.TOO_BUSY),
         ("Location", "ETag"),
         {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
         dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
@@ -136,6 +136,10 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
     "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
     "request_id": ("The id that the 202 returned.", {"type": "string"}),
+    "idempotency-key": (
+        "A key of the caller's choice, for example a UUID, so that a repeat creates no second coupon.",
+        {"type": "string", "pattern": KEY_PATTERN},
+    ),
     "if-match": (
         "The ETag of the coupon that is to be changed; absent: whatever was changed meanwhile.",
         {"type": "string"},

@@ -6,7 +6,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, TypeVar, cast
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Header, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from service.api.schemas.base import Body, decode
@@ -17,6 +17,11 @@ from service.resources import ApiResources
 JSON = "application/json"
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _STRONG_TAG = re.compile(r'(?<!W/)"([0-9]{1,18})"', re.ASCII)
+#: printable ASCII characters in quotes, without quotes and backslashes in between; or plain, also without blanks and
+#: commas, with which a proxy joins repeated headers
+_KEY = '"[ !#-\\[\\]-~]{1,255}"|[!#-+\\--\\[\\]-~]{1,255}'
+KEY_PATTERN = f"^({_KEY})$"
+_key = re.compile(_KEY)
 #: how often it is checked whether a client that waits for long work has closed its connection
 _GONE_CHECK_SECONDS = 0.5
 _CLOSE = {"Connection": "close"}
@@ -44,6 +49,25 @@ def parse_if_match(header: str | None) -> frozenset[int] | None:
     if header is None or header.strip() == "*":
         return None
     return frozenset(map(int, _STRONG_TAG.findall(header)))
+
+
+async def _parse_idempotency_key(idempotency_key: Annotated[list[str] | None, Header()] = None) -> str | None:
+    """Return the Idempotency-Key of a request without its quotes, or None; raise InvalidInput.
+
+    draft-ietf-httpapi-idempotency-key-header: a quoted string. Many clients send it without quotes.
+    """
+    if not idempotency_key:
+        return None
+    if len(idempotency_key) > 1 or not _key.fullmatch(idempotency_key[0]):
+        raise InvalidInput(
+            "Idempotency-Key must be sent once and have 1 to 255 printable ASCII characters, without backslashes. In"
+            " quotes it may contain blanks and commas."
+        )
+    return idempotency_key[0].strip('"')
+
+
+IdempotencyKeyDep = Annotated[str | None, Depends(_parse_idempotency_key)]
+"""The key by which a repeat of the request is recognized."""
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MISDIRECTED_REQUEST = "misdirected_request"
     INVALID = "invalid"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     RATE_LIMITED = "rate_limited"
     TOO_BUSY = "too_busy"
     TOO_MANY_REQUESTS = "too_many_requests"
@@ -42,4 +43,5 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
     NOT_IMPLEMENTED = "not_implemented"
     UNAVAILABLE = "unavailable"
+    CREATION_UNCONFIRMED = "creation_unconfirmed"
     BACKLOG_FULL = "backlog_full"

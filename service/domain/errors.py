@@ -94,6 +94,14 @@ class Unavailable(Retryable):
         self.part = part
 
 
+class CreationUnconfirmed(Unavailable):
+    """The database did not confirm the creation, which it may have stored: a repeat may create a second one."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        CouponsError.__init__(self, f"{part} did not confirm the creation: {reason}")
+        self.part = part
+
+
 class BacklogFull(Unavailable):
     """So many records wait for a decision that no request is accepted. Nothing was accepted."""
 

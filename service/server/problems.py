@@ -119,6 +119,11 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ErrorCode.INVALID: ProblemKind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", "The input does not have the required form; the detail says where."
     ),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: ProblemKind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Idempotency key reused",
+        "The Idempotency-Key was sent before with another body. Send each request with a key of its own.",
+    ),
     ErrorCode.RATE_LIMITED: ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "Rate limited",
@@ -152,6 +157,12 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
         "Unavailable",
         "A part of the service is unavailable. Repeat the request after the time in Retry-After.",
         _WAIT,
+    ),
+    ErrorCode.CREATION_UNCONFIRMED: ProblemKind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Creation unconfirmed",
+        "The coupon may have been created. Look for it in the list before you send the request again. A request with an"
+        " Idempotency-Key can always be sent again.",
     ),
     ErrorCode.BACKLOG_FULL: ProblemKind(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -15,13 +15,14 @@ from service.store.tables import NAMES
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
 #: what the service's role may do with each table besides SELECT and INSERT: it changes no column that the code never
-#: changes, and deletes only rows that are work
+#: changes, and deletes only rows that are done or have expired
 _GRANTS: Mapping[str, str] = {
     "api_keys": "UPDATE (expires_at, last_used_at, revoked_at, revoked_by)",
     "coupon_changes": "UPDATE (published_at)",
     "coupons": "UPDATE (quantity, waitlist, opens_at, closes_at, override, version, issued, held, standby)",
     "dead_letters": "UPDATE (coupon_id, user_id, request_id, code, attempts, error_type, error_message, state, dead_at,"
     " lease_until, forwarded_at, dlt_partition, dlt_offset)",
+    "idempotency_keys": "DELETE",
     "logs": "UPDATE (closed_at)",
     "offsets": "UPDATE (next_offset, advanced_to, watermark, closed)",
     "outbox": "UPDATE (attempts, next_attempt_at, lease_until, delivery_id), DELETE",

@@ -319,6 +319,19 @@ class RequestIdKeyRow(Table, table=True):
     late_id_at: datetime | None = _timestamp()
 
 
+class IdempotencyKeyRow(Table, table=True):
+    """The key with which a caller created a coupon, and what it sent with it."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idempotency_keys_created_at", "created_at"),)
+    #: as in coupon_changes.changed_by
+    caller: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fingerprint: bytes = Field(sa_type=LargeBinary)
+    coupon_id: int = _big(foreign_key="coupons.id")
+    created_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+
+
 class WriteCheckRow(Table, table=True):
     """The last write by which processes of one kind checked that the database accepts writes."""
 

@@ -1,22 +1,25 @@
 """Creates, reads and changes coupons, and refills the gate for them."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
+from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
 from service.domain.coupon import Coupon, CouponChange, apply_change
 from service.domain.error_code import ErrorCode
-from service.domain.errors import Conflict, NotFound, Unavailable
+from service.domain.errors import Conflict, CreationUnconfirmed, NotFound, Unavailable
 from service.domain.request import LogPosition
 from service.gate.gate_admin import GateAdmin
-from service.store import checkpoints, coupons
+from service.store import checkpoints, coupons, idempotency_keys
 from service.store.engine import in_transaction
+from service.store.idempotency_keys import EarlierRequest
 from service.stream.partitioner import partition_of
 from service.usecases import follow_up
 from service.usecases.gate_fill import GateFiller
@@ -24,6 +27,7 @@ from service.usecases.gate_sync import sync_coupon_changes
 from service.usecases.recover import Recoverer
 
 _PAGE_SIZE = 500
+_Values = tuple[str, int, int, int | None, int | None]
 
 
 class CouponService:
@@ -53,17 +57,55 @@ class CouponService:
         return other
 
     def create(
-        self, name: str, quantity: int, waitlist: int, opens_at_ms: int | None, closes_at_ms: int | None
+        self,
+        name: str,
+        quantity: int,
+        waitlist: int,
+        opens_at_ms: int | None,
+        closes_at_ms: int | None,
+        idempotency_key: str | None = None,
     ) -> Coupon:
         """Store a new coupon and load it into the gate; times are milliseconds since 1970 UTC, None: no bound.
 
-        If Redis is away or the process is killed in between, the first request for the coupon fills the gate.
+        idempotency_key: the caller's repeats with this key return the coupon that the first one created, as it is now.
+        A key is known for IDEMPOTENCY_KEY_DAYS at least.
+
+        If Redis is away or the process is killed in between, the first request for the coupon fills the gate. Raises
+        Conflict if the key was used with other values, Unavailable if a repeat creates no second coupon, and
+        CreationUnconfirmed if it may: the answer to the COMMIT was lost, and there is no key.
         """
-        with in_transaction(self._engine) as tx:
-            coupon = coupons.create(tx, name, quantity, waitlist, opens_at_ms, closes_at_ms, self.acted_by)
+        values = (name, quantity, waitlist, opens_at_ms, closes_at_ms)
+        is_committing = False
+        try:
+            with in_transaction(self._engine) as tx:
+                if idempotency_key is None:
+                    coupon = coupons.create(tx, *values, self.acted_by)
+                else:
+                    coupon = self._create_once(tx, values, idempotency_key)
+                is_committing = True
+        except Unavailable as error:
+            if is_committing and idempotency_key is None:
+                raise CreationUnconfirmed(error.part, str(error)) from error
+            raise
         with suppress(Unavailable):
             self._gate_filler.fill(coupon.id)
         return coupon
+
+    def _create_once(self, tx: Connection, values: _Values, key: str) -> Coupon:
+        """Return the coupon that this caller created with the key, now or earlier."""
+        earlier = idempotency_keys.lock_and_find(tx, self.acted_by, key)
+        fingerprint = sha256(json.dumps(values).encode()).digest()
+        if earlier is None:
+            coupon = coupons.create(tx, *values, self.acted_by)
+            idempotency_keys.insert(tx, self.acted_by, key, EarlierRequest(fingerprint, coupon.id))
+            return coupon
+        if earlier.fingerprint != fingerprint:
+            raise Conflict(
+                ErrorCode.IDEMPOTENCY_KEY_REUSED,
+                f"Coupon {earlier.coupon_id} was created with this Idempotency-Key and other values. Send each request"
+                " with a key of its own.",
+            )
+        return coupons.get_many(tx, [earlier.coupon_id])[earlier.coupon_id]
 
     def get(self, coupon_id: int) -> Coupon:
         """Return the coupon with its current counters; raise NotFound."""

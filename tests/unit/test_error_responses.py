@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.api.errors import error_response
-from service.domain.errors import Refused, Unavailable
+from service.domain.errors import CreationUnconfirmed, Refused, Unavailable
 from service.domain.request import ReasonCode
 from service.log_events import LogEvent
 
@@ -28,6 +28,15 @@ def test_every_response_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -
 
     assert first != second
     assert _logged_ids(caplog)[LogEvent.SERVER_ERROR] == second
+
+
+def test_what_a_repeat_may_create_twice_is_not_to_be_repeated() -> None:
+    """The caller gets no Retry-After, by which clients repeat a request on their own."""
+    response = error_response(CreationUnconfirmed("PostgreSQL", "connection lost"))
+
+    assert (response.status, json.loads(response.body)["code"]) == (503, "creation_unconfirmed")
+    assert b"retry-after" not in dict(response.headers)
+    assert b"retry-after" in dict(error_response(Unavailable("PostgreSQL", "connection lost")).headers)
 
 
 def test_the_location_of_a_duplicate_is_a_path_whatever_redis_holds() -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from service.api.authorization import CallerDep
-from service.api.request_parsing import JSON, ApiDeps, parse_id, parse_if_match, parse_limit, read_body, wait_until_gone
+from service.api.request_parsing import (
+    JSON,
+    ApiDeps,
+    IdempotencyKeyDep,
+    parse_id,
+    parse_if_match,
+    parse_limit,
+    read_body,
+    wait_until_gone,
+)
 from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
 from service.api.schemas.verification import verification_view
 from service.cancellation import Cancellation
@@ -22,13 +31,19 @@ router = APIRouter(tags=["coupons"])
 
 
 @router.post("/coupons", status_code=201)
-async def create(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
-    """Create a coupon. Users can request it from `opens_at` (null: at once) until `closes_at` (null: no end)."""
+async def create(request: Request, api: ApiDeps, caller: CallerDep, key: IdempotencyKeyDep) -> Response:
+    """Create a coupon. Users can request it from `opens_at` (null: at once) until `closes_at` (null: no end).
+
+    A repeat with the same `Idempotency-Key` and the same values creates no second coupon: it returns the one that the
+    first request created, as it is now. Two at the same time wait for each other. A key belongs to the API key that
+    sends it and is known for seven days at least. A request that was refused does not use its key up.
+    """
     body = await read_body(request, NewCoupon)
     opens_at_ms = None if body.opens_at is None else to_milliseconds(body.opens_at)
     closes_at_ms = None if body.closes_at is None else to_milliseconds(body.closes_at)
     service = api.coupons.acting_as(caller.name)
-    coupon = await api.operators.run(service.create, body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
+    values = (body.name, body.quantity, body.waitlist, opens_at_ms, closes_at_ms)
+    coupon = await api.operators.run(service.create, *values, key)
     return _shown(coupon, 201, {"Location": f"/coupons/{coupon.id}"})
 
 

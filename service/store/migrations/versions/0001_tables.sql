@@ -197,6 +197,17 @@ CREATE TABLE request_id_keys (
     CONSTRAINT request_id_keys_pkey PRIMARY KEY (fingerprint)
 );
 
+CREATE TABLE idempotency_keys (
+    caller varchar NOT NULL,
+    key varchar NOT NULL,
+    fingerprint bytea NOT NULL,
+    coupon_id bigint NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (caller, key),
+    CONSTRAINT idempotency_keys_coupon_id_fkey FOREIGN KEY (coupon_id) REFERENCES coupons (id)
+);
+CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
+
 CREATE TABLE write_checks (
     process varchar NOT NULL,
     written_at timestamptz NOT NULL,
