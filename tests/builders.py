@@ -29,9 +29,8 @@ def coupon(
     override: Override = Override.NONE,
 ) -> Coupon:
     """Return a coupon with these values, without a database."""
-    return Coupon(
-        coupon_id, "a coupon", quantity, waitlist, issued, held, standby, opens_at_ms, closes_at_ms, override, 0
-    )
+    window = (opens_at_ms, closes_at_ms)
+    return Coupon(coupon_id, "a coupon", quantity, waitlist, issued, held, standby, *window, override, 0, AT_MS, AT_MS)
 
 
 def key_register() -> KeyRegister:

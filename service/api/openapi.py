@@ -15,9 +15,11 @@ from service.api.request_parsing import JSON, KEY_PATTERN
 from service.api.schemas import coupons, dead_letters, health, issuances, tickets, verification
 from service.api.schemas.base import schema_of
 from service.domain.caller import Permission
+from service.domain.coupon import CouponState
+from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
 from service.domain.error_code import ErrorCode
-from service.limits import MAX_ID, MAX_PAGE_SIZE
+from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from service.server.problems import PROBLEMS
 from service.server.responses import PROBLEM_JSON, Problem, make_problem
 
@@ -34,6 +36,8 @@ class _Operation(NamedTuple):
     #: headers of a success
     headers: tuple[str, ...] = ()
     example: dict[str, Any] | None = None
+    #: parameters of the query that have another meaning in other operations: description and schema by name
+    parameters: dict[str, tuple[str, dict[str, Any]]] | None = None
     #: operations that take a field of the response: id of the operation -> name of its parameter, name of the field
     links: dict[str, tuple[str, str]] | None = None
 
@@ -49,9 +53,15 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         (ErrorCode.IDEMPOTENCY_KEY_REUSED, ErrorCode.CREATION_UNCONFIRMED, ErrorCode.TOO_BUSY),
         ("Location", "ETag"),
         {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
-        dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
+        links=dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
     ),
-    ("GET", "/coupons"): _Operation("list_coupons", None, coupons.CouponPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)),
+    ("GET", "/coupons"): _Operation(
+        "list_coupons",
+        None,
+        coupons.CouponPage,
+        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
+        parameters={"state": ("Only those that are in this state now.", {"type": "string", "enum": list(CouponState)})},
+    ),
     ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON, ("ETag",)),
     ("PATCH", "/coupons/{coupon_id}"): _Operation(
         "change_coupon",
@@ -61,6 +71,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
             *_UNKNOWN_COUPON,
             ErrorCode.QUANTITY_BELOW_LIVE,
             ErrorCode.WINDOW,
+            ErrorCode.NOT_CLOSED,
             ErrorCode.PRECONDITION_FAILED,
             ErrorCode.TOO_BUSY,
         ),
@@ -86,7 +97,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         ),
         ("Location",),
         {"user_id": 42},
-        {"get_issuance": ("request_id", "request_id")},
+        links={"get_issuance": ("request_id", "request_id")},
     ),
     ("GET", "/issuances/{request_id}"): _Operation(
         "get_issuance", None, issuances.IssuanceView, (ErrorCode.UNKNOWN_REQUEST,)
@@ -151,6 +162,14 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "code": ("Only those with this code.", {"type": "string", "enum": list(DeadLetterCode)}),
     "state": ("Only those in this state.", {"type": "string", "enum": list(DeadLetterState)}),
+    "name": (
+        "Only those whose name contains this text, in upper or lower case.",
+        {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": PART_PATTERN},
+    ),
+    "archived": (
+        "Only those that are not archived, only those that are, or all.",
+        {"type": "string", "enum": list(coupons.ArchivedChoice), "default": coupons.ArchivedChoice.FALSE},
+    ),
 }
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Allow": ("The methods that the path has.", {"type": "string"}),
@@ -217,8 +236,9 @@ def _describe_operation(described: dict[str, Any], operation: _Operation, needed
     else:
         described["description"] += f"\n\nRequires the permission `{needed}`."
         errors |= {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN}
+    parameters = {**_PARAMETERS, **(operation.parameters or {})}
     for parameter in described.get("parameters", []):
-        parameter["description"], parameter["schema"] = _PARAMETERS[parameter["name"]]
+        parameter["description"], parameter["schema"] = parameters[parameter["name"]]
         if parameter["in"] == "path":
             errors.add(ErrorCode.NOT_FOUND)
     if operation.request:

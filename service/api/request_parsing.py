@@ -10,8 +10,9 @@ from fastapi import Depends, Header, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from service.api.schemas.base import Body, decode
+from service.domain.coupon_name import part_fault
 from service.domain.errors import InvalidInput
-from service.limits import MAX_ID, MAX_PAGE_SIZE
+from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from service.resources import ApiResources
 
 JSON = "application/json"
@@ -79,6 +80,15 @@ def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
         return kind(text)
     except ValueError:
         raise InvalidInput(f"{name} must be one of {', '.join(kind)}.") from None
+
+
+def parse_name_part(text: str) -> str:
+    """Return the part of a name that is searched for; raise InvalidInput for what no name contains."""
+    if not 1 <= len(text) <= MAX_NAME_LENGTH:
+        raise InvalidInput(f"name must have 1 to {MAX_NAME_LENGTH} characters.")
+    if fault := part_fault(text):
+        raise InvalidInput(f"{fault}.")
+    return text
 
 
 def is_json(content_type: str) -> bool:

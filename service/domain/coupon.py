@@ -46,6 +46,11 @@ class Coupon(NamedTuple):
     override: Override
     #: number of changes by an operator
     version: int
+    created_at_ms: int
+    #: when an operator last changed it
+    updated_at_ms: int
+    #: since when lists leave it out; None: they show it
+    archived_at_ms: int | None = None
 
     @property
     def remaining(self) -> int:
@@ -63,6 +68,17 @@ class Coupon(NamedTuple):
         return CouponState.SOLD_OUT if self.issued >= self.quantity else CouponState.OPEN
 
 
+class CouponFilter(NamedTuple):
+    """Which coupons a list shows; None: any."""
+
+    #: a part of the name, in upper or lower case
+    name: str | None = None
+    #: the state at `at_ms`
+    state: CouponState | None = None
+    archived: bool | None = None
+    at_ms: int = 0
+
+
 class CouponChange(NamedTuple):
     """A coupon's new values and the first record that is decided by them."""
 
@@ -76,9 +92,13 @@ class CouponChange(NamedTuple):
 def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
     """Return the locked coupon with new values; its version grows by one if anything differs.
 
-    `values` are fields of Coupon. Raises Conflict if the values contradict each other or what was issued.
+    `values` are fields of Coupon. Raises Conflict if the values contradict each other or what was issued. A coupon that
+    is archived again stays archived since the first time. An archived coupon is closed, so that no list leaves out one
+    that can be requested.
     """
     new = coupon._replace(**values)
+    if coupon.archived_at_ms is not None and new.archived_at_ms is not None:
+        new = new._replace(archived_at_ms=coupon.archived_at_ms)
     if new.remaining < 0:
         raise Conflict(
             ErrorCode.QUANTITY_BELOW_LIVE,
@@ -87,4 +107,6 @@ def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
         )
     if new.opens_at_ms is not None and new.closes_at_ms is not None and new.closes_at_ms <= new.opens_at_ms:
         raise Conflict(ErrorCode.WINDOW, "The value of closes_at must be after opens_at.")
+    if new.archived_at_ms is not None and new.state(new.archived_at_ms) is not CouponState.CLOSED:
+        raise Conflict(ErrorCode.NOT_CLOSED, "An archived coupon must be closed. Close it, or set archived to false.")
     return new if new == coupon else new._replace(version=coupon.version + 1)

@@ -14,15 +14,23 @@ _UNSEEN = (
 #: the same rule for the OpenAPI document
 NAME_PATTERN = rf"^[^{_REFUSED}]*[^{_REFUSED}{_UNSEEN}][^{_REFUSED}]*$(?!\n)"
 
+#: the rule for a part of a name, which may also be blank
+PART_PATTERN = rf"^[^{_REFUSED}]+$(?!\n)"
+
 _refused = re.compile(f"[{_REFUSED}]")
 _seen = re.compile(f"[^{_REFUSED}{_UNSEEN}]")
 
 
 def name_fault(name: str) -> str | None:
     """Return why the text cannot be a name, or None."""
-    if refused := _refused.search(name):
+    return part_fault(name) or (None if _seen.search(name) else "name must contain a character that can be seen")
+
+
+def part_fault(part: str) -> str | None:
+    """Return why the text cannot be a part of a name, or None."""
+    if refused := _refused.search(part):
         return (
             f"name must not contain U+{ord(refused[0]):04X}: it is a control character, separates lines, or changes the"
             " direction of the text around it"
         )
-    return None if _seen.search(name) else "name must contain a character that can be seen"
+    return None

@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     PAUSED = "paused"
     QUANTITY_BELOW_LIVE = "quantity_below_live"
     WINDOW = "window"
+    NOT_CLOSED = "not_closed"
     NOT_REPLAYABLE = "not_replayable"
     REPLAYED = "replayed"
     DISCARDED = "discarded"

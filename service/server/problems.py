@@ -79,6 +79,9 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
         "More coupons are issued or held than the new quantity. Set a higher one.",
     ),
     ErrorCode.WINDOW: ProblemKind(HTTPStatus.CONFLICT, "Window", "The value of closes_at must be after opens_at."),
+    ErrorCode.NOT_CLOSED: ProblemKind(
+        HTTPStatus.CONFLICT, "Not closed", "An archived coupon must be closed. Close it, or set archived to false."
+    ),
     ErrorCode.NOT_REPLAYABLE: ProblemKind(
         HTTPStatus.CONFLICT, "Not replayable", "The dead letter cannot be replayed; the detail says why."
     ),

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from service.domain.coupon import Coupon, CouponChange
-from service.timestamps import to_datetime
+from service.timestamps import to_optional_datetime
 
 
 def insert_initial(tx: Connection, coupon: Coupon, created_by: str) -> None:
@@ -27,20 +27,23 @@ def insert(tx: Connection, change: CouponChange) -> None:
 
 
 _INSERT = text(
-    "INSERT INTO coupon_changes (coupon_id, version, log_id, partition, first_offset, quantity, waitlist, opens_at,"
-    " closes_at, override, changed_by, published_at) VALUES (:coupon_id, :version, :log, :partition, :first, :quantity,"
-    " :waitlist, :opens_at, :closes_at, :override, :changed_by, CASE WHEN :published THEN now() END)"
+    "INSERT INTO coupon_changes (coupon_id, version, log_id, partition, first_offset, name, quantity, waitlist,"
+    " opens_at, closes_at, override, archived_at, changed_by, published_at) VALUES (:coupon_id, :version, :log,"
+    " :partition, :first, :name, :quantity, :waitlist, :opens_at, :closes_at, :override, :archived_at, :changed_by,"
+    " CASE WHEN :published THEN now() END)"
 )
 
 
 def change_columns(coupon: Coupon) -> dict[str, Any]:
     """Return the values that an operator sets, as columns."""
     return {
+        "name": coupon.name,
         "quantity": coupon.quantity,
         "waitlist": coupon.waitlist,
-        "opens_at": None if coupon.opens_at_ms is None else to_datetime(coupon.opens_at_ms),
-        "closes_at": None if coupon.closes_at_ms is None else to_datetime(coupon.closes_at_ms),
+        "opens_at": to_optional_datetime(coupon.opens_at_ms),
+        "closes_at": to_optional_datetime(coupon.closes_at_ms),
         "override": coupon.override.value,
+        "archived_at": to_optional_datetime(coupon.archived_at_ms),
     }
 
 

@@ -1,16 +1,19 @@
 """Queries on coupons."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select, text
 
-from service.domain.coupon import Coupon, CouponChange, Override
+from service.domain.coupon import Coupon, CouponChange, CouponFilter, CouponState, Override
 from service.store import coupon_changes
 from service.store.tables import CouponRow
-from service.timestamps import to_milliseconds
+from service.timestamps import to_datetime, to_milliseconds, to_optional_datetime
 
 _coupons = CouponRow.__table__  # type: ignore[attr-defined]
+#: the collation that says which letters are the same in upper and lower case, whatever the database's own is
+_LETTERS = "pg_c_utf8"
 
 
 def create(
@@ -23,17 +26,17 @@ def create(
     created_by: str,
 ) -> Coupon:
     """Store a new coupon with nothing issued."""
-    new = Coupon(0, name, quantity, waitlist, 0, 0, 0, opens_at_ms, closes_at_ms, Override.NONE, 0)
-    values = coupon_changes.change_columns(new)
-    coupon = _coupon(tx.execute(insert(_coupons).values(name=name, **values).returning(_coupons)).one())
+    opens_at, closes_at = to_optional_datetime(opens_at_ms), to_optional_datetime(closes_at_ms)
+    values = {"name": name, "quantity": quantity, "waitlist": waitlist, "opens_at": opens_at, "closes_at": closes_at}
+    coupon = _coupon(tx.execute(insert(_coupons).values(values).returning(_coupons)).one())
     coupon_changes.insert_initial(tx, coupon, created_by)
     return coupon
 
 
 def update(tx: Connection, new: CouponChange) -> None:
     """Store new values of a locked coupon and where they take effect; triggers maintain its counters."""
-    values = coupon_changes.change_columns(new.coupon)
-    tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(version=new.coupon.version, **values))
+    values = {**coupon_changes.change_columns(new.coupon), "version": new.coupon.version, "updated_at": func.now()}
+    tx.execute(_coupons.update().where(_coupons.c.id == new.coupon.id).values(values))
     coupon_changes.insert(tx, new)
 
 
@@ -43,10 +46,31 @@ def get(tx: Connection, coupon_id: int) -> Coupon | None:
     return None if row is None else _coupon(row)
 
 
-def page(tx: Connection, after_id: int, limit: int) -> list[Coupon]:
-    """Return up to `limit` coupons with an id above `after_id`, in id order (keyset pagination)."""
-    rows = tx.execute(select(_coupons).where(_coupons.c.id > after_id).order_by(_coupons.c.id).limit(limit))
-    return [_coupon(row) for row in rows]
+def page(tx: Connection, filters: CouponFilter, after_id: int, limit: int) -> list[Coupon]:
+    """Return up to `limit` matching coupons with an id above `after_id`, in id order (keyset pagination)."""
+    matching = select(_coupons).where(_coupons.c.id > after_id)
+    if filters.name is not None:
+        name = _coupons.c.name.collate(_LETTERS)
+        matching = matching.where(name.icontains(filters.name, autoescape=True))
+    if filters.state is not None:
+        matching = matching.where(_state_at(to_datetime(filters.at_ms)) == filters.state.value)
+    if filters.archived is not None:
+        archived_at = _coupons.c.archived_at
+        matching = matching.where(archived_at.is_not(None) if filters.archived else archived_at.is_(None))
+    return [_coupon(row) for row in tx.execute(matching.order_by(_coupons.c.id).limit(limit))]
+
+
+def _state_at(at: datetime) -> ColumnElement[str]:
+    """Return Coupon.state() as an expression; a test compares the two."""
+    column = _coupons.c
+    closed = or_(column.override == Override.CLOSED.value, column.closes_at <= at)
+    return case(
+        (closed, CouponState.CLOSED.value),
+        (column.override == Override.PAUSED.value, CouponState.PAUSED.value),
+        (column.opens_at > at, CouponState.SCHEDULED.value),
+        (column.issued >= column.quantity, CouponState.SOLD_OUT.value),
+        else_=CouponState.OPEN.value,
+    )
 
 
 def get_many(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:
@@ -90,4 +114,7 @@ def _coupon(row: Any) -> Coupon:
         row.closes_at and to_milliseconds(row.closes_at),
         Override(row.override),
         row.version,
+        to_milliseconds(row.created_at),
+        to_milliseconds(row.updated_at),
+        row.archived_at and to_milliseconds(row.archived_at),
     )

@@ -19,7 +19,8 @@ _ADVISORY_LOCK = 4_217_001
 _GRANTS: Mapping[str, str] = {
     "api_keys": "UPDATE (expires_at, last_used_at, revoked_at, revoked_by)",
     "coupon_changes": "UPDATE (published_at)",
-    "coupons": "UPDATE (quantity, waitlist, opens_at, closes_at, override, version, issued, held, standby)",
+    "coupons": "UPDATE (name, quantity, waitlist, opens_at, closes_at, override, version, updated_at, archived_at,"
+    " issued, held, standby)",
     "dead_letters": "UPDATE (coupon_id, user_id, request_id, code, attempts, error_type, error_message, state, dead_at,"
     " lease_until, forwarded_at, dlt_partition, dlt_offset)",
     "idempotency_keys": "DELETE",

@@ -54,6 +54,11 @@ class CouponRow(Table, table=True):
         CheckConstraint("standby >= 0", name="standby"),
         CheckConstraint("closes_at > opens_at", name="window"),
         CheckConstraint("override IN ('none', 'paused', 'closed')", name="override"),
+        CheckConstraint(
+            "archived_at IS NULL OR override = 'closed' OR (closes_at IS NOT NULL AND closes_at <= archived_at)",
+            name="archived",
+        ),
+        Index("coupons_unarchived", "id", postgresql_where=text("archived_at IS NULL")),
         Index("coupons_standby", "id", postgresql_where=text("standby > 0")),
         {"postgresql_with": {"fillfactor": "50"}},
     )
@@ -69,6 +74,10 @@ class CouponRow(Table, table=True):
     override: str = Field(sa_column_kwargs={"server_default": "none"})
     version: int = Field(sa_column_kwargs={"server_default": "0"})
     created_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: when an operator last changed it
+    updated_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: since when lists leave it out
+    archived_at: datetime | None = _timestamp()
 
 
 class CouponChangeRow(Table, table=True):
@@ -84,11 +93,13 @@ class CouponChangeRow(Table, table=True):
     log_id: int | None = Field(sa_type=SmallInteger)
     partition: int | None
     first_offset: int | None = _big()
+    name: str
     quantity: int
     waitlist: int
     opens_at: datetime | None = _timestamp()
     closes_at: datetime | None = _timestamp()
     override: str
+    archived_at: datetime | None = _timestamp()
     #: who made the change: an API key, or a user of the commands
     changed_by: str
     changed_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})

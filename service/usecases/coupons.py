@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
-from service.domain.coupon import Coupon, CouponChange, apply_change
+from service.domain.coupon import Coupon, CouponChange, CouponFilter, apply_change
 from service.domain.error_code import ErrorCode
 from service.domain.errors import Conflict, CreationUnconfirmed, NotFound, Unavailable
 from service.domain.request import LogPosition
@@ -115,15 +115,15 @@ class CouponService:
             raise _unknown_coupon(coupon_id)
         return coupon
 
-    def list_page(self, after_id: int, limit: int) -> list[Coupon]:
-        """Return up to `limit` coupons with ids above `after_id`, in id order."""
+    def list_page(self, filters: CouponFilter, after_id: int, limit: int) -> list[Coupon]:
+        """Return up to `limit` coupons that match, with ids above `after_id`, in id order."""
         with in_transaction(self._engine) as tx:
-            return coupons.page(tx, after_id, limit)
+            return coupons.page(tx, filters, after_id, limit)
 
     def iterate_ids(self) -> Iterator[int]:
         """Yield the id of every coupon in id order, page by page, each page in a transaction of its own."""
         after_id = 0
-        while found := self.list_page(after_id, _PAGE_SIZE):
+        while found := self.list_page(CouponFilter(), after_id, _PAGE_SIZE):
             yield from (coupon.id for coupon in found)
             after_id = found[-1].id
 

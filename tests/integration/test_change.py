@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from service.domain.coupon import Coupon, Override
+from service.domain.coupon import Coupon, CouponFilter, Override
 from service.domain.errors import Conflict, NotFound
 from service.domain.request_id import RequestIds
 from service.gate.gate_admin import GateAdmin
@@ -92,6 +92,19 @@ def test_a_change_applies_from_the_checkpoint(
     offsets = [row[0] for row in query("SELECT first_offset FROM coupon_changes ORDER BY version")]
     first = min(row[0] for row in query('SELECT "offset" FROM requests'))
     assert offsets == [None, first + 3, first + 5, first + 6]
+    assert [check for check in verifier.verify() if not check.ok] == []
+
+
+def test_a_new_name_and_the_archive_change_no_decision(
+    real_log: Log, make_coupon: MakeCoupon, coupon_service: CouponService, verifier: Verifier, query: Query
+) -> None:
+    """P3: they are versions like others, and the proof reads them."""
+    coupon = make_coupon(quantity=2)
+    for values in ({"name": "another"}, {"name": "a third"}, {"override": Override.CLOSED, "archived_at_ms": 1}):
+        real_log.append_request(coupon.id, coupon_service.change(coupon.id, values).version)
+        real_log.issue()
+
+    assert query(_ROWS) == [(1, "issued", None), (2, "issued", None), (3, "refused", "closed")]
     assert [check for check in verifier.verify() if not check.ok] == []
 
 
@@ -226,5 +239,5 @@ def test_a_new_coupon_is_in_the_gate_at_once(
     ]
     assert not any(gate_admin.is_cold(coupon.id) for coupon in created)
     assert gate_client.admit(seat(7, "a", created[0].id))[0].verdict is Verdict.ADMITTED
-    assert coupon_service.list_page(created[0].id, 1) == [created[1]]
+    assert coupon_service.list_page(CouponFilter(), created[0].id, 1) == [created[1]]
     assert list(coupon_service.iterate_ids()) == [coupon.id for coupon in created]

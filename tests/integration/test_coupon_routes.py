@@ -10,7 +10,8 @@ import pytest
 from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.domain.coupon import Coupon
-from tests.fixtures.callers import bearer
+from tests.fixtures.callers import bearer, token
+from tests.integration.conftest import Query
 
 Change = Callable[..., httpx.Response]
 
@@ -46,6 +47,63 @@ def test_of_two_changes_of_the_same_version_one_is_refused(
     again = api.get(f"/coupons/{coupon_id}", headers=bearer(keys[Role.READ].text))
     assert again.headers["ETag"] == made.headers["ETag"] != read.headers["ETag"]
     assert again.json()["quantity"] == made.json()["quantity"]
+
+
+def test_a_coupon_is_renamed(change: Change, api: httpx.Client, keys: dict[Role, NewKey], query: Query) -> None:
+    """Its version and `updated_at` move; what it was called before is recorded with who changed it."""
+    made = change('"0"', name="치킨 🍗")
+
+    assert (made.status_code, made.json()["name"], made.headers["ETag"]) == (200, "치킨 🍗", '"1"')
+    assert made.json()["updated_at"] > made.json()["created_at"]
+    again = api.get(f"/coupons/{made.json()['id']}", headers=bearer(keys[Role.READ].text))
+    assert again.json() == made.json()
+    changes = query("SELECT name, changed_by FROM coupon_changes ORDER BY version")
+    assert changes == [("a coupon", "tests"), ("치킨 🍗", f"key {keys[Role.ADMIN].prefix} (the admin caller)")]
+    assert change("*", name="치킨 🍗").json() == made.json()
+
+
+@pytest.mark.parametrize("values", [{"name": " "}, {"name": "a\u202eb"}, {"name": None}, {"archived": None}], ids=str)
+def test_an_invalid_change_is_refused(change: Change, values: dict[str, Any]) -> None:
+    """A new name must be as readable as the first one."""
+    response = change("*", **values)
+
+    assert (response.status_code, response.json()["code"]) == (422, "invalid")
+
+
+def test_only_a_closed_coupon_can_be_archived_and_it_stays_closed(change: Change) -> None:
+    """So no list leaves out a coupon that can be requested."""
+    refused = change("*", archived=True)
+    archived = change("*", archived=True, state="closed")
+    repeated = change("*", archived=True)
+    reopened = change("*", state="open")
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_closed")
+    assert (archived.status_code, archived.json()["state"], archived.headers["ETag"]) == (200, "closed", '"1"')
+    assert archived.json()["archived_at"] >= archived.json()["created_at"]
+    assert repeated.json() == archived.json()
+    assert (reopened.status_code, reopened.json()["code"]) == (409, "not_closed")
+    taken_out = change('"1"', archived=False, state="open")
+    assert (taken_out.status_code, taken_out.json()["state"], taken_out.json()["archived_at"]) == (200, "open", None)
+
+
+def test_a_coupon_whose_window_has_ended_can_be_archived(change: Change) -> None:
+    """It is closed. Its window cannot be moved to a time at which it was archived."""
+    assert change("*", closes_at="2026-01-01T00:00:00Z").json()["state"] == "closed"
+
+    assert change("*", archived=True).status_code == 200
+    assert change("*", closes_at="2025-01-01T00:00:00Z").status_code == 200
+    for values in ({"closes_at": None}, {"closes_at": "2100-01-01T00:00:00Z"}):
+        assert change("*", **values).json()["code"] == "not_closed"
+
+
+def test_a_request_for_an_archived_coupon_is_refused_as_closed(
+    change: Change, api: httpx.Client, coupon_id: int
+) -> None:
+    change("*", archived=True, state="closed")
+
+    response = api.post(f"/coupons/{coupon_id}/issuances", json={}, headers=bearer(token("7")))
+
+    assert (response.status_code, response.json()["code"]) == (409, "closed")
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_the_services_role_cannot_remove_a_guard_or_change_a_decision_or_an_entr
 
 
 _CHANGES = {
-    "coupons": "quantity waitlist opens_at closes_at override version issued held standby",
+    "coupons": "name quantity waitlist opens_at closes_at override version updated_at archived_at issued held standby",
     "coupon_changes": "published_at",
     "requests": "state code sequence attempts decided_at",
     "offsets": "next_offset advanced_to watermark closed",

@@ -75,8 +75,8 @@ def _violations(verifier: Verifier, history: list[ClientAnswer] | None = None) -
 _REFUSE = "UPDATE requests SET state = 'refused', code = '{code}', sequence = NULL WHERE user_id = {user}"
 #: as if an operator had changed the coupon before the first request
 _CHANGE = (
-    "INSERT INTO coupon_changes SELECT coupon_id, 1, 1, 0, 0, {quantity}, waitlist, opens_at, closes_at, '{override}',"
-    " 'tests' FROM coupon_changes WHERE coupon_id = 1"
+    "INSERT INTO coupon_changes SELECT coupon_id, 1, 1, 0, 0, name, {quantity}, waitlist, opens_at, closes_at,"
+    " '{override}', NULL, 'tests' FROM coupon_changes WHERE coupon_id = 1"
 )
 _COPY = (
     'INSERT INTO requests SELECT log_id, partition, "offset" + 1000, coupon_id, user_id, {request_id}, state, code,'

@@ -11,18 +11,28 @@ from service.api.request_parsing import (
     JSON,
     ApiDeps,
     IdempotencyKeyDep,
+    parse_choice,
     parse_id,
     parse_if_match,
     parse_limit,
+    parse_name_part,
     read_body,
     wait_until_gone,
 )
-from service.api.schemas.coupons import CouponPage, CouponPatch, NewCoupon, changes_of, coupon_view
+from service.api.schemas.coupons import (
+    ARCHIVED,
+    ArchivedChoice,
+    CouponPage,
+    CouponPatch,
+    NewCoupon,
+    changes_of,
+    coupon_view,
+)
 from service.api.schemas.verification import verification_view
 from service.cancellation import Cancellation
 from service.clock import now_ms
 from service.domain.caller import Permission
-from service.domain.coupon import Coupon
+from service.domain.coupon import Coupon, CouponFilter, CouponState
 from service.server.responses import encode
 from service.timestamps import to_milliseconds
 from service.verification.verify import Check
@@ -48,12 +58,30 @@ async def create(request: Request, api: ApiDeps, caller: CallerDep, key: Idempot
 
 
 @router.get("/coupons")
-async def page(api: ApiDeps, cursor: str | None = None, limit: str = "50") -> Response:
-    """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page."""
+async def page(
+    api: ApiDeps,
+    name: str | None = None,
+    state: str | None = None,
+    archived: str = ArchivedChoice.FALSE,
+    cursor: str | None = None,
+    limit: str = "50",
+) -> Response:
+    """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page.
+
+    `name` selects those whose name contains the text, in upper or lower case; `state` those that are in this state when
+    the page is made. Archived coupons are left out unless `archived` asks for them.
+    """
+    at_ms = now_ms()
+    filters = CouponFilter(
+        None if name is None else parse_name_part(name),
+        None if state is None else parse_choice("state", state, CouponState),
+        ARCHIVED[parse_choice("archived", archived, ArchivedChoice)],
+        at_ms,
+    )
     size, after_id = parse_limit(limit), 0 if cursor is None else parse_id(cursor, "cursor")
-    found = await api.user_lists.run(api.coupons.list_page, after_id, size + 1)
+    found = await api.user_lists.run(api.coupons.list_page, filters, after_id, size + 1)
     next_cursor = str(found[size - 1].id) if len(found) > size else None
-    views = [coupon_view(coupon, now_ms()) for coupon in found[:size]]
+    views = [coupon_view(coupon, at_ms) for coupon in found[:size]]
     return Response(encode(CouponPage(views, next_cursor)), media_type=JSON)
 
 
@@ -75,13 +103,15 @@ async def change(
 
     With the ETag of a coupon in `If-Match`, the change is refused with 412 if another one was made since it was read.
 
+    A closed coupon can be archived: lists leave it out, and it stays closed until `archived` is set to false.
+
     A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
     undecided foreign records. `paused` refuses new requests; `closed` also refuses accepted requests that are not
     decided yet; `open` reverts both. Seats that a higher quantity adds go to requests on standby first. An operator's
     key may change `state`; an administrator's key may change everything.
     """
     number = parse_id(coupon_id)
-    changes = changes_of(await read_body(request, CouponPatch))
+    changes = changes_of(await read_body(request, CouponPatch), now_ms())
     if changes.keys() - {"override"}:
         caller.require(Permission.ADMINISTER)
     service = api.coupons.acting_as(caller.name)

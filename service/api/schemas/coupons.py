@@ -1,6 +1,7 @@
 """Bodies that create, change and show coupons."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,22 +11,24 @@ from service.api.schemas.base import Count, Id
 from service.domain.coupon import Coupon, CouponState, Override
 from service.domain.coupon_name import NAME_PATTERN, name_fault
 from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
-from service.timestamps import to_milliseconds, to_optional_datetime, to_storable_milliseconds
+from service.timestamps import to_datetime, to_milliseconds, to_optional_datetime, to_storable_milliseconds
+
+_Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_NAME_LENGTH,
+        description="at least one character that can be seen; no control characters, separators of lines and"
+        " paragraphs, or characters that embed, override or isolate a direction of text",
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
 
 
 class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     """A coupon to create."""
 
-    name: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=MAX_NAME_LENGTH,
-            description="at least one character that can be seen; no control characters, separators of lines and"
-            " paragraphs, or characters that embed, override or isolate a direction of text",
-            extra_json_schema={"pattern": NAME_PATTERN},
-        ),
-    ]
+    name: _Name
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
     opens_at: Annotated[datetime, Meta(tz=True)] | None = None
@@ -43,13 +46,17 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
 class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
     """New values of a coupon. A field that is absent stays as it is; null removes opens_at or closes_at."""
 
+    name: _Name | UnsetType = UNSET
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)] | UnsetType = UNSET
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] | UnsetType = UNSET
     opens_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
     closes_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
     state: Literal["paused", "open", "closed"] | UnsetType = UNSET
+    archived: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        if self.name is not UNSET and (fault := name_fault(self.name)):
+            raise ValueError(fault)
         for name in ("opens_at", "closes_at"):
             if isinstance(at := getattr(self, name), datetime):
                 to_storable_milliseconds(name, at)
@@ -58,7 +65,7 @@ class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
 _OVERRIDES = {"paused": Override.PAUSED, "open": Override.NONE, "closed": Override.CLOSED}
 
 
-def changes_of(body: CouponPatch) -> dict[str, Any]:
+def changes_of(body: CouponPatch, now_ms: int) -> dict[str, Any]:
     """Return the new values that the body contains, by field of Coupon."""
     changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     for name in ("opens_at", "closes_at"):
@@ -67,11 +74,30 @@ def changes_of(body: CouponPatch) -> dict[str, Any]:
             changes[f"{name}_ms"] = None if at is None else to_milliseconds(at)
     if "state" in changes:
         changes["override"] = _OVERRIDES[changes.pop("state")]
+    if "archived" in changes:
+        changes["archived_at_ms"] = now_ms if changes.pop("archived") else None
     return changes
 
 
+class ArchivedChoice(StrEnum):
+    """Whether a list shows archived coupons."""
+
+    #: only those that are not archived
+    FALSE = "false"
+    #: only those that are
+    TRUE = "true"
+    ALL = "all"
+
+
+ARCHIVED = {ArchivedChoice.FALSE: False, ArchivedChoice.TRUE: True, ArchivedChoice.ALL: None}
+"""CouponFilter.archived for each choice."""
+
+
 class CouponView(Struct, frozen=True):
-    """A coupon with its counters and its state at the time of the response."""
+    """A coupon with its counters and its state at the time of the response.
+
+    `updated_at` is when an operator last changed it, `archived_at` since when lists leave it out.
+    """
 
     id: Id
     name: str
@@ -84,6 +110,9 @@ class CouponView(Struct, frozen=True):
     state: CouponState
     opens_at: datetime | None
     closes_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None
 
 
 class CouponPage(Struct, frozen=True):
@@ -107,4 +136,7 @@ def coupon_view(coupon: Coupon, now_ms: int) -> CouponView:
         coupon.state(now_ms),
         to_optional_datetime(coupon.opens_at_ms),
         to_optional_datetime(coupon.closes_at_ms),
+        to_datetime(coupon.created_at_ms),
+        to_datetime(coupon.updated_at_ms),
+        to_optional_datetime(coupon.archived_at_ms),
     )

@@ -13,14 +13,20 @@ CREATE TABLE coupons (
     override varchar DEFAULT 'none' NOT NULL,
     version integer DEFAULT 0 NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    archived_at timestamptz,
     CONSTRAINT coupons_pkey PRIMARY KEY (id),
     CONSTRAINT coupons_quantity_check CHECK (quantity >= 1),
     CONSTRAINT coupons_waitlist_check CHECK (waitlist >= 0),
     CONSTRAINT coupons_never_over_issued_check CHECK (issued >= 0 AND held >= 0 AND issued + held <= quantity),
     CONSTRAINT coupons_standby_check CHECK (standby >= 0),
     CONSTRAINT coupons_window_check CHECK (closes_at > opens_at),
-    CONSTRAINT coupons_override_check CHECK (override IN ('none', 'paused', 'closed'))
+    CONSTRAINT coupons_override_check CHECK (override IN ('none', 'paused', 'closed')),
+    CONSTRAINT coupons_archived_check CHECK (
+        archived_at IS NULL OR override = 'closed' OR (closes_at IS NOT NULL AND closes_at <= archived_at)
+    )
 ) WITH (fillfactor = 50);
+CREATE INDEX coupons_unarchived ON coupons (id) WHERE archived_at IS NULL;
 CREATE INDEX coupons_standby ON coupons (id) WHERE standby > 0;
 
 CREATE TABLE coupon_changes (
@@ -29,11 +35,13 @@ CREATE TABLE coupon_changes (
     log_id smallint,
     partition integer,
     first_offset bigint,
+    name varchar NOT NULL,
     quantity integer NOT NULL,
     waitlist integer NOT NULL,
     opens_at timestamptz,
     closes_at timestamptz,
     override varchar NOT NULL,
+    archived_at timestamptz,
     changed_by varchar NOT NULL,
     changed_at timestamptz DEFAULT now() NOT NULL,
     published_at timestamptz,
