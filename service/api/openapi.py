@@ -60,6 +60,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         None,
         coupons.CouponPage,
         (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
+        ("Link",),
         parameters={"state": ("Only those that are in this state now.", {"type": "string", "enum": list(CouponState)})},
     ),
     ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON, ("ETag",)),
@@ -106,7 +107,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "create_ticket", tickets.NewTicket, tickets.TicketView, (), ("Cache-Control",), {"purpose": "accept"}
     ),
     ("GET", "/dead-letters"): _Operation(
-        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY)
+        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY), ("Link",)
     ),
     ("POST", "/dead-letters/replay"): _Operation(
         "replay_dead_letters",
@@ -176,6 +177,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Cache-Control": ("The response must not be stored.", {"type": "string", "enum": ["no-store"]}),
     "Connection": ("The connection ends.", {"type": "string"}),
     "ETag": ("The version of the coupon.", {"type": "string"}),
+    "Link": ("A reference to the next page (RFC 8288); the last page has none.", {"type": "string"}),
     "Location": (
         "The path of what was created, or of the first request.",
         {"type": "string", "format": "uri-reference"},
@@ -258,7 +260,7 @@ def _success(operation: _Operation) -> dict[str, Any]:
     return {
         "description": text,
         "content": _content(operation.response),
-        "headers": {name: _header(name, required=True) for name in operation.headers},
+        "headers": {name: _header(name, required=name != "Link") for name in operation.headers},
         "links": {
             target: {"operationId": target, "parameters": {parameter: f"$response.body#/{field}"}}
             for target, (parameter, field) in (operation.links or {}).items()

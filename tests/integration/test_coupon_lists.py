@@ -116,6 +116,34 @@ def test_a_filtered_list_is_read_page_by_page(listed: List, make_coupon: MakeCou
         pages.append(listed(**query, cursor=cursor))
 
     assert [_ids(page) for page in pages] == [wanted[0:2], wanted[2:4], wanted[4:6], wanted[6:]]
+    assert "Link" not in pages[-1].headers
+
+
+def test_a_link_leads_to_the_next_page(
+    listed: List, api: httpx.Client, keys: dict[Role, NewKey], make_coupon: MakeCoupon
+) -> None:
+    """It is a reference within the API, with the other parameters as they were sent, whatever their characters."""
+    ids = [make_coupon().id for _ in range(3)]
+
+    first = listed(limit="1", name="a coupon", archived="all")
+    assert first.headers["Link"] == f'</coupons?limit=1&name=a+coupon&archived=all&cursor={ids[0]}>; rel="next"'
+    second = api.get(first.links["next"]["url"], headers=bearer(keys[Role.READ].text))
+    third = api.get(second.links["next"]["url"], headers=bearer(keys[Role.READ].text))
+
+    assert [_ids(page) for page in (first, second, third)] == [ids[:1], ids[1:2], ids[2:]]
+    assert third.links == {}
+
+
+def test_a_link_keeps_a_name_that_has_characters_of_its_own(listed: List, coupon_service: CouponService) -> None:
+    """Neither a bracket nor a quote of the name ends the link."""
+    name = '>; rel="x", <쿠폰&cursor=1'
+    for _ in range(2):
+        coupon_service.create(name, 1, 0, None, None)
+
+    first = listed(limit="1", name=name)
+
+    assert first.links["next"]["url"].startswith("/coupons?limit=1&name=%3E%3B+rel%3D%22x%22%2C+%3C%EC%BF%A0")
+    assert len(_ids(listed(**dict(httpx.URL(first.links["next"]["url"]).params)))) == 1
 
 
 def test_archived_coupons_are_listed_only_if_asked_for(

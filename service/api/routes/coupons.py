@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from service.api.authorization import CallerDep
+from service.api.pages import PageQueryDep, cut_page, page_response
 from service.api.request_parsing import (
     JSON,
     ApiDeps,
@@ -14,7 +15,6 @@ from service.api.request_parsing import (
     parse_choice,
     parse_id,
     parse_if_match,
-    parse_limit,
     parse_name_part,
     read_body,
     wait_until_gone,
@@ -59,14 +59,14 @@ async def create(request: Request, api: ApiDeps, caller: CallerDep, key: Idempot
 
 @router.get("/coupons")
 async def page(
+    request: Request,
     api: ApiDeps,
+    query: PageQueryDep,
     name: str | None = None,
     state: str | None = None,
     archived: str = ArchivedChoice.FALSE,
-    cursor: str | None = None,
-    limit: str = "50",
 ) -> Response:
-    """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page.
+    """List coupons in id order, at most 500 a page; `cursor` is `next` of the previous page, and `Link` leads there.
 
     `name` selects those whose name contains the text, in upper or lower case; `state` those that are in this state when
     the page is made. Archived coupons are left out unless `archived` asks for them.
@@ -78,11 +78,9 @@ async def page(
         ARCHIVED[parse_choice("archived", archived, ArchivedChoice)],
         at_ms,
     )
-    size, after_id = parse_limit(limit), 0 if cursor is None else parse_id(cursor, "cursor")
-    found = await api.user_lists.run(api.coupons.list_page, filters, after_id, size + 1)
-    next_cursor = str(found[size - 1].id) if len(found) > size else None
-    views = [coupon_view(coupon, at_ms) for coupon in found[:size]]
-    return Response(encode(CouponPage(views, next_cursor)), media_type=JSON)
+    found = await api.user_lists.run(api.coupons.list_page, filters, query.after or 0, query.size + 1)
+    shown, cursor = cut_page(found, query.size)
+    return page_response(request, CouponPage([coupon_view(coupon, at_ms) for coupon in shown], cursor))
 
 
 @router.get("/coupons/{coupon_id}")

@@ -5,12 +5,12 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from service.api.authorization import CallerDep
+from service.api.pages import PageQueryDep, cut_page, page_response
 from service.api.request_parsing import (
     JSON,
     ApiDeps,
     parse_choice,
     parse_id,
-    parse_limit,
     read_body,
     wait_until_gone,
 )
@@ -33,14 +33,14 @@ router = APIRouter(tags=["dead letters"])
 
 @router.get("/dead-letters")
 async def page(
+    request: Request,
     api: ApiDeps,
+    query: PageQueryDep,
     coupon_id: str | None = None,
     code: str | None = None,
     state: str | None = None,
-    cursor: str | None = None,
-    limit: str = "50",
 ) -> Response:
-    """List dead letters, newest first, at most 500 a page; `cursor` is `next` of the previous page.
+    """List dead letters, newest first, at most 500 a page; `cursor` is `next` of the previous page, `Link` leads there.
 
     Each has the first 200 characters of its errors. `GET /dead-letters/{dead_letter_id}` has them and its record in
     full.
@@ -50,10 +50,9 @@ async def page(
         None if code is None else parse_choice("code", code, DeadLetterCode),
         None if state is None else parse_choice("state", state, DeadLetterState),
     )
-    size, before_id = parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor")
-    found = await api.operators.run(api.dead_letters.list_page, filters, before_id, size + 1)
-    next_cursor = str(found[size - 1].id) if len(found) > size else None
-    return Response(encode(DeadLetterPage([*map(summary_view, found[:size])], next_cursor)), media_type=JSON)
+    found = await api.operators.run(api.dead_letters.list_page, filters, query.after, query.size + 1)
+    shown, cursor = cut_page(found, query.size)
+    return page_response(request, DeadLetterPage([*map(summary_view, shown)], cursor))
 
 
 @router.get("/dead-letters/{dead_letter_id}")

@@ -1,0 +1,54 @@
+"""Pages of lists: which part a caller asks for, and where the next one is."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+from fastapi import Depends, Request, Response
+
+from service.api.request_parsing import JSON, parse_id, parse_limit
+from service.server.responses import encode
+
+
+class PageQuery(NamedTuple):
+    """Which part of a list a caller asks for."""
+
+    size: int
+    #: the id of the last item of the page before; None: this is the first
+    after: int | None
+
+
+def _parse_page_query(cursor: str | None = None, limit: str = "50") -> PageQuery:
+    return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
+
+
+PageQueryDep = Annotated[PageQuery, Depends(_parse_page_query)]
+"""The page that the query selects; raises InvalidInput."""
+
+
+class _Item(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+class _Page(Protocol):
+    @property
+    def next(self) -> str | None: ...
+
+
+Item = TypeVar("Item", bound=_Item)
+
+
+def cut_page(found: Sequence[Item], size: int) -> tuple[Sequence[Item], str | None]:
+    """Return the items of a page, and the cursor of the next page: None if `found` has no item beyond `size`."""
+    return found[:size], str(found[size - 1].id) if len(found) > size else None
+
+
+def page_response(request: Request, page: _Page) -> Response:
+    """Render a page of a list. A Link (RFC 8288) leads to the next one, with the other parameters of the query."""
+    headers = {}
+    if page.next is not None:
+        kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+        query = urlencode([*kept, ("cursor", page.next)])
+        headers["Link"] = f'<{quote(request.scope["path"])}?{query}>; rel="next"'
+    return Response(encode(page), headers=headers, media_type=JSON)
