@@ -31,7 +31,7 @@ from service.domain.rate_limit import MICROSECONDS, Exceeded, LimitScope
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.server.problems import PROBLEMS
-from service.server.responses import RenderedResponse, new_problem_id, problem_response
+from service.server.responses import RenderedResponse, new_problem_id, problem_response, retry_after
 
 _log = get_logger(__name__)
 _RATE_LIMITED = {
@@ -46,9 +46,6 @@ _OF_STATUS: dict[int, ErrorCode] = {
         ErrorCode.BAD_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     )
 }  # fmt: skip
-#: callers repeat a request after one to so many seconds, so that they do not come back together
-_UNAVAILABLE_SECONDS = 3
-_BACKLOG_SECONDS = 3
 _URL_SAFE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -132,10 +129,9 @@ def _contradicted(error: Conflict | NotFound) -> RenderedResponse:
 @error_response.register
 def _unavailable(error: Unavailable) -> RenderedResponse:
     """The caller can repeat the request, also when its outcome is unknown."""
-    headers = [(b"retry-after", b"%d" % (1 + int(_UNAVAILABLE_SECONDS * jitter())))]
     detail = f"{error.part} is unavailable. Repeat the request after the time in Retry-After."
     _log.warning(LogEvent.PART_UNAVAILABLE, part=error.part, reason=str(error))
-    return _logged_problem(ErrorCode.UNAVAILABLE, detail, headers)
+    return _logged_problem(ErrorCode.UNAVAILABLE, detail, [retry_after(1, 3)])
 
 
 @error_response.register
@@ -147,15 +143,14 @@ def _creation_unconfirmed(error: CreationUnconfirmed) -> RenderedResponse:
 
 @error_response.register
 def _backlog_full(_: BacklogFull) -> RenderedResponse:
-    """Not logged one by one: service/usecases/backlog.py logs when it begins and ends. Repeats are spread."""
-    headers = [(b"retry-after", b"%d" % math.ceil(_BACKLOG_SECONDS * (1 + jitter())))]
-    return problem_response(ErrorCode.BACKLOG_FULL, headers=headers)
+    """Not logged one by one: service/usecases/backlog.py logs when it begins and ends."""
+    return problem_response(ErrorCode.BACKLOG_FULL, headers=[retry_after(3, 6)])
 
 
 @error_response.register
 def _too_busy(error: TooBusy) -> RenderedResponse:
-    headers = [(b"retry-after", b"%d" % error.retry_after_seconds)]
     detail = f"{error} Repeat the request after the time in Retry-After."
+    headers = [retry_after(error.retry_after_seconds, 2 * error.retry_after_seconds)]
     return problem_response(ErrorCode.TOO_BUSY, detail, headers)
 
 

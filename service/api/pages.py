@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from fastapi import Depends, Request, Response
 
 from service.api.request_parsing import JSON, parse_id, parse_limit
+from service.domain.errors import InvalidInput
 from service.server.responses import encode
 
 
@@ -18,7 +19,15 @@ class PageQuery(NamedTuple):
     after: int | None
 
 
-def _parse_page_query(cursor: str | None = None, limit: str = "50") -> PageQuery:
+async def _parse_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> PageQuery:
+    """Return the page that the query selects; raise InvalidInput.
+
+    A list refuses a parameter that it does not have: if it ignored a misspelt filter, it would show too much.
+    """
+    parameters = request.app.openapi()["paths"][request.scope["route"].path]["get"]["parameters"]
+    known = sorted(parameter["name"] for parameter in parameters if parameter["in"] == "query")
+    if unknown := request.query_params.keys() - set(known):
+        raise InvalidInput(f"The query has the parameter `{min(unknown)}`. This list has {', '.join(known)}.")
     return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
 
 

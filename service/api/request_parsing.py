@@ -28,8 +28,8 @@ _GONE_CHECK_SECONDS = 0.5
 _CLOSE = {"Connection": "close"}
 
 
-def parse_id(text: str, name: str = "id") -> int:
-    """Return the id that `text` spells in decimal; raise InvalidInput for every other spelling."""
+def parse_id(text: str, name: str) -> int:
+    """Return the id that the parameter `name` spells in decimal; raise InvalidInput for every other spelling."""
     if not _ID.fullmatch(text) or int(text) > MAX_ID:
         raise InvalidInput(f"{name} must be a decimal number from 1 to 2⁶³−1, without sign or leading zero.")
     return int(text)
@@ -86,6 +86,8 @@ def parse_name_part(text: str) -> str:
     """Return the part of a name that is searched for; raise InvalidInput for what no name contains."""
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         raise InvalidInput(f"name must have 1 to {MAX_NAME_LENGTH} characters.")
+    if "\ufffd" in text:  # which takes the place of other bytes when a query is decoded
+        raise InvalidInput("name must be UTF-8.")
     if fault := part_fault(text):
         raise InvalidInput(f"{fault}.")
     return text

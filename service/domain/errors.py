@@ -146,7 +146,10 @@ class ProduceUnconfirmed(Unavailable):
 
 
 class TooBusy(Retryable):
-    """The service does as much of this work as it does at the same time: repeat the call after some seconds."""
+    """The service does as much of this work as it does at the same time: repeat the call after some seconds.
+
+    retry_after_seconds: when to repeat it at the earliest.
+    """
 
     def __init__(self, reason: str, retry_after_seconds: int) -> None:
         super().__init__(reason)

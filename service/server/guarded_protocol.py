@@ -37,7 +37,7 @@ from service.limits import (
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.server.connection_guard import ConnectionGuard
-from service.server.responses import Rejection
+from service.server.responses import Rejection, retry_after
 
 #: Seconds for which a connection is read after a rejection. Closed at once, the client would be reset, and could lose
 #: the response (RFC 9112, section 9.6).
@@ -97,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.deadline = self.guard.now + HEAD_TIMEOUT_SECONDS
             return
         detail = "The server has too many connections. Try again after the time in Retry-After."
-        self._stop_reading(Rejection(ErrorCode.UNAVAILABLE, detail, (b"retry-after", b"1")))
+        self._stop_reading(Rejection(ErrorCode.UNAVAILABLE, detail, retry_after(1, 3)))
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived; requests begin in the parser's callbacks."""

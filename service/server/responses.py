@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from service.clock import jitter
 from service.domain.error_code import ErrorCode
 from service.server.problems import PROBLEMS
 
@@ -82,6 +83,11 @@ def _problem_parts(code: ErrorCode, detail: str | None) -> tuple[int, bytes, byt
 def new_problem_id() -> str:
     """Return the id of one problem, by which an operator finds its log lines. It is unique, and no secret."""
     return f"{getrandbits(64):016x}"
+
+
+def retry_after(first_seconds: int, last_seconds: int) -> tuple[bytes, bytes]:
+    """Return a Retry-After with a random time in between: callers that fail together must not come back together."""
+    return b"retry-after", b"%d" % (first_seconds + int(jitter() * (last_seconds - first_seconds + 1)))
 
 
 class Rejection(Exception):

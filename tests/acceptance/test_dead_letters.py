@@ -188,7 +188,7 @@ def test_unknown_ids_and_invalid_input_are_problems(system: System) -> None:
     for method, path in (("GET", ""), ("POST", "/replay"), ("POST", "/discard")):
         assert_problem(system.http.request(method, f"/dead-letters/{2**62}{path}"), 404, "unknown_dead_letter")
         assert_problem(system.http.request(method, f"/dead-letters/01{path}"), 422, "invalid")
-    for query in ("code=sold_out", "state=dead", "coupon_id=x", "limit=0", "limit=501", "cursor=0"):
+    for query in ("code=sold_out", "state=dead", "coupon_id=x", "limit=0", "limit=501", "cursor=0", "coupon=1"):
         assert_problem(system.http.get(f"/dead-letters?{query}"), 422, "invalid")
     for body in ({"limit": 0}, {"limit": 1001}, {"code": "dead"}, {"coupon_id": "1"}, {"dry_run": 1}, {"all": True}):
         assert_problem(system.http.post("/dead-letters/replay", json=body), 422, "invalid")

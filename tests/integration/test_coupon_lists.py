@@ -91,11 +91,16 @@ def test_a_search_finds_a_part_of_a_name(listed: List, named: dict[str, int], pa
         ({"name": "x" * 201}, "name must have 1 to 200 characters."),
         ({"name": "a\x00"}, "name must not contain U+0000"),
         ({"name": "a\u202e"}, "name must not contain U+202E"),
+        ({"name": "\ufffd"}, "name must be UTF-8."),
         ({"state": "OPEN"}, "state must be one of scheduled, open, paused, sold_out, closed."),
         ({"state": ""}, "state must be one of"),
         ({"archived": "yes"}, "archived must be one of false, true, all."),
         ({"limit": "0"}, "limit must be a decimal number from 1 to 500"),
         ({"cursor": "x"}, "cursor must be a decimal number"),
+        (
+            {"status": "open"},
+            "The query has the parameter `status`. This list has archived, cursor, limit, name, state.",
+        ),
     ],
     ids=str,
 )

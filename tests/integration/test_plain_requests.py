@@ -227,7 +227,8 @@ def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Se
     del log_id  # the open log is read from the database
     monkeypatch.setattr(service_resources, "now_ms", lambda: AT_MS)
     monkeypatch.setattr(async_gate, "ADMIT", admit_script_at(AT_MS))
-    monkeypatch.setattr(errors, "jitter", float)
+    for module in (errors, responses):
+        monkeypatch.setattr(module, "jitter", float)
     monkeypatch.setattr(request_id, "urandom", bytes)
     monkeypatch.setattr(responses, "getrandbits", lambda _: 0)
     monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)

@@ -10,7 +10,7 @@ from service.limits import MAX_PAGE_SIZE
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("10", 10), ("9223372036854775807", 2**63 - 1)])
 def test_a_decimal_number_is_an_id(text: str, number: int) -> None:
     """Ids range from 1 to 2⁶³−1."""
-    assert parse_id(text) == number
+    assert parse_id(text, "coupon_id") == number
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_a_decimal_number_is_an_id(text: str, number: int) -> None:
     ],
 )
 def test_any_other_spelling_is_invalid(text: str) -> None:
-    """A second spelling of an id could bypass what counts by id; the response is 422, never an overflow."""
-    with pytest.raises(InvalidInput):
-        parse_id(text)
+    """A second spelling of an id could bypass what counts by id; the response is 422 with the parameter's name."""
+    with pytest.raises(InvalidInput, match=r"^coupon_id must be a decimal number "):
+        parse_id(text, "coupon_id")
 
 
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("50", 50), (str(MAX_PAGE_SIZE), MAX_PAGE_SIZE)])

@@ -86,7 +86,7 @@ async def page(
 @router.get("/coupons/{coupon_id}")
 def read(coupon_id: str, api: ApiDeps) -> Response:
     """Return a coupon with its current counters. Its ETag changes when it is changed, not when it is issued."""
-    return _shown(api.coupons.get(parse_id(coupon_id)))
+    return _shown(api.coupons.get(parse_id(coupon_id, "coupon_id")))
 
 
 @router.patch("/coupons/{coupon_id}")
@@ -108,7 +108,7 @@ async def change(
     decided yet; `open` reverts both. Seats that a higher quantity adds go to requests on standby first. An operator's
     key may change `state`; an administrator's key may change everything.
     """
-    number = parse_id(coupon_id)
+    number = parse_id(coupon_id, "coupon_id")
     changes = changes_of(await read_body(request, CouponPatch), now_ms())
     if changes.keys() - {"override"}:
         caller.require(Permission.ADMINISTER)
@@ -129,7 +129,7 @@ async def verification(coupon_id: str, request: Request, api: ApiDeps) -> Respon
     The time it takes grows with the log. Each API process runs one verification at a time; another call is refused at
     once with 429 `too_busy`. A client that closes its connection ends the verification.
     """
-    number = parse_id(coupon_id)
+    number = parse_id(coupon_id, "coupon_id")
 
     def verify(cancellation: Cancellation) -> list[Check]:
         api.coupons.get(number)  # raises NotFound

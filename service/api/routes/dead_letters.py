@@ -58,7 +58,7 @@ async def page(
 @router.get("/dead-letters/{dead_letter_id}")
 async def read(dead_letter_id: str, api: ApiDeps) -> Response:
     """Return a dead letter with its raw record, of at most 2 MiB, and the latest 100 actions taken on it."""
-    number = parse_id(dead_letter_id)
+    number = parse_id(dead_letter_id, "dead_letter_id")
     return Response(await api.operators.run(_rendered, api, number), media_type=JSON)
 
 
@@ -87,14 +87,15 @@ async def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Respon
 
     A repeat returns the result of the latest replay, and 409 `changed` if the request is dead again.
     """
-    result = await api.operators.run(api.dead_letters.acting_as(caller.name).replay, parse_id(dead_letter_id))
+    number = parse_id(dead_letter_id, "dead_letter_id")
+    result = await api.operators.run(api.dead_letters.acting_as(caller.name).replay, number)
     return Response(encode(replayed_view(result)), media_type=JSON)
 
 
 @router.post("/dead-letters/{dead_letter_id}/discard")
 async def discard(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
     """Discard a dead letter; its request stays dead. A repeat returns the same result."""
-    number = parse_id(dead_letter_id)
+    number = parse_id(dead_letter_id, "dead_letter_id")
     await api.operators.run(api.dead_letters.acting_as(caller.name).discard, number)
     return Response(await api.operators.run(_rendered, api, number), media_type=JSON)
 

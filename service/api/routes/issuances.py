@@ -34,7 +34,7 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
 async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Request a coupon for a user; 202 once the request is in the log. Its state is at `Location`."""
     fault = request.headers.get("fault") if api.settings.fault_injection else None
-    number = parse_id(coupon_id)
+    number = parse_id(coupon_id, "coupon_id")
     body = await read_body(request, NewIssuance)
     address = api.client_addresses.find(request.client, request.headers.raw) if api.client_addresses else ""
     user_id = caller.choose_user(body.user)
