@@ -10,6 +10,7 @@ from fastapi_swagger import patch_fastapi
 from service import resources
 from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
+from service.api.caching import CacheControlMiddleware
 from service.api.routes import coupons, dead_letters, health, issuances, tickets
 
 
@@ -42,4 +43,5 @@ def create_app(common: resources.Resources) -> FastAPI:
         app.include_router(routes.router)
     openapi.describe(app)
     app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)
+    app.add_middleware(CacheControlMiddleware)
     return app

@@ -36,7 +36,7 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("GET", "/readyz"): Permission.PUBLIC,
     ("GET", "/metrics"): Permission.READ_OPERATIONS,
 }
-_DOCUMENTATION = frozenset(
+DOCUMENTATION = frozenset(
     ("GET", path)
     for path in (
         "/",
@@ -54,7 +54,7 @@ _NOBODY = Caller("nobody", frozenset({Permission.PUBLIC}))
 def permissions(*, public_docs: bool) -> dict[tuple[str, str], Permission]:
     """Return what each method and path template requires."""
     of_documentation = Permission.PUBLIC if public_docs else Permission.READ_OPERATIONS
-    return {**_PERMISSIONS, **dict.fromkeys(_DOCUMENTATION, of_documentation)}
+    return {**_PERMISSIONS, **dict.fromkeys(DOCUMENTATION, of_documentation)}
 
 
 def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], method: str, needed: Permission) -> Caller:

@@ -104,7 +104,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "get_issuance", None, issuances.IssuanceView, (ErrorCode.UNKNOWN_REQUEST,)
     ),
     ("POST", "/tickets"): _Operation(
-        "create_ticket", tickets.NewTicket, tickets.TicketView, (), ("Cache-Control",), {"purpose": "accept"}
+        "create_ticket", tickets.NewTicket, tickets.TicketView, example={"purpose": "accept"}
     ),
     ("GET", "/dead-letters"): _Operation(
         "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY), ("Link",)
@@ -174,7 +174,7 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Allow": ("The methods that the path has.", {"type": "string"}),
-    "Cache-Control": ("The response must not be stored.", {"type": "string", "enum": ["no-store"]}),
+    "Cache-Control": ("Whether the response may be stored: `no-store`, unless stated otherwise.", {"type": "string"}),
     "Connection": ("The connection ends.", {"type": "string"}),
     "ETag": ("The version of the coupon.", {"type": "string"}),
     "Link": ("A reference to the next page (RFC 8288); the last page has none.", {"type": "string"}),
@@ -260,7 +260,7 @@ def _success(operation: _Operation) -> dict[str, Any]:
     return {
         "description": text,
         "content": _content(operation.response),
-        "headers": {name: _header(name, required=name != "Link") for name in operation.headers},
+        "headers": {name: _header(name, required=name != "Link") for name in ("Cache-Control", *operation.headers)},
         "links": {
             target: {"operationId": target, "parameters": {parameter: f"$response.body#/{field}"}}
             for target, (parameter, field) in (operation.links or {}).items()
@@ -289,7 +289,7 @@ def _problems(errors: Iterable[ErrorCode]) -> dict[str, Any]:
 
 def _problem_response(status: HTTPStatus, codes: Sequence[ErrorCode]) -> dict[str, Any]:
     """Describe a status with these errors; a header is required if all of them have it."""
-    headers = [PROBLEMS[code].headers for code in codes]
+    headers = [("Cache-Control", *PROBLEMS[code].headers) for code in codes]
     return {
         "description": status.phrase,
         "headers": {

@@ -14,6 +14,8 @@ from service.domain.error_code import ErrorCode
 from service.server.problems import PROBLEMS
 
 PROBLEM_JSON = "application/problem+json"
+#: the header of what changes or is somebody's: of all that this service renders itself
+NO_STORE = (b"cache-control", b"no-store")
 _CONTENT_TYPE = (b"content-type", PROBLEM_JSON.encode())
 _NO_ID = 16 * "-"
 encode = msgspec.json.Encoder().encode
@@ -69,7 +71,7 @@ def problem_response(
     """
     status, before, after = _problem_parts(code, detail)
     body = before + (problem_id or new_problem_id()).encode() + after
-    return RenderedResponse(status, [*headers, (b"content-length", b"%d" % len(body)), _CONTENT_TYPE], body)
+    return RenderedResponse(status, [*headers, NO_STORE, (b"content-length", b"%d" % len(body)), _CONTENT_TYPE], body)
 
 
 @lru_cache(maxsize=256)

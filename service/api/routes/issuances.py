@@ -13,7 +13,7 @@ from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound, Unavailable
 from service.domain.request import RequestState, records_ahead
 from service.server.problems import PROBLEMS
-from service.server.responses import RenderedResponse, encode
+from service.server.responses import NO_STORE, RenderedResponse, encode
 from service.stream.partitioner import partition_of
 from service.usecases.accept import Receipt
 
@@ -25,9 +25,8 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
     """Render the 202."""
     content = encode(receipt_view(receipt))
     location = b"/issuances/%b" % receipt.request_id.encode()
-    return RenderedResponse(
-        202, [(b"location", location), (b"content-length", b"%d" % len(content)), _CONTENT_TYPE], content
-    )
+    headers = [(b"location", location), NO_STORE, (b"content-length", b"%d" % len(content)), _CONTENT_TYPE]
+    return RenderedResponse(202, headers, content)
 
 
 @router.post("/coupons/{coupon_id}/issuances", status_code=202)

@@ -8,7 +8,6 @@ from service.api.schemas.tickets import NewTicket, ticket_view
 from service.server.responses import encode
 
 router = APIRouter(tags=["tickets"])
-_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 @router.post("/tickets", status_code=201)
@@ -19,4 +18,4 @@ async def exchange(request: Request, api: ApiDeps, caller: CallerDep) -> Respons
     """
     body = await read_body(request, NewTicket)
     text, ticket = api.authenticator.issue_ticket(caller, body.value)
-    return Response(encode(ticket_view(text, ticket)), 201, _NOT_STORED, JSON)
+    return Response(encode(ticket_view(text, ticket)), 201, media_type=JSON)
