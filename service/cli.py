@@ -8,7 +8,7 @@ import typer
 from service import config, resources, startup
 from service.commands import dead_letters, gate, keys, log, request_id_keys
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
-from service.limits import MAX_ID
+from service.limits import MAX_SAFE_ID
 from service.verification.history import read_history
 
 app = typer.Typer(help="Coupons, first come, first served.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -60,7 +60,7 @@ def verify(
 
 @app.command()
 def token(
-    user: Annotated[int, typer.Argument(min=1, max=MAX_ID, help="The user's id.")],
+    user: Annotated[int, typer.Argument(min=1, max=MAX_SAFE_ID, help="The user's id.")],
     minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long the token is valid.")] = 60,
 ) -> None:
     """Print a token for a user, signed with JWT_SECRET: for tries and tests of the local stack."""

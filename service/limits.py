@@ -2,6 +2,8 @@
 
 #: largest coupon, user or dead-letter id: PostgreSQL bigint, Java long
 MAX_ID = 2**63 - 1
+#: largest user id that callers may name: JavaScript's Number.MAX_SAFE_INTEGER. Ids that the service counts stay below.
+MAX_SAFE_ID = 2**53 - 1
 #: largest quantity or waitlist of a coupon: PostgreSQL integer
 MAX_QUANTITY = 2**31 - 1
 #: 9999-01-01T00:00:00Z, which the database driver can still convert

@@ -28,18 +28,16 @@ _GONE_CHECK_SECONDS = 0.5
 _CLOSE = {"Connection": "close"}
 
 
-def parse_id(text: str, name: str) -> int:
-    """Return the id that the parameter `name` spells in decimal; raise InvalidInput for every other spelling."""
-    if not _ID.fullmatch(text) or int(text) > MAX_ID:
-        raise InvalidInput(f"{name} must be a decimal number from 1 to 2⁶³−1, without sign or leading zero.")
+def parse_id(text: str, name: str, largest: int = MAX_ID) -> int:
+    """Return the number from 1 to `largest` that the parameter `name` spells in decimal; raise InvalidInput otherwise."""
+    if not _ID.fullmatch(text) or int(text) > largest:
+        raise InvalidInput(f"{name} must be a decimal number from 1 to {largest}, without sign or leading zero.")
     return int(text)
 
 
 def parse_limit(text: str) -> int:
     """Return the size of a page; raise InvalidInput."""
-    if not _ID.fullmatch(text) or int(text) > MAX_PAGE_SIZE:
-        raise InvalidInput(f"limit must be a decimal number from 1 to {MAX_PAGE_SIZE}, without sign or leading zero.")
-    return int(text)
+    return parse_id(text, "limit", MAX_PAGE_SIZE)
 
 
 def parse_if_match(header: str | None) -> frozenset[int] | None:

@@ -10,7 +10,7 @@ from jwt import PyJWK
 
 from service.config import Settings
 from service.domain.errors import Misconfigured, Unauthenticated
-from service.limits import MAX_ID
+from service.limits import MAX_SAFE_ID
 
 #: at most the digits of the largest id
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -62,8 +62,8 @@ class TokenVerifier:
         user_id = str(value) if type(value) in (int, str) else ""
         if not _ID.fullmatch(user_id):
             raise Unauthenticated(f"The token's `{self._claim}` is not the integer id of a user.")
-        if int(user_id) > MAX_ID:
-            raise Unauthenticated(f"The token's `{self._claim}` is above {MAX_ID}.")
+        if int(user_id) > MAX_SAFE_ID:
+            raise Unauthenticated(f"The token's `{self._claim}` is above {MAX_SAFE_ID}.")
         return Token(int(user_id), float(claims["exp"]))
 
     def _key(self, text: str) -> Any:

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 
+from service.domain.api_key import NewKey
+from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.domain.request import ReasonCode, RequestState
+from service.limits import MAX_ID
 from service.usecases.issue import Issuer
 from service.usecases.key_register import KeyRegister
 from service.usecases.lookup import Lookup
 from service.verification.history import ClientAnswer
 from service.verification.verify import Verifier
 from tests.builders import AT_MS
+from tests.fixtures.callers import bearer
 from tests.integration.conftest import Query
 from tests.log import Log
 
@@ -81,3 +86,16 @@ def test_an_accepted_request_that_was_refused_as_foreign_is_found(
     found = {name: number for check in verifier.verify() if not check.ok for name, number in check.numbers.items()}
 
     assert found["window_checked_twice"] == 1
+
+
+def test_a_user_of_a_foreign_record_is_shown_with_every_digit(
+    api: httpx.Client, keys: dict[Role, NewKey], real_log: Log, make_coupon: MakeCoupon, query: Query
+) -> None:
+    """Another producer's user id may have 64 bits, which is more than JavaScript holds."""
+    real_log.append(make_coupon(quantity=1).id, MAX_ID, request_id=None)
+    real_log.issue()
+    [(request_id,)] = query("SELECT request_id FROM requests")
+
+    shown = api.get(f"/issuances/{request_id}", headers=bearer(keys[Role.READ].text))
+
+    assert f'"user_id":{MAX_ID}' in shown.text

@@ -21,7 +21,7 @@ from service.domain.coupon import Coupon
 from service.domain.ticket import Purpose
 from service.gate import async_gate
 from service.gate.gate_admin import GateAdmin
-from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED
+from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED, MAX_SAFE_ID
 from service.resources import Resources
 from service.server import guarded_protocol, responses
 from service.server.guarded_protocol import GuardedProtocol
@@ -71,8 +71,8 @@ def _inputs(coupons: _Coupons) -> dict[str, bytes]:
         b'{"user_id":1.5}',
         b'{"user_id":0}',
         b'{"user_id":-1}',
-        b'{"user_id":%d}' % (MAX_ID + 1),
-        b'{"user_id":%d}' % MAX_ID,
+        b'{"user_id":%d}' % (MAX_SAFE_ID + 1),
+        b'{"user_id":%d}' % MAX_SAFE_ID,
         b'{"user_id":NaN}',
         b'{"user_id":null}',
         b'{"user_id":1,"admin":true}',

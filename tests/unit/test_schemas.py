@@ -17,14 +17,20 @@ from service.timestamps import to_datetime, to_milliseconds
     "text",
     [
         *['"1"', "true", "null", "1.0", "1.5", "1e3", "1E0", "NaN", "Infinity", "-Infinity", "1e999", "[1]", "{}"],
-        *["0", "-0", "-1", "01", "+1", "0x1", "1_000", "9223372036854775808", "9" * 150, "9" * 5000, "[" * 5000],
+        *["0", "-0", "-1", "01", "+1", "0x1", "1_000", "9007199254740992", "9" * 150, "9" * 5000, "[" * 5000],
     ],
     ids=lambda text: text[:20],
 )
 def test_a_user_id_is_a_json_integer_from_1(text: str) -> None:
-    """User ids are JSON integers 1…2⁶³−1; nothing else is converted to one."""
+    """User ids are JSON integers 1…2⁵³−1; nothing else is converted to one."""
     with pytest.raises(InvalidInput):
         decode(b'{"user_id":%s}' % text.encode(), NewIssuance)
+
+
+def test_the_error_about_an_id_that_javascript_would_change_names_the_bound() -> None:
+    """JavaScript reads 2⁵³+1 as 2⁵³: another user's id."""
+    with pytest.raises(InvalidInput, match=r"<= 9007199254740991 - at `\$\.user_id`"):
+        decode(b'{"user_id":9007199254740993}', NewIssuance)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_a_body_of_another_form_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("body", "user_id"),
-    [(b'{"user_id":1}', 1), (b' {"user_id" : 9223372036854775807}\n', 2**63 - 1)],
+    [(b'{"user_id":1}', 1), (b' {"user_id" : 9007199254740991}\n', 2**53 - 1)],
     ids=["plain", "white space, the largest"],
 )
 def test_a_valid_body_is_decoded(body: bytes, user_id: int) -> None:

@@ -7,9 +7,20 @@ import msgspec
 from msgspec import Meta, Struct
 
 from service.domain.errors import InvalidInput
-from service.limits import MAX_ID
+from service.limits import MAX_ID, MAX_SAFE_ID
 
 _INT64 = {"format": "int64"}
+#: a user whom a caller names, or an id that the service has counted
+SafeId = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_SAFE_ID,
+        description="a JSON integer from 1 to 2⁵³−1, which JavaScript holds exactly",
+        extra_json_schema=_INT64,
+    ),
+]
+#: an id that may come from a record of another producer
 Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1", extra_json_schema=_INT64)]
 Count = Annotated[int, Meta(ge=0, extra_json_schema=_INT64)]
 _QUOTES_OF_ONE_KEY = 2

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.api.schemas.base import Count, Id
+from service.api.schemas.base import Count, SafeId
 from service.domain.coupon import Coupon, CouponState, Override
 from service.domain.coupon_name import NAME_PATTERN, name_fault
 from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
@@ -99,7 +99,7 @@ class CouponView(Struct, frozen=True):
     `updated_at` is when an operator last changed it, `archived_at` since when lists leave it out.
     """
 
-    id: Id
+    id: SafeId
     name: str
     quantity: Count
     waitlist: Count

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from service.api.schemas.base import Count, Id
+from service.api.schemas.base import Count, Id, SafeId
 from service.domain import dead_letter
 from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterCode, DeadLetterState
 from service.domain.request import ReasonCode, RequestState
@@ -39,7 +39,7 @@ class ActionView(Struct, frozen=True):
 class DeadLetterSummary(Struct, frozen=True):
     """A dead letter; partition and offset are those of its record in the original topic. Lists cut errors off."""
 
-    id: Id
+    id: SafeId
     state: DeadLetterState
     code: ReasonCode
     partition: Count | None
@@ -84,7 +84,7 @@ class ReplayedView(Struct, frozen=True):
     If the replay is not possible, `why` is set and `state` is null.
     """
 
-    id: Id
+    id: SafeId
     request_id: str | None
     state: RequestState | None
     code: ReasonCode | None

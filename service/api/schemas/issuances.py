@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from service.api.schemas.base import Count, Id
+from service.api.schemas.base import Count, Id, SafeId
 from service.domain.request import ReasonCode, RequestState
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
@@ -15,7 +15,7 @@ from service.usecases.lookup import RequestStatus
 class NewIssuance(Struct, frozen=True, forbid_unknown_fields=True):
     """A user's request for a coupon; `user_id` is required of callers without a user of their own."""
 
-    user_id: Id | UnsetType = UNSET
+    user_id: SafeId | UnsetType = UNSET
 
     @property
     def user(self) -> int | None:
@@ -27,8 +27,8 @@ class ReceiptView(Struct, frozen=True):
     """An accepted request; `position` is the number of records ahead in its partition, null if unknown."""
 
     request_id: str
-    coupon_id: Id
-    user_id: Id
+    coupon_id: SafeId
+    user_id: SafeId
     state: Literal["queued"]
     position: Count | None
 
@@ -43,7 +43,7 @@ class IssuanceView(Struct, frozen=True):
     code: ReasonCode | None
     position: Count | None
     eta_seconds: float | None
-    sequence: Id | None
+    sequence: SafeId | None
     attempts: Count
     requested_at: datetime
     decided_at: datetime | None

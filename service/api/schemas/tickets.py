@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from service.api.schemas.base import Id
+from service.api.schemas.base import SafeId
 from service.domain.ticket import Purpose, Ticket
 
 
@@ -32,7 +32,7 @@ class TicketView(Struct, frozen=True):
 
     ticket: str
     purpose: PurposeName
-    user_id: Id
+    user_id: SafeId
     expires_at: datetime
 
 
