@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import metadata
 from typing import TypedDict
 
 from fastapi import FastAPI
@@ -11,7 +12,7 @@ from service import resources
 from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
 from service.api.caching import CacheControlMiddleware
-from service.api.routes import coupons, dead_letters, health, issuances, tickets
+from service.api.routes import coupons, dead_letters, health, issuances, problems, tickets
 
 
 class State(TypedDict):
@@ -30,7 +31,7 @@ def create_app(common: resources.Resources) -> FastAPI:
 
     app = FastAPI(
         title="Coupons, first come, first served",
-        version="0.1.0",
+        version=metadata.version("coupons"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -39,7 +40,7 @@ def create_app(common: resources.Resources) -> FastAPI:
     )
     patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)
-    for routes in (coupons, issuances, tickets, dead_letters, health):
+    for routes in (coupons, issuances, tickets, dead_letters, health, problems):
         app.include_router(routes.router)
     openapi.describe(app)
     app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.errors import error_response, to_starlette
 from service.domain.caller import Caller, Permission
 from service.domain.errors import CouponsError, Forbidden, Unauthenticated
+from service.server.problems import PROBLEMS_PATH
 from service.usecases.authenticate import Authenticator
 
 _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
@@ -35,6 +36,8 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     # the causes are shown to operators only
     ("GET", "/readyz"): Permission.PUBLIC,
     ("GET", "/metrics"): Permission.READ_OPERATIONS,
+    ("GET", PROBLEMS_PATH): Permission.PUBLIC,
+    ("GET", f"{PROBLEMS_PATH}/{{code}}"): Permission.PUBLIC,
 }
 DOCUMENTATION = frozenset(
     ("GET", path)

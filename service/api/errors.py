@@ -67,8 +67,7 @@ def error_response(error: Exception) -> RenderedResponse:
     """Render the response to any error; an exception of an unknown type is logged and becomes a 500."""
     problem_id = new_problem_id()
     _log.error(LogEvent.UNHANDLED_EXCEPTION, exc_info=error, problem_id=problem_id)
-    detail = "An internal error occurred. An operator can find it in the log by its problem_id."
-    return _logged_problem(ErrorCode.INTERNAL, detail, problem_id=problem_id)
+    return _logged_problem(ErrorCode.INTERNAL, PROBLEMS[ErrorCode.INTERNAL].detail, problem_id=problem_id)
 
 
 @error_response.register

@@ -172,7 +172,7 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "enum": list(coupons.ArchivedChoice), "default": coupons.ArchivedChoice.FALSE},
     ),
 }
-_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Allow": ("The methods that the path has.", {"type": "string"}),
     "Cache-Control": ("Whether the response may be stored: `no-store`, unless stated otherwise.", {"type": "string"}),
     "Connection": ("The connection ends.", {"type": "string"}),
@@ -187,6 +187,7 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Retry-After": ("The seconds after which to repeat the request.", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("The kind of credentials that is needed (RFC 6750).", {"type": "string"}),
 }
+"""The headers of responses: what each says, and its schema."""
 _DESCRIPTION = """Issues limited coupons first come, first served.
 
 A request for a coupon is answered 202 once it is in the log; it is decided in the order of the log. `Location` shows
@@ -197,7 +198,7 @@ _BEARER = {
     "scheme": "bearer",
     "description": "A user's token (JWT), a ticket in exchange for it, or the API key of a back end or an operator.",
 }
-_EXAMPLE_ID = "92ad1b6b9fd4a2f1"
+EXAMPLE_PROBLEM_ID = "92ad1b6b9fd4a2f1"
 _TAGS = {
     "coupons": "What is issued: how many, when, and in which state.",
     "issuances": "Requests of users for a coupon.",
@@ -300,7 +301,8 @@ def _problem_response(status: HTTPStatus, codes: Sequence[ErrorCode]) -> dict[st
             PROBLEM_JSON: {
                 "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
                 "examples": {
-                    code.value: {"value": msgspec.to_builtins(make_problem(code, None, _EXAMPLE_ID))} for code in codes
+                    code.value: {"value": msgspec.to_builtins(make_problem(code, None, EXAMPLE_PROBLEM_ID))}
+                    for code in codes
                 },
             }
         },
@@ -316,5 +318,5 @@ def _status(code: ErrorCode) -> HTTPStatus:
 
 
 def _header(name: str, *, required: bool) -> dict[str, Any]:
-    description, schema = _HEADERS[name]
+    description, schema = HEADERS[name]
     return {"description": description, "required": required, "schema": schema}

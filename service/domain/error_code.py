@@ -13,7 +13,6 @@ class ErrorCode(StrEnum):
     UNKNOWN_COUPON = "unknown_coupon"
     UNKNOWN_REQUEST = "unknown_request"
     UNKNOWN_DEAD_LETTER = "unknown_dead_letter"
-    UNKNOWN_KEY = "unknown_key"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
     DUPLICATE = "duplicate"
@@ -28,9 +27,6 @@ class ErrorCode(StrEnum):
     REPLAYED = "replayed"
     DISCARDED = "discarded"
     CHANGED = "changed"
-    NOTHING_LOST = "nothing_lost"
-    LOG_CLOSED = "log_closed"
-    IN_USE = "in_use"
     PRECONDITION_FAILED = "precondition_failed"
     REQUEST_ENTITY_TOO_LARGE = "request_entity_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -46,3 +42,9 @@ class ErrorCode(StrEnum):
     UNAVAILABLE = "unavailable"
     CREATION_UNCONFIRMED = "creation_unconfirmed"
     BACKLOG_FULL = "backlog_full"
+
+    # Only commands fail with these, so service/server/problems.py lacks them.
+    UNKNOWN_KEY = "unknown_key"
+    NOTHING_LOST = "nothing_lost"
+    LOG_CLOSED = "log_closed"
+    IN_USE = "in_use"

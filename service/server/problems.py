@@ -19,6 +19,9 @@ class ProblemKind(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
+PROBLEMS_PATH = "/problems"
+"""The path of the pages about problems. With a code it is the `type` of a problem, a relative reference with its full
+path (RFC 9457, section 3.1.1)."""
 _CLOSES = ("Connection",)
 _WAIT = ("Retry-After",)
 _LIMIT = ("Retry-After", "RateLimit", "RateLimit-Policy")
@@ -36,15 +39,18 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ErrorCode.FORBIDDEN: ProblemKind(
         HTTPStatus.FORBIDDEN, "Forbidden", "The credentials are valid and do not allow this. Use others."
     ),
-    ErrorCode.NOT_FOUND: ProblemKind(HTTPStatus.NOT_FOUND, "Not found", "There is nothing at this path."),
-    ErrorCode.UNKNOWN_COUPON: ProblemKind(HTTPStatus.NOT_FOUND, "Unknown coupon", "There is no coupon with this id."),
+    ErrorCode.NOT_FOUND: ProblemKind(
+        HTTPStatus.NOT_FOUND, "Not found", "There is nothing at this path. Check the path."
+    ),
+    ErrorCode.UNKNOWN_COUPON: ProblemKind(
+        HTTPStatus.NOT_FOUND, "Unknown coupon", "There is no coupon with this id. Check the id."
+    ),
     ErrorCode.UNKNOWN_REQUEST: ProblemKind(
-        HTTPStatus.NOT_FOUND, "Unknown request", "No request with this id was ever accepted."
+        HTTPStatus.NOT_FOUND, "Unknown request", "No request with this id was ever accepted, or it is another user's."
     ),
     ErrorCode.UNKNOWN_DEAD_LETTER: ProblemKind(
-        HTTPStatus.NOT_FOUND, "Unknown dead letter", "There is no dead letter with this id."
+        HTTPStatus.NOT_FOUND, "Unknown dead letter", "There is no dead letter with this id. Check the id."
     ),
-    ErrorCode.UNKNOWN_KEY: ProblemKind(HTTPStatus.NOT_FOUND, "Unknown key", "There is no such key."),
     ErrorCode.METHOD_NOT_ALLOWED: ProblemKind(
         HTTPStatus.METHOD_NOT_ALLOWED,
         "Method not allowed",
@@ -85,18 +91,15 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ErrorCode.NOT_REPLAYABLE: ProblemKind(
         HTTPStatus.CONFLICT, "Not replayable", "The dead letter cannot be replayed; the detail says why."
     ),
-    ErrorCode.REPLAYED: ProblemKind(HTTPStatus.CONFLICT, "Replayed", "The dead letter has been replayed."),
-    ErrorCode.DISCARDED: ProblemKind(HTTPStatus.CONFLICT, "Discarded", "The dead letter has been discarded."),
+    ErrorCode.REPLAYED: ProblemKind(
+        HTTPStatus.CONFLICT, "Replayed", "The dead letter has been replayed, so it cannot be discarded."
+    ),
+    ErrorCode.DISCARDED: ProblemKind(
+        HTTPStatus.CONFLICT, "Discarded", "The dead letter has been discarded, so it cannot be replayed."
+    ),
     ErrorCode.CHANGED: ProblemKind(
         HTTPStatus.CONFLICT, "Changed", "The state changed meanwhile. Read it, then repeat the request."
     ),
-    ErrorCode.NOTHING_LOST: ProblemKind(
-        HTTPStatus.CONFLICT, "Nothing lost", "The partition has lost no undecided record."
-    ),
-    ErrorCode.LOG_CLOSED: ProblemKind(
-        HTTPStatus.CONFLICT, "Log closed", "The log was closed when another was adopted."
-    ),
-    ErrorCode.IN_USE: ProblemKind(HTTPStatus.CONFLICT, "In use", "Requests have an id that only this key verifies."),
     ErrorCode.PRECONDITION_FAILED: ProblemKind(
         HTTPStatus.PRECONDITION_FAILED,
         "Precondition failed",
@@ -151,7 +154,11 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
         f"The request line and headers must not exceed {MAX_HEAD_BYTES} bytes.",
         _CLOSES,
     ),
-    ErrorCode.INTERNAL: ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error", "An internal error occurred."),
+    ErrorCode.INTERNAL: ProblemKind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "Internal error",
+        "An internal error occurred. An operator can find it in the log by its problem_id.",
+    ),
     ErrorCode.NOT_IMPLEMENTED: ProblemKind(
         HTTPStatus.NOT_IMPLEMENTED, "Not implemented", "The server is not a proxy.", _CLOSES
     ),

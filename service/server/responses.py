@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.clock import jitter
 from service.domain.error_code import ErrorCode
-from service.server.problems import PROBLEMS
+from service.server.problems import PROBLEMS, PROBLEMS_PATH
 
 PROBLEM_JSON = "application/problem+json"
 #: the header of what changes or is somebody's: of all that this service renders itself
@@ -24,11 +24,11 @@ encode = msgspec.json.Encoder().encode
 class Problem(Struct, frozen=True):
     """Problem details of RFC 9457; an operator finds the log lines of `problem_id`."""
 
-    type: Annotated[str, Meta(extra_json_schema={"format": "uri"})]
+    type: Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]
     title: str
     status: Annotated[int, Meta(ge=400, le=599)]
     #: clients must expect codes that later versions add, so it is no enum in the OpenAPI document
-    code: Annotated[str, Meta(extra_json_schema={"x-extensible-enum": [code.value for code in ErrorCode]})]
+    code: Annotated[str, Meta(extra_json_schema={"x-extensible-enum": [code.value for code in PROBLEMS]})]
     detail: str
     problem_id: str
 
@@ -36,7 +36,7 @@ class Problem(Struct, frozen=True):
 def make_problem(code: ErrorCode, detail: str | None, problem_id: str) -> Problem:
     """Return the problem with this code; `detail` None: that of PROBLEMS."""
     kind = PROBLEMS[code]
-    return Problem(f"urn:coupons:problem:{code}", kind.title, kind.status, code, detail or kind.detail, problem_id)
+    return Problem(f"{PROBLEMS_PATH}/{code}", kind.title, kind.status, code, detail or kind.detail, problem_id)
 
 
 class RenderedResponse(NamedTuple):
