@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import TypedDict
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_swagger import patch_fastapi
 
 from service import resources
 from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
 from service.api.caching import CacheControlMiddleware
+from service.api.request_parsing import refuse_repeated_parameters
 from service.api.routes import coupons, dead_letters, health, issuances, problems, tickets
 
 
@@ -37,6 +38,7 @@ def create_app(common: resources.Resources) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
+        dependencies=[Depends(refuse_repeated_parameters)],
     )
     patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)

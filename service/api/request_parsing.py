@@ -10,7 +10,7 @@ from fastapi import Depends, Header, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from service.api.schemas.base import Body, decode
-from service.domain.coupon_name import part_fault
+from service.domain.coupon_name import normalize_name, part_fault
 from service.domain.errors import InvalidInput
 from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from service.resources import ApiResources
@@ -69,6 +69,13 @@ IdempotencyKeyDep = Annotated[str | None, Depends(_parse_idempotency_key)]
 """The key by which a repeat of the request is recognized."""
 
 
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Raise InvalidInput if the query has a parameter twice: programs differ in which of the values they take."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidInput(f"The query has the parameter `{repeated}` twice.")
+
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -81,14 +88,15 @@ def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
 
 
 def parse_name_part(text: str) -> str:
-    """Return the part of a name that is searched for; raise InvalidInput for what no name contains."""
+    """Return the normalized part of a name that is searched for; raise InvalidInput for what no name contains."""
+    part = normalize_name(text)
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         raise InvalidInput(f"name must have 1 to {MAX_NAME_LENGTH} characters.")
     if "\ufffd" in text:  # which takes the place of other bytes when a query is decoded
         raise InvalidInput("name must be UTF-8.")
-    if fault := part_fault(text):
+    if fault := part_fault(part):
         raise InvalidInput(f"{fault}.")
-    return text
+    return part
 
 
 def is_json(content_type: str) -> bool:

@@ -1,6 +1,9 @@
 """Which text can be the name of a coupon: one that pages, terminals and notices show as it was meant."""
 
 import re
+from unicodedata import normalize
+
+from service.limits import MAX_NAME_LENGTH
 
 #: controls, separators of lines and paragraphs, and characters that embed, override or isolate a direction of text
 _REFUSED = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
@@ -21,13 +24,24 @@ _refused = re.compile(f"[{_REFUSED}]")
 _seen = re.compile(f"[^{_REFUSED}{_UNSEEN}]")
 
 
+def normalize_name(text: str) -> str:
+    """Return the text in Unicode's form NFC, in which names are stored: equal names are equal strings.
+
+    Some keyboards and file systems send the letters of a syllable one by one. Letters that only look alike stay apart:
+    a name identifies nothing.
+    """
+    return normalize("NFC", text)
+
+
 def name_fault(name: str) -> str | None:
-    """Return why the text cannot be a name, or None."""
+    """Return why the normalized text cannot be a name, or None."""
     return part_fault(name) or (None if _seen.search(name) else "name must contain a character that can be seen")
 
 
 def part_fault(part: str) -> str | None:
-    """Return why the text cannot be a part of a name, or None."""
+    """Return why the normalized text cannot be a part of a name, or None."""
+    if len(part) > MAX_NAME_LENGTH:  # a few characters are longer in NFC
+        return f"name must not have more than {MAX_NAME_LENGTH} characters in Unicode's form NFC"
     if refused := _refused.search(part):
         return (
             f"name must not contain U+{ord(refused[0]):04X}: it is a control character, separates lines, or changes the"

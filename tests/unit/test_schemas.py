@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
+from unicodedata import normalize
 
 import pytest
 
@@ -160,6 +161,21 @@ def test_a_name_that_is_not_shown_as_it_was_meant_is_refused(name: str) -> None:
 
     schema = schema_of(NewCoupon)["NewCoupon"]["properties"]["name"]
     assert len(name) > schema["maxLength"] or not re.search(schema["pattern"], name)
+
+
+def test_a_name_is_stored_in_one_form() -> None:
+    """The letters of a syllable one by one, as some keyboards send them, are the same name as the syllables."""
+    name = "치킨 é"
+
+    for form in ("NFC", "NFD"):
+        body = json.dumps({"name": normalize(form, name), "quantity": 1}).encode()
+        assert decode(body, NewCoupon).name == name
+
+
+def test_a_name_that_is_too_long_in_its_form_is_refused() -> None:
+    """One character of the musical symbols becomes three."""
+    with pytest.raises(InvalidInput, match="name must not have more than 200 characters"):
+        decode(json.dumps({"name": "\U0001d160" * 100, "quantity": 1}).encode(), NewCoupon)
 
 
 @pytest.mark.parametrize(

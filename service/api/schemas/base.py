@@ -1,12 +1,14 @@
 """What all bodies share: the strict decoder and ids."""
 
 import json
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from service.domain.errors import InvalidInput
+from service.domain.request import ReasonCode
 from service.limits import MAX_ID, MAX_SAFE_ID
 
 _INT64 = {"format": "int64"}
@@ -22,6 +24,10 @@ SafeId = Annotated[
 ]
 #: an id that may come from a record of another producer
 Id = Annotated[int, Meta(ge=1, le=MAX_ID, description="a JSON integer from 1 to 2⁶³−1", extra_json_schema=_INT64)]
+#: why a request was refused or is dead; clients must expect codes that later versions add, so it is no enum in the
+#: OpenAPI document
+Reason = Annotated[str, Meta(extra_json_schema={"x-extensible-enum": [code.value for code in ReasonCode]})]
+Time = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, extra_json_schema=_INT64)]
 _QUOTES_OF_ONE_KEY = 2
 Body = TypeVar("Body", bound=Struct)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.api.schemas.base import Count, SafeId
+from service.api.schemas.base import Count, SafeId, Time
 from service.domain.coupon import Coupon, CouponState, Override
-from service.domain.coupon_name import NAME_PATTERN, name_fault
+from service.domain.coupon_name import NAME_PATTERN, name_fault, normalize_name
 from service.limits import MAX_NAME_LENGTH, MAX_QUANTITY
 from service.timestamps import to_datetime, to_milliseconds, to_optional_datetime, to_storable_milliseconds
 
@@ -31,10 +31,11 @@ class NewCoupon(Struct, frozen=True, forbid_unknown_fields=True):
     name: _Name
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)]
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] = 0
-    opens_at: Annotated[datetime, Meta(tz=True)] | None = None
-    closes_at: Annotated[datetime, Meta(tz=True)] | None = None
+    opens_at: Time | None = None
+    closes_at: Time | None = None
 
     def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", normalize_name(self.name))
         if fault := name_fault(self.name):
             raise ValueError(fault)
         opens = None if self.opens_at is None else to_storable_milliseconds("opens_at", self.opens_at)
@@ -49,14 +50,16 @@ class CouponPatch(Struct, frozen=True, forbid_unknown_fields=True):
     name: _Name | UnsetType = UNSET
     quantity: Annotated[int, Meta(ge=1, le=MAX_QUANTITY)] | UnsetType = UNSET
     waitlist: Annotated[int, Meta(ge=0, le=MAX_QUANTITY)] | UnsetType = UNSET
-    opens_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
-    closes_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
+    opens_at: Time | UnsetType | None = UNSET
+    closes_at: Time | UnsetType | None = UNSET
     state: Literal["paused", "open", "closed"] | UnsetType = UNSET
     archived: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        if self.name is not UNSET and (fault := name_fault(self.name)):
-            raise ValueError(fault)
+        if self.name is not UNSET:
+            msgspec.structs.force_setattr(self, "name", normalize_name(self.name))
+            if fault := name_fault(self.name):
+                raise ValueError(fault)
         for name in ("opens_at", "closes_at"):
             if isinstance(at := getattr(self, name), datetime):
                 to_storable_milliseconds(name, at)
@@ -108,11 +111,11 @@ class CouponView(Struct, frozen=True):
     standby: Count
     remaining: Count
     state: CouponState
-    opens_at: datetime | None
-    closes_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    archived_at: datetime | None
+    opens_at: Time | None
+    closes_at: Time | None
+    created_at: Time
+    updated_at: Time
+    archived_at: Time | None
 
 
 class CouponPage(Struct, frozen=True):

@@ -3,15 +3,14 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from service.api.schemas.base import Count, Id, SafeId
+from service.api.schemas.base import Count, Id, Reason, SafeId, Time
 from service.domain import dead_letter
 from service.domain.dead_letter import DeadLetter, DeadLetterAction, DeadLetterCode, DeadLetterState
-from service.domain.request import ReasonCode, RequestState
+from service.domain.request import RequestState
 from service.limits import MAX_REPLAY_SIZE, MAX_VALUE_BYTES
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.replay import ReplayResult
@@ -32,8 +31,8 @@ class ActionView(Struct, frozen=True):
     action: DeadLetterState
     acted_by: str
     state: RequestState | None
-    code: ReasonCode | None
-    acted_at: datetime
+    code: Reason | None
+    acted_at: Time
 
 
 class DeadLetterSummary(Struct, frozen=True):
@@ -41,7 +40,7 @@ class DeadLetterSummary(Struct, frozen=True):
 
     id: SafeId
     state: DeadLetterState
-    code: ReasonCode
+    code: Reason
     partition: Count | None
     offset: Count | None
     coupon_id: Id | None
@@ -50,9 +49,9 @@ class DeadLetterSummary(Struct, frozen=True):
     attempts: Count
     first_error: str
     last_error: str
-    appended_at: datetime
-    dead_at: datetime
-    forwarded_at: datetime | None
+    appended_at: Time
+    dead_at: Time
+    forwarded_at: Time | None
 
 
 class DeadLetterView(DeadLetterSummary, frozen=True):
@@ -87,7 +86,7 @@ class ReplayedView(Struct, frozen=True):
     id: SafeId
     request_id: str | None
     state: RequestState | None
-    code: ReasonCode | None
+    code: Reason | None
     why: str | None
 
 

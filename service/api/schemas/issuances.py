@@ -1,12 +1,11 @@
 """Bodies that request an issuance and show the state of a request."""
 
-from datetime import datetime
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from service.api.schemas.base import Count, Id, SafeId
-from service.domain.request import ReasonCode, RequestState
+from service.api.schemas.base import Count, Id, Reason, SafeId, Time
+from service.domain.request import RequestState
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
 from service.usecases.lookup import RequestStatus
@@ -40,13 +39,13 @@ class IssuanceView(Struct, frozen=True):
     coupon_id: Id
     user_id: Id
     state: RequestState
-    code: ReasonCode | None
+    code: Reason | None
     position: Count | None
     eta_seconds: float | None
     sequence: SafeId | None
     attempts: Count
-    requested_at: datetime
-    decided_at: datetime | None
+    requested_at: Time
+    decided_at: Time | None
 
 
 def receipt_view(receipt: Receipt) -> ReceiptView:

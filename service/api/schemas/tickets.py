@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from service.api.schemas.base import SafeId
+from service.api.schemas.base import SafeId, Time
 from service.domain.ticket import Purpose, Ticket
 
 
@@ -33,7 +33,7 @@ class TicketView(Struct, frozen=True):
     ticket: str
     purpose: PurposeName
     user_id: SafeId
-    expires_at: datetime
+    expires_at: Time
 
 
 def ticket_view(text: str, ticket: Ticket) -> TicketView:
