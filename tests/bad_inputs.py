@@ -1,9 +1,10 @@
 """Faulty inputs of every operation, generated from the OpenAPI document: a new route has them without another line."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from service.domain.error_code import ErrorCode
 from service.limits import MAX_BODY_BYTES
@@ -242,4 +243,9 @@ def _no_parameters(schema: Schema) -> Iterable[str]:
         return ["", "x", quote(schema["enum"][0].upper()), "%00", "%ff", "9" * 5_000]
     if schema.get("format") == "date-time":
         return ["", "x", "2030-01-01", "1893456000", "%00"]
-    return ["%00", "%ff", *(_NO_NUMBERS if "pattern" in schema else ())]
+    return ["%00", "%ff", *(text for text in _NO_NUMBERS if not _is_text(unquote(text), schema))]
+
+
+def _is_text(text: str, schema: Schema) -> bool:
+    length = range(schema.get("minLength", 0), schema.get("maxLength", len(text)) + 1)
+    return len(text) in length and re.search(schema.get("pattern", ""), text) is not None

@@ -29,7 +29,7 @@ _CLOSE = {"Connection": "close"}
 
 
 def parse_id(text: str, name: str, largest: int = MAX_ID) -> int:
-    """Return the number from 1 to `largest` that the parameter `name` spells in decimal; raise InvalidInput otherwise."""
+    """Return the number, 1 to `largest`, that the parameter `name` spells in decimal; raise InvalidInput otherwise."""
     if not _ID.fullmatch(text) or int(text) > largest:
         raise InvalidInput(f"{name} must be a decimal number from 1 to {largest}, without sign or leading zero.")
     return int(text)

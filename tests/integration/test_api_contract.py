@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,20 @@ def send_generated(
 def test_the_document_is_valid_openapi(document: Any) -> None:
     """All references lead somewhere, and every operation has an id of its own."""
     validate(document)
+    assert document["info"]["version"] == tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_every_time_is_described_as_one(document: Any) -> None:
+    """A generated client has a type of its own for it."""
+    times = {
+        (name, field): schema
+        for name, body in document["components"]["schemas"].items()
+        for field, schema in body.get("properties", {}).items()
+        if field.endswith("_at")
+    }
+
+    assert times
+    assert {place for place, schema in times.items() if '"date-time"' not in json.dumps(schema)} == set()
 
 
 @pytest.mark.timeout(900)
