@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service import config, resources, startup
-from service.commands import dead_letters, gate, keys, log, request_id_keys
+from service.commands import dead_letters, gate, keys, log, reports, request_id_keys
 from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line, print_rows
 from service.limits import MAX_SAFE_ID
 from service.verification.history import read_history
@@ -17,6 +17,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(gate.app, name="gate")
 app.add_typer(log.app, name="log")
 app.add_typer(request_id_keys.app, name="request-id-keys")
+app.command()(reports.report)
+app.command()(reports.export)
 _HISTORY_HELP = "Answers that clients received, one JSON object a line."
 
 

@@ -35,6 +35,12 @@ MAX_PAGE_SIZE = 500
 MAX_LISTED_ERROR_LENGTH = 200
 #: actions shown with a dead letter: the latest ones
 MAX_ACTIONS_SHOWN = 100
+#: points of the series of a coupon report
+MAX_REPORT_POINTS = 1_000
+#: exports that one process streams at the same time
+MAX_EXPORTS = 4
+#: offsets of a partition that one statement of an export reads, and so the most rows of a page
+EXPORT_PAGE_OFFSETS = 2_000
 #: dead letters of one replay
 MAX_REPLAY_SIZE = 1_000
 #: bytes of the records that one transaction of a replay reads; a dry run is one transaction

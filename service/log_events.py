@@ -40,6 +40,9 @@ class LogEvent(StrEnum):
     #: a handler raised an exception that no rule covers: a defect, report it with the traceback. `problem_id` is the
     #: `request_id` in the body of the response
     UNHANDLED_EXCEPTION = "api.unhandled_exception"
+    #: a response that is sent page by page ended early: a page could not be read, or the process shuts down. Its
+    #: connection was closed without the end of the response, so the client knows; `reason` says why. Send it again
+    STREAM_CUT = "api.stream_cut"
     #: PostgreSQL, Kafka or Redis did not respond to the API in time, the producer's queue was full, too many requests
     #: waited, or the gate was being filled; `reason` says which
     PART_UNAVAILABLE = "api.part_unavailable"

@@ -24,6 +24,7 @@ from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier
 from service.log import get_logger
 from service.log_events import LogEvent
+from service.report_resources import ReportResources, open_reports
 from service.server.client_address import ClientAddresses
 from service.store import engine, logs, schema
 from service.store.logs import Log
@@ -38,10 +39,12 @@ from service.usecases.append_tracker import AppendTracker
 from service.usecases.authenticate import Authenticator
 from service.usecases.backlog import Backlog
 from service.usecases.coupon_ids import CouponIds
+from service.usecases.coupon_report import CouponReporter
 from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from service.usecases.issuance_export import IssuanceExporter
 from service.usecases.key_register import KeyRegister, KeyWatch
 from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
@@ -101,6 +104,7 @@ class ApiResources:
     verifications: ExclusiveWork
     #: replays of many dead letters
     replays: ExclusiveWork
+    reports: ReportResources
 
 
 def migrate(settings: Settings) -> None:
@@ -227,6 +231,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             user_lists,
             verifications,
             replays,
+            opened.enter_context(open_reports(settings, resources.log_watch)),
         )
 
 
@@ -341,6 +346,16 @@ def verifier(resources: Resources, store: Engine | None = None) -> Verifier:
         resources.key_register.ids,
         resources.reader,
     )
+
+
+def coupon_reporter(resources: Resources) -> CouponReporter:
+    """Build the use case that reports how a coupon was sold."""
+    return CouponReporter(resources.settings, resources.engine, resources.log_watch)
+
+
+def issuance_exporter(resources: Resources) -> IssuanceExporter:
+    """Build the use case that exports the requests of a coupon."""
+    return IssuanceExporter(resources.engine)
 
 
 def log_recovery(resources: Resources) -> LogRecovery:

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import error_response, to_starlette
 from service.domain.caller import Caller, Permission
@@ -23,6 +23,8 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     # to change more than the state, the route requires ADMINISTER
     ("PATCH", "/coupons/{coupon_id}"): Permission.OPERATE,
     ("GET", "/coupons/{coupon_id}/verification"): Permission.READ_OPERATIONS,
+    ("GET", "/coupons/{coupon_id}/report"): Permission.READ_OPERATIONS,
+    ("GET", "/coupons/{coupon_id}/issuances"): Permission.READ_OPERATIONS,
     ("POST", "/coupons/{coupon_id}/issuances"): Permission.REQUEST,
     # a user's own; the route answers 404 for others
     ("GET", "/issuances/{request_id}"): Permission.READ_REQUESTS,
@@ -118,7 +120,7 @@ class AuthorizationMiddleware:
         """
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # the server sends the head of the response only
+                scope, send = {**scope, "method": "GET"}, _head_only(send)
             try:
                 needed = self._find(scope)
                 headers = _unique(scope["headers"])
@@ -146,6 +148,17 @@ class AuthorizationMiddleware:
             allowed = by_method.keys() | ({"HEAD"} if "GET" in by_method else set())
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(allowed))})
         return by_method[method]
+
+
+def _head_only(send: Send) -> Send:
+    """Return a `send` that completes the response with its head, so that no route makes a long body for nobody."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+
+    return send_head
 
 
 def _unique(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -12,16 +12,19 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.authorization import permissions
 from service.api.request_parsing import JSON, KEY_PATTERN
-from service.api.schemas import coupons, dead_letters, health, issuances, tickets, verification
+from service.api.routes.reports import MEDIA_TYPES
+from service.api.schemas import coupons, dead_letters, health, issuances, reports, tickets, verification
 from service.api.schemas.base import schema_of
 from service.domain.caller import Permission
 from service.domain.coupon import CouponState
 from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
 from service.domain.error_code import ErrorCode
+from service.domain.request import RequestState
 from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from service.server.problems import PROBLEMS
 from service.server.responses import PROBLEM_JSON, Problem, make_problem
+from service.usecases.issuance_export import COLUMNS, ExportFormat
 
 
 class _Operation(NamedTuple):
@@ -40,8 +43,12 @@ class _Operation(NamedTuple):
     parameters: dict[str, tuple[str, dict[str, Any]]] | None = None
     #: operations that take a field of the response: id of the operation -> name of its parameter, name of the field
     links: dict[str, tuple[str, str]] | None = None
+    #: of a success that is text: what it is, and its media types
+    text: str = "Prometheus's text format."
+    text_types: tuple[str, ...] = (CONTENT_TYPE_LATEST,)
 
 
+_STORED_STATES = [state.value for state in RequestState if state is not RequestState.QUEUED]
 _UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
 _UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.INVALID, ErrorCode.TOO_BUSY)
 
@@ -81,6 +88,22 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ),
     ("GET", "/coupons/{coupon_id}/verification"): _Operation(
         "verify_coupon", None, verification.VerificationView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
+    ),
+    ("GET", "/coupons/{coupon_id}/report"): _Operation(
+        "report_coupon", None, reports.CouponReportView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
+    ),
+    ("GET", "/coupons/{coupon_id}/issuances"): _Operation(
+        "export_issuances",
+        None,
+        None,
+        (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY),
+        ("Content-Disposition",),
+        text=f"A line for each request, of these columns or of an object with these fields: {', '.join(COLUMNS)}.",
+        text_types=tuple(MEDIA_TYPES.values()),
+        parameters={
+            "state": ("Only requests in this state.", {"type": "string", "enum": _STORED_STATES}),
+            "format": ("The form of the lines.", {"type": "string", "enum": list(ExportFormat), "default": "csv"}),
+        },
     ),
     ("POST", "/coupons/{coupon_id}/issuances"): _Operation(
         "request_coupon",
@@ -176,6 +199,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Allow": ("The methods that the path has.", {"type": "string"}),
     "Cache-Control": ("Whether the response may be stored: `no-store`, unless stated otherwise.", {"type": "string"}),
     "Connection": ("The connection ends.", {"type": "string"}),
+    "Content-Disposition": ("A file name for the body.", {"type": "string"}),
     "ETag": ("The version of the coupon.", {"type": "string"}),
     "Link": ("A reference to the next page (RFC 8288); the last page has none.", {"type": "string"}),
     "Location": (
@@ -202,6 +226,7 @@ EXAMPLE_PROBLEM_ID = "92ad1b6b9fd4a2f1"
 _TAGS = {
     "coupons": "What is issued: how many, when, and in which state.",
     "issuances": "Requests of users for a coupon.",
+    "reports": "How a coupon was sold, and every request for it.",
     "tickets": "Credentials that cost less to verify than a token.",
     "dead letters": "Requests that were given up, and what operators do with them.",
     "health": "Liveness, readiness and metrics.",
@@ -257,10 +282,11 @@ def _describe_operation(described: dict[str, Any], operation: _Operation, needed
 
 
 def _success(operation: _Operation) -> dict[str, Any]:
-    text = (operation.response and operation.response.__doc__) or "Prometheus's text format."
+    body = operation.response
+    as_text = {media_type: {"schema": {"type": "string"}} for media_type in operation.text_types}
     return {
-        "description": text,
-        "content": _content(operation.response),
+        "description": body.__doc__ if body else operation.text,
+        "content": _content(body) if body else as_text,
         "headers": {name: _header(name, required=name != "Link") for name in ("Cache-Control", *operation.headers)},
         "links": {
             target: {"operationId": target, "parameters": {parameter: f"$response.body#/{field}"}}
@@ -269,9 +295,7 @@ def _success(operation: _Operation) -> dict[str, Any]:
     }
 
 
-def _content(body: type[Struct] | None) -> dict[str, Any]:
-    if body is None:
-        return {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}
+def _content(body: type[Struct]) -> dict[str, Any]:
     return {JSON: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
 
 

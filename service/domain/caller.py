@@ -20,7 +20,7 @@ class Permission(StrEnum):
     READ_COUPONS = "read_coupons"
     #: exchange a token for a ticket
     EXCHANGE = "exchange"
-    #: read dead letters, the proof, metrics and causes
+    #: read dead letters, the proof, reports and exports, metrics and causes
     READ_OPERATIONS = "read_operations"
     #: pause, open and close coupons; replay and discard dead letters
     OPERATE = "operate"

@@ -4,6 +4,7 @@ An id contains coupon, user and minting time, signed with a keyed BLAKE2b (RFC 7
 """
 
 import struct
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b, sha256
 from os import urandom
@@ -17,6 +18,8 @@ from service.domain.signed_text import TextSigner
 _BODY = struct.Struct(">BqqHI6s")
 #: the first fields of the body: kind, coupon, user
 _SUBJECT = struct.Struct(">Bqq")
+#: kind and coupon: nine bytes, so that their text does not depend on what follows
+_PREFIX = struct.Struct(">Bq")
 _MINTED, _DERIVED = 1, 2
 _PURPOSE = b"request id"
 _FINGERPRINT_BYTES = 4
@@ -139,6 +142,14 @@ class RequestIds:
 def _claims(body: bytes) -> RequestIdClaims:
     kind, coupon_id, user_id, high, low, _ = _BODY.unpack(body)
     return RequestIdClaims(coupon_id, user_id, high << 32 | low, kind == _DERIVED)
+
+
+def derived_prefix(coupon_id: int) -> str:
+    """Return the text with which every derived id for this coupon begins, and no minted one.
+
+    It proves nothing: use it for ids that were verified, such as those of stored requests.
+    """
+    return urlsafe_b64encode(_PREFIX.pack(_DERIVED, coupon_id)).decode()
 
 
 def fingerprint(key: bytes) -> str:

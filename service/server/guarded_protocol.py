@@ -221,6 +221,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.url = url
         self.headers = self.scope["headers"] = headers
         self.scope["state"]["has_stopped_sending"] = self.has_stopped_sending
+        self.scope["state"]["is_draining"] = self.is_draining
+        self.scope["state"]["abort"] = self.transport.abort
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
 
@@ -344,6 +346,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def has_stopped_sending(self) -> bool:
         """Return whether the client has closed the connection, or its sending side."""
         return self._has_stopped_sending
+
+    def is_draining(self) -> bool:
+        """Return whether the server shuts down, so that a response without an end must end."""
+        return self._draining
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer the requests of a client that has only stopped sending, before the connection ends."""

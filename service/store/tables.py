@@ -162,6 +162,8 @@ def _state_in(states: Iterable[RequestState]) -> str:
 
 #: the condition for live rows; queries use exactly this text, so that the partial indexes apply
 LIVE_ROWS = _state_in(LIVE_STATES)
+#: True for every row. A query for all rows of a coupon has it, so that PostgreSQL finds them by both partial indexes.
+LIVE_OR_ENDED_ROWS = f"({LIVE_ROWS} OR NOT ({LIVE_ROWS}))"
 _FINAL = _state_in(FINAL_STATES)
 
 

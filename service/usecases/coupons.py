@@ -112,7 +112,7 @@ class CouponService:
         with in_transaction(self._engine) as tx:
             coupon = coupons.get(tx, coupon_id)
         if coupon is None:
-            raise _unknown_coupon(coupon_id)
+            raise unknown_coupon(coupon_id)
         return coupon
 
     def list_page(self, filters: CouponFilter, after_id: int, limit: int) -> list[Coupon]:
@@ -141,7 +141,7 @@ class CouponService:
         with in_transaction(self._engine) as tx:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
-                raise _unknown_coupon(coupon_id)
+                raise unknown_coupon(coupon_id)
             if if_versions is not None and coupon.version not in if_versions:
                 raise Conflict(ErrorCode.PRECONDITION_FAILED, f"The coupon has version {coupon.version} by now.")
             changed = apply_change(coupon, values)
@@ -183,5 +183,6 @@ class CouponService:
             raise Unavailable("The gate", f"another process is still filling coupon {coupon_id}; try again")
 
 
-def _unknown_coupon(coupon_id: int) -> NotFound:
+def unknown_coupon(coupon_id: int) -> NotFound:
+    """Return the error for an id that no coupon has."""
     return NotFound(ErrorCode.UNKNOWN_COUPON, f"There is no coupon {coupon_id}.")

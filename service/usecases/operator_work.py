@@ -1,8 +1,9 @@
 """Threads for calls that must not delay others: operators' calls, users' lists, and work that takes long."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +46,26 @@ class BoundedThreads:
     def close(self) -> None:
         """Wait for the calls in progress; those that have not begun are cancelled."""
         self._executor.shutdown(cancel_futures=True)
+
+
+class BoundedStreams(BoundedThreads):
+    """Makes the parts of long responses in one thread, in turn, and refuses a response above a limit at once."""
+
+    def __init__(self, what: str, streams: int) -> None:
+        """`what` names the responses in the refusal; `streams` of them may be sent at the same time."""
+        super().__init__(what, 1)
+        self._free = streams
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Keep a place for one response during the block; raise TooBusy if there is none."""
+        if self._free == 0:
+            raise TooBusy(f"No more {self._what} are sent at the same time.", _RETRY_AFTER_SECONDS)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 class ExclusiveWork:

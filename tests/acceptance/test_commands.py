@@ -157,6 +157,8 @@ def test_a_dead_letter_is_discarded(system: System) -> None:
         ("dead-letters show 999999", "There is no dead letter 999999."),
         ("dead-letters replay 999999", "There is no dead letter 999999."),
         ("verify --coupon 999999", "There is no coupon 999999."),
+        ("report 999999", "There is no coupon 999999."),
+        ("export 999999", "There is no coupon 999999."),
         ("gate repair --coupon 999999", "There is no coupon 999999."),
     ],
 )

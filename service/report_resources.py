@@ -1,0 +1,36 @@
+"""Builds what makes coupon reports and exports in the API, with threads and connections that no other calls need."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from service.config import Settings
+from service.limits import MAX_EXPORTS
+from service.store import engine
+from service.usecases.coupon_report import CouponReporter
+from service.usecases.issuance_export import IssuanceExporter
+from service.usecases.log_watch import LogWatch
+from service.usecases.operator_work import BoundedStreams, ExclusiveWork
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResources:
+    """What the routes of reports and exports use."""
+
+    reporter: CouponReporter
+    reporting: ExclusiveWork
+    exporter: IssuanceExporter
+    exports: BoundedStreams
+
+
+@contextmanager
+def open_reports(settings: Settings, log_watch: LogWatch) -> Iterator[ReportResources]:
+    """Build the use cases; at the end a report in progress is cancelled, and the page of an export is waited for."""
+    with ExitStack() as opened:
+        # one connection for the report, one for the thread of the exports
+        store = engine.build(settings.database_url, "api reports", connections=2)
+        opened.callback(store.dispose)
+        reporting, exports = ExclusiveWork("report"), BoundedStreams("exports", MAX_EXPORTS)
+        for threads in (reporting, exports):
+            opened.callback(threads.close)
+        yield ReportResources(CouponReporter(settings, store, log_watch), reporting, IssuanceExporter(store), exports)
