@@ -31,6 +31,7 @@ from benchmarks.experiments import (
     request_cost,
     retries,
     scaling,
+    waiting,
 )
 from benchmarks.experiments.common import Experiment
 from benchmarks.report import charts, page, tables
@@ -43,6 +44,7 @@ EXPERIMENTS = (
     authentication.EXPERIMENT,
     memory.EXPERIMENT,
     hostile.EXPERIMENT,
+    waiting.EXPERIMENT,
     scaling.PROCESSES,
     burst.BURST,
     burst.SMALL_BURST,

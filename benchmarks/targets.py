@@ -190,6 +190,22 @@ SECONDARY = (
         at_most=True,
     ),
     Target(
+        "response p99 beside 2,000 listeners and 2,000 pollers ÷ without them",
+        "waiting",
+        "beside_response_p99_ms",
+        "without_response_p99_ms",
+        2,
+        at_most=True,
+    ),
+    Target("CPU time of the API for one event to a listener", "waiting", "event_api_cpu_us", None, unit=" µs"),
+    Target(
+        "memory of the API for a listener",
+        "waiting",
+        "listener_api_kb",
+        None,
+        unit=" kB",
+    ),
+    Target(
         "accepted by two API processes ÷ by one, issuer suspended",
         "processes",
         "two_per_second",

@@ -29,6 +29,15 @@ MAX_PIPELINED = 100
 MAX_CONNECTIONS = 20_000
 #: days for which a caller's Idempotency-Key is known at least
 IDEMPOTENCY_KEY_DAYS = 7
+#: open event streams of one user in one process
+MAX_STREAMS_PER_USER = 6
+#: open event streams of one process; at most half of the connections that it may have
+MAX_STREAMS = 10_000
+#: seconds after which a stream ends at the latest, so that the client connects again, maybe to another process, and
+#: its credentials are verified again
+MAX_STREAM_SECONDS = 3_600.0
+#: bytes of a stream that may wait in the server's kernel and process because the client does not read
+MAX_UNREAD_STREAM_BYTES = 16_384
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
 #: characters of each error of a dead letter in a list

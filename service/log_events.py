@@ -51,6 +51,10 @@ class LogEvent(StrEnum):
     BACKLOG_FULL = "backlog.full"
     #: requests are accepted again
     BACKLOG_REDUCED = "backlog.reduced"
+    #: the database did not answer when events were to be read for the open streams, which stay open; tried again
+    STREAMS_DELAYED = "streams.delayed"
+    #: events are read again, after so many failures
+    STREAMS_RESUMED = "streams.resumed"
     #: the producer had a fatal error; the process exits and is restarted
     PRODUCER_FATAL = "producer.fatal"
     #: the process stopped with records unacknowledged; their callers got no 202

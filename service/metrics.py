@@ -33,6 +33,16 @@ ISSUE_RESPONSES = Counter(
     " code of the refusal.",
     ["code"],
 )
+OPEN_STREAMS = Gauge(
+    "coupons_open_streams",
+    "Event streams that are open. With several API processes, one that was killed counts until the last one ends.",
+    multiprocess_mode="sum",
+)
+STREAM_EVENTS = Counter(
+    "coupons_stream_events",
+    "Events that were written to streams: state, progress, final, unknown; retry where a stream ends early; heartbeat.",
+    ["event"],
+)
 RECENT_DEAD_LETTERS = Gauge("coupons_dead_letters_last_minute", "Dead letters stored in the last minute.")
 OLDEST_UNDECIDED_AGE = Gauge(
     "coupons_oldest_undecided_age_seconds",

@@ -26,6 +26,7 @@ from service.log import get_logger
 from service.log_events import LogEvent
 from service.report_resources import ReportResources, open_reports
 from service.server.client_address import ClientAddresses
+from service.status_resources import open_status_readers
 from service.store import engine, logs, schema
 from service.store.logs import Log
 from service.stream import clients, topics
@@ -44,6 +45,7 @@ from service.usecases.coupons import CouponService
 from service.usecases.fill_pool import FillPool
 from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
+from service.usecases.issuance_events import IssuanceEvents
 from service.usecases.issuance_export import IssuanceExporter
 from service.usecases.key_register import KeyRegister, KeyWatch
 from service.usecases.key_removal import KeyAdministration
@@ -54,6 +56,7 @@ from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
+from service.usecases.status_reader import StatusReader
 from service.usecases.undecided import UndecidedPartitions
 from service.verification.verify import Verifier
 
@@ -93,7 +96,9 @@ class ApiResources:
     acceptor: IssuanceAcceptor
     #: None: requests are not limited by address
     client_addresses: ClientAddresses | None
-    lookup: Lookup
+    statuses: StatusReader
+    #: the open event streams
+    events: IssuanceEvents
     coupons: CouponService
     dead_letters: DeadLetterService
     verifier: Verifier
@@ -216,13 +221,16 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
         opened.push_async_callback(redis.aclose)
         gate = AsyncGate(redis, settings.rate_limits, shift_ms)
         producer = RequestProducer(clients.build_producer(settings))
+        lookup = Lookup(settings, resources.engine, ids, resources.key_register, filler, resources.gate_admin)
+        statuses, events = await opened.enter_async_context(open_status_readers(lookup, gate))
         yield ApiResources(
             settings,
             authenticator,
             gate,
             await opened.enter_async_context(_open_acceptor(resources, gate, producer, filler)),
             addresses if LimitScope.ADDRESS in settings.rate_limits else None,
-            Lookup(settings, resources.engine, ids, resources.key_register, filler, resources.gate_admin),
+            statuses,
+            events,
             coupon_service(resources),
             dead_letter_service(resources),
             verifier(resources, verification_engine),

@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.parts",
     "tests.fixtures.resources",
     "tests.fixtures.running",
+    "tests.fixtures.api_processes",
     "tests.fixtures.callers",
     "tests.faults.selection",
     "tests.faults.report",

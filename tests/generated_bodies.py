@@ -36,12 +36,12 @@ def map_body(_: schemathesis.HookContext, body: Any) -> Any:
 
 
 @schemathesis.hook
-def map_headers(_: schemathesis.HookContext, headers: Any) -> Any:
+def before_call(_: schemathesis.HookContext, case: Any, __: dict[str, Any]) -> None:
     """Give each valid Idempotency-Key another value: a key must not be sent with two bodies."""
-    key = (headers or {}).get("idempotency-key")
+    headers = case.headers or {}
+    key = headers.get("idempotency-key")
     if isinstance(key, str) and re.fullmatch(KEY_PATTERN, key):
-        return {**headers, "idempotency-key": uuid4().hex}
-    return headers
+        headers["idempotency-key"] = uuid4().hex
 
 
 def _is_integral_float(value: object) -> bool:

@@ -53,7 +53,7 @@ class Log:
     def issue(self) -> list[LogPosition]:
         """Decide every undecided record and return the LogPositions of the held requests."""
         issued = self._issuer.issue(self.undecided(), self.positions)
-        self.positions = issued.next_offsets
+        self.positions = self.positions | issued.next_offsets
         return issued.held
 
     def undecided(self) -> list[Record]:

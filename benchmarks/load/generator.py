@@ -105,12 +105,12 @@ class Generator:
         self._finished = self._loop.create_future()
         connections = [await self._connect() for _ in range(self._plan.connections)]
         self._idle.extend(connections)
-        cpu_before = _cpu_seconds()
+        cpu_before = cpu_seconds()
         self._epoch = time.time() - time.monotonic()
         self._began = time.monotonic()
         self._tick()
         await self._finished
-        wall, cpu = time.monotonic() - self._began, _cpu_seconds() - cpu_before
+        wall, cpu = time.monotonic() - self._began, cpu_seconds() - cpu_before
         for connection in connections:
             connection.close()
         return self._result(cpu, wall)
@@ -205,7 +205,8 @@ def _content_length(head: bytes) -> int:
     return int(head[at + len(_CONTENT_LENGTH) :].split(b"\r\n", 1)[0])
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Return the CPU time that this process has used, user and system."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 

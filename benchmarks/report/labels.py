@@ -39,6 +39,12 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "silent_": "silent connections",
         "half_closed_": "half-closed connections",
     },
+    "waiting": {
+        "without_": "without users who follow",
+        "beside_": "beside listeners and pollers",
+        "event_": "event to a listener",
+        "listener_": "listener",
+    },
     "accept": {
         "bare_": "bare ASGI function",
         "constant_": "constant from FastAPI",

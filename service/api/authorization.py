@@ -28,6 +28,7 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("POST", "/coupons/{coupon_id}/issuances"): Permission.REQUEST,
     # a user's own; the route answers 404 for others
     ("GET", "/issuances/{request_id}"): Permission.READ_REQUESTS,
+    ("GET", "/issuances/{request_id}/events"): Permission.READ_REQUESTS,
     ("POST", "/tickets"): Permission.EXCHANGE,
     ("GET", "/dead-letters"): Permission.READ_OPERATIONS,
     ("GET", "/dead-letters/{dead_letter_id}"): Permission.READ_OPERATIONS,
@@ -121,6 +122,7 @@ class AuthorizationMiddleware:
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
                 scope, send = {**scope, "method": "GET"}, _head_only(send)
+                scope["state"]["is_head"] = True
             try:
                 needed = self._find(scope)
                 headers = _unique(scope["headers"])
@@ -169,7 +171,7 @@ def _unique(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return fields
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:  # a coroutine: FastAPI calls functions in a thread
     return cast(Caller, request.state.caller)
 
 

@@ -24,6 +24,7 @@ from service.domain.errors import (
     RateLimited,
     Refused,
     TooBusy,
+    TooManyStreams,
     Unauthenticated,
     Unavailable,
 )
@@ -151,6 +152,13 @@ def _too_busy(error: TooBusy) -> RenderedResponse:
     detail = f"{error} Repeat the request after the time in Retry-After."
     headers = [retry_after(error.retry_after_seconds, 2 * error.retry_after_seconds)]
     return problem_response(ErrorCode.TOO_BUSY, detail, headers)
+
+
+@error_response.register
+def _too_many_streams(error: TooManyStreams) -> RenderedResponse:
+    headers = [(b"retry-after", b"%d" % error.retry_after_seconds)]
+    detail = f"{error} Close one, or repeat the request after the time in Retry-After."
+    return problem_response(ErrorCode.TOO_MANY_STREAMS, detail, headers)
 
 
 @error_response.register

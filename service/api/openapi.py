@@ -1,8 +1,9 @@
 """Describes the paths that FastAPI finds in the OpenAPI document, from the types and tables that serve them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.authorization import permissions
+from service.api.event_stream import EVENT_STREAM
 from service.api.request_parsing import JSON, KEY_PATTERN
 from service.api.routes.reports import MEDIA_TYPES
 from service.api.schemas import coupons, dead_letters, health, issuances, reports, tickets, verification
@@ -46,6 +48,8 @@ class _Operation(NamedTuple):
     #: of a success that is text: what it is, and its media types
     text: str = "Prometheus's text format."
     text_types: tuple[str, ...] = (CONTENT_TYPE_LATEST,)
+    #: other responses without a body: status -> description
+    without_body: Mapping[str, str] = MappingProxyType({})
 
 
 _STORED_STATES = [state.value for state in RequestState if state is not RequestState.QUEUED]
@@ -124,7 +128,21 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         links={"get_issuance": ("request_id", "request_id")},
     ),
     ("GET", "/issuances/{request_id}"): _Operation(
-        "get_issuance", None, issuances.IssuanceView, (ErrorCode.UNKNOWN_REQUEST,)
+        "get_issuance",
+        None,
+        issuances.IssuanceView,
+        (ErrorCode.UNKNOWN_REQUEST, ErrorCode.TOO_BUSY),
+        ("ETag",),
+        without_body={"304": "Nothing has changed since the response with this ETag."},
+    ),
+    ("GET", "/issuances/{request_id}/events"): _Operation(
+        "follow_issuance",
+        None,
+        None,
+        (ErrorCode.UNKNOWN_REQUEST, ErrorCode.TOO_BUSY, ErrorCode.TOO_MANY_STREAMS),
+        text="Server-sent events.",
+        text_types=(EVENT_STREAM,),
+        without_body={"204": "The event in Last-Event-ID was the last one."},
     ),
     ("POST", "/tickets"): _Operation(
         "create_ticket", tickets.NewTicket, tickets.TicketView, example={"purpose": "accept"}
@@ -179,6 +197,8 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
         "The ETag of the coupon that is to be changed; absent: whatever was changed meanwhile.",
         {"type": "string"},
     ),
+    "if-none-match": ("The ETag of an earlier response.", {"type": "string"}),
+    "last-event-id": ("The id of the last event that was received.", {"type": "string"}),
     "limit": ("The size of the page.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
     "cursor": (
         "`next` of the previous page; absent for the first page.",
@@ -200,7 +220,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Cache-Control": ("Whether the response may be stored: `no-store`, unless stated otherwise.", {"type": "string"}),
     "Connection": ("The connection ends.", {"type": "string"}),
     "Content-Disposition": ("A file name for the body.", {"type": "string"}),
-    "ETag": ("The version of the coupon.", {"type": "string"}),
+    "ETag": ("The version of what is returned.", {"type": "string"}),
     "Link": ("A reference to the next page (RFC 8288); the last page has none.", {"type": "string"}),
     "Location": (
         "The path of what was created, or of the first request.",
@@ -274,7 +294,8 @@ def _describe_operation(described: dict[str, Any], operation: _Operation, needed
         described["requestBody"] = {"required": True, "content": {JSON: content}}
         errors |= {ErrorCode.UNSUPPORTED_MEDIA_TYPE, ErrorCode.INVALID}
     success = next(status for status in described["responses"] if status.startswith("2"))
-    described["responses"] = {success: _success(operation), **_problems(errors)}
+    without_body = {status: {"description": text} for status, text in operation.without_body.items()}
+    described["responses"] = {success: _success(operation), **without_body, **_problems(errors)}
     if operation.response is health.ReadinessView:
         not_ready = _problem_response(HTTPStatus.SERVICE_UNAVAILABLE, [ErrorCode.UNAVAILABLE])
         content = {**_content(operation.response), **not_ready["content"]}

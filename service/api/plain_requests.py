@@ -105,6 +105,11 @@ class CouponProtocol(GuardedProtocol):
         super().__init__(*arguments, **options)
         self.host_names = self.app_state["api"].settings.host_names
 
+    def shutdown(self) -> None:
+        """End the streams of the process at once: the server waits for its connections before the lifespan ends."""
+        self.app_state["api"].events.close()
+        super().shutdown()
+
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""
         content_type = fields.get(b"content-type", b"")

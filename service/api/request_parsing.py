@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, TypeVar, cast
@@ -71,8 +72,8 @@ IdempotencyKeyDep = Annotated[str | None, Depends(_parse_idempotency_key)]
 
 async def refuse_repeated_parameters(request: Request) -> None:
     """Raise InvalidInput if the query has a parameter twice: programs differ in which of the values they take."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    times_by_name = Counter(name for name, _ in request.query_params.multi_items())
+    if repeated := next((name for name, times in times_by_name.items() if times > 1), None):
         raise InvalidInput(f"The query has the parameter `{repeated}` twice.")
 
 
@@ -134,8 +135,8 @@ async def wait_until_gone(request: Request) -> None:
                 return
 
 
-def api_resources(request: Request) -> ApiResources:
-    """Return the clients and use cases of this process."""
+async def api_resources(request: Request) -> ApiResources:
+    """Return the clients and use cases of this process. A coroutine: FastAPI calls functions in a thread."""
     return cast(ApiResources, request.state.api)
 
 

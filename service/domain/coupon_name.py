@@ -17,8 +17,8 @@ _UNSEEN = (
 #: the same rule for the OpenAPI document
 NAME_PATTERN = rf"^[^{_REFUSED}]*[^{_REFUSED}{_UNSEEN}][^{_REFUSED}]*$(?!\n)"
 
-#: the rule for a part of a name, which may also be blank
-PART_PATTERN = rf"^[^{_REFUSED}]+$(?!\n)"
+#: the rule for a part of a name in a query, which may be blank; U+FFFD takes the place of what is not UTF-8
+PART_PATTERN = rf"^[^{_REFUSED}\ufffd]+$(?!\n)"
 
 _refused = re.compile(f"[{_REFUSED}]")
 _seen = re.compile(f"[^{_REFUSED}{_UNSEEN}]")

@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     RATE_LIMITED = "rate_limited"
     TOO_BUSY = "too_busy"
+    TOO_MANY_STREAMS = "too_many_streams"
     TOO_MANY_REQUESTS = "too_many_requests"
     REQUEST_HEADER_FIELDS_TOO_LARGE = "request_header_fields_too_large"
     INTERNAL = "internal"

@@ -156,6 +156,10 @@ class TooBusy(Retryable):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyStreams(TooBusy):
+    """The user or the process has as many open streams as it may: close one, or open another after some seconds."""
+
+
 class Cancelled(CouponsError):
     """The caller has gone, so the work was ended: nobody receives this error."""
 

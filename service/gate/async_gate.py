@@ -14,13 +14,13 @@ from service.gate.keys import (
     ADMIT,
     CHECK_WRITABLE,
     NO_COUPON_ID,
-    PROGRESS_KEY,
     RELEASE,
     WRITE_CHECK_KEY,
     WRITE_CHECK_SECONDS,
     Verdict,
     offsets_key,
     parse_number,
+    seats_key,
 )
 from service.limits import MAX_ID
 
@@ -69,6 +69,15 @@ class Admissions(NamedTuple):
     progress: Mapping[int, int]
     #: when they were judged, by the server's clock: milliseconds since 1970 UTC
     now_ms: int
+
+
+class Place(NamedTuple):
+    """What the gate has of a request with a seat."""
+
+    #: of the first record that was acknowledged for it; None: not recorded, or lost
+    offset: int | None
+    #: seats of its coupon that are taken
+    seats_taken: int
 
 
 class AsyncGate:
@@ -130,14 +139,30 @@ class AsyncGate:
         with mapped_errors():
             await self._release(args=[seat.requested_at_ms, seat.coupon_id, seat.user_id, seat.request_id])
 
-    async def read_offsets(self, coupon_id: int, user_id: int, partition: int) -> tuple[int | None, int | None]:
-        """Return the offset of the user's request and the partition's next offset to decide; None where not known."""
+    async def read_places(self, requests: Sequence[tuple[int, int, str]]) -> list[Place | None]:
+        """Return what the gate has of each request (coupon id, user id, request id), in one round trip.
+
+        None for a request that does not have its user's seat: the offset, if any, is that of another one.
+        """
+        users: dict[int, dict[int, None]] = {}
+        for coupon_id, user_id, _ in requests:
+            users.setdefault(coupon_id, {})[user_id] = None
         with mapped_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hget(offsets_key(coupon_id), str(user_id))
-                pipe.hget(PROGRESS_KEY, str(partition))
-                offset, progress = await pipe.execute()
-        return parse_number(offset), parse_number(progress)
+                for coupon_id, of_coupon in users.items():
+                    fields = [str(user_id) for user_id in of_coupon]
+                    pipe.hmget(seats_key(coupon_id), fields)
+                    pipe.hmget(offsets_key(coupon_id), fields)
+                    pipe.hlen(seats_key(coupon_id))
+                replies: list[Any] = await pipe.execute(raise_on_error=False)
+        places: dict[tuple[int, int], tuple[bytes | None, Place]] = {}
+        for index, (coupon_id, of_coupon) in enumerate(users.items()):
+            seats, offsets, taken = replies[3 * index : 3 * index + 3]
+            if isinstance(seats, list) and isinstance(taken, int):
+                found = offsets if isinstance(offsets, list) else [None] * len(of_coupon)
+                for user_id, holder, offset in zip(of_coupon, seats, found, strict=True):
+                    places[coupon_id, user_id] = holder, Place(parse_number(offset), taken)
+        return [_place_of(request_id, places.get((coupon_id, user_id))) for coupon_id, user_id, request_id in requests]
 
     async def require_writable(self) -> None:
         """Raise Unavailable if Redis does not answer, refuses a write or may delete keys, NotPermitted without a right.
@@ -150,6 +175,10 @@ class AsyncGate:
             info = await self._redis.info()
         if fault := eviction_fault(info):
             raise Unavailable("Redis", fault)
+
+
+def _place_of(request_id: str, found: tuple[bytes | None, Place] | None) -> Place | None:
+    return found[1] if found and found[0] == request_id.encode() else None
 
 
 def _by_coupon(acknowledged: Sequence[tuple[SeatRequest, int]]) -> list[str | list[str]]:

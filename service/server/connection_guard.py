@@ -19,6 +19,12 @@ _CROWDED = 0.8
 _log = get_logger(__name__)
 
 
+def max_connections() -> int:
+    """Return how many connections the process may have, by MAX_CONNECTIONS and by the files that it may open."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(MAX_CONNECTIONS, files - min(_RESERVED_FILES, files // 2))
+
+
 class GuardedConnection(Protocol):
     """A connection with a deadline."""
 
@@ -41,8 +47,7 @@ class ConnectionGuard:
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_connections = min(MAX_CONNECTIONS, files - min(_RESERVED_FILES, files // 2))
+        self._max_connections = max_connections()
         #: rejections since the last sweep, by status
         self.rejections: Counter[int] = Counter()
         #: the event loop's time at the last sweep, from which deadlines are counted

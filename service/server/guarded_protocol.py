@@ -15,6 +15,8 @@ A connection that is silent, idle, or does not read its responses is closed.
 
 import asyncio
 import re
+import socket
+from collections.abc import Callable
 from enum import Enum, auto
 from math import inf
 from typing import Any
@@ -32,6 +34,7 @@ from service.limits import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     MAX_PIPELINED,
+    MAX_UNREAD_STREAM_BYTES,
     READ_TIMEOUT_SECONDS,
 )
 from service.log import get_logger
@@ -52,6 +55,9 @@ _HOST_PORT = re.compile(rb":[0-9]*$")
 _OFFER_HEADERS = (b"upgrade", b"http2-settings")
 _log = get_logger(__name__)
 _guards: "WeakKeyDictionary[ServerState, ConnectionGuard]" = WeakKeyDictionary()
+
+
+def _do_nothing() -> None: ...
 
 
 class _Reading(Enum):
@@ -89,6 +95,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_stopped_sending = False
         #: bytes that the client had not read at the last deadline
         self._unread_bytes = 0
+        #: called when the client of a stream closes the connection
+        self._on_gone: Callable[[], object] = _do_nothing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection."""
@@ -220,9 +228,12 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers = self.scope["headers"] = headers
-        self.scope["state"]["has_stopped_sending"] = self.has_stopped_sending
-        self.scope["state"]["is_draining"] = self.is_draining
-        self.scope["state"]["abort"] = self.transport.abort
+        self.scope["state"].update(
+            has_stopped_sending=self.has_stopped_sending,
+            is_draining=self.is_draining,
+            abort=self.transport.abort,
+            begin_stream=self.begin_stream,
+        )
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
 
@@ -343,6 +354,20 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.deadline = inf if self._is_answering() else self.guard.now + BODY_TIMEOUT_SECONDS
 
+    def begin_stream(self, on_gone: Callable[[], object]) -> None:
+        """Prepare for a response that may take hours: `on_gone` is called when the client closes the connection.
+
+        A client that does not read is noticed when the buffers are full. They become small, so that this takes minutes
+        and not hours, and then it has READ_TIMEOUT_SECONDS, as for every response. The connection must end with the
+        response, because the buffers stay small.
+        """
+        self._on_gone = on_gone
+        stream = self.transport.get_extra_info("socket")
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_UNREAD_STREAM_BYTES)
+        self.transport.set_write_buffer_limits(high=0)
+        if self._has_stopped_sending or self.transport.is_closing():
+            on_gone()
+
     def has_stopped_sending(self) -> bool:
         """Return whether the client has closed the connection, or its sending side."""
         return self._has_stopped_sending
@@ -354,12 +379,18 @@ class GuardedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer the requests of a client that has only stopped sending, before the connection ends."""
         self._has_stopped_sending = True
+        self._on_gone()
         is_answering = self._is_answering()
         if is_answering and self._reading is not _Reading.BODY and self._rejection is None:
             self.cycle.keep_alive = False
         if self._reading is not _Reading.REST:
             self._stop_reading(None)
         return is_answering
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what the client waited for."""
+        super().connection_lost(exc)
+        self._on_gone()
 
     def shutdown(self) -> None:
         """Close after the present response. An idle connection stays open for a moment: a request may be on its way."""

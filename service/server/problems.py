@@ -142,6 +142,12 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
         "The service does as much of this work as it does at a time. Repeat the request after the time in Retry-After.",
         _WAIT,
     ),
+    ErrorCode.TOO_MANY_STREAMS: ProblemKind(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many streams",
+        "As many streams are open as may be. Close one, or repeat the request after the time in Retry-After.",
+        _WAIT,
+    ),
     ErrorCode.TOO_MANY_REQUESTS: ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "Too many requests",

@@ -47,11 +47,10 @@ def of_log(tx: Connection, log_id: int | None = None) -> list[LostRange]:
     return [LostRange(*row) for row in rows]
 
 
-def last_recorded_ms(tx: Connection, partition: int) -> int | None:
-    """Return when records of the partition were last recorded as lost (milliseconds since 1970 UTC), if ever."""
-    query = text("SELECT max(recorded_at) FROM lost_ranges WHERE partition = :partition")
-    at = tx.execute(query, {"partition": partition}).scalar_one()
-    return None if at is None else to_milliseconds(at)
+def last_recorded_ms(tx: Connection) -> dict[int, int]:
+    """Return when records were last recorded as lost (milliseconds since 1970 UTC), of each partition that lost any."""
+    rows = tx.execute(text("SELECT partition, max(recorded_at) FROM lost_ranges GROUP BY partition"))
+    return {partition: to_milliseconds(at) for partition, at in rows}
 
 
 class LostRequest(NamedTuple):

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -151,16 +151,24 @@ class StoredRequest(NamedTuple):
 
 _ROW = (
     'SELECT partition, "offset", coupon_id, user_id, request_id, requested_at, state, code, sequence, attempts,'
-    " decided_at FROM requests WHERE coupon_id = :coupon AND user_id = :uid AND request_id = :request_id AND"
+    f" decided_at {_OF_PAIR} request_id = named AND"
 )
-_FIND = text(f"{_ROW} {LIVE_ROWS} UNION ALL {_ROW} NOT ({LIVE_ROWS}) LIMIT 1")
+_FIND = text(
+    "SELECT had.* FROM unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[]), string_to_array(:ids, ','))"
+    f" AS asked(coupon, uid, named), LATERAL ({_ROW} {LIVE_ROWS} UNION ALL {_ROW} NOT ({LIVE_ROWS})) AS had"
+)
 
 
-def find(tx: Connection, coupon_id: int, user_id: int, request_id: str) -> StoredRequest | None:
-    """Return the row of a request, or None while it is undecided or if it was never accepted."""
-    row = tx.execute(_FIND, {"coupon": coupon_id, "uid": user_id, "request_id": request_id}).one_or_none()
-    if row is None:
-        return None
+def find_many(tx: Connection, asked: Sequence[tuple[int, int, str]]) -> dict[str, StoredRequest]:
+    """Return the rows of requests (coupon id, user id, request id) by request id.
+
+    A request that is undecided or was never accepted has none.
+    """
+    values = {**_pairs((coupon, user) for coupon, user, _ in asked), "ids": ",".join([name for _, _, name in asked])}
+    return {row.request_id: _stored(*row) for row in tx.execute(_FIND, values)} if asked else {}
+
+
+def _stored(*row: Any) -> StoredRequest:
     *columns, state, code, sequence, attempts, decided_at = row
     return StoredRequest(
         request_of(*columns),

@@ -1,19 +1,21 @@
-"""Finds the current state of a request; an accepted request is never reported as unknown."""
+"""Finds the current state of requests; an accepted request is never reported as unknown."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from service.config import Settings
-from service.domain.errors import Unavailable
+from service.domain.coupon import Coupon
+from service.domain.errors import KeyMissing, Unavailable
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIdClaims, RequestIds
 from service.gate.gate_admin import GateAdmin
-from service.store import checkpoints, lost_ranges, requests
+from service.store import checkpoints, coupons, lost_ranges, requests
 from service.store.checkpoints import Checkpoint
 from service.store.engine import in_transaction
+from service.store.requests import StoredRequest
 from service.stream.partitioner import partition_of
 from service.usecases.gate_fill import GateFiller
 from service.usecases.key_register import KeyRegister
@@ -34,10 +36,36 @@ class RequestStatus(NamedTuple):
     attempts: int
     requested_at_ms: int
     decided_at_ms: int | None
+    partition: int
+    #: of its record; None while that is not known
+    offset: int | None
+
+
+class Undetermined(NamedTuple):
+    """A request of this service without a row, which may never have been accepted: `Lookup.determine` finds out."""
+
+    queued: RequestStatus
+    #: when records of its partition were recorded as lost, if it was minted before; milliseconds since 1970 UTC
+    lost_at_ms: int | None
+
+
+Found = RequestStatus | Undetermined | KeyMissing | None
+"""What one transaction found of an id; None: the id is forged, or its record is foreign and not decided."""
+
+
+class Snapshot(NamedTuple):
+    """What one transaction read."""
+
+    log_id: int
+    checkpoints: Mapping[int, Checkpoint]
+    #: by request id
+    found: Mapping[str, Found]
+    #: the coupons of the requests that are queued, by id
+    coupons: Mapping[int, Coupon]
 
 
 class Lookup:
-    """Looks up requests by their id and the database; Redis may be empty."""
+    """Looks up requests by their ids and the database; Redis may be empty. Every call blocks."""
 
     def __init__(
         self,
@@ -55,60 +83,110 @@ class Lookup:
         self._gate_filler = gate_filler
         self._gate_admin = gate_admin
 
-    def find(self, request_id: str) -> RequestStatus | None:
-        """Return the request's status, or None for a forged id and a request that certainly was not accepted.
+    def find_many(self, request_ids: Sequence[str]) -> Snapshot:
+        """Return what is known of requests, from one transaction; raise Unavailable."""
+        return self.find_chosen(lambda _, __: request_ids)
+
+    def find_chosen(self, choose: Callable[[int, Mapping[int, Checkpoint]], Sequence[str]]) -> Snapshot:
+        """Return what is known of the requests that `choose` returns, from one transaction; raise Unavailable.
+
+        choose: called with the id of the open log and its checkpoints.
+        """
+        with in_transaction(self._engine) as tx:
+            # Read before the rows: a request that these checkpoints have passed has its row by then.
+            log, by_partition = checkpoints.of_open_log(tx)
+            claims = {name: self._ids.decode(name) for name in choose(log.id, by_partition)}
+            stored = requests.find_many(tx, [(c.coupon_id, c.user_id, name) for name, c in claims.items() if c])
+            found: dict[str, Found] = {name: status_of(row) for name, row in stored.items()}
+            without_row = {name: c for name, c in claims.items() if c and not c.foreign and name not in stored}
+            coupons_of_queued = {}
+            if without_row:
+                found |= self._without_row(without_row, by_partition, lost_ranges.last_recorded_ms(tx))
+                coupons_of_queued = coupons.get_many(tx, (c.coupon_id for c in without_row.values()))
+            unverified = [name for name, c in claims.items() if c is None and self._ids.is_unverified(name)]
+            if unverified:
+                found |= dict.fromkeys(unverified, self._missing_key(tx))
+        return Snapshot(log.id, by_partition, {name: found.get(name) for name in claims}, coupons_of_queued)
+
+    def determine(self, one: Undetermined) -> RequestStatus | None:
+        """Return the request's status, or None if it certainly was not accepted. Raises Unavailable.
 
         An id that was minted before records were lost, and that is found nowhere, is answered as dead: its record may
-        have been among them. Raises Unavailable, also for an id that may be signed with a key that is missing here.
+        have been among them.
         """
-        claims = self._ids.decode(request_id)
-        if claims is None:
-            if self._ids.is_unverified(request_id):
-                with in_transaction(self._engine) as tx:
-                    self._key_register.require_complete(tx, "no key verifies the request id of a look-up")
-            return None
-        with in_transaction(self._engine) as tx:
-            # Read before the row: a request that these checkpoints have passed has its row by then.
-            _, by_partition = checkpoints.of_open_log(tx)
-            stored = requests.find(tx, claims.coupon_id, claims.user_id, request_id)
-            lost_at_ms = None
-            if stored is None:
-                partition = partition_of(claims.coupon_id, self._settings.topic_partitions)
-                lost_at_ms = lost_ranges.last_recorded_ms(tx, partition)
+        name, coupon_id, user_id = one.queued[:3]
+        if self._may_be_undecided(coupon_id, user_id, name):
+            return one.queued
+        with in_transaction(self._engine) as tx:  # it may have been decided since its row was looked for
+            stored = requests.find_many(tx, [(coupon_id, user_id, name)]).get(name)
         if stored:
-            request = stored.request
-            return RequestStatus(
-                request_id,
-                request.coupon_id,
-                request.user_id,
-                stored.state,
-                stored.code,
-                stored.sequence,
-                stored.attempts,
-                request.requested_at_ms,
-                stored.decided_at_ms,
-            )
-        if claims.foreign:
+            return status_of(stored)
+        if one.lost_at_ms is None:
             return None
-        minted_before_loss = lost_at_ms is not None and claims.minted_at_ms <= lost_at_ms
-        passed = is_past_watermark(claims.minted_at_ms, claims.coupon_id, by_partition, self._settings)
-        state, code, decided_at_ms = RequestState.QUEUED, None, None
-        if (minted_before_loss or passed) and not self._may_be_undecided(request_id, claims):
-            if not minted_before_loss:
-                return None
-            state, code, decided_at_ms = RequestState.DEAD, ReasonCode.LOST, lost_at_ms
-        coupon_id, user_id = claims.coupon_id, claims.user_id
-        return RequestStatus(request_id, coupon_id, user_id, state, code, None, 0, claims.minted_at_ms, decided_at_ms)
+        return one.queued._replace(state=RequestState.DEAD, code=ReasonCode.LOST, decided_at_ms=one.lost_at_ms)
 
-    def _may_be_undecided(self, request_id: str, claims: RequestIdClaims) -> bool:
+    def may_be_unknown(self, status: RequestStatus, by_partition: Mapping[int, Checkpoint]) -> bool:
+        """Return whether `determine` must be asked about a request that has no row, because its first append is over.
+
+        Only a repeat, which is appended under the same id possibly much later, can still bring it into the log.
+        """
+        return is_past_watermark(status.requested_at_ms, status.coupon_id, by_partition, self._settings)
+
+    def _without_row(
+        self,
+        claims_by_id: Mapping[str, RequestIdClaims],
+        by_partition: Mapping[int, Checkpoint],
+        lost_ms_by_partition: Mapping[int, int],
+    ) -> dict[str, Found]:
+        """Return the requests as queued, or as undetermined if they may not be in the log."""
+        found: dict[str, Found] = {}
+        for name, claims in claims_by_id.items():
+            partition = partition_of(claims.coupon_id, self._settings.topic_partitions)
+            queued = RequestStatus(
+                name, claims.coupon_id, claims.user_id, RequestState.QUEUED, None, None, 0, claims.minted_at_ms, None,
+                partition, None,
+            )  # fmt: skip
+            lost_at_ms = lost_ms_by_partition.get(partition)
+            if lost_at_ms is not None and claims.minted_at_ms > lost_at_ms:
+                lost_at_ms = None
+            is_in_doubt = lost_at_ms is not None or self.may_be_unknown(queued, by_partition)
+            found[name] = Undetermined(queued, lost_at_ms) if is_in_doubt else queued
+        return found
+
+    def _missing_key(self, tx: Connection) -> KeyMissing | None:
+        """Return why ids that no key verifies cannot be told from forged ones; None if they are forged."""
+        try:
+            self._key_register.require_complete(tx, "no key verifies the request id of a look-up")
+        except KeyMissing as error:
+            return error
+        return None
+
+    def _may_be_undecided(self, coupon_id: int, user_id: int, request_id: str) -> bool:
         """Return whether the request has its seat, or its record is in the undecided tail of the log.
 
         A repeat is appended under the first request's id, possibly long after that id was minted.
         """
         with suppress(Unavailable):
-            if self._gate_admin.seat_holder(claims.coupon_id, claims.user_id) == request_id:
+            if self._gate_admin.seat_holder(coupon_id, user_id) == request_id:
                 return True
-        return self._gate_filler.is_undecided(claims.coupon_id, request_id)
+        return self._gate_filler.is_undecided(coupon_id, request_id)
+
+
+def status_of(row: StoredRequest) -> RequestStatus:
+    """Return the state of a request that has a row."""
+    request = row.request
+    return RequestStatus(
+        request.request_id,
+        request.coupon_id,
+        request.user_id,
+        row.state,
+        row.code,
+        row.sequence,
+        row.attempts,
+        request.requested_at_ms,
+        row.decided_at_ms,
+        *request.log_position,
+    )
 
 
 def is_past_watermark(

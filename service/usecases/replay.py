@@ -211,7 +211,7 @@ class _ReplayTransaction:
         if request is None:
             self._skip(dead_letter, f"It still cannot be decoded: {record.poison}.")
             return None
-        if requests.find(self._tx, request.coupon_id, request.user_id, request.request_id):
+        if requests.find_many(self._tx, [(request.coupon_id, request.user_id, request.request_id)]):
             self._skip(dead_letter, _DECIDED_ELSEWHERE)
             return None
         return _Replayable(dead_letter, log_id, request)

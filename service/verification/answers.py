@@ -40,9 +40,7 @@ class AnswerAudit:
         counted = ("accepted", "issued", "refused", "dead", "in_flight", "unknown")
         contradictions = ("lost", "contradicted", "phantom")
         found: Counter[str] = Counter(dict.fromkeys((*counted, *contradictions, "recorded_as_lost"), 0))
-        lost_at_ms = {
-            part: lost_ranges.last_recorded_ms(self._tx, part) for part in range(self._settings.topic_partitions)
-        }
+        lost_at_ms = lost_ranges.last_recorded_ms(self._tx)
         for answered in queries.answered_requests(self._tx):
             found[answered.outcome] += answered.outcome != "refused"
             if answered.request_id and (finding := self._finding(answered, answered.request_id, lost_at_ms)):
@@ -53,7 +51,7 @@ class AnswerAudit:
         found["phantom"] = sum(1 for claims in unrequested if claims and not claims.foreign)
         return dict(found)
 
-    def _finding(self, answered: AnsweredRequest, request_id: str, lost_at_ms: Mapping[int, int | None]) -> str | None:
+    def _finding(self, answered: AnsweredRequest, request_id: str, lost_at_ms: Mapping[int, int]) -> str | None:
         """Return the state that the request of an answer reached, or how the database contradicts the answer.
 
         `lost_at_ms`: when records of a partition were last recorded as lost.
@@ -62,7 +60,7 @@ class AnswerAudit:
         if claims is None or claims[:2] != (answered.coupon_id, answered.user_id):
             return "contradicted"
         if answered.state is None and not answered.undecided:
-            lost_ms = lost_at_ms[partition_of(claims.coupon_id, self._settings.topic_partitions)]
+            lost_ms = lost_at_ms.get(partition_of(claims.coupon_id, self._settings.topic_partitions))
             if lost_ms is not None and claims.minted_at_ms <= lost_ms:
                 return "recorded_as_lost"
             return "lost" if answered.outcome == "accepted" else "contradicted"

@@ -1,53 +1,13 @@
 """Several API processes on one port: a killed one is replaced, and the metrics are the sums over all of them."""
 
 import re
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple
 
 import httpx
-import psutil
-import pytest
 
-from stack import ports
+from tests.fixtures.api_processes import TwoProcesses, is_running
 from tests.system import System, client_answer
-
-
-class TwoProcesses(NamedTuple):
-    """Two API processes under one parent, outside the stack's supervision."""
-
-    system: System
-    parent: psutil.Popen
-    url: str
-
-    def serving(self) -> list[psutil.Process]:
-        """Return the children that serve requests."""
-        return [
-            child
-            for child in self.parent.children()
-            if _is_running(child) and "spawn_main" in " ".join(child.cmdline())
-        ]
-
-    def healthy(self) -> bool:
-        """Return whether both run, and the port answers."""
-        return len(self.serving()) == 2 and httpx.get(f"{self.url}/healthz").is_success
-
-
-@pytest.fixture
-def two_processes(system: System) -> Iterator[TwoProcesses]:
-    """Two API processes on a port of their own."""
-    port = ports.any_free()
-    environment = {**system.stack.environment, "API_PORT": str(port), "API_PROCESSES": "2"}
-    with psutil.Popen([sys.executable, "-m", "service.api"], env=environment) as parent:
-        started = TwoProcesses(system, parent, f"http://127.0.0.1:{port}")
-        try:
-            system.eventually(started.healthy)
-            yield started
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                parent.terminate()
 
 
 def test_a_killed_process_is_replaced(system: System, two_processes: TwoProcesses) -> None:
@@ -72,9 +32,9 @@ def test_children_of_a_killed_parent_do_not_keep_the_port(system: System, two_pr
     two_processes.parent.wait()
 
     try:
-        system.eventually(lambda: not any(_is_running(child) for child in children))
+        system.eventually(lambda: not any(is_running(child) for child in children))
     finally:
-        for child in filter(_is_running, children):
+        for child in filter(is_running, children):
             child.kill()
 
 
@@ -95,7 +55,3 @@ def _accepted(two_processes: TwoProcesses) -> float:
     found = re.search(r'^coupons_issue_responses_total\{code="accepted"\} ([0-9.]+)$', metrics, re.MULTILINE)
     assert found
     return float(found[1])
-
-
-def _is_running(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -20,6 +20,7 @@ from tests.builders import AT_MS
 from tests.fixtures.callers import bearer
 from tests.integration.conftest import Query
 from tests.log import Log
+from tests.lookups import find
 
 MakeCoupon = Callable[..., Coupon]
 
@@ -48,7 +49,7 @@ def test_foreign_records_are_refused_and_take_no_seat(
         (7, "issued", None),
         (8, "refused", "foreign"),
     ]
-    status = lookup.find(rows[0].request_id)
+    status = find(lookup, rows[0].request_id)
     assert status
     assert (status.state, status.code) == (RequestState.REFUSED, ReasonCode.FOREIGN)
     assert query("SELECT DISTINCT kind FROM outbox ORDER BY 1") == [("gate",), ("notify",)]

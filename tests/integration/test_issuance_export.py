@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 
 from service import resources as service_resources
@@ -168,8 +169,9 @@ def test_a_coupon_without_requests_is_exported(http: httpx.Client, make_coupon: 
     assert http.get(path, params={"format": "jsonl"}).text == ""
 
 
-def test_the_path_has_both_methods(http: httpx.Client, make_coupon: MakeCoupon) -> None:
+def test_the_path_has_both_methods(http: httpx.Client, make_coupon: MakeCoupon, redis: Redis) -> None:
     """The batch path takes POST only; HEAD is answered without reading a page for it."""
+    redis.flushdb()
     path = f"/coupons/{make_coupon(quantity=1).id}/issuances"
 
     assert http.put(path).headers["Allow"] == "GET, HEAD, POST"

@@ -31,6 +31,7 @@ from tests.builders import AT_MS
 from tests.gate_client import GateClient, seat
 from tests.integration.conftest import Query
 from tests.log import Log
+from tests.lookups import find
 from workers.issuer.health import Health
 from workers.issuer.monitor import Monitor
 
@@ -143,7 +144,7 @@ def test_a_record_whose_key_is_missing_is_not_decided(
     assert rows_before == ([(0,)], [(0,)])
     assert query("SELECT user_id, request_id, state FROM requests WHERE user_id = 2") == [(2, request_id, "issued")]
     with pytest.raises(KeyMissing):
-        lookup.find(request_id)
+        find(lookup, request_id)
     with pytest.raises(KeyMissing):
         verifier.verify()
     checks = Verifier(settings, store, rotated, reader).verify(
@@ -185,7 +186,7 @@ def test_a_forged_id_becomes_a_dead_letter_and_the_line_goes_on(
     assert query("SELECT code, error_type FROM dead_letters") == [("poison", error_type_name(UnverifiedRequestId))]
     assert alert.startswith("1 records carry a request id that no registered key signed")
     assert Alert.UNVERIFIED_IDS not in health.alerts
-    assert lookup.find(forged) is None
+    assert find(lookup, forged) is None
     assert [check for check in verifier.verify() if not check.ok] == []
 
 

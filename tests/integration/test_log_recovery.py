@@ -24,6 +24,7 @@ from service.verification.verify import Verifier
 from tests.builders import PARTITIONS, key_register
 from tests.integration.conftest import Query
 from tests.log import Log
+from tests.lookups import find
 
 MakeCoupon = Callable[..., Coupon]
 
@@ -111,7 +112,7 @@ def test_skipped_records_are_recorded_and_their_users_are_told(
     assert query("SELECT first_offset, end_offset, reason, recorded_by FROM lost_ranges") == [
         (undecided, undecided + 2, "retention", "tests")
     ]
-    found = {user: lookup.find(request_id) for user, request_id in request_ids.items()}
+    found = {user: find(lookup, request_id) for user, request_id in request_ids.items()}
     states = {user: (status.state, status.code) for user, status in found.items() if status}
     assert states == {
         1: (RequestState.DEAD, ReasonCode.LOST),
@@ -129,7 +130,7 @@ def test_skipped_records_are_recorded_and_their_users_are_told(
     assert f"offsets {undecided} to {undecided + 1} were recorded as lost by tests: retention" in _details(verifier)
     with pytest.raises(Conflict):
         recovery.skip(partition, "tests", "again")
-    assert lookup.find(ids.mint(coupon.id, 9, 2**45)) is not None  # minted after the loss: it may be on its way
+    assert find(lookup, ids.mint(coupon.id, 9, 2**45)) is not None  # minted after the loss: it may be on its way
 
 
 def test_a_log_that_was_adopted_closes_the_earlier_one(

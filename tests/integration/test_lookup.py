@@ -13,10 +13,11 @@ from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.usecases.gate_fill import GateFiller
 from service.usecases.key_register import KeyRegister
-from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup
+from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Lookup, Undetermined
 from tests.builders import AT_MS, TOPIC_ID
 from tests.gate_client import GateClient, seat
 from tests.log import Log
+from tests.lookups import find
 
 MakeCoupon = Callable[..., Coupon]
 
@@ -34,7 +35,7 @@ def advance_watermark(store: Engine, settings: Settings) -> Callable[[int], None
 
 
 def _state(lookup: Lookup, request_id: str) -> RequestState | None:
-    status = lookup.find(request_id)
+    status = find(lookup, request_id)
     return status and status.state
 
 
@@ -52,7 +53,7 @@ def test_each_state_is_reported(lookup: Lookup, real_log: Log, make_coupon: Make
         RequestState.RETRYING,
         RequestState.STANDBY,
     ]
-    status = lookup.find(names[0])
+    status = find(lookup, names[0])
     assert status
     assert status[:7] == (names[0], coupon.id, 1, RequestState.ISSUED, None, 1, 1)
     assert status.requested_at_ms == AT_MS
@@ -69,7 +70,7 @@ def test_a_refusal_has_its_reason(lookup: Lookup, real_log: Log, make_coupon: Ma
     )
     real_log.issue()
 
-    states = [(found.state, found.code) for name in (first, repeat, late) if (found := lookup.find(name))]
+    states = [(found.state, found.code) for name in (first, repeat, late) if (found := find(lookup, name))]
 
     assert states == [
         (RequestState.ISSUED, None),
@@ -82,8 +83,8 @@ def test_a_forged_id_is_unknown(lookup: Lookup, make_coupon: MakeCoupon) -> None
     """A forged id is recognized by its MAC, if this process has every key that signs."""
     forged = RequestIds([b"somebody else's key"]).mint(make_coupon().id, 7, AT_MS)
 
-    assert lookup.find(forged) is None
-    assert lookup.find("nonsense") is None
+    assert find(lookup, forged) is None
+    assert find(lookup, "nonsense") is None
 
 
 def test_an_id_is_not_unknown_while_a_key_is_missing(lookup: Lookup, make_coupon: MakeCoupon, store: Engine) -> None:
@@ -93,8 +94,8 @@ def test_an_id_is_not_unknown_while_a_key_is_missing(lookup: Lookup, make_coupon
         KeyRegister(rotated).register(tx, announce=False)
 
     with pytest.raises(KeyMissing, match=rotated.fingerprints[0]):
-        lookup.find(rotated.mint(make_coupon().id, 7, AT_MS))
-    assert lookup.find("nonsense") is None
+        find(lookup, rotated.mint(make_coupon().id, 7, AT_MS))
+    assert find(lookup, "nonsense") is None
 
 
 @pytest.mark.usefixtures("real_log")
@@ -121,7 +122,7 @@ def test_a_request_that_certainly_is_not_in_the_log_is_unknown(
     advance_watermark(AT_MS)
 
     assert before is RequestState.QUEUED
-    assert lookup.find(name) is None
+    assert find(lookup, name) is None
 
 
 def test_a_request_with_a_seat_is_never_unknown(
@@ -159,9 +160,64 @@ def test_a_foreign_record_has_a_status_once_it_is_decided(
     assert record.request
     assert record.request.log_position == log_position
 
-    before = lookup.find(record.request.request_id)
+    before = find(lookup, record.request.request_id)
     real_log.issue()
 
     assert before is None
     assert _state(lookup, record.request.request_id) is RequestState.ISSUED
-    assert lookup.find(ids.derive(TOPIC_ID, LogPosition(5, 2**40), coupon.id, 7, AT_MS)) is None
+    assert find(lookup, ids.derive(TOPIC_ID, LogPosition(5, 2**40), coupon.id, 7, AT_MS)) is None
+
+
+def test_many_are_found_as_each_by_itself(
+    lookup: Lookup,
+    real_log: Log,
+    ids: RequestIds,
+    make_coupon: MakeCoupon,
+    exhaust_retries: Callable[[], None],
+    statements: list[str],
+) -> None:
+    """Issued, refused, dead, held, on standby, queued, foreign, forged and unknown ones, by five statements."""
+    coupon, other = make_coupon(quantity=2), make_coupon(quantity=1)
+    names = [real_log.append_request(coupon.id, user, fault="22012 9" if user == 2 else None) for user in (1, 2, 1)]
+    real_log.issue()
+    exhaust_retries()
+    names += [real_log.append_request(other.id, user, fault="22012 1" if user == 1 else None) for user in (1, 2)]
+    real_log.append(coupon.id, 9, request_id=None)
+    (foreign,) = [record.request for record in real_log.undecided() if record.request and record.request.user_id == 9]
+    real_log.issue()
+    names += [real_log.append_request(coupon.id, user) for user in (4, 5)]
+    names += [foreign.request_id, ids.derive(TOPIC_ID, LogPosition(5, 2**40), coupon.id, 7, AT_MS)]
+    names += [RequestIds([b"somebody else's key"]).mint(coupon.id, 7, AT_MS), "nonsense"]
+
+    statements.clear()
+    found = lookup.find_many([*names, *names]).found
+    executed = len(statements)
+
+    assert found == {name: lookup.find_many([name]).found[name] for name in names}
+    assert [status and status.state for status in (find(lookup, name) for name in names)] == [
+        RequestState.ISSUED, RequestState.DEAD, RequestState.REFUSED, RequestState.RETRYING, RequestState.STANDBY,
+        RequestState.QUEUED, RequestState.QUEUED, RequestState.ISSUED, None, None, None,
+    ]  # fmt: skip
+    assert executed <= 6  # the sixth reads the register of keys, because of the forged id
+
+
+def test_a_request_that_is_decided_while_it_is_determined_is_not_unknown(
+    lookup: Lookup,
+    real_log: Log,
+    ids: RequestIds,
+    make_coupon: MakeCoupon,
+    advance_watermark: Callable[[int], None],
+) -> None:
+    """P5: its row is looked for once more after the log, because a repeat may have been decided in between."""
+    coupon = make_coupon()
+    name = ids.mint(coupon.id, 7, AT_MS)
+    advance_watermark(AT_MS)
+    in_doubt = lookup.find_many([name]).found[name]
+    assert isinstance(in_doubt, Undetermined)
+    real_log.append(coupon.id, 7, name)
+    real_log.issue()
+
+    status = lookup.determine(in_doubt)
+
+    assert status
+    assert status.state is RequestState.ISSUED

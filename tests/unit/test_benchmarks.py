@@ -222,6 +222,8 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
         ("memory", "under_load_mb", "under load: memory of the API MB"),
         ("hostile", "beside_response_p99_ms", "beside hostile connections: response p99 ms"),
         ("hostile", "half_closed_ended_by_server", "half-closed connections: ended by server"),
+        ("waiting", "beside_polls_unchanged", "beside listeners and pollers: polls unchanged"),
+        ("waiting", "listener_api_kb", "listener: api kB"),
         ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
         ("accept", "by_256_issuer_0_cpu_us", "256 connections, issuer 0: CPU time per request (µs)"),
         ("accept", "half_per_second", "at half of the rate while issuing: requests/s"),

@@ -1,14 +1,15 @@
 """The limits of the HTTP server that need many connections or its shutdown, on a server with a trivial application."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import pytest
 
 from service.log_events import LogEvent
-from service.server import connection_guard
+from service.server import connection_guard, guarded_protocol
 from service.server.guarded_protocol import GuardedProtocol
 from tests.server_thread import ServerThread
 from tests.waiting import eventually
@@ -23,10 +24,10 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Server(ServerThread):
-    """A server of the trivial application."""
+    """A server of a trivial application."""
 
-    def __init__(self) -> None:
-        super().__init__(_answer, GuardedProtocol, lifespan="off")
+    def __init__(self, application: Any = _answer) -> None:
+        super().__init__(application, GuardedProtocol, lifespan="off")
 
     def connect(self) -> socket.socket:
         """Return a connection that the server has taken."""
@@ -123,3 +124,68 @@ def test_a_rejection_does_not_keep_what_was_sent(server: Server, sent: bytes) ->
         rejection = protocol._rejection
         assert rejection is not None
         assert (rejection.__traceback__, rejection.__context__) == (None, None)
+
+
+class Stream:
+    """An application that streams: bytes again and again, or a word after some time."""
+
+    def __init__(self, chunk: bytes, silent_seconds: float) -> None:
+        self._chunk = chunk
+        self._silent_seconds = silent_seconds
+        self.sent = 0
+        self.is_running = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Stream until the client is gone."""
+        del receive
+        gone = asyncio.Event()
+        scope["state"]["begin_stream"](gone.set)
+        self.is_running = True
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        while not gone.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), self._silent_seconds)
+            await send({"type": "http.response.body", "body": self._chunk, "more_body": True})
+            self.sent += len(self._chunk)
+        await send({"type": "http.response.body"})
+        self.is_running = False
+
+
+@pytest.fixture
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client has a quarter of a second for everything."""
+    for name in ("HEAD", "BODY", "IDLE", "READ"):
+        monkeypatch.setattr(guarded_protocol, f"{name}_TIMEOUT_SECONDS", 0.25)
+
+
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_silent_stream_is_kept_and_ends_with_its_client() -> None:
+    """No timeout of the server applies to a client that only waits; when it leaves, the application ends at once."""
+    stream = Stream(b"ok", silent_seconds=1.5)
+    server = Server(stream)
+    server.start()
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(_GET)
+        response = b""
+        while b"ok" not in response:
+            response += connection.recv(4096)
+    eventually(lambda: not stream.is_running, within_seconds=1)
+    server.stop()
+
+    assert stream.sent == 2 * len(b"ok")
+
+
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_stream_that_is_not_read_ends() -> None:
+    """Little is kept for such a client, and then it has as long as for any response."""
+    stream = Stream(100 * b"x", silent_seconds=0)
+    server = Server(stream)
+    server.start()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(server.address)
+        connection.sendall(_GET)
+        eventually(lambda: stream.sent and not stream.is_running, within_seconds=5)
+    server.stop()
+
+    assert stream.sent < 70_000

@@ -1,21 +1,26 @@
 """Issuances: request a coupon, read the state of a request."""
 
-from contextlib import suppress
+import math
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Header, Request, Response
 
 from service.api.authorization import CallerDep
+from service.api.entity_tags import matches, weak_tag
 from service.api.errors import to_starlette
+from service.api.event_stream import IssuanceEventStream, final_event_id
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
+from service.clock import jitter, now_ms
+from service.domain.caller import Caller
 from service.domain.error_code import ErrorCode
-from service.domain.errors import NotFound, Unavailable
-from service.domain.request import RequestState, records_ahead
+from service.domain.errors import NotFound
+from service.domain.waiting import refresh_after_seconds
+from service.resources import ApiResources
 from service.server.problems import PROBLEMS
 from service.server.responses import NO_STORE, RenderedResponse, encode
-from service.stream.partitioner import partition_of
 from service.usecases.accept import Receipt
+from service.usecases.progress_watch import IssuanceStatus
 
 router = APIRouter(tags=["issuances"])
 _CONTENT_TYPE = (b"content-type", JSON.encode())
@@ -41,17 +46,53 @@ async def ask(coupon_id: str, request: Request, api: ApiDeps, caller: CallerDep)
 
 
 @router.get("/issuances/{request_id}")
-async def read(request_id: str, api: ApiDeps, caller: CallerDep) -> Response:
-    """Read the state of a request; never 404 after a 202."""
-    found = await run_in_threadpool(api.lookup.find, request_id)
-    if found is None or not caller.may_see(found.user_id):
+async def read(
+    request_id: str, api: ApiDeps, caller: CallerDep, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """Read the state of a request; never 404 after a 202.
+
+    Ask again after `refresh_after_seconds`. With the ETag of the last response in `If-None-Match`, the response is 304
+    while nothing has changed; then ask again after the same time.
+    """
+    status = await _find(request_id, api, caller)
+    tag = weak_tag(encode(issuance_view(status)))
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if matches(tag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    waited_seconds = (now_ms() - status.request.requested_at_ms) / 1000
+    refresh = refresh_after_seconds(status.request.state, waited_seconds, status.prospect.eta_seconds, jitter())
+    return Response(encode(issuance_view(status, refresh)), headers=headers, media_type=JSON)
+
+
+@router.get("/issuances/{request_id}/events")
+async def follow(
+    request_id: str,
+    api: ApiDeps,
+    caller: CallerDep,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Follow a request until its final state, as server-sent events.
+
+    - `state`: the state of the request, first and after every change; data as of `GET /issuances/{request_id}`.
+    - `progress`: `partition`, `next_offset` and `records_per_second` (`min` and `max`, or null), when the partition has
+      moved; the id is `next_offset`. The position of the request is its `offset` - `next_offset`, but not below 0.
+    - `final`: the final state; the stream ends.
+    - `unknown`: the request certainly was not accepted; data is a problem. The stream ends.
+
+    A comment is sent every 15 seconds. A stream ends after an hour, when the credentials expire, or when the process
+    shuts down: connect again after the milliseconds in `retry`. With the id of a `final` event in `Last-Event-ID` the
+    response is 204, so that a browser does not connect again. A user may have six streams.
+    """
+    status = await _find(request_id, api, caller)
+    if last_event_id is not None and last_event_id == final_event_id(status.request):
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    seconds = math.inf if caller.expires_at is None else caller.expires_at - now_ms() / 1000
+    return IssuanceEventStream(api.events, status, seconds)
+
+
+async def _find(request_id: str, api: ApiResources, caller: Caller) -> IssuanceStatus:
+    """Return a request of the caller's; raise NotFound."""
+    status = await api.statuses.read(request_id)
+    if status is None or not caller.may_see(status.request.user_id):
         raise NotFound(ErrorCode.UNKNOWN_REQUEST, PROBLEMS[ErrorCode.UNKNOWN_REQUEST].detail)
-    position = None
-    if found.state is RequestState.QUEUED:
-        partition = partition_of(found.coupon_id, api.settings.topic_partitions)
-        # The gate has the offset only while the request has the user's seat. It is lost with Redis's data, and a fill
-        # does not restore it.
-        with suppress(Unavailable):
-            offset, next_offset = await api.gate.read_offsets(found.coupon_id, found.user_id, partition)
-            position = records_ahead(offset, next_offset)
-    return Response(encode(issuance_view(found, position)), media_type=JSON)
+    return status

@@ -1,14 +1,15 @@
 """Bodies that request an issuance and show the state of a request."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.api.schemas.base import Count, Id, Reason, SafeId, Time
 from service.domain.request import RequestState
+from service.domain.waiting import Outlook
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
-from service.usecases.lookup import RequestStatus
+from service.usecases.progress_watch import IssuanceStatus, PartitionProgress
 
 
 class NewIssuance(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,20 +33,51 @@ class ReceiptView(Struct, frozen=True):
     position: Count | None
 
 
+class WaitView(Struct, frozen=True):
+    """Seconds until the decision, at least and at most, if the partition goes on as in the last seconds."""
+
+    min: Count
+    max: Count
+
+
 class IssuanceView(Struct, frozen=True):
-    """The state of a request."""
+    """The state of a request.
+
+    `partition` and `offset` are those of its record; the offset is null while it is not known. `position` is the number
+    of records ahead in the partition, other coupons' included. It is null if unknown and never grows. `outlook` is null
+    if it is not known whether the request will be issued. Ask again after `refresh_after_seconds`; null: never.
+    """
 
     request_id: str
     coupon_id: Id
     user_id: Id
     state: RequestState
     code: Reason | None
+    partition: Count
+    offset: Count | None
     position: Count | None
-    eta_seconds: float | None
+    eta_seconds: WaitView | None
+    outlook: Outlook | None
+    refresh_after_seconds: Annotated[int, Meta(ge=1, le=30)] | None
     sequence: SafeId | None
     attempts: Count
     requested_at: Time
     decided_at: Time | None
+
+
+class RateView(Struct, frozen=True):
+    """Records that the partition decides per second, at least and at most."""
+
+    min: float
+    max: float
+
+
+class ProgressView(Struct, frozen=True):
+    """How far a partition is decided: a request whose offset is smaller than `next_offset` is decided."""
+
+    partition: Count
+    next_offset: Count
+    records_per_second: RateView | None
 
 
 def receipt_view(receipt: Receipt) -> ReceiptView:
@@ -53,18 +85,31 @@ def receipt_view(receipt: Receipt) -> ReceiptView:
     return ReceiptView(receipt.request_id, receipt.coupon_id, receipt.user_id, "queued", receipt.position)
 
 
-def issuance_view(status: RequestStatus, position: int | None) -> IssuanceView:
-    """Render the state of a request; `position` is the number of records ahead, None if unknown."""
+def issuance_view(status: IssuanceStatus, refresh_after_seconds: int | None = None) -> IssuanceView:
+    """Render the state of a request."""
+    request, prospect = status.request, status.prospect
     return IssuanceView(
-        status.request_id,
-        status.coupon_id,
-        status.user_id,
-        status.state,
-        status.code,
-        position,
-        None,
-        status.sequence,
-        status.attempts,
-        to_datetime(status.requested_at_ms),
-        to_optional_datetime(status.decided_at_ms),
+        request.request_id,
+        request.coupon_id,
+        request.user_id,
+        request.state,
+        request.code,
+        request.partition,
+        request.offset,
+        prospect.position,
+        prospect.eta_seconds and WaitView(*prospect.eta_seconds),
+        prospect.outlook,
+        refresh_after_seconds,
+        request.sequence,
+        request.attempts,
+        to_datetime(request.requested_at_ms),
+        to_optional_datetime(request.decided_at_ms),
+    )
+
+
+def progress_view(progress: PartitionProgress) -> ProgressView:
+    """Render the progress of a partition."""
+    rate = progress.records_per_second
+    return ProgressView(
+        progress.partition, progress.next_offset, rate and RateView(round(rate.min, 1), round(rate.max, 1))
     )

@@ -1,27 +1,31 @@
 """Body of a coupon report."""
 
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.api.schemas.base import Count, Id
 from service.domain.coupon_report import CouponReport
 from service.domain.request import ReasonCode
 
+#: with the format date-time in the OpenAPI document
+_Time = Annotated[datetime, Meta(tz=True)]
+
 
 class PeriodView(Struct, frozen=True):
     """The first and the last time of several events."""
 
-    first: datetime
-    last: datetime
+    first: _Time
+    last: _Time
 
 
 class SellOutView(Struct, frozen=True):
     """When the last seat of the present quantity was issued, and how long that took."""
 
     #: the opening of the window, or the first accepted request if there was no opening before the first issuance
-    since: datetime
-    at: datetime
+    since: _Time
+    at: _Time
     seconds: float
 
 
@@ -37,7 +41,7 @@ class WaitsView(Struct, frozen=True):
 class SeriesPointView(Struct, frozen=True):
     """Accepted requests that were sent in a bin, and requests that were issued or refused in it."""
 
-    at: datetime
+    at: _Time
     requested: Count
     issued: Count
     refused: Count
@@ -57,7 +61,7 @@ class CouponReportView(Struct, frozen=True):
     """
 
     coupon_id: Id
-    as_of: datetime
+    as_of: _Time
     quantity: Count
     accepted: Count
     foreign: Count

@@ -1,0 +1,119 @@
+"""The response that streams what becomes of a request, as server-sent events."""
+
+from functools import lru_cache
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.api.schemas.issuances import issuance_view, progress_view
+from service.clock import jitter
+from service.domain.error_code import ErrorCode
+from service.domain.request import FINAL_STATES
+from service.metrics import STREAM_EVENTS
+from service.server.responses import encode, problem_response
+from service.usecases.issuance_events import IssuanceEvents
+from service.usecases.lookup import RequestStatus
+from service.usecases.progress_watch import IssuanceStatus, PartitionProgress
+from service.usecases.stream_listener import Listener, News, StreamEnd
+
+EVENT_STREAM = "text/event-stream"
+#: `no-transform`: a proxy that compresses would hold events back. The connection ends with the stream, because the
+#: server shrinks its buffers
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+    (b"connection", b"close"),
+]
+_HEARTBEAT = b":\n\n"
+#: a client connects again after so many milliseconds, at least and at most, so that all do not come back together
+_MIN_RETRY_MS, _MAX_RETRY_MS = 1_000, 5_000
+_COUNTERS = {
+    name: STREAM_EVENTS.labels(name) for name in ("state", "progress", "final", "unknown", "retry", "heartbeat")
+}
+
+
+class IssuanceEventStream(Response):
+    """A stream for one listener. It writes to ASGI itself: a framework's task and queue for each would cost more.
+
+    What may refuse the stream, TooManyStreams included, is raised before the first byte: a browser takes any status but
+    200 as the end.
+    """
+
+    media_type = EVENT_STREAM
+
+    def __init__(self, events: IssuanceEvents, status: IssuanceStatus, max_seconds: float) -> None:
+        """`max_seconds`: how long the caller's credentials are valid."""
+        super().__init__()
+        self._events = events
+        self._status = status
+        self._max_seconds = max_seconds
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Send events until the listener's end; the stream is counted for exactly this call."""
+        start = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+        if scope["state"].get("is_head"):
+            await send(start)
+            await send({"type": "http.response.body"})
+            return
+        with self._events.listen(self._status, self._max_seconds) as listener:
+            scope["state"]["begin_stream"](lambda: listener.end(StreamEnd.GONE))
+            await send(start)
+            await _send_news(listener, send)
+
+
+async def _send_news(listener: Listener, send: Send) -> None:
+    """Send the listener's news, the time after which to connect again first. A slow client delays only itself."""
+    begin = _retry()
+    while True:
+        news = await listener.next()
+        more_body = news.end is None
+        await send({"type": "http.response.body", "body": begin + _render(news), "more_body": more_body})
+        if not more_body:
+            return
+        begin = b""
+
+
+def _render(news: News) -> bytes:
+    """Return the events. A single one is not copied: all listeners of a partition send the same bytes."""
+    events = []
+    if news.status is not None:
+        events.append(_status_event(news.status))
+    if news.end is StreamEnd.UNKNOWN:
+        body = problem_response(ErrorCode.UNKNOWN_REQUEST).body
+        events.append(_event("unknown", body))
+    elif news.end is StreamEnd.CLOSED:
+        events.append(_counted("retry", _retry()))
+    elif news.end is None and news.progress is not None:
+        events.append(_counted("progress", progress_event(news.progress)))
+    return b"".join(events) if events or news.end else _counted("heartbeat", _HEARTBEAT)
+
+
+@lru_cache(maxsize=256)
+def progress_event(progress: PartitionProgress) -> bytes:
+    """Return the event about a partition's progress: encoded once, the same bytes for all its listeners."""
+    data = encode(progress_view(progress))
+    return b"event: progress\nid: %d\ndata: %b\n\n" % (progress.next_offset, data)
+
+
+def final_event_id(request: RequestStatus) -> str | None:
+    """Return the id of the event about a final state, another one for each decision; None while it is not final."""
+    return f"{request.state}-{request.decided_at_ms}" if request.state in FINAL_STATES else None
+
+
+def _status_event(status: IssuanceStatus) -> bytes:
+    data, final_id = encode(issuance_view(status)), final_event_id(status.request)
+    return _event("state", data) if final_id is None else _event("final", data, b"id: %b\n" % final_id.encode())
+
+
+def _event(name: str, data: bytes, id_line: bytes = b"") -> bytes:
+    return _counted(name, b"event: %b\n%bdata: %b\n\n" % (name.encode(), id_line, data))
+
+
+def _retry() -> bytes:
+    return b"retry: %d\n\n" % (_MIN_RETRY_MS + jitter() * (_MAX_RETRY_MS - _MIN_RETRY_MS))
+
+
+def _counted(name: str, event: bytes) -> bytes:
+    _COUNTERS[name].inc()
+    return event
