@@ -58,6 +58,7 @@ from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
 from service.usecases.status_reader import StatusReader
 from service.usecases.undecided import UndecidedPartitions
+from service.usecases.user_requests import UserRequests
 from service.verification.verify import Verifier
 
 _log = get_logger(__name__)
@@ -99,6 +100,7 @@ class ApiResources:
     statuses: StatusReader
     #: the open event streams
     events: IssuanceEvents
+    user_requests: UserRequests
     coupons: CouponService
     dead_letters: DeadLetterService
     verifier: Verifier
@@ -203,7 +205,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
     filler = gate_filler(resources)
     addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
     # each thread takes at most one of the process's ten connections
-    operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of coupons", 2)
+    operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of users", 2)
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     async with AsyncExitStack() as opened:
         opened.callback(resources.close)
@@ -231,6 +233,7 @@ async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources
             addresses if LimitScope.ADDRESS in settings.rate_limits else None,
             statuses,
             events,
+            UserRequests(resources.engine),
             coupon_service(resources),
             dead_letter_service(resources),
             verifier(resources, verification_engine),

@@ -29,6 +29,7 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     # a user's own; the route answers 404 for others
     ("GET", "/issuances/{request_id}"): Permission.READ_REQUESTS,
     ("GET", "/issuances/{request_id}/events"): Permission.READ_REQUESTS,
+    ("GET", "/users/{user_id}/issuances"): Permission.READ_REQUESTS,
     ("POST", "/tickets"): Permission.EXCHANGE,
     ("GET", "/dead-letters"): Permission.READ_OPERATIONS,
     ("GET", "/dead-letters/{dead_letter_id}"): Permission.READ_OPERATIONS,

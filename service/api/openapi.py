@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.authorization import permissions
 from service.api.event_stream import EVENT_STREAM
+from service.api.pages import LIST_POSITION_PATTERN
 from service.api.request_parsing import JSON, KEY_PATTERN
 from service.api.routes.reports import MEDIA_TYPES
 from service.api.schemas import coupons, dead_letters, health, issuances, reports, tickets, verification
@@ -23,7 +24,7 @@ from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
 from service.domain.error_code import ErrorCode
 from service.domain.request import RequestState
-from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
+from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE, MAX_SAFE_ID
 from service.server.problems import PROBLEMS
 from service.server.responses import PROBLEM_JSON, Problem, make_problem
 from service.usecases.issuance_export import COLUMNS, ExportFormat
@@ -53,6 +54,7 @@ class _Operation(NamedTuple):
 
 
 _STORED_STATES = [state.value for state in RequestState if state is not RequestState.QUEUED]
+_CURSOR = "`next` of the previous page; absent for the first page."
 _UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
 _UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.INVALID, ErrorCode.TOO_BUSY)
 
@@ -144,6 +146,14 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         text_types=(EVENT_STREAM,),
         without_body={"204": "The event in Last-Event-ID was the last one."},
     ),
+    ("GET", "/users/{user_id}/issuances"): _Operation(
+        "list_user_issuances",
+        None,
+        issuances.UserIssuancePage,
+        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
+        ("Link",),
+        parameters={"cursor": (_CURSOR, {"type": "string", "pattern": f"^{LIST_POSITION_PATTERN}$"})},
+    ),
     ("POST", "/tickets"): _Operation(
         "create_ticket", tickets.NewTicket, tickets.TicketView, example={"purpose": "accept"}
     ),
@@ -188,6 +198,7 @@ _ID_SCHEMA = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX
 _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
     "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
+    "user_id": ("The id of a user.", {**_ID_SCHEMA, "maximum": MAX_SAFE_ID}),
     "request_id": ("The id that the 202 returned.", {"type": "string"}),
     "idempotency-key": (
         "A key of the caller's choice, for example a UUID, so that a repeat creates no second coupon.",
@@ -200,10 +211,7 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "if-none-match": ("The ETag of an earlier response.", {"type": "string"}),
     "last-event-id": ("The id of the last event that was received.", {"type": "string"}),
     "limit": ("The size of the page.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
-    "cursor": (
-        "`next` of the previous page; absent for the first page.",
-        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
-    ),
+    "cursor": (_CURSOR, {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}),
     "code": ("Only those with this code.", {"type": "string", "enum": list(DeadLetterCode)}),
     "state": ("Only those in this state.", {"type": "string", "enum": list(DeadLetterState)}),
     "name": (

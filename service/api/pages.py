@@ -1,5 +1,6 @@
 """Pages of lists: which part a caller asks for, and where the next one is."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
@@ -8,7 +9,13 @@ from fastapi import Depends, Request, Response
 
 from service.api.request_parsing import JSON, parse_id, parse_limit
 from service.domain.errors import InvalidInput
+from service.domain.request import ListPosition
 from service.server.responses import encode
+
+LIST_POSITION_PATTERN = "[0-9]{1,15}-[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,18}"
+"""The cursor of a list of a user's requests."""
+
+_LIST_POSITION = re.compile(LIST_POSITION_PATTERN, re.ASCII)
 
 
 class PageQuery(NamedTuple):
@@ -20,19 +27,48 @@ class PageQuery(NamedTuple):
 
 
 async def _parse_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> PageQuery:
-    """Return the page that the query selects; raise InvalidInput.
+    """Return the page that the query selects; raise InvalidInput."""
+    _refuse_unknown_parameters(request)
+    return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
 
-    A list refuses a parameter that it does not have: if it ignored a misspelt filter, it would show too much.
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Raise InvalidInput for a parameter that a list does not have.
+
+    If it ignored a misspelt filter, it would show too much.
     """
     parameters = request.app.openapi()["paths"][request.scope["route"].path]["get"]["parameters"]
     known = sorted(parameter["name"] for parameter in parameters if parameter["in"] == "query")
     if unknown := request.query_params.keys() - set(known):
         raise InvalidInput(f"The query has the parameter `{min(unknown)}`. This list has {', '.join(known)}.")
-    return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
 
 
 PageQueryDep = Annotated[PageQuery, Depends(_parse_page_query)]
 """The page that the query selects; raises InvalidInput."""
+
+
+class UserPageQuery(NamedTuple):
+    """Which part of the list of a user's requests a caller asks for."""
+
+    size: int
+    #: the position of the last request of the page before; None: this is the first
+    after: ListPosition | None
+
+
+async def _parse_user_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> UserPageQuery:
+    """Return the page that the query selects; raise InvalidInput."""
+    _refuse_unknown_parameters(request)
+    return UserPageQuery(parse_limit(limit), None if cursor is None else _parse_list_position(cursor))
+
+
+def _parse_list_position(cursor: str) -> ListPosition:
+    if not _LIST_POSITION.fullmatch(cursor):
+        raise InvalidInput("cursor must be `next` of the previous page.")
+    return ListPosition(*map(int, cursor.split("-")))
+
+
+UserPageQueryDep = Annotated[UserPageQuery, Depends(_parse_user_page_query)]
+"""The page of a user's requests that the query selects; raises InvalidInput."""
 
 
 class _Item(Protocol):

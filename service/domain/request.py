@@ -47,6 +47,15 @@ class LogPosition(NamedTuple):
     offset: int
 
 
+class ListPosition(NamedTuple):
+    """Where a request is in the list of its user's requests, which is in descending order of this: the newest first."""
+
+    requested_at_ms: int
+    log_id: int
+    partition: int
+    offset: int
+
+
 def records_ahead(offset: int | None, next_offset: int | None) -> int | None:
     """Return how many records of the partition are decided before this one, or None if that is not known."""
     return None if offset is None or next_offset is None else max(0, offset - next_offset)

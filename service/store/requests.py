@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from service.domain.decide import Outcome, PriorRequests
-from service.domain.request import FINAL_STATES, Decision, LogPosition, ReasonCode, Request, RequestState
+from service.domain.request import FINAL_STATES, Decision, ListPosition, LogPosition, ReasonCode, Request, RequestState
 from service.store.arrays import AT_LOG_POSITION, LOG_POSITION_ARRAYS, bigints, log_position_arrays
 from service.store.outbox import OutboxEntry
 from service.store.tables import LIVE_ROWS
@@ -178,6 +178,39 @@ def _stored(*row: Any) -> StoredRequest:
         attempts,
         decided_at and to_milliseconds(decided_at),
     )
+
+
+class ListedRequest(NamedTuple):
+    """A row of requests in the list of its user."""
+
+    stored: StoredRequest
+    log_id: int
+    coupon_name: str
+
+
+# No index begins with the user: it would cost each insert more than the row itself. So the user is looked for in every
+# coupon, by the indexes that decisions need. See docs/decisions/0022.
+_OF_USER_AND_COUPON = (
+    'SELECT log_id, partition, "offset", coupon_id, user_id, request_id, requested_at, state, code, sequence,'
+    " attempts, decided_at FROM requests WHERE coupon_id = coupons.id AND user_id = :uid AND"
+)
+_OF_USER = text(
+    "SELECT name, had.* FROM coupons,"
+    f" LATERAL ({_OF_USER_AND_COUPON} {LIVE_ROWS} UNION ALL {_OF_USER_AND_COUPON} NOT ({LIVE_ROWS})) AS had"
+    ' WHERE (requested_at, log_id, partition, "offset")'
+    "  < (timestamptz 'epoch' + CAST(:requested_at_ms AS bigint) * interval '1 millisecond', :log_id, :partition,"
+    "   CAST(:offset AS bigint))"
+    ' ORDER BY requested_at DESC, log_id DESC, partition DESC, "offset" DESC LIMIT :limit'
+)
+
+
+def page_of_user(tx: Connection, user_id: int, after: ListPosition, limit: int) -> list[ListedRequest]:
+    """Return up to `limit` decided requests of a user that follow a position in the list, newest first.
+
+    It takes some microseconds for each coupon, whoever the user is.
+    """
+    rows = tx.execute(_OF_USER, {"uid": user_id, "limit": limit, **after._asdict()})
+    return [ListedRequest(_stored(*row), log_id, name) for name, log_id, *row in rows]
 
 
 _DECIDED = text(

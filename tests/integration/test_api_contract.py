@@ -23,7 +23,7 @@ from tests.generated_bodies import USER
 from tests.integration.conftest import Query, StartSale
 
 _ROOT = Path(__file__).parents[2]
-_OF_USERS = {"create_ticket", "list_coupons", "get_coupon", "request_coupon", "get_issuance"}
+_OF_USERS = {"create_ticket", "list_coupons", "get_coupon", "request_coupon", "get_issuance", "list_user_issuances"}
 #: a stream of events, which may last for an hour
 _ENDLESS = {"follow_issuance"}
 #: what an administrator has no permission for
@@ -42,9 +42,11 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404",
 [dictionaries]
 coupons = {{ values = {coupons} }}
 dead_letters = {{ values = {dead_letters} }}
+users = {{ values = {users} }}
 [parameters]
 coupon_id = {{ dictionary = "coupons", probability = 0.9 }}
 dead_letter_id = {{ dictionary = "dead_letters", probability = 0.9 }}
+user_id = {{ dictionary = "users", probability = 0.9 }}
 """
 Answers = Counter[tuple[str, str | None, int]]
 SendGenerated = Callable[[str, set[str]], Answers]
@@ -110,7 +112,8 @@ def send_generated(
     ]  # fmt: skip
 
     def send(configuration: str, operations: set[str]) -> Answers:
-        text = _CONFIGURATION.format(callers=configuration, coupons=coupons, dead_letters=dead_letters)
+        users = [USER, USER + 1]
+        text = _CONFIGURATION.format(callers=configuration, coupons=coupons, dead_letters=dead_letters, users=users)
         (tmp_path / "schemathesis.toml").write_text(text)
         ran = subprocess.run(
             [*command, *(f"--include-operation-id={name}" for name in operations)],

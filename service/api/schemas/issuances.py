@@ -2,14 +2,17 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.api.schemas.base import Count, Id, Reason, SafeId, Time
+from service.clock import jitter
 from service.domain.request import RequestState
-from service.domain.waiting import Outlook
+from service.domain.waiting import Outlook, Prospect, outlook_of, refresh_after_seconds
 from service.timestamps import to_datetime, to_optional_datetime
 from service.usecases.accept import Receipt
 from service.usecases.progress_watch import IssuanceStatus, PartitionProgress
+from service.usecases.user_requests import UserRequest
 
 
 class NewIssuance(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +68,19 @@ class IssuanceView(Struct, frozen=True):
     decided_at: Time | None
 
 
+class UserIssuanceView(IssuanceView, frozen=True):
+    """A request in the list of its user, with the name of its coupon."""
+
+    coupon_name: str
+
+
+class UserIssuancePage(Struct, frozen=True):
+    """Requests of a user, newest first; `next` is the cursor of the next page, null on the last."""
+
+    issuances: list[UserIssuanceView]
+    next: str | None
+
+
 class RateView(Struct, frozen=True):
     """Records that the partition decides per second, at least and at most."""
 
@@ -105,6 +121,16 @@ def issuance_view(status: IssuanceStatus, refresh_after_seconds: int | None = No
         to_datetime(request.requested_at_ms),
         to_optional_datetime(request.decided_at_ms),
     )
+
+
+def user_issuance_view(listed: UserRequest, now_ms: int) -> UserIssuanceView:
+    """Render a request in the list of its user."""
+    status = listed.status
+    prospect = Prospect(outlook=outlook_of(status.state, None, None, None))
+    waited_seconds = (now_ms - status.requested_at_ms) / 1000
+    refresh = refresh_after_seconds(status.state, waited_seconds, None, jitter())
+    view = issuance_view(IssuanceStatus(status, prospect, None, None), refresh)
+    return UserIssuanceView(**msgspec.structs.asdict(view), coupon_name=listed.coupon_name)
 
 
 def progress_view(progress: PartitionProgress) -> ProgressView:

@@ -1,0 +1,31 @@
+"""The route that lists the requests of a user."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.authorization import CallerDep
+from service.api.pages import UserPageQueryDep, page_response
+from service.api.request_parsing import ApiDeps, parse_id
+from service.api.schemas.issuances import UserIssuancePage, user_issuance_view
+from service.clock import now_ms
+from service.domain.error_code import ErrorCode
+from service.domain.errors import NotFound
+from service.limits import MAX_SAFE_ID
+from service.server.problems import PROBLEMS
+
+router = APIRouter(tags=["issuances"])
+
+
+@router.get("/users/{user_id}/issuances")
+async def page(user_id: str, request: Request, api: ApiDeps, caller: CallerDep, query: UserPageQueryDep) -> Response:
+    """List the requests of a user for all coupons, newest first, at most 500 a page.
+
+    `cursor` is `next` of the previous page, and `Link` leads there. A request is in the list once it is decided; until
+    then `GET /issuances/{request_id}` shows it. A user reads the own list only; another one does not exist (404).
+    """
+    number = parse_id(user_id, "user_id", MAX_SAFE_ID)
+    if not caller.may_see(number):
+        raise NotFound(ErrorCode.NOT_FOUND, PROBLEMS[ErrorCode.NOT_FOUND].detail)
+    found = await api.user_lists.run(api.user_requests.list_page, number, query.after, query.size + 1)
+    shown = found[: query.size]
+    cursor = "-".join(map(str, shown[-1].position)) if len(found) > query.size else None
+    return page_response(request, UserIssuancePage([user_issuance_view(one, now_ms()) for one in shown], cursor))
