@@ -1,6 +1,6 @@
 """Decides who may call which route: one table, and one function for the batch path and for FastAPI's routes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 from typing import Annotated, cast
 
@@ -64,10 +64,17 @@ def permissions(*, public_docs: bool) -> dict[tuple[str, str], Permission]:
     return {**_PERMISSIONS, **dict.fromkeys(DOCUMENTATION, of_documentation)}
 
 
-def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], method: str, needed: Permission) -> Caller:
+def authorize(
+    authenticator: Authenticator,
+    headers: Mapping[bytes, bytes],
+    method: str,
+    needed: Permission,
+    allowed_origins: Collection[str],
+) -> Caller:
     """Return the caller of a request if it may do what the route needs.
 
     method: GET also for HEAD.
+    allowed_origins: the other sites whose pages may call, as Origin names them.
     headers: the headers by lower-case name. Authorization was sent once; of another one that was repeated this is the
         last value: a page of another site cannot set those that are read here.
     Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
@@ -82,19 +89,20 @@ def authorize(authenticator: Authenticator, headers: Mapping[bytes, bytes], meth
     if needed is not Permission.PUBLIC:
         caller.require(needed)
     if method != "GET" and credentials is None:
-        _refuse_other_sites(headers)
+        _refuse_other_sites(headers, allowed_origins)
     return caller
 
 
-def _refuse_other_sites(headers: Mapping[bytes, bytes]) -> None:
-    """Raise Forbidden if a browser sends the request for a page of another site.
+def _refuse_other_sites(headers: Mapping[bytes, bytes], allowed_origins: Collection[str]) -> None:
+    """Raise Forbidden if a browser sends the request for a page of another site that may not call.
 
     A page can make a browser send a form to any address. It cannot make it add an Authorization header without asking
     the server first (Fetch Standard, CORS preflight), so this concerns requests without one.
     """
-    site = headers.get(b"sec-fetch-site")
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1") in allowed_origins:
+        return
     if site is None:  # a browser without it names the page in Origin; other clients send neither
-        origin = headers.get(b"origin")
         is_same = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
     else:
         is_same = site in _SAME_SITE
@@ -128,7 +136,9 @@ class AuthorizationMiddleware:
                 needed = self._find(scope)
                 headers = _unique(scope["headers"])
                 state = scope["state"]
-                state["caller"] = authorize(state["api"].authenticator, headers, scope["method"], needed)
+                api = state["api"]
+                origins = api.settings.allowed_origins
+                state["caller"] = authorize(api.authenticator, headers, scope["method"], needed, origins)
             except Exception as error:  # noqa: BLE001  # answered as the application's exception handlers do
                 await to_starlette(error_response(error))(scope, receive, send)
                 return

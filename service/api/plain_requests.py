@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from service.api.authorization import authorize, permissions
+from service.api.cors import RawHeaders, cross_origin_headers
 from service.api.errors import error_response
 from service.api.request_parsing import JSON, is_json
 from service.api.routes.issuances import accepted_response
@@ -57,8 +58,8 @@ class PlainRequest(PendingRequest):
     """A plain request from the socket to its response; a connection uses it as uvicorn's `RequestResponseCycle`."""
 
     __slots__ = (
-        "_protocol", "body", "caller", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
-        "response_started",
+        "_protocol", "body", "caller", "cross_origin", "disconnected", "keep_alive", "message_event", "more_body",
+        "response_complete", "response_started",
     )  # fmt: skip
 
     def __init__(self, protocol: "CouponProtocol", coupon_id: int, *, keep_alive: bool) -> None:
@@ -67,6 +68,8 @@ class PlainRequest(PendingRequest):
         self.keep_alive = keep_alive
         #: who calls, or why the caller is refused once the request has arrived
         self.caller: Caller | CouponsError = ANYONE
+        #: headers of the response for a page of another site
+        self.cross_origin: RawHeaders = ()
         self.body = b""
         self.more_body = True
         self.disconnected = self.response_started = self.response_complete = False
@@ -91,6 +94,8 @@ class PlainRequest(PendingRequest):
         self.response_started = self.response_complete = True
         if self.disconnected or protocol.transport.is_closing():
             return
+        if self.cross_origin:
+            response.headers.extend(self.cross_origin)
         default_headers = protocol.server_state.default_headers
         protocol.transport.write(response.to_http1(default_headers, keep_alive=self.keep_alive))
         if not self.keep_alive:
@@ -103,7 +108,10 @@ class CouponProtocol(GuardedProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.host_names = self.app_state["api"].settings.host_names
+        settings = self.app_state["api"].settings
+        self.host_names = settings.host_names
+        self._allowed_origins = settings.allowed_origins
+        self._cross_origin = cross_origin_headers(settings.allowed_origins)
 
     def shutdown(self) -> None:
         """End the streams of the process at once: the server waits for its connections before the lifespan ends."""
@@ -128,6 +136,8 @@ class CouponProtocol(GuardedProtocol):
         ):
             request = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())
             request.caller = self._find_caller(fields)
+            if self._cross_origin is not None:
+                request.cross_origin = self._cross_origin.of(fields)
             self.cycle = request  # type: ignore[assignment]
         else:
             super().begin_request(fields)
@@ -135,7 +145,7 @@ class CouponProtocol(GuardedProtocol):
     def _find_caller(self, fields: dict[bytes, bytes]) -> Caller | CouponsError:
         """Return the caller of a plain request; or why it is refused, once its body has arrived."""
         try:
-            return authorize(self.app_state["api"].authenticator, fields, "POST", _NEEDED)
+            return authorize(self.app_state["api"].authenticator, fields, "POST", _NEEDED, self._allowed_origins)
         except CouponsError as error:
             return error
 
@@ -155,3 +165,7 @@ class CouponProtocol(GuardedProtocol):
         if api.client_addresses:
             request.address = api.client_addresses.find(self.client, self.headers)
         api.acceptor.submit(request)
+
+    def rejection_headers(self) -> RawHeaders:
+        """Let a page of an allowed site read why its request was rejected, if its Origin has arrived."""
+        return () if self._cross_origin is None else self._cross_origin.of(dict(self.headers or ()))

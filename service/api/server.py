@@ -7,16 +7,16 @@ import signal
 import threading
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from service import resources, startup
-from service.api import app
+from service.api import app, cors
 from service.api.plain_requests import CouponProtocol
 from service.config import Settings
 
 
-def create_worker_app() -> FastAPI:
+def create_worker_app() -> ASGIApp:
     """Build the application of one of several worker processes, which exits when its parent process exits."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -31,10 +31,10 @@ def create_worker_app() -> FastAPI:
         return build_application(startup.configure_server())
 
 
-def build_application(settings: Settings) -> FastAPI:
+def build_application(settings: Settings) -> ASGIApp:
     """Build the ASGI application as soon as PostgreSQL and Kafka answer; raise Misconfigured."""
     common = resources.wait_for_signing_resources(settings, "api", connections=10)
-    application = app.create_app(common)
+    application = cors.allow_origins(app.create_app(common), settings.allowed_origins)
     tune_garbage_collector()
     return application
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from service.config.parsing import IPNetwork, is_loopback, parse_networks, split_list
+from service.config.parsing import IPNetwork, is_loopback, parse_networks, parse_origins, split_list
 
 #: as `Host` names them, without the port
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -28,6 +28,11 @@ class NetworkSettings(BaseModel):
         "",
         description="names under which the API is reached besides those of loopback, separated by commas; empty: any"
         " with AUTH=on, none with AUTH=off",
+    )
+    cors_origins: str = Field(
+        "",
+        description="sites whose pages may call the API and frame the page /wait, separated by commas, each as browsers"
+        " name it: https://shop.example; empty: none",
     )
     public_docs: bool = Field(True, description="show /docs and /openapi.json to everyone, not to operators only")
     trusted_proxies: str = Field(
@@ -59,6 +64,12 @@ class NetworkSettings(BaseModel):
         parse_networks(text)
         return text
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _has_origins(cls, text: str) -> str:
+        parse_origins(text)
+        return text
+
     @cached_property
     def host_names(self) -> frozenset[str] | None:
         """The names under which the API may be reached; None: any. Those of loopback are nobody else's."""
@@ -69,3 +80,8 @@ class NetworkSettings(BaseModel):
     def proxy_networks(self) -> tuple[IPNetwork, ...]:
         """The networks of the trusted proxies."""
         return parse_networks(self.trusted_proxies)
+
+    @cached_property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The sites whose pages may call the API and frame the page /wait."""
+        return parse_origins(self.cors_origins)

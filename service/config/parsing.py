@@ -1,11 +1,15 @@
 """Parses settings that hold several values, and recognises the addresses of loopback."""
 
 import ipaddress
+import re
 
 from pydantic import SecretStr
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_SECRET_BYTES = 16
+#: what a browser sends as Origin: a scheme, a host in lower case, and a port if it is not that of the scheme
+_ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -27,6 +31,25 @@ def parse_networks(text: str) -> tuple[IPNetwork, ...]:
         return tuple(map(ipaddress.ip_network, split_list(text)))
     except ValueError as error:
         raise ValueError(f"must be networks such as 10.0.0.0/8, separated by commas: {error}") from None
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins of web pages, which are separated by commas; raise ValueError with the fault of each."""
+    origins = split_list(text)
+    if faults := [fault for origin in origins if (fault := _origin_fault(origin))]:
+        raise ValueError("; ".join(faults))
+    return origins
+
+
+def _origin_fault(origin: str) -> str | None:
+    """Return why no browser names a page's site so, or None."""
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return f"{origin} is not an origin such as https://shop.example, in lower case, without a path and without *"
+    scheme, _, port = match.groups()
+    if port == _DEFAULT_PORTS[scheme]:
+        return f"{origin} has the port of {scheme}, which browsers leave out"
+    return None
 
 
 def is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ A connection that is silent, idle, or does not read its responses is closed.
 import asyncio
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from math import inf
 from typing import Any
@@ -307,6 +307,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Send the rejection, if any, and end the connection."""
         if self._rejection is not None:
             response = self._rejection.response()
+            response.headers.extend(self.rejection_headers())
             self.guard.rejections[response.status] += 1
             self.transport.write(response.to_http1(self.server_state.default_headers, keep_alive=True))
         if self._rejection is None or self._draining or self.guard.is_full:
@@ -317,6 +318,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def rejection_headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return headers for a rejection; `headers` are those of its request that have arrived, None before any."""
+        return ()
 
     def _wait_until_read(self) -> None:
         """Give the client some seconds to read a part of its responses."""

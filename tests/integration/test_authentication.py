@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from sqlalchemy import Engine, text
 from service import resources as service_resources
 from service.api import app, plain_requests
 from service.api.authorization import permissions
-from service.api.plain_requests import CouponProtocol, PlainRequest
+from service.api.plain_requests import PlainRequest
 from service.config import Settings
 from service.domain.api_key import NewKey
 from service.domain.caller import (
@@ -51,9 +52,8 @@ from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.authenticate import Authenticator
 from testkit.key_server import KeyServer, algorithm_of
-from tests.fixtures.callers import SECRET, bearer, ticket, token
+from tests.fixtures.callers import SECRET, bearer, serving, ticket, token
 from tests.log import Log
-from tests.server_thread import ServerThread
 from tests.waiting import eventually
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -87,7 +87,7 @@ def test_every_route_states_what_it_requires(with_auth: Settings, log_id: int) -
 def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
     """401 without credentials, 403 with others; with those that suffice the route itself answers."""
     for (method, template), needed in permissions(public_docs=False).items():
-        path = template.replace("{coupon_id}", "999").replace("{dead_letter_id}", "999").replace("{request_id}", "x")
+        path = re.sub("{.*?_id}", "999", template).replace("{name}", "wait.css")
         _assert_admits(partial(api.request, method, path), needed, keys)
 
 
@@ -581,6 +581,9 @@ _CROSS_SITE: list[tuple[dict[str, str], int]] = [
     ({"Sec-Fetch-Site": "cross-site"}, 403),
     ({"Sec-Fetch-Site": "same-site"}, 403),
     ({"Origin": "https://evil.example"}, 403),
+    ({"Origin": "https://shop.example"}, 201),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "https://shop.example"}, 201),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "https://shop.example.evil.example"}, 403),
     ({"Origin": "null"}, 403),
     ({"Host": "evil.example"}, 421),
     ({"Host": "evil.example:80", "Origin": "http://evil.example:80"}, 421),
@@ -590,14 +593,10 @@ _CROSS_SITE: list[tuple[dict[str, str], int]] = [
 
 @pytest.fixture
 def open_api(settings: Settings, real_log: Log, redis: Redis) -> Iterator[httpx.Client]:
-    """A client of an API without authentication."""
+    """A client of an API without authentication, which pages of one other site may call."""
     del real_log, redis  # both are emptied
-    server = ServerThread(app.create_app(service_resources.open_resources(settings, "tests")), CouponProtocol)
-    server.start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.address[1]}", timeout=10) as client:
-        eventually(lambda: client.get("/healthz").status_code == 200)
+    with serving(settings.model_copy(update={"cors_origins": "https://shop.example"})) as client:
         yield client
-    server.stop()
 
 
 @pytest.mark.parametrize(("headers", "status"), _CROSS_SITE, ids=str)

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from service import resources as service_resources
-from service.api import app, errors, plain_requests
+from service.api import app, cors, errors, plain_requests
 from service.api.plain_requests import CouponProtocol, PlainRequest
 from service.config import Settings
 from service.domain import request_id
@@ -184,9 +184,8 @@ class _Server(ServerThread):
     """The API with one protocol class."""
 
     def __init__(self, common: Resources, protocol: type[asyncio.Protocol]) -> None:
-        super().__init__(
-            app.create_app(common), protocol, server_header=False, date_header=False, timeout_graceful_shutdown=5
-        )
+        application = cors.allow_origins(app.create_app(common), common.settings.allowed_origins)
+        super().__init__(application, protocol, server_header=False, date_header=False, timeout_graceful_shutdown=5)
 
     def respond(self, *segments: bytes, stops_sending: bool = False) -> bytes:
         """Return all that the server sends before it closes the connection; each segment is read by itself."""
@@ -343,6 +342,38 @@ def test_the_same_credentials_have_the_same_response(
 
     assert different == {}
     assert _Counted.count - before == (len(fields) - 2) * len(bodies), "the batch path was hardly used"
+
+
+def test_a_page_of_another_site_has_the_same_response(
+    settings: Settings, start: Callable[[Settings], _Servers], reset: Callable[[], _Coupons]
+) -> None:
+    """From a site that may call and from one that may not; accepted, refused and malformed."""
+    servers = start(settings.model_copy(update={"cors_origins": "https://shop.example, http://localhost:3000"}))
+    coupons, different, before = reset(), {}, _Counted.count
+    origins = (
+        b"X: a",
+        b"Origin: https://shop.example",
+        b"origin:  https://shop.example ",
+        b"Origin: http://localhost:3000",
+        b"Origin: https://evil.example",
+        b"Origin: https://SHOP.example",
+        b"Origin: null",
+        b"Origin:",
+        b"Origin: https://shop.example\r\nOrigin: https://evil.example",
+    )
+    for origin in origins:
+        head = _HEAD + origin + b"\r\n"
+        for data in (_post(coupons.open, head=head), _post(coupons.closed, head=head), _post(1, b"{", head=head)):
+            batch = servers.batch.respond(data + _LAST)
+            reset()
+            ordinary = servers.ordinary.respond(data + _LAST)
+            reset()
+            assert b"vary: Origin\r\n" in batch
+            if batch != ordinary:
+                different[data] = batch, ordinary
+
+    assert different == {}
+    assert _Counted.count - before == 3 * (len(origins) - 1), "the batch path was hardly used"
 
 
 def _bearer(credentials: str) -> bytes:

@@ -101,6 +101,29 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"AUTH": "off", "API_HOST": "0.0.0.0"}, "API_HOST: 0.0.0.0 is not a loopback address"),
         ({"AUTH": "off", "ISSUER_HOST": "::"}, "ISSUER_HOST: :: is not a loopback address"),
         ({"AUTH": "off", "API_HOST": "coupons.example"}, "API_HOST: coupons.example is not a loopback address"),
+        *(
+            ({"CORS_ORIGINS": origin}, f"CORS_ORIGINS: {origin} ")
+            for origin in (
+                "*",
+                "null",
+                "shop.example",
+                "//shop.example",
+                "https://*.example",
+                "https://shop.example/",
+                "https://shop.example/a",
+                "https://shop.example?a",
+                "https://a@shop.example",
+                "https://Shop.example",
+                "https://쿠폰.example",
+                "https://shop.example:0",
+                "https://shop.example:443",
+                "http://shop.example:80",
+                "https://",
+                "ftp://shop.example",
+                "https://shop.example;",
+                "https://shop.example 'unsafe-inline'",
+            )
+        ),
         ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "HS256", **TOKENS}, "JWT_SECRET: is needed by JWT_ISSUER"),
         ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "ES256", **TOKENS}, "JWT_JWKS_URL: is needed by JWT_ISSUER"),
         ({"JWT_SECRET": "s" * 31}, "JWT_SECRET: must have at least 32 bytes"),
@@ -308,3 +331,26 @@ def test_settings_for_tests_require_fault_injection(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("FAULT_INJECTION", "true")
     config.load()
+
+
+def test_origins_are_those_that_browsers_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port only if it is not that of the scheme, a host in lower case, an address in brackets."""
+    assert config.load().allowed_origins == ()
+    monkeypatch.setenv(
+        "CORS_ORIGINS", " https://shop.example ,http://localhost:3000,https://xn--9d0b.example:8443,http://[::1],"
+    )
+
+    assert config.load().allowed_origins == (
+        "https://shop.example",
+        "http://localhost:3000",
+        "https://xn--9d0b.example:8443",
+        "http://[::1]",
+    )
+
+
+def test_every_origin_that_no_browser_sends_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, b, http://c.example:80")
+
+    (fault,) = _faults()
+
+    assert re.findall("[;:] ([^ ]+) (?:is not|has)", fault) == ["b", "http://c.example:80"]
