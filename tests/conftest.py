@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.fixtures.resources",
     "tests.fixtures.running",
     "tests.fixtures.api_processes",
+    "tests.fixtures.browser",
     "tests.fixtures.callers",
     "tests.faults.selection",
     "tests.faults.report",

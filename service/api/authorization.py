@@ -42,6 +42,9 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("GET", "/metrics"): Permission.READ_OPERATIONS,
     ("GET", PROBLEMS_PATH): Permission.PUBLIC,
     ("GET", f"{PROBLEMS_PATH}/{{code}}"): Permission.PUBLIC,
+    # the same bytes for every request: what they show is read with the credentials of the user
+    ("GET", "/wait/{request_id}"): Permission.PUBLIC,
+    ("GET", "/wait-page/{name}"): Permission.PUBLIC,
 }
 DOCUMENTATION = frozenset(
     ("GET", path)
