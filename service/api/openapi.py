@@ -1,245 +1,24 @@
 """Describes the paths that FastAPI finds in the OpenAPI document, from the types and tables that serve them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from itertools import groupby
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from msgspec import Struct
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.authorization import permissions
-from service.api.event_stream import EVENT_STREAM
-from service.api.pages import LIST_POSITION_PATTERN
-from service.api.request_parsing import JSON, KEY_PATTERN
-from service.api.routes.reports import MEDIA_TYPES
-from service.api.schemas import coupons, dead_letters, health, issuances, reports, tickets, verification
+from service.api.operations import ERRORS_OF_ALL, HEADERS, OPERATIONS, PARAMETERS, Operation
+from service.api.request_parsing import JSON
+from service.api.schemas import health
 from service.api.schemas.base import schema_of
 from service.domain.caller import Permission
-from service.domain.coupon import CouponState
-from service.domain.coupon_name import PART_PATTERN
-from service.domain.dead_letter import DeadLetterCode, DeadLetterState
 from service.domain.error_code import ErrorCode
-from service.domain.request import RequestState
-from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE, MAX_SAFE_ID
 from service.server.problems import PROBLEMS
 from service.server.responses import PROBLEM_JSON, Problem, make_problem
-from service.usecases.issuance_export import COLUMNS, ExportFormat
 
-
-class _Operation(NamedTuple):
-    """What FastAPI cannot know of an operation."""
-
-    id: str
-    request: type[Struct] | None
-    #: None: text
-    response: type[Struct] | None
-    #: the errors that only some operations have
-    errors: tuple[ErrorCode, ...] = ()
-    #: headers of a success
-    headers: tuple[str, ...] = ()
-    example: dict[str, Any] | None = None
-    #: parameters of the query that have another meaning in other operations: description and schema by name
-    parameters: dict[str, tuple[str, dict[str, Any]]] | None = None
-    #: operations that take a field of the response: id of the operation -> name of its parameter, name of the field
-    links: dict[str, tuple[str, str]] | None = None
-    #: of a success that is text: what it is, and its media types
-    text: str = "Prometheus's text format."
-    text_types: tuple[str, ...] = (CONTENT_TYPE_LATEST,)
-    #: other responses without a body: status -> description
-    without_body: Mapping[str, str] = MappingProxyType({})
-
-
-_STORED_STATES = [state.value for state in RequestState if state is not RequestState.QUEUED]
-_CURSOR = "`next` of the previous page; absent for the first page."
-_UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
-_UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.INVALID, ErrorCode.TOO_BUSY)
-
-_OPERATIONS: dict[tuple[str, str], _Operation] = {
-    ("POST", "/coupons"): _Operation(
-        "create_coupon",
-        coupons.NewCoupon,
-        coupons.CouponView,
-        (ErrorCode.IDEMPOTENCY_KEY_REUSED, ErrorCode.CREATION_UNCONFIRMED, ErrorCode.TOO_BUSY),
-        ("Location", "ETag"),
-        {"name": "Coffee", "quantity": 1000, "waitlist": 100, "opens_at": "2030-01-01T12:00:00Z"},
-        links=dict.fromkeys(("get_coupon", "change_coupon", "verify_coupon", "request_coupon"), ("coupon_id", "id")),
-    ),
-    ("GET", "/coupons"): _Operation(
-        "list_coupons",
-        None,
-        coupons.CouponPage,
-        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
-        ("Link",),
-        parameters={"state": ("Only those that are in this state now.", {"type": "string", "enum": list(CouponState)})},
-    ),
-    ("GET", "/coupons/{coupon_id}"): _Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON, ("ETag",)),
-    ("PATCH", "/coupons/{coupon_id}"): _Operation(
-        "change_coupon",
-        coupons.CouponPatch,
-        coupons.CouponView,
-        (
-            *_UNKNOWN_COUPON,
-            ErrorCode.QUANTITY_BELOW_LIVE,
-            ErrorCode.WINDOW,
-            ErrorCode.NOT_CLOSED,
-            ErrorCode.PRECONDITION_FAILED,
-            ErrorCode.TOO_BUSY,
-        ),
-        ("ETag",),
-        example={"quantity": 1500, "state": "open"},
-    ),
-    ("GET", "/coupons/{coupon_id}/verification"): _Operation(
-        "verify_coupon", None, verification.VerificationView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
-    ),
-    ("GET", "/coupons/{coupon_id}/report"): _Operation(
-        "report_coupon", None, reports.CouponReportView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
-    ),
-    ("GET", "/coupons/{coupon_id}/issuances"): _Operation(
-        "export_issuances",
-        None,
-        None,
-        (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY),
-        ("Content-Disposition",),
-        text=f"A line for each request, of these columns or of an object with these fields: {', '.join(COLUMNS)}.",
-        text_types=tuple(MEDIA_TYPES.values()),
-        parameters={
-            "state": ("Only requests in this state.", {"type": "string", "enum": _STORED_STATES}),
-            "format": ("The form of the lines.", {"type": "string", "enum": list(ExportFormat), "default": "csv"}),
-        },
-    ),
-    ("POST", "/coupons/{coupon_id}/issuances"): _Operation(
-        "request_coupon",
-        issuances.NewIssuance,
-        issuances.ReceiptView,
-        (
-            *_UNKNOWN_COUPON,
-            ErrorCode.DUPLICATE,
-            ErrorCode.SOLD_OUT,
-            ErrorCode.NOT_OPEN,
-            ErrorCode.CLOSED,
-            ErrorCode.PAUSED,
-            ErrorCode.RATE_LIMITED,
-            ErrorCode.BACKLOG_FULL,
-        ),
-        ("Location",),
-        {"user_id": 42},
-        links={"get_issuance": ("request_id", "request_id")},
-    ),
-    ("GET", "/issuances/{request_id}"): _Operation(
-        "get_issuance",
-        None,
-        issuances.IssuanceView,
-        (ErrorCode.UNKNOWN_REQUEST, ErrorCode.TOO_BUSY),
-        ("ETag",),
-        without_body={"304": "Nothing has changed since the response with this ETag."},
-    ),
-    ("GET", "/issuances/{request_id}/events"): _Operation(
-        "follow_issuance",
-        None,
-        None,
-        (ErrorCode.UNKNOWN_REQUEST, ErrorCode.TOO_BUSY, ErrorCode.TOO_MANY_STREAMS),
-        text="Server-sent events.",
-        text_types=(EVENT_STREAM,),
-        without_body={"204": "The event in Last-Event-ID was the last one."},
-    ),
-    ("GET", "/users/{user_id}/issuances"): _Operation(
-        "list_user_issuances",
-        None,
-        issuances.UserIssuancePage,
-        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
-        ("Link",),
-        parameters={"cursor": (_CURSOR, {"type": "string", "pattern": f"^{LIST_POSITION_PATTERN}$"})},
-    ),
-    ("POST", "/tickets"): _Operation(
-        "create_ticket", tickets.NewTicket, tickets.TicketView, example={"purpose": "accept"}
-    ),
-    ("GET", "/dead-letters"): _Operation(
-        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY), ("Link",)
-    ),
-    ("POST", "/dead-letters/replay"): _Operation(
-        "replay_dead_letters",
-        dead_letters.ReplayRequest,
-        dead_letters.ReplayView,
-        (ErrorCode.TOO_BUSY,),
-        example={"coupon_id": 7, "code": "exhausted", "limit": 100, "dry_run": True},
-    ),
-    ("GET", "/dead-letters/{dead_letter_id}"): _Operation(
-        "get_dead_letter", None, dead_letters.DeadLetterView, _UNKNOWN_DEAD_LETTER
-    ),
-    ("POST", "/dead-letters/{dead_letter_id}/replay"): _Operation(
-        "replay_dead_letter",
-        None,
-        dead_letters.ReplayedView,
-        (*_UNKNOWN_DEAD_LETTER, ErrorCode.NOT_REPLAYABLE, ErrorCode.DISCARDED, ErrorCode.CHANGED),
-    ),
-    ("POST", "/dead-letters/{dead_letter_id}/discard"): _Operation(
-        "discard_dead_letter",
-        None,
-        dead_letters.DeadLetterView,
-        (*_UNKNOWN_DEAD_LETTER, ErrorCode.REPLAYED, ErrorCode.CHANGED),
-    ),
-    ("GET", "/healthz"): _Operation("get_liveness", None, health.LivenessView),
-    ("GET", "/readyz"): _Operation("get_readiness", None, health.ReadinessView),
-    ("GET", "/metrics"): _Operation("get_metrics", None, None),
-}
-
-#: the errors that every operation has
-_ERRORS_OF_ALL = (
-    ErrorCode.BAD_REQUEST, ErrorCode.REQUEST_TIMEOUT, ErrorCode.REQUEST_ENTITY_TOO_LARGE,
-    ErrorCode.MISDIRECTED_REQUEST, ErrorCode.TOO_MANY_REQUESTS, ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    ErrorCode.INTERNAL, ErrorCode.UNAVAILABLE,
-)  # fmt: skip
-
-_ID_SCHEMA = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID}
-_PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
-    "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
-    "user_id": ("The id of a user.", {**_ID_SCHEMA, "maximum": MAX_SAFE_ID}),
-    "request_id": ("The id that the 202 returned.", {"type": "string"}),
-    "idempotency-key": (
-        "A key of the caller's choice, for example a UUID, so that a repeat creates no second coupon.",
-        {"type": "string", "pattern": KEY_PATTERN},
-    ),
-    "if-match": (
-        "The ETag of the coupon that is to be changed; absent: whatever was changed meanwhile.",
-        {"type": "string"},
-    ),
-    "if-none-match": ("The ETag of an earlier response.", {"type": "string"}),
-    "last-event-id": ("The id of the last event that was received.", {"type": "string"}),
-    "limit": ("The size of the page.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
-    "cursor": (_CURSOR, {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"}),
-    "code": ("Only those with this code.", {"type": "string", "enum": list(DeadLetterCode)}),
-    "state": ("Only those in this state.", {"type": "string", "enum": list(DeadLetterState)}),
-    "name": (
-        "Only those whose name contains this text, in upper or lower case.",
-        {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": PART_PATTERN},
-    ),
-    "archived": (
-        "Only those that are not archived, only those that are, or all.",
-        {"type": "string", "enum": list(coupons.ArchivedChoice), "default": coupons.ArchivedChoice.FALSE},
-    ),
-}
-HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Allow": ("The methods that the path has.", {"type": "string"}),
-    "Cache-Control": ("Whether the response may be stored: `no-store`, unless stated otherwise.", {"type": "string"}),
-    "Connection": ("The connection ends.", {"type": "string"}),
-    "Content-Disposition": ("A file name for the body.", {"type": "string"}),
-    "ETag": ("The version of what is returned.", {"type": "string"}),
-    "Link": ("A reference to the next page (RFC 8288); the last page has none.", {"type": "string"}),
-    "Location": (
-        "The path of what was created, or of the first request.",
-        {"type": "string", "format": "uri-reference"},
-    ),
-    "RateLimit": ("The state of the limit (draft-ietf-httpapi-ratelimit-headers).", {"type": "string"}),
-    "RateLimit-Policy": ("The limit (draft-ietf-httpapi-ratelimit-headers).", {"type": "string"}),
-    "Retry-After": ("The seconds after which to repeat the request.", {"type": "integer", "minimum": 1}),
-    "WWW-Authenticate": ("The kind of credentials that is needed (RFC 6750).", {"type": "string"}),
-}
-"""The headers of responses: what each says, and its schema."""
 _DESCRIPTION = """Issues limited coupons first come, first served.
 
 A request for a coupon is answered 202 once it is in the log; it is decided in the order of the log. `Location` shows
@@ -262,14 +41,14 @@ _TAGS = {
 
 
 def describe(app: FastAPI) -> None:
-    """Complete the application's OpenAPI document: an operation that _OPERATIONS lacks raises KeyError.
+    """Complete the application's OpenAPI document: an operation that OPERATIONS lacks raises KeyError.
 
     FastAPI's own schemas describe validation errors that this API never sends.
     """
     document: dict[str, Any] = app.openapi()
     document["info"]["description"] = _DESCRIPTION
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
-    bodies = [body for operation in _OPERATIONS.values() for body in (operation.request, operation.response) if body]
+    bodies = [body for operation in OPERATIONS.values() for body in (operation.request, operation.response) if body]
     document["components"] = {
         "schemas": schema_of(*bodies, Problem),
         "securitySchemes": {"bearer": _BEARER},
@@ -279,20 +58,20 @@ def describe(app: FastAPI) -> None:
     for path, by_method in document["paths"].items():
         for method, described in by_method.items():
             route = (method.upper(), path)
-            _describe_operation(described, _OPERATIONS[route], needed[route])
+            _describe_operation(described, OPERATIONS[route], needed[route])
 
 
-def _describe_operation(described: dict[str, Any], operation: _Operation, needed: Permission) -> None:
+def _describe_operation(described: dict[str, Any], operation: Operation, needed: Permission) -> None:
     described["operationId"] = operation.id
     described["summary"] = operation.id.replace("_", " ").capitalize()
     described["security"] = [{"bearer": []}]
-    errors = {*_ERRORS_OF_ALL, *operation.errors}
+    errors = {*ERRORS_OF_ALL, *operation.errors}
     if needed is Permission.PUBLIC:
         described["security"].insert(0, {})
     else:
         described["description"] += f"\n\nRequires the permission `{needed}`."
         errors |= {ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN}
-    parameters = {**_PARAMETERS, **(operation.parameters or {})}
+    parameters = {**PARAMETERS, **(operation.parameters or {})}
     for parameter in described.get("parameters", []):
         parameter["description"], parameter["schema"] = parameters[parameter["name"]]
         if parameter["in"] == "path":
@@ -310,7 +89,7 @@ def _describe_operation(described: dict[str, Any], operation: _Operation, needed
         described["responses"]["503"] = {"description": "A part is missing.", "content": content}
 
 
-def _success(operation: _Operation) -> dict[str, Any]:
+def _success(operation: Operation) -> dict[str, Any]:
     body = operation.response
     as_text = {media_type: {"schema": {"type": "string"}} for media_type in operation.text_types}
     return {

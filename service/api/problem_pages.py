@@ -11,7 +11,8 @@ from html import escape
 
 import msgspec
 
-from service.api.openapi import EXAMPLE_PROBLEM_ID, HEADERS
+from service.api.openapi import EXAMPLE_PROBLEM_ID
+from service.api.operations import HEADERS
 from service.domain.error_code import ErrorCode
 from service.server.problems import PROBLEMS, PROBLEMS_PATH
 from service.server.responses import encode, make_problem
