@@ -2,67 +2,46 @@
 
 import getpass
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from time import monotonic_ns, sleep
+from time import sleep
 
 from sqlalchemy import Engine
 
-from service.clock import jitter, now_ms, shift_ms
+from service.clock import jitter, now_ms
 from service.config import Settings
 from service.domain.errors import CouponsError, Misconfigured, NotPermitted, Unavailable
-from service.domain.rate_limit import LimitScope, LocalLimiter
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
 from service.domain.ticket import Tickets
-from service.gate.async_gate import AsyncGate
-from service.gate.client import build_async_client, build_client
+from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
 from service.identity import tokens
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.report_resources import ReportResources, open_reports
-from service.server.client_address import ClientAddresses
-from service.status_resources import open_status_readers
 from service.store import engine, logs, schema
 from service.store.logs import Log
-from service.stream import clients, topics
+from service.stream import topics
 from service.stream.codec import RecordReader
-from service.stream.producer import RequestProducer
-from service.stream.readiness import LogReadiness
 from service.stream.topics import Topic
-from service.usecases.accept import IssuanceAcceptor
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
-from service.usecases.append_tracker import AppendTracker
 from service.usecases.authenticate import Authenticator
-from service.usecases.backlog import Backlog
-from service.usecases.coupon_ids import CouponIds
 from service.usecases.coupon_report import CouponReporter
 from service.usecases.coupons import CouponService
-from service.usecases.fill_pool import FillPool
-from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
-from service.usecases.issuance_events import IssuanceEvents
 from service.usecases.issuance_export import IssuanceExporter
-from service.usecases.key_register import KeyRegister, KeyWatch
+from service.usecases.key_register import KeyRegister
 from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
-from service.usecases.lookup import Lookup
-from service.usecases.operator_work import BoundedThreads, ExclusiveWork
-from service.usecases.readiness import ReadinessCheck
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
-from service.usecases.status_reader import StatusReader
-from service.usecases.undecided import UndecidedPartitions
-from service.usecases.user_requests import UserRequests
 from service.verification.verify import Verifier
 
 _log = get_logger(__name__)
-_FLUSH_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,33 +64,6 @@ class Resources:
     def close(self) -> None:
         """Close the database connections."""
         self.engine.dispose()
-
-
-@dataclass(frozen=True, slots=True)
-class ApiResources:
-    """What the API's routes use."""
-
-    settings: Settings
-    authenticator: Authenticator
-    gate: AsyncGate
-    acceptor: IssuanceAcceptor
-    #: None: requests are not limited by address
-    client_addresses: ClientAddresses | None
-    statuses: StatusReader
-    #: the open event streams
-    events: IssuanceEvents
-    user_requests: UserRequests
-    coupons: CouponService
-    dead_letters: DeadLetterService
-    verifier: Verifier
-    readiness: ReadinessCheck
-    operators: BoundedThreads
-    #: lists that users may read: however many they read, operators do not wait
-    user_lists: BoundedThreads
-    verifications: ExclusiveWork
-    #: replays of many dead letters
-    replays: ExclusiveWork
-    reports: ReportResources
 
 
 def migrate(settings: Settings) -> None:
@@ -195,103 +147,8 @@ def open_signing_resources(settings: Settings, name: str, connections: int, *, a
     return opened
 
 
-@asynccontextmanager
-async def open_api_resources(resources: Resources) -> AsyncIterator[ApiResources]:
-    """Open the API's own clients, and close them in reverse order at the end; `resources` are closed as well."""
-    settings = resources.settings
-    if settings.auth == "off":
-        _log.warning(LogEvent.AUTHENTICATION_OFF)
-    ids = resources.key_register.ids
-    filler = gate_filler(resources)
-    addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
-    # each thread takes at most one of the process's ten connections
-    operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of users", 2)
-    verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
-    async with AsyncExitStack() as opened:
-        opened.callback(resources.close)
-        # Calls that wait for a connection must not make PostgreSQL look unavailable.
-        readiness_engine = opened.enter_context(_open_engine(settings, "api readiness"))
-        # A verification keeps its connection for as long as it reads the log: one at a time.
-        verification_engine = opened.enter_context(_open_engine(settings, "api verification"))
-        for watch in (resources.log_watch, KeyWatch(resources.engine, resources.key_register)):
-            watch.start()
-            opened.callback(watch.close)
-        authenticator = opened.enter_context(open_authenticator(settings, "api keys"))
-        for threads in (operators, user_lists, replays, verifications):
-            opened.callback(threads.close)
-        redis = build_async_client(settings.redis_url)
-        opened.push_async_callback(redis.aclose)
-        gate = AsyncGate(redis, settings.rate_limits, shift_ms)
-        producer = RequestProducer(clients.build_producer(settings))
-        lookup = Lookup(settings, resources.engine, ids, resources.key_register, filler, resources.gate_admin)
-        statuses, events = await opened.enter_async_context(open_status_readers(lookup, gate))
-        yield ApiResources(
-            settings,
-            authenticator,
-            gate,
-            await opened.enter_async_context(_open_acceptor(resources, gate, producer, filler)),
-            addresses if LimitScope.ADDRESS in settings.rate_limits else None,
-            statuses,
-            events,
-            UserRequests(resources.engine),
-            coupon_service(resources),
-            dead_letter_service(resources),
-            verifier(resources, verification_engine),
-            _readiness_check(resources, readiness_engine, gate, producer),
-            operators,
-            user_lists,
-            verifications,
-            replays,
-            opened.enter_context(open_reports(settings, resources.log_watch)),
-        )
-
-
-@asynccontextmanager
-async def _open_acceptor(
-    resources: Resources, gate: AsyncGate, producer: RequestProducer, filler: GateFiller
-) -> AsyncIterator[IssuanceAcceptor]:
-    """Build what accepts requests; at the end it answers those in progress, and `producer` is closed as well."""
-    settings = resources.settings
-    backlog = Backlog(settings.max_undecided, lambda: resources.log_watch.log.id)
-    fill_pool = FillPool(filler)
-    acceptor = IssuanceAcceptor(
-        gate,
-        DatabaseGate(resources.engine, LocalLimiter(settings.rate_limits, lambda: monotonic_ns() // 1000)),
-        CouponIds(resources.engine),
-        fill_pool,
-        AppendTracker(gate, producer, settings.topic_partitions, backlog),
-        resources.key_register.ids,
-        resources.log_watch,
-        now_ms,
-    )
-    try:
-        yield acceptor
-    finally:
-        await acceptor.drain()
-        if unacknowledged := producer.close(_FLUSH_TIMEOUT_SECONDS):
-            _log.error(LogEvent.PRODUCER_UNACKNOWLEDGED, records=unacknowledged)
-        fill_pool.close()
-        await acceptor.close()
-
-
-def _readiness_check(
-    resources: Resources, readiness_engine: Engine, gate: AsyncGate, producer: RequestProducer
-) -> ReadinessCheck:
-    settings = resources.settings
-    return ReadinessCheck(
-        settings,
-        readiness_engine,
-        gate,
-        producer,
-        LogReadiness(topics.build_admin(settings), settings.topic_min_insync_replicas),
-        resources.log_watch,
-        UndecidedPartitions(settings, readiness_engine, resources.log_watch),
-        resources.key_register,
-    )
-
-
 @contextmanager
-def _open_engine(settings: Settings, name: str) -> Iterator[Engine]:
+def open_engine(settings: Settings, name: str) -> Iterator[Engine]:
     """Build an engine with a single connection, which is closed at the end; PostgreSQL shows `name` for it."""
     built = engine.build(settings.database_url, name, connections=1)
     try:
@@ -305,7 +162,7 @@ def open_authenticator(settings: Settings, name: str) -> Iterator[Authenticator]
     """Build what finds out who calls, with threads and a connection to PostgreSQL, which shows `name` for it."""
     is_on = settings.auth == "on"
     with ExitStack() as opened:
-        api_keys = ApiKeyCache(opened.enter_context(_open_engine(settings, name)))
+        api_keys = ApiKeyCache(opened.enter_context(open_engine(settings, name)))
         key_set = KeySet(settings.jwt_jwks_url)
         for thread in (api_keys, key_set) if is_on else ():
             thread.start()
@@ -397,7 +254,7 @@ def open_api_keys(settings: Settings) -> Iterator[ApiKeyService]:
 @contextmanager
 def _open_store(settings: Settings, name: str) -> Iterator[Engine]:
     """Connect to PostgreSQL; raise Unavailable, or Misconfigured if the schema is not current."""
-    with _open_engine(settings, name) as store:
+    with open_engine(settings, name) as store:
         with engine.in_transaction(store) as tx:
             schema.require_current(tx)
         yield store

@@ -8,26 +8,27 @@ from typing import TypedDict
 from fastapi import Depends, FastAPI
 from fastapi_swagger import patch_fastapi
 
-from service import resources
 from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
 from service.api.caching import CacheControlMiddleware
 from service.api.request_parsing import refuse_repeated_parameters
 from service.api.routes import coupons, dead_letters, health, issuances, problems, reports, tickets, users, wait_page
+from service.api_resources import ApiResources, open_api_resources
+from service.resources import Resources
 
 
 class State(TypedDict):
     """The contents of `request.state`."""
 
-    api: resources.ApiResources
+    api: ApiResources
 
 
-def create_app(common: resources.Resources) -> FastAPI:
+def create_app(common: Resources) -> FastAPI:
     """Build the application; its clients are opened and closed by its lifespan."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with resources.open_api_resources(common) as api:
+        async with open_api_resources(common) as api:
             yield {"api": api}
 
     app = FastAPI(

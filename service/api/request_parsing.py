@@ -11,10 +11,10 @@ from fastapi import Depends, Header, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from service.api.schemas.base import Body, decode
+from service.api_resources import ApiResources
 from service.domain.coupon_name import normalize_name, part_fault
 from service.domain.errors import InvalidInput
 from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
-from service.resources import ApiResources
 
 JSON = "application/json"
 _ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)

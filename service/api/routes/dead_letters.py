@@ -22,9 +22,9 @@ from service.api.schemas.dead_letters import (
     replayed_view,
     summary_view,
 )
+from service.api_resources import ApiResources
 from service.cancellation import Cancellation
 from service.domain.dead_letter import DeadLetterCode, DeadLetterFilter, DeadLetterState
-from service.resources import ApiResources
 from service.server.responses import encode
 from service.usecases.replay import ReplayResult
 

@@ -11,12 +11,12 @@ from service.api.errors import to_starlette
 from service.api.event_stream import IssuanceEventStream, final_event_id
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
+from service.api_resources import ApiResources
 from service.clock import jitter, now_ms
 from service.domain.caller import Caller
 from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound
 from service.domain.waiting import refresh_after_seconds
-from service.resources import ApiResources
 from service.server.problems import PROBLEMS
 from service.server.responses import NO_STORE, RenderedResponse, encode
 from service.usecases.accept import Receipt
