@@ -14,6 +14,8 @@ from service.store.tables import NAMES
 
 #: an arbitrary number that all migrating processes agree on
 _ADVISORY_LOCK = 4_217_001
+#: the oldest major version of PostgreSQL that has everything the queries use: 17 has the collation pg_c_utf8
+_MIN_POSTGRESQL = 17
 #: what the service's role may do with each table besides SELECT and INSERT: it changes no column that the code never
 #: changes, and deletes only rows that are done or have expired
 _GRANTS: Mapping[str, str] = {
@@ -37,10 +39,11 @@ _GRANTS: Mapping[str, str] = {
 def migrate(engine: Engine, application_role: str | None = None) -> None:
     """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
-    Concurrent calls wait for each other. Raises Misconfigured for a revision that this version does not have and for a
-    role that does not exist, and Unavailable.
+    Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is too old, for a revision that
+    this version does not have and for a role that does not exist, and Unavailable.
     """
     with in_transaction(engine) as connection:
+        _require_version(connection)
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
@@ -66,7 +69,8 @@ def _grant(tx: Connection, role: str) -> None:
 
 
 def require_current(tx: Connection) -> None:
-    """Raise Misconfigured unless the database is at the revision this version was written for."""
+    """Raise Misconfigured unless the database is at the revision this version was written for, and new enough."""
+    _require_version(tx)
     _require_known_revision(tx)
     found = MigrationContext.configure(tx).get_current_revision()
     wanted = ScriptDirectory.from_config(_config(tx)).get_current_head()
@@ -84,6 +88,12 @@ def require_writable(tx: Connection, process: str) -> None:
         ),
         {"process": process},
     )
+
+
+def _require_version(tx: Connection) -> None:
+    if int(tx.execute(text("SHOW server_version_num")).scalar_one()) < _MIN_POSTGRESQL * 10_000:
+        found = tx.execute(text("SHOW server_version")).scalar_one()
+        raise Misconfigured([f"DATABASE_URL: PostgreSQL {_MIN_POSTGRESQL} or newer is needed; the server is {found}"])
 
 
 def _require_known_revision(tx: Connection) -> None:

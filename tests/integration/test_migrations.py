@@ -113,6 +113,15 @@ def test_a_database_of_another_version_is_refused(fresh_database: Engine, revisi
             operation(fresh_database)
 
 
+def test_an_older_postgresql_is_refused(fresh_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and not when a query uses what it lacks."""
+    monkeypatch.setattr(schema, "_MIN_POSTGRESQL", 99)
+
+    for operation in (schema.migrate, _require_current):
+        with pytest.raises(Misconfigured, match=r"PostgreSQL 99 or newer is needed; the server is \d"):
+            operation(fresh_database)
+
+
 def _require_current(engine: Engine) -> None:
     with engine.begin() as tx:
         schema.require_current(tx)
