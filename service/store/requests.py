@@ -207,7 +207,7 @@ _OF_USER = text(
 def page_of_user(tx: Connection, user_id: int, after: ListPosition, limit: int) -> list[ListedRequest]:
     """Return up to `limit` decided requests of a user that follow a position in the list, newest first.
 
-    It takes some microseconds for each coupon, whoever the user is.
+    It takes some microseconds for each coupon, whether the user has requested it or not.
     """
     rows = tx.execute(_OF_USER, {"uid": user_id, "limit": limit, **after._asdict()})
     return [ListedRequest(_stored(*row), log_id, name) for name, log_id, *row in rows]
