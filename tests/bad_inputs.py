@@ -173,7 +173,11 @@ class BadInputs:
                     continue
                 for text in _no_parameters(parameter["schema"]):
                     yield operation.case(ErrorCode.INVALID, f"{operation.path}?{parameter['name']}={text}")
-                yield operation.case(ErrorCode.INVALID, f"{operation.path}?{parameter['name']}=1&{parameter['name']}=1")
+                value = parameter["schema"].get("enum", ["1"])[0]
+                yield operation.case(
+                    ErrorCode.INVALID, f"{operation.path}?{parameter['name']}={value}&{parameter['name']}={value}"
+                )
+            yield operation.case(ErrorCode.INVALID, f"{operation.path}?x=1&x=1")
 
     def headers(self) -> Iterator[Case]:
         """Values of documented headers that nobody means; `code` says nothing."""

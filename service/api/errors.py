@@ -156,7 +156,7 @@ def _too_busy(error: TooBusy) -> RenderedResponse:
 
 @error_response.register
 def _too_many_streams(error: TooManyStreams) -> RenderedResponse:
-    headers = [(b"retry-after", b"%d" % error.retry_after_seconds)]
+    headers = [retry_after(error.retry_after_seconds, 2 * error.retry_after_seconds)]
     detail = f"{error} Close one, or repeat the request after the time in Retry-After."
     return problem_response(ErrorCode.TOO_MANY_STREAMS, detail, headers)
 

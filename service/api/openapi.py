@@ -79,7 +79,7 @@ def _describe_operation(described: dict[str, Any], operation: Operation, needed:
     if operation.request:
         content = {**_content(operation.request)[JSON], "example": operation.example}
         described["requestBody"] = {"required": True, "content": {JSON: content}}
-        errors |= {ErrorCode.UNSUPPORTED_MEDIA_TYPE, ErrorCode.INVALID}
+        errors.add(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
     success = next(status for status in described["responses"] if status.startswith("2"))
     without_body = {status: {"description": text} for status, text in operation.without_body.items()}
     described["responses"] = {success: _success(operation), **without_body, **_problems(errors)}

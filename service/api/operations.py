@@ -46,8 +46,7 @@ class Operation(NamedTuple):
 
 _STORED_STATES = [state.value for state in RequestState if state is not RequestState.QUEUED]
 _CURSOR = "`next` of the previous page; absent for the first page."
-_UNKNOWN_COUPON = (ErrorCode.UNKNOWN_COUPON, ErrorCode.INVALID)
-_UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.INVALID, ErrorCode.TOO_BUSY)
+_UNKNOWN_DEAD_LETTER = (ErrorCode.UNKNOWN_DEAD_LETTER, ErrorCode.TOO_BUSY)
 
 #: by method and path
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -64,17 +63,19 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "list_coupons",
         None,
         coupons.CouponPage,
-        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
+        (ErrorCode.TOO_BUSY,),
         ("Link",),
         parameters={"state": ("Only those that are in this state now.", {"type": "string", "enum": list(CouponState)})},
     ),
-    ("GET", "/coupons/{coupon_id}"): Operation("get_coupon", None, coupons.CouponView, _UNKNOWN_COUPON, ("ETag",)),
+    ("GET", "/coupons/{coupon_id}"): Operation(
+        "get_coupon", None, coupons.CouponView, (ErrorCode.UNKNOWN_COUPON,), ("ETag",)
+    ),
     ("PATCH", "/coupons/{coupon_id}"): Operation(
         "change_coupon",
         coupons.CouponPatch,
         coupons.CouponView,
         (
-            *_UNKNOWN_COUPON,
+            ErrorCode.UNKNOWN_COUPON,
             ErrorCode.QUANTITY_BELOW_LIVE,
             ErrorCode.WINDOW,
             ErrorCode.NOT_CLOSED,
@@ -85,16 +86,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         example={"quantity": 1500, "state": "open"},
     ),
     ("GET", "/coupons/{coupon_id}/verification"): Operation(
-        "verify_coupon", None, verification.VerificationView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
+        "verify_coupon", None, verification.VerificationView, (ErrorCode.UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
     ),
     ("GET", "/coupons/{coupon_id}/report"): Operation(
-        "report_coupon", None, reports.CouponReportView, (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
+        "report_coupon", None, reports.CouponReportView, (ErrorCode.UNKNOWN_COUPON, ErrorCode.TOO_BUSY)
     ),
     ("GET", "/coupons/{coupon_id}/issuances"): Operation(
         "export_issuances",
         None,
         None,
-        (*_UNKNOWN_COUPON, ErrorCode.TOO_BUSY),
+        (ErrorCode.UNKNOWN_COUPON, ErrorCode.TOO_BUSY),
         ("Content-Disposition",),
         text=f"A line for each request, of these columns or of an object with these fields: {', '.join(COLUMNS)}.",
         text_types=tuple(MEDIA_TYPES.values()),
@@ -108,7 +109,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         issuances.NewIssuance,
         issuances.ReceiptView,
         (
-            *_UNKNOWN_COUPON,
+            ErrorCode.UNKNOWN_COUPON,
             ErrorCode.DUPLICATE,
             ErrorCode.SOLD_OUT,
             ErrorCode.NOT_OPEN,
@@ -142,7 +143,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "list_user_issuances",
         None,
         issuances.UserIssuancePage,
-        (ErrorCode.INVALID, ErrorCode.TOO_BUSY),
+        (ErrorCode.TOO_BUSY,),
         ("Link",),
         parameters={"cursor": (_CURSOR, {"type": "string", "pattern": f"^{LIST_POSITION_PATTERN}$"})},
     ),
@@ -150,7 +151,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "create_ticket", tickets.NewTicket, tickets.TicketView, example={"purpose": "accept"}
     ),
     ("GET", "/dead-letters"): Operation(
-        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.INVALID, ErrorCode.TOO_BUSY), ("Link",)
+        "list_dead_letters", None, dead_letters.DeadLetterPage, (ErrorCode.TOO_BUSY,), ("Link",)
     ),
     ("POST", "/dead-letters/replay"): Operation(
         "replay_dead_letters",
@@ -183,7 +184,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 ERRORS_OF_ALL = (
     ErrorCode.BAD_REQUEST, ErrorCode.REQUEST_TIMEOUT, ErrorCode.REQUEST_ENTITY_TOO_LARGE,
     ErrorCode.MISDIRECTED_REQUEST, ErrorCode.TOO_MANY_REQUESTS, ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    ErrorCode.INTERNAL, ErrorCode.UNAVAILABLE,
+    ErrorCode.INVALID, ErrorCode.INTERNAL, ErrorCode.UNAVAILABLE,
 )  # fmt: skip
 
 _ID_SCHEMA = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID}
@@ -198,7 +199,7 @@ PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "pattern": KEY_PATTERN},
     ),
     "if-match": (
-        "The ETag of the coupon that is to be changed; absent: whatever was changed meanwhile.",
+        "The ETag of the coupon. Without it the change is made even if the coupon was changed meanwhile.",
         {"type": "string"},
     ),
     "if-none-match": ("The ETag of an earlier response.", {"type": "string"}),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, Protocol, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 
@@ -28,19 +28,19 @@ class PageQuery(NamedTuple):
 
 async def _parse_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> PageQuery:
     """Return the page that the query selects; raise InvalidInput."""
-    _refuse_unknown_parameters(request)
+    await refuse_unknown_parameters(request)
     return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
 
 
-def _refuse_unknown_parameters(request: Request) -> None:
-    """Raise InvalidInput for a parameter that a list does not have.
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Raise InvalidInput for a parameter that a list or an export does not have.
 
     If it ignored a misspelt filter, it would show too much.
     """
     parameters = request.app.openapi()["paths"][request.scope["route"].path]["get"]["parameters"]
     known = sorted(parameter["name"] for parameter in parameters if parameter["in"] == "query")
     if unknown := request.query_params.keys() - set(known):
-        raise InvalidInput(f"The query has the parameter `{min(unknown)}`. This list has {', '.join(known)}.")
+        raise InvalidInput(f"The query has the parameter `{min(unknown)}`. It may have {', '.join(known)}.")
 
 
 PageQueryDep = Annotated[PageQuery, Depends(_parse_page_query)]
@@ -57,7 +57,7 @@ class UserPageQuery(NamedTuple):
 
 async def _parse_user_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> UserPageQuery:
     """Return the page that the query selects; raise InvalidInput."""
-    _refuse_unknown_parameters(request)
+    await refuse_unknown_parameters(request)
     return UserPageQuery(parse_limit(limit), None if cursor is None else _parse_list_position(cursor))
 
 
@@ -90,10 +90,13 @@ def cut_page(found: Sequence[Item], size: int) -> tuple[Sequence[Item], str | No
 
 
 def page_response(request: Request, page: _Page) -> Response:
-    """Render a page of a list. A Link (RFC 8288) leads to the next one, with the other parameters of the query."""
+    """Render a page of a list. A Link (RFC 8288) leads to the next one, with the other parameters of the query.
+
+    Its reference has no path, so that it is right behind a proxy that changes the path (RFC 3986, section 5.2.2).
+    """
     headers = {}
     if page.next is not None:
         kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
         query = urlencode([*kept, ("cursor", page.next)])
-        headers["Link"] = f'<{quote(request.scope["path"])}?{query}>; rel="next"'
+        headers["Link"] = f'<?{query}>; rel="next"'
     return Response(encode(page), headers=headers, media_type=JSON)

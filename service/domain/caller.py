@@ -24,7 +24,7 @@ class Permission(StrEnum):
     READ_OPERATIONS = "read_operations"
     #: pause, open and close coupons; replay and discard dead letters
     OPERATE = "operate"
-    #: create coupons and change their quantity and window
+    #: create coupons, and change everything of them
     ADMINISTER = "administer"
 
 

@@ -108,5 +108,9 @@ def apply_change(coupon: Coupon, values: dict[str, Any]) -> Coupon:
     if new.opens_at_ms is not None and new.closes_at_ms is not None and new.closes_at_ms <= new.opens_at_ms:
         raise Conflict(ErrorCode.WINDOW, "The value of closes_at must be after opens_at.")
     if new.archived_at_ms is not None and new.state(new.archived_at_ms) is not CouponState.CLOSED:
-        raise Conflict(ErrorCode.NOT_CLOSED, "An archived coupon must be closed. Close it, or set archived to false.")
+        raise Conflict(
+            ErrorCode.NOT_CLOSED,
+            "Only a closed coupon can be archived, and it cannot be opened while it is. Close it first, or set archived"
+            " to false.",
+        )
     return new if new == coupon else new._replace(version=coupon.version + 1)

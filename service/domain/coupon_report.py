@@ -103,7 +103,8 @@ def find_sell_out(coupon: Coupon, opened_at: datetime | None, counts: RequestCou
     """Return when the last seat of the present quantity was issued, or None while there are seats.
 
     It is counted from the opening, or from the first accepted request if there is no opening before the first issuance:
-    the window may have been moved since. None also if neither is known: all requests were foreign.
+    the window may have been moved since. None also if neither is known, or the first accepted request came after the
+    last issuance: all seats went to foreign requests.
     """
     if counts.issuings is None or counts.issued < coupon.quantity:
         return None
@@ -111,4 +112,4 @@ def find_sell_out(coupon: Coupon, opened_at: datetime | None, counts: RequestCou
     if opened_at is not None and opened_at <= counts.issuings.first:
         since = opened_at
     at = counts.issuings.last
-    return None if since is None else SellOut(since, at, (at - since).total_seconds())
+    return None if since is None or since > at else SellOut(since, at, (at - since).total_seconds())

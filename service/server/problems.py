@@ -86,7 +86,10 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ),
     ErrorCode.WINDOW: ProblemKind(HTTPStatus.CONFLICT, "Window", "The value of closes_at must be after opens_at."),
     ErrorCode.NOT_CLOSED: ProblemKind(
-        HTTPStatus.CONFLICT, "Not closed", "An archived coupon must be closed. Close it, or set archived to false."
+        HTTPStatus.CONFLICT,
+        "Not closed",
+        "Only a closed coupon can be archived, and it cannot be opened while it is. Close it first, or set archived to"
+        " false.",
     ),
     ErrorCode.NOT_REPLAYABLE: ProblemKind(
         HTTPStatus.CONFLICT, "Not replayable", "The dead letter cannot be replayed; the detail says why."
@@ -139,19 +142,19 @@ PROBLEMS: Mapping[ErrorCode, ProblemKind] = {
     ErrorCode.TOO_BUSY: ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "Too busy",
-        "The service does as much of this work as it does at a time. Repeat the request after the time in Retry-After.",
+        "The service is doing the maximum of this work at a time. Repeat the request after the time in Retry-After.",
         _WAIT,
     ),
     ErrorCode.TOO_MANY_STREAMS: ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "Too many streams",
-        "As many streams are open as may be. Close one, or repeat the request after the time in Retry-After.",
+        "The maximum number of streams is open. Close one, or repeat the request after the time in Retry-After.",
         _WAIT,
     ),
     ErrorCode.TOO_MANY_REQUESTS: ProblemKind(
         HTTPStatus.TOO_MANY_REQUESTS,
         "Too many requests",
-        f"At most {MAX_PIPELINED} requests may wait on a connection.",
+        f"At most {MAX_PIPELINED} requests may wait on a connection. Send the others after their responses.",
         _CLOSES,
     ),
     ErrorCode.REQUEST_HEADER_FIELDS_TOO_LARGE: ProblemKind(

@@ -94,7 +94,7 @@ class CouponService:
     def _create_once(self, tx: Connection, values: _Values, key: str) -> Coupon:
         """Return the coupon that this caller created with the key, now or earlier."""
         earlier = idempotency_keys.lock_and_find(tx, self.acted_by, key)
-        fingerprint = sha256(json.dumps(values).encode()).digest()
+        fingerprint = sha256(json.dumps(_not_default(values)).encode()).digest()
         if earlier is None:
             coupon = coupons.create(tx, *values, self.acted_by)
             idempotency_keys.insert(tx, self.acted_by, key, EarlierRequest(fingerprint, coupon.id))
@@ -131,7 +131,8 @@ class CouponService:
         """Store new values (fields of Coupon) and return the coupon as it is afterwards.
 
         if_versions: versions of which the coupon must have one, so that nobody's change is overwritten unseen; None:
-        any.
+        any. A coupon that has the values already may have any version: a repeat of a change whose answer was lost
+        succeeds (RFC 9110, section 13.1.1).
 
         A new quantity and a close apply to all undecided requests. A new window and a pause apply to new requests and
         undecided foreign records. Seats that a higher quantity adds go to requests on standby first. Raises NotFound,
@@ -142,9 +143,13 @@ class CouponService:
             coupon = coupons.lock(tx, [coupon_id]).get(coupon_id)
             if coupon is None:
                 raise unknown_coupon(coupon_id)
-            if if_versions is not None and coupon.version not in if_versions:
-                raise Conflict(ErrorCode.PRECONDITION_FAILED, f"The coupon has version {coupon.version} by now.")
             changed = apply_change(coupon, values)
+            if changed != coupon and if_versions is not None and coupon.version not in if_versions:
+                raise Conflict(
+                    ErrorCode.PRECONDITION_FAILED,
+                    f"The coupon has version {coupon.version} by now. Read it, then repeat the request with its ETag in"
+                    " If-Match.",
+                )
             if changed != coupon:
                 # While the coupon is locked no issuer decides it, so the change applies from the checkpoint.
                 partition = partition_of(coupon_id, self._settings.topic_partitions)
@@ -181,6 +186,15 @@ class CouponService:
         self._gate_filler.fill(coupon_id)
         if self._gate_admin.is_cold(coupon_id):
             raise Unavailable("The gate", f"another process is still filling coupon {coupon_id}; try again")
+
+
+def _not_default(values: _Values) -> dict[str, Any]:
+    """Return the values by name without those that a creation need not name.
+
+    So the fingerprint of a request stays the same when a later version takes more values.
+    """
+    named = dict(zip(("name", "quantity", "waitlist", "opens_at_ms", "closes_at_ms"), values, strict=True))
+    return {name: value for name, value in named.items() if value not in {0, None}}
 
 
 def unknown_coupon(coupon_id: int) -> NotFound:

@@ -124,12 +124,11 @@ class IssuanceEvents:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _require_room(self, user_id: int) -> None:
-        retry_after = _RETRY_AFTER_SECONDS + int(_RETRY_AFTER_SECONDS * jitter())
         if self._streams_of_user[user_id] >= MAX_STREAMS_PER_USER:
             text = f"This user has {MAX_STREAMS_PER_USER} open streams, which is the most that one may have."
-            raise TooManyStreams(text, retry_after)
+            raise TooManyStreams(text, _RETRY_AFTER_SECONDS)
         if self._streams >= self._max_streams:
-            raise TooManyStreams("The process serves as many streams as it may.", retry_after)
+            raise TooManyStreams("The process serves as many streams as it may.", _RETRY_AFTER_SECONDS)
 
     def _count(self, user_id: int, change: int) -> None:
         OPEN_STREAMS.inc(change)

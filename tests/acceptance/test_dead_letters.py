@@ -45,7 +45,7 @@ def test_dead_letters_are_listed_by_filter_and_page(system: System) -> None:
     system.http.post(f"/dead-letters/{ids[1]}/discard")
 
     first = system.http.get("/dead-letters", params={"coupon_id": coupon, "limit": 2})
-    last = system.http.get(first.links["next"]["url"])
+    last = system.http.get(first.url.join(first.links["next"]["url"]))
 
     pages = [first.json(), last.json()]
     assert [dead_letter["id"] for page in pages for dead_letter in page["dead_letters"]] == ids

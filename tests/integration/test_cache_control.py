@@ -1,5 +1,6 @@
-"""No cache stores what changes or is somebody's: every response says so."""
+"""No cache that others use stores what changes or is somebody's: every response says so."""
 
+import re
 from collections.abc import Callable
 
 import httpx
@@ -19,13 +20,20 @@ _BODIES = {
     "/dead-letters/replay": {"dry_run": True},
 }
 _ROUTES = permissions(public_docs=False)
-#: they are the same for everybody
-_PAGES = {("GET", PROBLEMS_PATH), ("GET", f"{PROBLEMS_PATH}/{{code}}")}
+#: paths of pages that are the same for everybody
+_PAGES = {
+    PROBLEMS_PATH: PROBLEMS_PATH,
+    f"{PROBLEMS_PATH}/{{code}}": f"{PROBLEMS_PATH}/sold_out",
+    "/wait/{request_id}": "/wait/any",
+    "/wait-page/{name}": "/wait-page/wait.css",
+}
 #: no coupon, request or dead letter of the test has these
 _ABSENT = {"request_id": "A" * 60, "dead_letter_id": "1", "user_id": "7", "code": "unknown"}
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(_ROUTES.keys() - DOCUMENTATION - _PAGES))
+@pytest.mark.parametrize(
+    ("method", "path"), sorted(_ROUTES.keys() - DOCUMENTATION - {("GET", path) for path in _PAGES})
+)
 def test_no_response_of_a_route_is_stored(
     api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon], method: str, path: str
 ) -> None:
@@ -35,6 +43,14 @@ def test_no_response_of_a_route_is_stored(
         response = api.request(method, url, json=_BODIES.get(path), headers=bearer(credentials))
 
         assert response.headers.get_list("Cache-Control") == ["no-store"], response.text
+
+
+@pytest.mark.parametrize("path", _PAGES.values())
+def test_a_page_for_everybody_is_stored_for_a_while(api: httpx.Client, path: str) -> None:
+    read = api.get(path)
+
+    assert read.status_code == 200
+    assert re.fullmatch("public, max-age=[1-9][0-9]*", read.headers["Cache-Control"])
 
 
 @pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")  # fastapi_swagger's own

@@ -50,6 +50,18 @@ def test_of_two_changes_of_the_same_version_one_is_refused(
     assert again.json()["quantity"] == made.json()["quantity"]
 
 
+def test_a_repeat_of_a_change_whose_answer_was_lost_succeeds(
+    api: httpx.Client, keys: dict[Role, NewKey], coupon_id: int, change: Change
+) -> None:
+    """It has the tag of before: the coupon has the wanted values already, and nothing more is changed."""
+    tag = api.get(f"/coupons/{coupon_id}", headers=bearer(keys[Role.READ].text)).headers["ETag"]
+    first, repeat = change(tag, quantity=20), change(tag, quantity=20)
+
+    assert (first.status_code, repeat.status_code) == (200, 200)
+    assert first.headers["ETag"] == repeat.headers["ETag"] != tag
+    assert change(tag, quantity=30).status_code == 412
+
+
 def test_a_coupon_is_renamed(change: Change, api: httpx.Client, keys: dict[Role, NewKey], query: Query) -> None:
     """Its version and `updated_at` move; what it was called before is recorded with who changed it."""
     made = change('"0"', name="치킨 🍗")

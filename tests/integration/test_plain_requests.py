@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from redis import Redis
 
+from service import api_resources
 from service import resources as service_resources
 from service.api import app, cors, errors, plain_requests
 from service.api.plain_requests import CouponProtocol, PlainRequest
@@ -224,7 +225,8 @@ class _Servers(NamedTuple):
 def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Settings], _Servers]]:
     """Start both servers on the same parts; clock and randomness stand still."""
     del log_id  # the open log is read from the database
-    monkeypatch.setattr(service_resources, "now_ms", lambda: AT_MS)
+    for module in (service_resources, api_resources):
+        monkeypatch.setattr(module, "now_ms", lambda: AT_MS)
     monkeypatch.setattr(async_gate, "ADMIT", admit_script_at(AT_MS))
     for module in (errors, responses):
         monkeypatch.setattr(module, "jitter", float)

@@ -64,6 +64,13 @@ def test_without_an_opening_a_sale_to_foreign_requests_has_no_begin() -> None:
     assert find_sell_out(coupon(quantity=1), None, _counts(1, requested=False)) is None
 
 
+def test_a_sale_that_foreign_requests_ended_before_the_first_accepted_one_has_no_time() -> None:
+    counts = _counts(10)
+    assert counts.issuings is not None
+    late = counts._replace(requested=Period(counts.issuings.last + _seconds(1), counts.issuings.last + _seconds(2)))
+    assert find_sell_out(coupon(quantity=10), None, late) is None
+
+
 @pytest.mark.parametrize("coupon_id", [1, 255, 2**40 + 7, MAX_ID])
 def test_only_derived_ids_of_the_coupon_begin_with_its_prefix(coupon_id: int) -> None:
     """Whatever key signs them, user and time."""

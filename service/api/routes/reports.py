@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.api.paged_response import PagedResponse
+from service.api.pages import refuse_unknown_parameters
 from service.api.request_parsing import JSON, ApiDeps, parse_choice, parse_id, wait_until_gone
 from service.api.schemas.reports import coupon_report_view
 from service.domain.request import RequestState
@@ -36,7 +37,9 @@ async def _reserve_export(api: ApiDeps) -> AsyncIterator[None]:
         yield
 
 
-@router.get("/coupons/{coupon_id}/issuances", dependencies=[Depends(_reserve_export)])
+@router.get(
+    "/coupons/{coupon_id}/issuances", dependencies=[Depends(refuse_unknown_parameters), Depends(_reserve_export)]
+)
 async def export(
     coupon_id: str,
     request: Request,

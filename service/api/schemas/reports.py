@@ -1,31 +1,24 @@
 """Body of a coupon report."""
 
-from datetime import datetime
-from typing import Annotated
+from msgspec import Struct
 
-from msgspec import Meta, Struct
-
-from service.api.schemas.base import Count, Id
+from service.api.schemas.base import Count, Reason, SafeId, Time
 from service.domain.coupon_report import CouponReport
-from service.domain.request import ReasonCode
-
-#: with the format date-time in the OpenAPI document
-_Time = Annotated[datetime, Meta(tz=True)]
 
 
 class PeriodView(Struct, frozen=True):
     """The first and the last time of several events."""
 
-    first: _Time
-    last: _Time
+    first: Time
+    last: Time
 
 
 class SellOutView(Struct, frozen=True):
     """When the last seat of the present quantity was issued, and how long that took."""
 
     #: the opening of the window, or the first accepted request if there was no opening before the first issuance
-    since: _Time
-    at: _Time
+    since: Time
+    at: Time
     seconds: float
 
 
@@ -41,7 +34,7 @@ class WaitsView(Struct, frozen=True):
 class SeriesPointView(Struct, frozen=True):
     """Accepted requests that were sent in a bin, and requests that were issued or refused in it."""
 
-    at: _Time
+    at: Time
     requested: Count
     issued: Count
     refused: Count
@@ -60,14 +53,14 @@ class CouponReportView(Struct, frozen=True):
     `accepted` and `foreign` together are the sum of all states. docs/coupon-report.md says what each number counts.
     """
 
-    coupon_id: Id
-    as_of: _Time
+    coupon_id: SafeId
+    as_of: Time
     quantity: Count
     accepted: Count
     foreign: Count
     issued: Count
-    refused: dict[ReasonCode, Count]
-    dead: dict[ReasonCode, Count]
+    refused: dict[Reason, Count]
+    dead: dict[Reason, Count]
     held: Count
     standby: Count
     undecided_at_most: Count | None
