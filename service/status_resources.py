@@ -1,4 +1,4 @@
-"""Builds what tells users who wait about their requests: for each process one reader of states, and its streams."""
+"""Builds what serves waiting users: for each process one reader of the states of requests, and its streams."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -9,4 +9,4 @@ def find(lookup: Lookup, request_id: str) -> RequestStatus | None:
     found = lookup.find_many([request_id]).found[request_id]
     if isinstance(found, KeyMissing):
         raise found
-    return lookup.determine(found) if isinstance(found, Undetermined) else found
+    return lookup.determine_many([found])[0] if isinstance(found, Undetermined) else found

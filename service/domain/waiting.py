@@ -1,4 +1,4 @@
-"""What a user is told who waits for a decision: records ahead, time, outlook, and when to ask again."""
+"""What a waiting user can expect: records ahead, time, outlook, and when to ask again."""
 
 import math
 from enum import StrEnum
@@ -46,17 +46,15 @@ def wait_of(position: int | None, rate: RateRange | None) -> SecondsRange | None
     return SecondsRange(math.floor(position / rate.max), math.ceil((position + 1) / rate.min))
 
 
-def outlook_of(
-    state: RequestState, position: int | None, coupon: Coupon | None, seats_taken: int | None
-) -> Outlook | None:
+def outlook_of(state: RequestState, position: int | None, coupon: Coupon | None) -> Outlook | None:
     """Return whether the request will be issued; None if that is not known, and in a final state.
 
-    coupon: None if it does not exist or was not read. seats_taken: the gate's, None if not known.
+    coupon: None if it does not exist or was not read. It must have been read at the moment to which the position
+    applies: later, records ahead may have taken its seats.
 
     A record ahead takes at most one seat of the coupon, and a free seat goes to the requests on standby first. So a
     request with fewer ahead than remain is issued, unless it is a duplicate, the coupon is closed, or its write fails.
-    If no more users have a gate seat than the quantity, there is a coupon for each of them. A request for a coupon
-    without a free seat is issued only if a held seat is given up or the quantity is raised.
+    A request for a coupon without a free seat is issued only if a held seat is given up or the quantity is raised.
     """
     if state is RequestState.RETRYING:  # it holds a seat
         return Outlook.LIKELY
@@ -67,9 +65,7 @@ def outlook_of(
     free = coupon.remaining - coupon.standby
     if coupon.override is Override.CLOSED or free <= 0:
         return Outlook.UNLIKELY
-    if (position is not None and position < free) or (seats_taken is not None and seats_taken <= coupon.quantity):
-        return Outlook.LIKELY
-    return None
+    return Outlook.LIKELY if position is not None and position < free else None
 
 
 def refresh_after_seconds(

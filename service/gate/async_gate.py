@@ -71,15 +71,6 @@ class Admissions(NamedTuple):
     now_ms: int
 
 
-class Place(NamedTuple):
-    """What the gate has of a request with a seat."""
-
-    #: of the first record that was acknowledged for it; None: not recorded, or lost
-    offset: int | None
-    #: seats of its coupon that are taken
-    seats_taken: int
-
-
 class AsyncGate:
     """The gate's client for the API; every call raises Unavailable when Redis does not answer."""
 
@@ -139,10 +130,11 @@ class AsyncGate:
         with mapped_errors():
             await self._release(args=[seat.requested_at_ms, seat.coupon_id, seat.user_id, seat.request_id])
 
-    async def read_places(self, requests: Sequence[tuple[int, int, str]]) -> list[Place | None]:
-        """Return what the gate has of each request (coupon id, user id, request id), in one round trip.
+    async def read_offsets(self, requests: Sequence[tuple[int, int, str]]) -> list[int | None]:
+        """Return the recorded offset of each request (coupon id, user id, request id), in one round trip.
 
-        None for a request that does not have its user's seat: the offset, if any, is that of another one.
+        It is that of the first record that was acknowledged for the request. None: not recorded or lost, or the request
+        does not have its user's seat, so that the offset is another one's.
         """
         users: dict[int, dict[int, None]] = {}
         for coupon_id, user_id, _ in requests:
@@ -153,16 +145,14 @@ class AsyncGate:
                     fields = [str(user_id) for user_id in of_coupon]
                     pipe.hmget(seats_key(coupon_id), fields)
                     pipe.hmget(offsets_key(coupon_id), fields)
-                    pipe.hlen(seats_key(coupon_id))
                 replies: list[Any] = await pipe.execute(raise_on_error=False)
-        places: dict[tuple[int, int], tuple[bytes | None, Place]] = {}
-        for index, (coupon_id, of_coupon) in enumerate(users.items()):
-            seats, offsets, taken = replies[3 * index : 3 * index + 3]
-            if isinstance(seats, list) and isinstance(taken, int):
-                found = offsets if isinstance(offsets, list) else [None] * len(of_coupon)
-                for user_id, holder, offset in zip(of_coupon, seats, found, strict=True):
-                    places[coupon_id, user_id] = holder, Place(parse_number(offset), taken)
-        return [_place_of(request_id, places.get((coupon_id, user_id))) for coupon_id, user_id, request_id in requests]
+        found: dict[tuple[int, int, bytes], int | None] = {}
+        for (coupon_id, of_coupon), seats, offsets in zip(users.items(), replies[::2], replies[1::2], strict=True):
+            if isinstance(seats, list) and isinstance(offsets, list):
+                for user_id, holder, offset in zip(of_coupon, seats, offsets, strict=True):
+                    if holder is not None:
+                        found[coupon_id, user_id, holder] = parse_number(offset)
+        return [found.get((coupon_id, user_id, name.encode())) for coupon_id, user_id, name in requests]
 
     async def require_writable(self) -> None:
         """Raise Unavailable if Redis does not answer, refuses a write or may delete keys, NotPermitted without a right.
@@ -175,10 +165,6 @@ class AsyncGate:
             info = await self._redis.info()
         if fault := eviction_fault(info):
             raise Unavailable("Redis", fault)
-
-
-def _place_of(request_id: str, found: tuple[bytes | None, Place] | None) -> Place | None:
-    return found[1] if found and found[0] == request_id.encode() else None
 
 
 def _by_coupon(acknowledged: Sequence[tuple[SeatRequest, int]]) -> list[str | list[str]]:

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from service import crash_points
 from service.config import Settings
 from service.crash_points import CrashPoint
+from service.domain.request import Request
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import END_OF_TIME_MS
 from service.log import get_logger
@@ -64,7 +65,10 @@ class GateFiller:
         if coupon is None:
             self._gate_admin.mark_unknown(coupon_id)
             return
-        undecided = dict(self._undecided(coupon_id, log, current))
+        undecided: dict[int, str] = {}
+        for request in self._undecided(partition_of(coupon_id, self._settings.topic_partitions), log, current):
+            if request.coupon_id == coupon_id:
+                undecided.setdefault(request.user_id, request.request_id)  # the first request of a user has the seat
         crash_points.reach(CrashPoint.GATE_FILLING)
         filled = self._gate_admin.fill(coupon, (undecided | dict(seats)).items(), begun)
         crash_points.reach(CrashPoint.GATE_FILLED)
@@ -78,19 +82,23 @@ class GateFiller:
         if filled:
             _log.info(LogEvent.GATE_FILLED, coupon_id=coupon_id, decided=len(seats), undecided=len(undecided))
 
-    def is_undecided(self, coupon_id: int, request_id: str) -> bool:
-        """Return whether the request is in the log and not decided yet. Raises Unavailable."""
+    def find_undecided(self, coupons_of: Mapping[str, int]) -> set[str]:
+        """Return which requests are in the log and not decided yet; each partition is read once. Raises Unavailable.
+
+        coupons_of: the coupon id of each request, by request id.
+        """
+        partitions = {partition_of(coupon_id, self._settings.topic_partitions) for coupon_id in coupons_of.values()}
+        if not partitions:
+            return set()
         with in_transaction(self._engine) as tx:
             log, current = checkpoints.of_open_log(tx)
-        return any(found == request_id for _, found in self._undecided(coupon_id, log, current))
+        undecided = (request for partition in partitions for request in self._undecided(partition, log, current))
+        return {one.request_id for one in undecided if coupons_of.get(one.request_id) == one.coupon_id}
 
-    def _undecided(self, coupon_id: int, log: Log, current: Mapping[int, Checkpoint]) -> Iterator[tuple[int, str]]:
-        """Yield user id and request id of accepted undecided requests; only the first request of each user."""
-        partition = partition_of(coupon_id, self._settings.topic_partitions)
+    def _undecided(self, partition: int, log: Log, current: Mapping[int, Checkpoint]) -> Iterator[Request]:
+        """Yield the accepted undecided requests of a partition in the order of the log, repeats included."""
         next_offset = current[partition].next_offset if partition in current else 0
-        seen: set[int] = set()
         for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, next_offset):
             request = self._reader.decode(raw, log.topic_id).request
-            if request and request.accepted and request.coupon_id == coupon_id and request.user_id not in seen:
-                seen.add(request.user_id)
-                yield request.user_id, request.request_id
+            if request and request.accepted:
+                yield request

@@ -1,6 +1,6 @@
 """Finds the current state of requests; an accepted request is never reported as unknown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from service.domain.request_id import RequestIdClaims, RequestIds
 from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, coupons, lost_ranges, requests
 from service.store.checkpoints import Checkpoint
-from service.store.engine import in_transaction
+from service.store.engine import in_transaction, repeatable_read
 from service.store.requests import StoredRequest
 from service.stream.partitioner import partition_of
 from service.usecases.gate_fill import GateFiller
@@ -42,7 +42,7 @@ class RequestStatus(NamedTuple):
 
 
 class Undetermined(NamedTuple):
-    """A request of this service without a row, which may never have been accepted: `Lookup.determine` finds out."""
+    """A request of this service without a row, which may never have been accepted; see `Lookup.determine_many`."""
 
     queued: RequestStatus
     #: when records of its partition were recorded as lost, if it was minted before; milliseconds since 1970 UTC
@@ -54,7 +54,7 @@ Found = RequestStatus | Undetermined | KeyMissing | None
 
 
 class Snapshot(NamedTuple):
-    """What one transaction read."""
+    """What one transaction read, all of the same moment."""
 
     log_id: int
     checkpoints: Mapping[int, Checkpoint]
@@ -65,7 +65,7 @@ class Snapshot(NamedTuple):
 
 
 class Lookup:
-    """Looks up requests by their ids and the database; Redis may be empty. Every call blocks."""
+    """Looks up requests by their ids and the database; Redis may be empty. Calls block unless they say otherwise."""
 
     def __init__(
         self,
@@ -92,8 +92,9 @@ class Lookup:
 
         choose: called with the id of the open log and its checkpoints.
         """
-        with in_transaction(self._engine) as tx:
-            # Read before the rows: a request that these checkpoints have passed has its row by then.
+        # One snapshot of the database: a request that the checkpoints have passed has its row, and the seats of the
+        # coupons are those at the checkpoints. So no request is compared with a coupon that it has changed itself.
+        with repeatable_read(self._engine) as tx:
             log, by_partition = checkpoints.of_open_log(tx)
             claims = {name: self._ids.decode(name) for name in choose(log.id, by_partition)}
             stored = requests.find_many(tx, [(c.coupon_id, c.user_id, name) for name, c in claims.items() if c])
@@ -108,27 +109,28 @@ class Lookup:
                 found |= dict.fromkeys(unverified, self._missing_key(tx))
         return Snapshot(log.id, by_partition, {name: found.get(name) for name in claims}, coupons_of_queued)
 
-    def determine(self, one: Undetermined) -> RequestStatus | None:
-        """Return the request's status, or None if it certainly was not accepted. Raises Unavailable.
+    def determine_many(self, asked: Sequence[Undetermined]) -> list[RequestStatus | None]:
+        """Return the status of each request, or None if it certainly was not accepted. Raises Unavailable.
 
-        An id that was minted before records were lost, and that is found nowhere, is answered as dead: its record may
-        have been among them.
+        The undecided tail of each partition is read once for all of them. An id that was minted before records were
+        lost, and that is found nowhere, is answered as dead: its record may have been among them.
         """
-        name, coupon_id, user_id = one.queued[:3]
-        if self._may_be_undecided(coupon_id, user_id, name):
-            return one.queued
-        with in_transaction(self._engine) as tx:  # it may have been decided since its row was looked for
-            stored = requests.find_many(tx, [(coupon_id, user_id, name)]).get(name)
-        if stored:
-            return status_of(stored)
-        if one.lost_at_ms is None:
-            return None
-        return one.queued._replace(state=RequestState.DEAD, code=ReasonCode.LOST, decided_at_ms=one.lost_at_ms)
+        queued = [one.queued for one in asked]
+        undecided = self._maybe_undecided(queued)
+        with in_transaction(self._engine) as tx:  # one may have been decided since; an issued request keeps its seat
+            stored = requests.find_many(tx, [(one.coupon_id, one.user_id, one.request_id) for one in queued])
+        return [_determined(one, stored.get(one.queued.request_id), undecided) for one in asked]
+
+    def owner_of(self, request_id: str) -> int | None:
+        """Return the user whose request it is, or None if no key verifies the id. It does not block."""
+        claims = self._ids.decode(request_id)
+        return claims and claims.user_id
 
     def may_be_unknown(self, status: RequestStatus, by_partition: Mapping[int, Checkpoint]) -> bool:
-        """Return whether `determine` must be asked about a request that has no row, because its first append is over.
+        """Return whether a request that has no row must be determined, because its first append is over.
 
-        Only a repeat, which is appended under the same id possibly much later, can still bring it into the log.
+        It does not block. Only a repeat, which is appended under the same id possibly much later, can still bring the
+        request into the log.
         """
         return is_past_watermark(status.requested_at_ms, status.coupon_id, by_partition, self._settings)
 
@@ -161,15 +163,28 @@ class Lookup:
             return error
         return None
 
-    def _may_be_undecided(self, coupon_id: int, user_id: int, request_id: str) -> bool:
-        """Return whether the request has its seat, or its record is in the undecided tail of the log.
+    def _maybe_undecided(self, asked: Sequence[RequestStatus]) -> set[str]:
+        """Return the ids of those that have their seat, or a record in the undecided tail of the log.
 
         A repeat is appended under the first request's id, possibly long after that id was minted.
         """
+        found = set()
         with suppress(Unavailable):
-            if self._gate_admin.seat_holder(coupon_id, user_id) == request_id:
-                return True
-        return self._gate_filler.is_undecided(coupon_id, request_id)
+            for one in asked:
+                if self._gate_admin.seat_holder(one.coupon_id, one.user_id) == one.request_id:
+                    found.add(one.request_id)
+        others = {one.request_id: one.coupon_id for one in asked if one.request_id not in found}
+        return found | self._gate_filler.find_undecided(others)
+
+
+def _determined(one: Undetermined, stored: StoredRequest | None, undecided: Container[str]) -> RequestStatus | None:
+    if stored:
+        return status_of(stored)
+    if one.queued.request_id in undecided:
+        return one.queued
+    if one.lost_at_ms is None:
+        return None
+    return one.queued._replace(state=RequestState.DEAD, code=ReasonCode.LOST, decided_at_ms=one.lost_at_ms)
 
 
 def status_of(row: StoredRequest) -> RequestStatus:

@@ -4,11 +4,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from service.domain.coupon import Coupon
 from service.domain.drain_rate import DrainRate, RateRange
 from service.domain.request import RequestState, records_ahead
 from service.domain.waiting import Prospect, outlook_of, wait_of
-from service.gate.async_gate import Place
 from service.usecases.lookup import RequestStatus, Snapshot
 
 
@@ -25,7 +23,7 @@ class IssuanceStatus(NamedTuple):
 
     request: RequestStatus
     prospect: Prospect
-    #: the log that was open when the state was read, and the partition's next offset to decide; None if not known
+    #: the open log and the partition's next offset in the transaction that found the state; None if not known
     log_id: int | None
     next_offset: int | None
 
@@ -61,23 +59,22 @@ class ProgressWatch:
         """Return the progress of a partition, or None if it has no checkpoint."""
         return self._progress.get(partition)
 
-    def describe(
-        self, request: RequestStatus, coupon: Coupon | None = None, place: Place | None = None
-    ) -> IssuanceStatus:
+    def describe(self, request: RequestStatus, snapshot: Snapshot | None = None) -> IssuanceStatus:
         """Return the state with what the user can expect.
 
-        coupon: that of a queued request, if it was read. place: what the gate has of a queued request, if anything.
+        snapshot: in which the request was found. Without one a queued request has no outlook. The position is that of
+        the last snapshot; the outlook compares the coupon with the checkpoint that was read with it.
         """
         progress = self.of(request.partition)
-        next_offset = progress and progress.next_offset
+        checkpoint = snapshot and snapshot.checkpoints.get(request.partition)
+        log_id, next_offset = snapshot and snapshot.log_id, checkpoint and checkpoint.next_offset
         if request.state is not RequestState.QUEUED:
-            prospect = Prospect(outlook=outlook_of(request.state, None, None, None))
-            return IssuanceStatus(request, prospect, self.log_id, next_offset)
-        if place:
-            request = request._replace(offset=place.offset)
+            prospect = Prospect(outlook=outlook_of(request.state, None, None))
+            return IssuanceStatus(request, prospect, log_id, next_offset)
         if progress and request.offset is not None:
             self._rates[request.partition].note_waiting(request.offset)
-        position = records_ahead(request.offset, next_offset)
-        outlook = outlook_of(request.state, position, coupon, place and place.seats_taken)
+        position = records_ahead(request.offset, progress and progress.next_offset)
         eta = wait_of(position, progress and progress.records_per_second)
-        return IssuanceStatus(request, Prospect(position, eta, outlook), self.log_id, next_offset)
+        coupon = snapshot and snapshot.coupons.get(request.coupon_id)
+        outlook = outlook_of(request.state, records_ahead(request.offset, next_offset), coupon)
+        return IssuanceStatus(request, Prospect(position, eta, outlook), log_id, next_offset)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from service.domain.errors import KeyMissing, Unavailable
 from service.domain.request import RequestState
-from service.gate.async_gate import AsyncGate, Place
+from service.gate.async_gate import AsyncGate
 from service.gate.batcher import Batcher
 from service.usecases.lookup import Lookup, RequestStatus, Snapshot, Undetermined
 from service.usecases.operator_work import BoundedThreads
@@ -38,6 +38,13 @@ class StatusReader:
         self._batches: Batcher[str, _Read] = Batcher(
             "PostgreSQL", self._read_many, max_batch_size=_MAX_BATCH_SIZE, min_interval_seconds=_MIN_INTERVAL_SECONDS
         )
+        self._determined: Batcher[Undetermined, RequestStatus | None] = Batcher(
+            "Kafka", self._determine_many, max_batch_size=_MAX_BATCH_SIZE, max_waiting=_MAX_BATCH_SIZE
+        )
+
+    def owner_of(self, request_id: str) -> int | None:
+        """Return the user whose request it is, or None if no key verifies the id; read nothing."""
+        return self._lookup.owner_of(request_id)
 
     async def read(self, request_id: str) -> IssuanceStatus | None:
         """Return the state of a request, or None for a forged id and a request that certainly was not accepted.
@@ -49,30 +56,35 @@ class StatusReader:
             raise found
         if not isinstance(found, Undetermined):
             return found
-        determined = await self._determining_threads.run(self._lookup.determine, found)
+        determined = await self._determined.submit(found)
         return determined and self._progress.describe(determined)
+
+    async def _determine_many(self, asked: Sequence[Undetermined]) -> list[RequestStatus | None]:
+        return await self._determining_threads.run(self._lookup.determine_many, asked)
 
     async def _read_many(self, request_ids: Sequence[str]) -> list[_Read]:
         snapshot = await self._threads.run(self._lookup.find_many, request_ids)
         self._progress.observe(snapshot)
-        places = await self._places(snapshot)
+        with_offsets = {**snapshot.found, **await self._find_offsets(snapshot)}
         described: dict[str, _Read] = {
-            name: self._progress.describe(found, snapshot.coupons.get(found.coupon_id), places.get(name))
-            if isinstance(found, RequestStatus)
-            else found
-            for name, found in snapshot.found.items()
+            name: self._progress.describe(found, snapshot) if isinstance(found, RequestStatus) else found
+            for name, found in with_offsets.items()
         }
         return [described[name] for name in request_ids]
 
-    async def _places(self, snapshot: Snapshot) -> dict[str, Place | None]:
-        """Return what the gate has of the queued requests, by request id; nothing while Redis does not answer."""
+    async def _find_offsets(self, snapshot: Snapshot) -> dict[str, RequestStatus]:
+        """Return the queued requests with the offsets that the gate has; none while Redis does not answer."""
         queued = [
-            (found.coupon_id, found.user_id, name)
-            for name, found in snapshot.found.items()
+            found
+            for found in snapshot.found.values()
             if isinstance(found, RequestStatus) and found.state is RequestState.QUEUED
         ]
         with suppress(Unavailable):
             if queued:
-                places = await self._gate.read_places(queued)
-                return {name: place for (_, _, name), place in zip(queued, places, strict=True)}
+                offsets = await self._gate.read_offsets(
+                    [(one.coupon_id, one.user_id, one.request_id) for one in queued]
+                )
+                return {
+                    one.request_id: one._replace(offset=offset) for one, offset in zip(queued, offsets, strict=True)
+                }
         return {}

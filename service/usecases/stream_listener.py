@@ -8,8 +8,11 @@ from service.domain.request import FINAL_STATES, RequestState
 from service.store.checkpoints import Checkpoint
 from service.usecases.progress_watch import IssuanceStatus, PartitionProgress
 
-#: ticks in which the gate is asked for the offset of a request that has none
-_PLACE_READS = 3
+#: how often the gate is asked for the offset of a request: it may get it some milliseconds after the 202
+_OFFSET_READS = 3
+#: A queued request is read again after so many seconds while its partition moves, also if its offset was not reached:
+#: the recorded offset may be too large, and the outlook changes.
+REREAD_SECONDS = 5.0
 
 
 class StreamEnd(Enum):
@@ -26,7 +29,7 @@ class StreamEnd(Enum):
 
 
 class News(NamedTuple):
-    """What a listener has not sent yet: the latest of each kind. Nothing at all: a sign of life."""
+    """What a listener has not sent yet: the latest of each kind. Nothing at all: send a comment."""
 
     status: IssuanceStatus | None
     progress: PartitionProgress | None
@@ -40,19 +43,22 @@ class Listener:
     """
 
     __slots__ = (
-        "_end", "_has_news", "_progress", "_status", "_waiter", "determine_at", "ends_at", "log_id", "places_to_read",
-        "request", "seen",
+        "_end", "_has_news", "_progress", "_status", "_waiter", "determine_at", "ends_at", "log_id",
+        "offset_reads_left", "outlook", "read_at", "request", "seen",
     )  # fmt: skip
 
-    def __init__(self, status: IssuanceStatus, ends_at: float) -> None:
+    def __init__(self, status: IssuanceStatus, now: float, ends_at: float) -> None:
         #: as it was last read
         self.request = status.request
+        self.outlook = status.prospect.outlook
+        #: when it was last read, by the monotonic clock
+        self.read_at = now
         #: the log of the offsets
         self.log_id = status.log_id
-        #: the next offset to decide when the request was last found to be queued; -1: read it again
+        #: the next offset in the transaction that last found the request queued; -1: read it again
         self.seen = -1 if status.next_offset is None else status.next_offset
-        #: how often the gate is still asked for the offset, which it may get some milliseconds after the 202
-        self.places_to_read = _PLACE_READS
+        #: answers of the gate after which it is no longer asked for the offset
+        self.offset_reads_left = _OFFSET_READS
         #: when the stream ends at the latest, by the monotonic clock
         self.ends_at = ends_at
         #: when it may be determined again whether the request is unknown, by the monotonic clock
@@ -63,16 +69,23 @@ class Listener:
         self._has_news = True
         self._waiter: asyncio.Future[None] | None = None
 
-    def is_due(self, log_id: int, checkpoint: Checkpoint) -> bool:
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is sent after the present news."""
+        return self._end is not None
+
+    def is_due(self, log_id: int, checkpoint: Checkpoint, now: float) -> bool:
         """Return whether the request may have been decided, or changed, since it was last read."""
         if self.request.state is not RequestState.QUEUED or self.log_id != log_id or self.seen < 0:
             return True
-        return checkpoint.next_offset > (self.seen if self.request.offset is None else self.request.offset)
+        has_moved = checkpoint.next_offset != self.seen  # also back, if PostgreSQL has lost a commit
+        if self.request.offset is None:
+            return has_moved
+        return checkpoint.next_offset > self.request.offset or (has_moved and now >= self.read_at + REREAD_SECONDS)
 
-    def needs_place(self) -> bool:
+    def needs_offset(self) -> bool:
         """Return whether the gate is to be asked for the offset once more."""
-        self.places_to_read -= 1
-        return self.places_to_read >= 0 and self.request.state is RequestState.QUEUED and self.request.offset is None
+        return self.offset_reads_left > 0 and self.request.state is RequestState.QUEUED and self.request.offset is None
 
     def forget_offset(self, log_id: int) -> None:
         """Take over that another log is open: the offset means nothing there."""
@@ -81,19 +94,21 @@ class Listener:
             self.request = self.request._replace(offset=None)
 
     def update(self, status: IssuanceStatus) -> None:
-        """Tell that the request has another state."""
-        self.request, self._status = status.request, status
+        """Take over another state or outlook. After an end it is ignored: it may be older than a final state."""
+        if self._end is not None:
+            return
+        self.request, self.outlook, self._status = status.request, status.prospect.outlook, status
         if status.request.state in FINAL_STATES:
-            self._end = self._end or StreamEnd.DECIDED
+            self._end = StreamEnd.DECIDED
         self.wake()
 
-    def tell(self, progress: PartitionProgress) -> None:
-        """Tell the progress of the partition."""
+    def update_progress(self, progress: PartitionProgress) -> None:
+        """Take over the progress of the partition."""
         self._progress = progress
         self.wake()
 
     def end(self, why: StreamEnd) -> None:
-        """End the stream after what was told before."""
+        """End the stream after the news that were not sent yet."""
         self._end = self._end or why
         self.wake()
 

@@ -1,4 +1,4 @@
-"""The stream of a request tells every state until the final one, and ends when it must."""
+"""The stream of a request sends every state until the final one, and ends when it must."""
 
 import re
 import socket
@@ -23,13 +23,16 @@ from service.domain.drain_rate import RateRange
 from service.domain.request_id import RequestIds
 from service.domain.ticket import Purpose
 from service.limits import MAX_STREAMS_PER_USER
-from service.usecases import issuance_events
+from service.usecases import issuance_events, stream_listener
+from service.usecases.gate_fill import GateFiller
+from service.usecases.issue import Issuer
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS
 from service.usecases.progress_watch import PartitionProgress
 from service.usecases.replay import DeadLetterService
 from tests.builders import AT_MS
 from tests.event_streams import named, stream
 from tests.fixtures.callers import bearer, ticket, token
+from tests.gate_client import GateClient, seat
 from tests.integration.conftest import Query
 from tests.log import Log
 from tests.server_thread import ServerThread
@@ -75,7 +78,7 @@ def test_events_come_in_order_until_the_final_one(client: httpx.Client, real_log
     assert re.fullmatch(r"issued-\d{13}", rest[-1].id or "")
 
 
-def test_every_change_is_told(
+def test_every_change_is_sent(
     client: httpx.Client, real_log: Log, make_coupon: MakeCoupon, exhaust_retries: Callable[[], None]
 ) -> None:
     """A request that fails is held, then dead; one that waits for its seat is on standby, then issued."""
@@ -84,13 +87,68 @@ def test_every_change_is_told(
     with stream(client, failing) as of_failing, stream(client, waiting) as of_waiting:
         states = [[named(events, "state").data["state"]] for events in (of_failing, of_waiting)]
         real_log.issue()
-        for told, events in zip(states, (of_failing, of_waiting), strict=True):
-            told.append(named(events, "state").data["state"])
+        for seen, events in zip(states, (of_failing, of_waiting), strict=True):
+            seen.append(named(events, "state").data["state"])
         exhaust_retries()
         finals = [named(events, "final").data for events in (of_failing, of_waiting)]
 
     assert states == [["queued", "retrying"], ["queued", "standby"]]
     assert [(final["state"], final["code"]) for final in finals] == [("dead", "exhausted"), ("issued", None)]
+
+
+def test_an_outlook_that_changes_is_sent(
+    client: httpx.Client,
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    issuer: Issuer,
+    gate_client: GateClient,
+    gate_filler: GateFiller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A queued request becomes unlikely to be issued when the coupon is sold out ahead of it; its offset is kept."""
+    monkeypatch.setattr(stream_listener, "REREAD_SECONDS", 0.1)
+    coupon_id = make_coupon(quantity=1, waitlist=5).id
+    names = [real_log.append_request(coupon_id, user) for user in (1, 2, 3)]
+    offset = real_log.undecided()[-1].raw.log_position.offset
+    gate_filler.fill(coupon_id)
+    with stream(client, names[-1]) as events:
+        first = named(events, "state").data
+        gate_client.record_offset(seat(3, names[-1], coupon_id), offset)
+        placed = named(events, "state").data
+        real_log.positions |= issuer.issue(real_log.undecided()[:1], real_log.positions).next_offsets
+        sold_out = named(events, "state").data
+        real_log.issue()
+        final = named(events, "final").data
+
+    assert [(state["state"], state["offset"], state["outlook"]) for state in (first, placed, sold_out, final)] == [
+        ("queued", None, None),
+        ("queued", offset, None),
+        ("queued", offset, "unlikely"),
+        ("refused", offset, None),
+    ]
+
+
+def test_a_decision_is_sent_although_the_recorded_offset_is_too_large(
+    client: httpx.Client,
+    real_log: Log,
+    make_coupon: MakeCoupon,
+    gate_client: GateClient,
+    gate_filler: GateFiller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be that of a repeat."""
+    monkeypatch.setattr(stream_listener, "REREAD_SECONDS", 0.1)
+    coupon_id = make_coupon().id
+    name = real_log.append_request(coupon_id, 7)
+    gate_filler.fill(coupon_id)
+    gate_client.record_offset(seat(7, name, coupon_id), 10**6)
+    with stream(client, name) as events:
+        first = named(events, "state").data
+        real_log.issue()
+        final = named(events, "final").data
+
+    assert (first["state"], first["offset"], final["state"]) == ("queued", 10**6, "issued")
+    assert final["offset"] < 10**6
 
 
 def test_a_stream_does_not_begin_again_after_the_final_event(
@@ -235,14 +293,14 @@ def test_a_stream_ends_with_the_credentials(api: httpx.Client, real_log: Log, ma
     name = real_log.append_request(make_coupon().id, 7)
     began = time.monotonic()
     with stream(api, name, **bearer(ticket(Purpose.STREAM, 7, seconds=2))) as events:
-        told = list(events)
+        sent = list(events)
 
-    assert [told[0].name, told[-1].name] == ["retry", "retry"]
-    assert "final" not in {event.name for event in told}
+    assert [sent[0].name, sent[-1].name] == ["retry", "retry"]
+    assert "final" not in {event.name for event in sent}
     assert time.monotonic() - began < _SOON_SECONDS
 
 
-def test_a_silent_stream_gets_signs_of_life(
+def test_a_silent_stream_gets_comments(
     client: httpx.Client, real_log: Log, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy would take it for dead."""

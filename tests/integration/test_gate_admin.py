@@ -153,12 +153,12 @@ def test_the_blocking_client_raises_unavailable(call: Callable[[GateAdmin], Any]
 _ASYNC_CALLS: list[Callable[[AsyncGate], Awaitable[Any]]] = [
     lambda gate: gate.admit([seat(1)]),
     lambda gate: gate.release(seat(1)),
-    lambda gate: gate.read_places([(1, 1, "x")]),
+    lambda gate: gate.read_offsets([(1, 1, "x")]),
     lambda gate: gate.require_writable(),
 ]
 
 
-@pytest.mark.parametrize("call", _ASYNC_CALLS, ids=["admit", "release", "read_places", "require_writable"])
+@pytest.mark.parametrize("call", _ASYNC_CALLS, ids=["admit", "release", "read_offsets", "require_writable"])
 def test_the_async_client_raises_unavailable(call: Callable[[AsyncGate], Awaitable[Any]], away: str) -> None:
     """P6: a request does not wait for a Redis that does not answer; the database decides instead."""
 

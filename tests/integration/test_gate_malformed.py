@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.errors import Unavailable
-from service.gate.async_gate import AsyncGate, Place
+from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client, build_client
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import PROGRESS_KEY, RUN_ID_KEY, SHARED_KEY_TYPES, UNACKNOWLEDGED_KEY, Verdict
@@ -98,11 +98,11 @@ def test_the_look_up_has_no_position_from_malformed_offsets(
     redis.hset("gate:1:seats", "7", "request-of-7")
     redis.hset("gate:1:offsets", "7", offset)
 
-    async def read() -> list[Place | None]:
+    async def read() -> list[int | None]:
         async with build_async_client(settings.redis_url) as client:
-            return await AsyncGate(client).read_places([(1, 7, "request-of-7")])
+            return await AsyncGate(client).read_offsets([(1, 7, "request-of-7")])
 
-    assert asyncio.run(read()) == [Place(None, 1)]
+    assert asyncio.run(read()) == [None]
 
 
 def _set_field(field: str, value: str | bytes) -> Write:

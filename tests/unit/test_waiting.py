@@ -1,4 +1,4 @@
-"""What a waiting user is told: the wait, the outlook, and when to ask again."""
+"""What a waiting user can expect: the wait, the outlook, and when to ask again."""
 
 import pytest
 
@@ -20,41 +20,39 @@ def test_a_wait_is_a_range_or_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "issued", "held", "standby", "seats_taken", "expected"),
+    ("position", "issued", "held", "standby", "expected"),
     [
-        (9, 0, 0, 0, None, Outlook.LIKELY),  # nine ahead take nine of ten
-        (10, 0, 0, 0, None, None),  # of the ten ahead, some may be of other coupons
-        (5, 5, 0, 0, None, None),
-        (4, 5, 0, 0, None, Outlook.LIKELY),
-        (4, 4, 1, 0, None, Outlook.LIKELY),
-        (4, 4, 1, 1, None, None),  # the free seats go to standby first
-        (10**6, 0, 0, 0, 10, Outlook.LIKELY),  # ten users have a gate seat, and there are ten coupons
-        (10**6, 0, 0, 0, 11, None),
-        (None, 9, 0, 0, None, None),
-        (None, 10, 0, 0, None, Outlook.UNLIKELY),
-        (0, 9, 1, 0, 10, Outlook.UNLIKELY),  # a held seat may be given up, but does not have to
-        (0, 5, 0, 5, None, Outlook.UNLIKELY),
+        (9, 0, 0, 0, Outlook.LIKELY),  # nine ahead take nine of ten
+        (10, 0, 0, 0, None),  # of the ten ahead, some may be of other coupons
+        (5, 5, 0, 0, None),
+        (4, 5, 0, 0, Outlook.LIKELY),
+        (4, 4, 1, 0, Outlook.LIKELY),
+        (4, 4, 1, 1, None),  # the free seats go to standby first
+        (None, 9, 0, 0, None),
+        (None, 10, 0, 0, Outlook.UNLIKELY),
+        (0, 9, 1, 0, Outlook.UNLIKELY),  # a held seat may be given up, but does not have to
+        (0, 5, 0, 5, Outlook.UNLIKELY),
     ],
 )
 def test_the_outlook_of_a_queued_request(
-    position: int | None, issued: int, held: int, standby: int, seats_taken: int | None, expected: Outlook | None
+    position: int | None, issued: int, held: int, standby: int, expected: Outlook | None
 ) -> None:
     """Likely if fewer are ahead than remain, unlikely if nothing remains, and otherwise unknown."""
     sold = coupon(quantity=10, issued=issued, held=held, standby=standby)
 
-    assert outlook_of(QUEUED, position, sold, seats_taken) is expected
+    assert outlook_of(QUEUED, position, sold) is expected
 
 
 def test_the_outlook_of_other_states() -> None:
     """A held request has a seat, one on standby has none, and a final state has no outlook."""
     sold = coupon(quantity=10)
 
-    assert outlook_of(RequestState.RETRYING, None, sold, None) is Outlook.LIKELY
-    assert outlook_of(RequestState.STANDBY, None, sold, None) is Outlook.UNLIKELY
-    assert {outlook_of(state, 0, sold, 1) for state in FINAL_STATES} == {None}
-    assert outlook_of(QUEUED, 0, sold._replace(override=Override.CLOSED), 1) is Outlook.UNLIKELY
-    assert outlook_of(QUEUED, 0, sold._replace(override=Override.PAUSED), 1) is Outlook.LIKELY
-    assert outlook_of(QUEUED, 0, None, None) is None
+    assert outlook_of(RequestState.RETRYING, None, sold) is Outlook.LIKELY
+    assert outlook_of(RequestState.STANDBY, None, sold) is Outlook.UNLIKELY
+    assert {outlook_of(state, 0, sold) for state in FINAL_STATES} == {None}
+    assert outlook_of(QUEUED, 0, sold._replace(override=Override.CLOSED)) is Outlook.UNLIKELY
+    assert outlook_of(QUEUED, 0, sold._replace(override=Override.PAUSED)) is Outlook.LIKELY
+    assert outlook_of(QUEUED, 0, None) is None
 
 
 def test_the_interval_grows_with_the_wait() -> None:

@@ -73,15 +73,17 @@ async def follow(
 ) -> Response:
     """Follow a request until its final state, as server-sent events.
 
-    - `state`: the state of the request, first and after every change; data as of `GET /issuances/{request_id}`.
+    - `state`: the state of the request, first and after every change of it, of its offset or of its outlook; data as of
+      `GET /issuances/{request_id}`.
     - `progress`: `partition`, `next_offset` and `records_per_second` (`min` and `max`, or null), when the partition has
-      moved; the id is `next_offset`. The position of the request is its `offset` - `next_offset`, but not below 0.
+      moved or its rate is no longer known; the id is `next_offset`. The position of the request is its `offset` -
+      `next_offset`, but not below 0.
     - `final`: the final state; the stream ends.
     - `unknown`: the request certainly was not accepted; data is a problem. The stream ends.
 
-    A comment is sent every 15 seconds. A stream ends after an hour, when the credentials expire, or when the process
-    shuts down: connect again after the milliseconds in `retry`. With the id of a `final` event in `Last-Event-ID` the
-    response is 204, so that a browser does not connect again. A user may have six streams.
+    A comment is sent when nothing else was for 15 seconds. A stream ends after 54 to 60 minutes, when the credentials
+    expire, or when the process shuts down: connect again after the milliseconds in `retry`. With the id of a `final`
+    event in `Last-Event-ID` the response is 204, so that a browser does not connect again. A user may have six streams.
     """
     status = await _find(request_id, api, caller)
     if last_event_id is not None and last_event_id == final_event_id(status.request):
@@ -91,8 +93,9 @@ async def follow(
 
 
 async def _find(request_id: str, api: ApiResources, caller: Caller) -> IssuanceStatus:
-    """Return a request of the caller's; raise NotFound."""
-    status = await api.statuses.read(request_id)
+    """Return a request of the caller's; raise NotFound, for another user's without a look-up."""
+    owner = api.statuses.owner_of(request_id)
+    status = await api.statuses.read(request_id) if owner is None or caller.may_see(owner) else None
     if status is None or not caller.may_see(status.request.user_id):
         raise NotFound(ErrorCode.UNKNOWN_REQUEST, PROBLEMS[ErrorCode.UNKNOWN_REQUEST].detail)
     return status

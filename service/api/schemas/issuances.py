@@ -126,7 +126,7 @@ def issuance_view(status: IssuanceStatus, refresh_after_seconds: int | None = No
 def user_issuance_view(listed: UserRequest, now_ms: int) -> UserIssuanceView:
     """Render a request in the list of its user."""
     status = listed.status
-    prospect = Prospect(outlook=outlook_of(status.state, None, None, None))
+    prospect = Prospect(outlook=outlook_of(status.state, None, None))
     waited_seconds = (now_ms - status.requested_at_ms) / 1000
     refresh = refresh_after_seconds(status.state, waited_seconds, None, jitter())
     view = issuance_view(IssuanceStatus(status, prospect, None, None), refresh)
