@@ -103,18 +103,21 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             opened.callback(watch.close)
         authenticator = opened.enter_context(open_authenticator(settings, "api keys"))
         for threads in (operators, user_lists, replays, verifications):
-            opened.callback(threads.close)
+            opened.push_async_callback(threads.close)
         redis = build_async_client(settings.redis_url)
         opened.push_async_callback(redis.aclose)
         gate = AsyncGate(redis, settings.rate_limits, shift_ms)
         producer = RequestProducer(clients.build_producer(settings))
         lookup = Lookup(settings, common.engine, ids, common.key_register, filler, common.gate_admin)
         statuses, events = await opened.enter_async_context(open_status_readers(lookup, gate))
+        reports = await opened.enter_async_context(open_reports(settings, common.log_watch))
+        # opened last, so closed first: the requests in progress are answered before anything else is waited for
+        acceptor = await opened.enter_async_context(_open_acceptor(common, gate, producer, filler))
         yield ApiResources(
             settings,
             authenticator,
             gate,
-            await opened.enter_async_context(_open_acceptor(common, gate, producer, filler)),
+            acceptor,
             addresses if LimitScope.ADDRESS in settings.rate_limits else None,
             statuses,
             events,
@@ -127,7 +130,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             user_lists,
             verifications,
             replays,
-            opened.enter_context(open_reports(settings, common.log_watch)),
+            reports,
         )
 
 

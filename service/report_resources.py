@@ -1,7 +1,7 @@
 """Builds what makes coupon reports and exports in the API, with threads and connections that no other calls need."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from service.config import Settings
@@ -23,14 +23,14 @@ class ReportResources:
     exports: BoundedStreams
 
 
-@contextmanager
-def open_reports(settings: Settings, log_watch: LogWatch) -> Iterator[ReportResources]:
-    """Build the use cases; at the end a report in progress is cancelled, and the page of an export is waited for."""
-    with ExitStack() as opened:
+@asynccontextmanager
+async def open_reports(settings: Settings, log_watch: LogWatch) -> AsyncIterator[ReportResources]:
+    """Build the use cases; at the end what reads all rows of a coupon is cancelled, and a page is waited for."""
+    async with AsyncExitStack() as opened:
         # one connection for the report, one for the thread of the exports
         store = engine.build(settings.database_url, "api reports", connections=2)
         opened.callback(store.dispose)
         reporting, exports = ExclusiveWork("report"), BoundedStreams("exports", MAX_EXPORTS)
         for threads in (reporting, exports):
-            opened.callback(threads.close)
+            opened.push_async_callback(threads.close)
         yield ReportResources(CouponReporter(settings, store, log_watch), reporting, IssuanceExporter(store), exports)

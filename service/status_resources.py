@@ -28,5 +28,5 @@ async def open_status_readers(lookup: Lookup, gate: AsyncGate) -> AsyncIterator[
         yield StatusReader(lookup, gate, progress, threads, determining_threads), events
     finally:
         await events.stop()
-        threads.close()
-        determining_threads.close()
+        await threads.close()
+        await determining_threads.close()

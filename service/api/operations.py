@@ -17,7 +17,7 @@ from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
 from service.domain.error_code import ErrorCode
 from service.domain.request import RequestState
-from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE, MAX_SAFE_ID
+from service.limits import MAX_ID, MAX_NAME_LENGTH, MAX_PAGE_SIZE
 from service.usecases.issuance_export import COLUMNS, ExportFormat
 
 
@@ -192,7 +192,7 @@ _ID_SCHEMA = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX
 PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "coupon_id": ("The id of a coupon.", _ID_SCHEMA),
     "dead_letter_id": ("The id of a dead letter.", _ID_SCHEMA),
-    "user_id": ("The id of a user.", {**_ID_SCHEMA, "maximum": MAX_SAFE_ID}),
+    "user_id": ("The id of a user; above 2⁵³−1 only for callers who may read every user's requests.", _ID_SCHEMA),
     "request_id": ("The id that the 202 returned.", {"type": "string"}),
     "idempotency-key": (
         "A key of the caller's choice, for example a UUID, so that a repeat creates no second coupon.",

@@ -23,7 +23,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.domain.error_code import ErrorCode
@@ -83,6 +83,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.guard = guard
         self.deadline = inf
         self._reading = _Reading.NOTHING
+        #: the last request that the application was called with; others may wait behind it
+        self._started: RequestResponseCycle | None = None
         #: bytes of the present head, of a body's parts, and of a body with its framing
         self._head_bytes = self._body_bytes = self._framed_bytes = 0
         #: the head that is being parsed may be longer than the limit, so that its bytes must be counted
@@ -236,6 +238,10 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -393,8 +399,11 @@ class GuardedProtocol(HttpToolsProtocol):
         return is_answering
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what the client waited for."""
+        """End what the client waited for. uvicorn ends the `cycle` only, which may wait behind the one in progress."""
         super().connection_lost(exc)
+        if self._started is not None and not self._started.response_complete:
+            self._started.disconnected = True
+            self._started.message_event.set()
         self._on_gone()
 
     def shutdown(self) -> None:

@@ -1,12 +1,13 @@
 """Builds the engines of a process: their timeouts, their planner settings, and transactions."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 from psycopg import Connection as Driver
 from psycopg import Cursor
+from psycopg import Error as DriverError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
@@ -17,6 +18,7 @@ from service.store.errors import ends_connection, mapped_errors
 IDLE_IN_TRANSACTION_SECONDS = 5
 LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
+_CANCEL_SECONDS = 3
 #: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
 _MAX_CONNECTION_SECONDS = 300
 _READ_WRITE = "read-write"
@@ -140,3 +142,9 @@ def driver_connection(connection: Connection) -> Driver:
     underneath = connection.connection.driver_connection
     assert isinstance(underneath, Driver)
     return underneath
+
+
+def cancel_statement(driver: Driver) -> None:
+    """Let the server cancel the statement that another thread executes on the connection, if there is one."""
+    with suppress(DriverError):  # without the server the statement fails by itself
+        driver.cancel_safe(timeout=_CANCEL_SECONDS)

@@ -25,10 +25,9 @@ class CouponReporter:
         self._log_watch = log_watch
 
     def report(self, coupon_id: int, cancellation: Cancellation | None = None) -> CouponReport:
-        """Return the report; raise NotFound, Unavailable, or Cancelled before the next query if that was requested."""
+        """Return the report; raise NotFound, Unavailable, or Cancelled, which ends the query in progress."""
         cancellation = cancellation or Cancellation()
-        with engine.repeatable_read(self._store) as tx:
-            report_queries.begin_long_read(tx)
+        with engine.repeatable_read(self._store) as tx, report_queries.long_read(tx, cancellation):
             as_of = engine.database_now(tx)
             coupon = coupons.get(tx, coupon_id)
             if coupon is None:

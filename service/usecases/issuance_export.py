@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Engine
 
+from service.cancellation import Cancellation
 from service.domain.errors import InvalidInput
 from service.domain.request import RequestState
 from service.limits import EXPORT_PAGE_OFFSETS
@@ -38,17 +39,26 @@ class IssuanceExporter:
     def __init__(self, store: Engine) -> None:
         self._store = store
 
-    def begin(self, coupon_id: int, form: ExportFormat, state: RequestState | None = None) -> Iterator[bytes]:
+    def begin(
+        self,
+        coupon_id: int,
+        form: ExportFormat,
+        state: RequestState | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Iterator[bytes]:
         """Find the requests of a coupon, and return their pages, which are read one by one, as encoded text.
 
         state: only requests in this state; None: in any. Raises NotFound, InvalidInput for a state that no stored
-        request has, and Unavailable, also while the pages are read. Reads all rows of the coupon once, and then for
-        each page EXPORT_PAGE_OFFSETS offsets of a partition.
+        request has, Cancelled, and Unavailable, also while the pages are read. Reads all rows of the coupon once, and
+        then for each page EXPORT_PAGE_OFFSETS offsets of a partition. A page is empty if the coupon has no request
+        there.
         """
         if state is RequestState.QUEUED:
             raise InvalidInput("A request in state queued is not decided, so no export has it. Choose another state.")
-        with in_transaction(self._store) as tx:
-            report_queries.begin_long_read(tx)
+        with (
+            in_transaction(self._store) as tx,
+            report_queries.long_read(tx, cancellation or Cancellation()),
+        ):
             if coupons.get(tx, coupon_id) is None:
                 raise unknown_coupon(coupon_id)
             spans = issuance_pages.spans(tx, coupon_id)
@@ -63,8 +73,7 @@ class IssuanceExporter:
             for part in span.pages(EXPORT_PAGE_OFFSETS):
                 with in_transaction(self._store) as tx:
                     rows = issuance_pages.page(tx, part, coupon_id, state)
-                if rows:
-                    yield _ENCODERS[form](rows)
+                yield _ENCODERS[form](rows)
 
 
 def _csv_lines(rows: Sequence[Sequence[Any]]) -> bytes:

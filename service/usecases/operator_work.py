@@ -43,9 +43,9 @@ class BoundedThreads:
         finally:
             self._calls -= 1
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Wait for the calls in progress; those that have not begun are cancelled."""
-        self._executor.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
 
 class BoundedStreams(BoundedThreads):
@@ -55,6 +55,8 @@ class BoundedStreams(BoundedThreads):
         """`what` names the responses in the refusal; `streams` of them may be sent at the same time."""
         super().__init__(what, 1)
         self._free = streams
+        #: for calls that take long: requested by `close`
+        self.cancellation = Cancellation()
 
     @contextmanager
     def reserve(self) -> Iterator[None]:
@@ -66,6 +68,11 @@ class BoundedStreams(BoundedThreads):
             yield
         finally:
             self._free += 1
+
+    async def close(self) -> None:
+        """Cancel the call in progress and wait for its end."""
+        self.cancellation.request()
+        await super().close()
 
 
 class ExclusiveWork:
@@ -100,7 +107,7 @@ class ExclusiveWork:
             cancellation.request()
             gone.cancel()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Cancel the work and wait for its end."""
         self._cancellation.request()
-        self._executor.shutdown()
+        await asyncio.to_thread(self._executor.shutdown)

@@ -21,7 +21,7 @@ class UserRequest(NamedTuple):
 
 
 class UserRequests:
-    """The decided requests: an undecided one is only in the log, which is not ordered by user."""
+    """The requests that have a row: a queued one is only in the log, which is not ordered by user."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

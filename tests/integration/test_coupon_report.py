@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from service import resources as service_resources
 from service.cancellation import Cancellation
@@ -179,13 +179,21 @@ def _rows_read(tx: Connection) -> int:
     return int(tx.execute(text(query)).scalar_one())
 
 
+@pytest.mark.parametrize("queries", range(3))
 def test_a_report_ends_before_its_next_query_when_its_caller_has_gone(
-    resources: Resources, make_coupon: MakeCoupon, statements: list[str]
+    resources: Resources, make_coupon: MakeCoupon, store: Engine, queries: int
 ) -> None:
-    cancelled = Cancellation()
-    cancelled.request()
+    """Also when no query was in progress that could be cancelled."""
+    cancellation, executed = Cancellation(), []
 
+    def request_after_queries(_: object, __: object, statement: str, *___: object) -> None:
+        if "FROM requests" in statement:
+            executed.append(statement)
+        if len(executed) == queries:
+            cancellation.request()
+
+    event.listen(store, "after_cursor_execute", request_after_queries)
     with pytest.raises(Cancelled):
-        service_resources.coupon_reporter(resources).report(make_coupon().id, cancelled)
+        service_resources.coupon_reporter(resources).report(make_coupon().id, cancellation)
 
-    assert sum("FROM requests" in statement for statement in statements) == 1
+    assert len(executed) == queries

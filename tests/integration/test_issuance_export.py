@@ -237,14 +237,31 @@ _CLEAR_STATISTICS = text(
 _ROWS_READ = text("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'requests'")
 
 
+def test_each_step_of_an_export_reads_one_page(
+    store: Engine, make_coupon: MakeCoupon, admin: Engine, log_id: int, statements: list[str]
+) -> None:
+    """Also where the coupon has no requests: between two steps the export pauses, and sees that its client has gone."""
+    coupon = make_coupon()
+    with admin.begin() as tx:
+        for offset in (0, 9 * EXPORT_PAGE_OFFSETS):
+            tx.execute(_INSERT, {"log": log_id, "coupon": coupon.id, "first": offset, "last": offset})
+    pages = IssuanceExporter(store).begin(coupon.id, ExportFormat.JSONL)
+    statements.clear()
+
+    read = [(page.count(b"\n"), len(statements)) for page in pages]
+
+    assert [rows for rows, _ in read] == [1, *8 * [0], 1]
+    assert [executed for _, executed in read] == [*range(1, 11)]
+
+
 @contextmanager
-def slow_reader(server: ServerThread, path: str) -> Iterator[socket.socket]:
-    """Read the first rows of an export, and read no further."""
+def slow_reader(server: ServerThread, path: str, behind: bytes = b"") -> Iterator[socket.socket]:
+    """Read the first rows of an export, and read no further; `behind` is sent after its request."""
     with closing(socket.socket()) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(20)
         connection.connect(server.address)
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() + behind)
         begin = b""
         while b"request-1-" not in begin:
             begin += connection.recv(4096)
@@ -308,6 +325,22 @@ def test_an_export_that_fails_in_the_middle_is_not_taken_for_complete(
     assert "permission denied" in line.getMessage()
     assert "Traceback" not in caplog.text
     assert whole.text.count("\r\n") == _MANY + 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_request_behind_an_export_does_not_keep_its_place(
+    server: ServerThread, http: httpx.Client, many: int, admin: Engine
+) -> None:
+    """The end of the connection ends the request in progress, and not only the last one."""
+    path = f"/coupons/{many}/issuances"
+    behind = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as readers:
+        cut = [readers.enter_context(slow_reader(server, path, behind)) for _ in range(MAX_EXPORTS)]
+        with _without_rights(admin):
+            for connection in cut:
+                assert not _read_to_end(connection).endswith(b"0\r\n\r\n")
+
+    assert eventually(lambda: http.get(path).status_code == 200)
 
 
 @contextmanager

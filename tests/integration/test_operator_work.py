@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import Event
 
 import httpx
@@ -21,7 +22,7 @@ from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import Cancelled, TooBusy
 from service.store import engine
-from service.usecases.operator_work import ExclusiveWork
+from service.usecases.operator_work import BoundedStreams, BoundedThreads, ExclusiveWork
 from service.verification.verify import Verifier
 from tests.integration.conftest import Query
 from tests.log import Log
@@ -35,21 +36,28 @@ _AT_ONCE_SECONDS = 2.0
 _RUN_OR_WAIT, _LISTS = 102, 110
 _VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state <> 'idle'"
 _WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
+_REPORTING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api reports' AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
-def http(settings: Settings, real_log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """A client of an API in this process, whose statements wait longer for a lock than any test."""
+def server(settings: Settings, real_log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerThread]:
+    """An API in this process, whose statements wait longer for a lock than any test."""
     del real_log  # emptied: a proof reads it
     monkeypatch.setattr(engine, "LOCK_SECONDS", 60)
     common = service_resources.open_resources(settings, "api", connections=10)
-    server = ServerThread(app.create_app(common), CouponProtocol)
+    server = ServerThread(app.create_app(common), CouponProtocol, timeout_graceful_shutdown=1)
     server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def http(server: ServerThread) -> Iterator[httpx.Client]:
+    """A client of the API."""
     host, port = server.address
     with httpx.Client(base_url=f"http://{host}:{port}", timeout=30, limits=httpx.Limits()) as client:
         eventually(lambda: client.get("/healthz").status_code == 200)
         yield client
-    server.stop()
 
 
 @contextmanager
@@ -123,6 +131,41 @@ def test_a_client_that_goes_ends_its_verification(
         eventually(lambda: not query(_VERIFYING))
 
     assert eventually(lambda: http.get(verification).status_code == 200)
+
+
+@contextmanager
+def waiting_call(server: ServerThread, path: str, query: Query) -> Iterator[None]:
+    """Send a request, and keep the connection during the block, which begins when its statement waits for a lock."""
+    with socket.create_connection(server.address) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        eventually(lambda: query(_REPORTING))
+        yield
+
+
+def test_a_client_that_goes_ends_the_statement_of_its_report(
+    server: ServerThread, http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query
+) -> None:
+    """It may take a minute, and the next report would be refused for that time."""
+    report = f"/coupons/{make_coupon().id}/report"
+    with locked(admin, "requests"):
+        with waiting_call(server, report, query):
+            pass
+        eventually(lambda: not query(_REPORTING))
+
+    assert eventually(lambda: http.get(report).status_code == 200)
+
+
+@pytest.mark.usefixtures("http")
+@pytest.mark.parametrize("path", ["report", "issuances"])
+def test_a_shutdown_ends_the_statements_that_read_all_rows_of_a_coupon(
+    server: ServerThread, admin: Engine, make_coupon: MakeCoupon, query: Query, path: str
+) -> None:
+    """The lock is released only after the process has ended, and the client is still there."""
+    path = f"/coupons/{make_coupon().id}/{path}"
+    with locked(admin, "requests"), waiting_call(server, path, query):
+        server.uvicorn.should_exit = True
+        server.join(20)
+        assert not server.is_alive()
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -217,6 +260,29 @@ def _locks(store: Engine) -> int:
         return int(tx.execute(text(waiting)).scalar_one())
 
 
+@pytest.mark.parametrize(
+    "kind", [ExclusiveWork, partial(BoundedThreads, threads=1), partial(BoundedStreams, streams=1)]
+)
+def test_the_event_loop_goes_on_while_work_ends(kind: Callable[[str], ExclusiveWork | BoundedThreads]) -> None:
+    """What is closed with it, as the requests that are being accepted, has deadlines of its own."""
+    began, goes_on = Event(), Event()
+
+    def work(_: object) -> bool:
+        began.set()
+        return goes_on.wait(20)
+
+    async def close_during_work() -> bool:
+        threads = kind("test")
+        running = asyncio.ensure_future(threads.run(work, asyncio.Event().wait))
+        await asyncio.to_thread(began.wait, 20)
+        closing = asyncio.ensure_future(threads.close())
+        asyncio.get_running_loop().call_later(0.05, goes_on.set)
+        await closing
+        return await running
+
+    assert asyncio.run(close_during_work())
+
+
 def test_exclusive_work_keeps_its_place_until_it_has_ended() -> None:
     """A caller that is cancelled does not let a second one begin beside work that still runs."""
     began, goes_on = Event(), Event()
@@ -236,6 +302,6 @@ def test_exclusive_work_keeps_its_place_until_it_has_ended() -> None:
         with pytest.raises(TooBusy):
             await exclusive.run(work, asyncio.Event().wait)
         goes_on.set()
-        exclusive.close()
+        await exclusive.close()
 
     asyncio.run(call())

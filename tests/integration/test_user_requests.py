@@ -11,6 +11,7 @@ from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.domain.request_id import RequestIds
 from service.domain.ticket import Purpose
+from service.limits import MAX_ID
 from tests.builders import AT_MS
 from tests.fixtures.callers import bearer, ticket, token
 from tests.log import Log
@@ -89,6 +90,20 @@ def test_the_list_of_another_user_does_not_exist(
         assert len(api.get(_PATH, headers=bearer(credentials)).json()["issuances"]) == len(user_has_requests)
     empty = api.get("/users/9/issuances", headers=bearer(keys[Role.READ].text))
     assert (empty.status_code, empty.json()) == (200, {"issuances": [], "next": None})
+
+
+def test_callers_for_all_users_read_lists_of_users_whom_other_producers_name(
+    api: httpx.Client, keys: dict[Role, NewKey], real_log: Log, make_coupon: Callable[..., Coupon]
+) -> None:
+    """Their ids have 64 bits; the service's own users have ids that JavaScript holds."""
+    real_log.append(make_coupon().id, MAX_ID, request_id=None)
+    real_log.issue()
+    path = f"/users/{MAX_ID}/issuances"
+
+    for role in (Role.ON_BEHALF, Role.READ):
+        (one,) = api.get(path, headers=bearer(keys[role].text)).json()["issuances"]
+        assert (one["user_id"], one["state"]) == (MAX_ID, "issued")
+    assert api.get(path, headers=bearer(token())).status_code == 422
 
 
 def test_what_is_no_page_is_refused(api: httpx.Client) -> None:

@@ -24,7 +24,7 @@ async def report(coupon_id: str, request: Request, api: ApiDeps) -> Response:
     """Report how the coupon was sold: counts by state and code, waits, the time to the sell-out, a series.
 
     The time it takes grows with the requests of the coupon. Each API process makes one report at a time; another call
-    is refused at once with 429 `too_busy`. A client that closes its connection ends the report after a query.
+    is refused at once with 429 `too_busy`. A client that closes its connection ends the report.
     """
     work = partial(api.reports.reporter.report, parse_id(coupon_id, "coupon_id"))
     found = await api.reports.reporting.run(work, partial(wait_until_gone, request))
@@ -56,7 +56,7 @@ async def export(
     number, chosen_form = parse_id(coupon_id, "coupon_id"), parse_choice("format", form, ExportFormat)
     chosen_state = None if state is None else parse_choice("state", state, RequestState)
     exports = api.reports.exports
-    pages = await exports.run(api.reports.exporter.begin, number, chosen_form, chosen_state)
+    pages = await exports.run(api.reports.exporter.begin, number, chosen_form, chosen_state, exports.cancellation)
     headers = {
         "Content-Type": MEDIA_TYPES[chosen_form],
         "Content-Disposition": f'attachment; filename="coupon-{number}-issuances.{chosen_form}"',

@@ -9,7 +9,7 @@ from service.api.schemas.issuances import UserIssuancePage, user_issuance_view
 from service.clock import now_ms
 from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound
-from service.limits import MAX_SAFE_ID
+from service.limits import MAX_ID, MAX_SAFE_ID
 from service.server.problems import PROBLEMS
 
 router = APIRouter(tags=["issuances"])
@@ -19,10 +19,13 @@ router = APIRouter(tags=["issuances"])
 async def page(user_id: str, request: Request, api: ApiDeps, caller: CallerDep, query: UserPageQueryDep) -> Response:
     """List the requests of a user for all coupons, newest first, at most 500 a page.
 
-    `cursor` is `next` of the previous page, and `Link` leads there. A request is in the list once it is decided; until
-    then `GET /issuances/{request_id}` shows it. A user reads the own list only; another one does not exist (404).
+    `cursor` is `next` of the previous page, and `Link` has its address. A request is in the list once its state is
+    stored: issued, refused, retrying, standby or dead. While it is queued, `GET /issuances/{request_id}` shows it. What
+    another producer requested for a coupon that does not exist is not in the list. A user may read the own list only;
+    every other one does not exist (404).
     """
-    number = parse_id(user_id, "user_id", MAX_SAFE_ID)
+    # callers for all users also read the lists of users whom only other producers name
+    number = parse_id(user_id, "user_id", MAX_ID if caller.user_id is None else MAX_SAFE_ID)
     if not caller.may_see(number):
         raise NotFound(ErrorCode.NOT_FOUND, PROBLEMS[ErrorCode.NOT_FOUND].detail)
     found = await api.user_lists.run(api.user_requests.list_page, number, query.after, query.size + 1)
