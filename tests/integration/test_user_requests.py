@@ -43,7 +43,7 @@ def _pages(api: httpx.Client, limit: int, credentials: str) -> list[httpx.Respon
     """Return all pages, by following Link."""
     pages = [api.get(_PATH, params={"limit": limit}, headers=bearer(credentials))]
     while link := pages[-1].links.get("next"):
-        pages.append(api.get(link["url"], headers=bearer(credentials)))
+        pages.append(api.get(pages[-1].url.join(link["url"]), headers=bearer(credentials)))
     return pages
 
 
