@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 
@@ -30,20 +30,23 @@ class Listener:
         """Return the final event."""
         deadline = time.monotonic() + until_seconds
         while time.monotonic() < deadline:
-            try:
-                self._connect()
-            except httpx.ConnectError:  # the process is starting again
+            if not self._connect():
                 time.sleep(0.1)
-                continue
-            if self.connections[-1][-1].name == "final":
+            elif self.connections[-1][-1].name == "final":
                 return self.connections[-1][-1]
         raise AssertionError(f"no final event: {self.connections}")
 
-    def _connect(self) -> None:
-        with stream(self._client, self._request_id) as events:
+    def _connect(self) -> bool:
+        """Take the events of one connection; return whether it was answered."""
+        with ExitStack() as opened:
+            try:
+                events = opened.enter_context(stream(self._client, self._request_id))
+            except (httpx.NetworkError, httpx.RemoteProtocolError):  # the process ends, or is starting again
+                return False
             self.connections.append([])
             for event in events:
                 self.connections[-1].append(event)
+            return True
 
     def redirect(self, url: str) -> None:
         """Connect to another process from now on."""
