@@ -285,9 +285,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.deadline = self.guard.now + (_DRAIN_SECONDS if self._draining else IDLE_TIMEOUT_SECONDS)
 
     def _is_answering(self) -> bool:
-        """Return whether a request that has arrived completely has no response yet."""
+        """Return whether a request that has arrived completely has no response yet. One that was dropped gets none."""
         is_whole = self._reading is not _Reading.BODY and self.cycle is not None
-        return bool(self.pipeline) or (is_whole and not self.cycle.response_complete)
+        return bool(self.pipeline) or (is_whole and not self.cycle.response_complete and not self.cycle.disconnected)
 
     def _stop_reading(self, rejection: Rejection | None) -> None:
         """Drop the present request and all that follow; the complete ones are answered before the connection ends.
