@@ -1,7 +1,7 @@
 """Pages of lists: which part a caller asks for, and where the next one is."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -71,22 +71,22 @@ UserPageQueryDep = Annotated[UserPageQuery, Depends(_parse_user_page_query)]
 """The page of a user's requests that the query selects; raises InvalidInput."""
 
 
-class _Item(Protocol):
-    @property
-    def id(self) -> int: ...
-
-
 class _Page(Protocol):
     @property
     def next(self) -> str | None: ...
 
 
-Item = TypeVar("Item", bound=_Item)
+Item = TypeVar("Item")
 
 
-def cut_page(found: Sequence[Item], size: int) -> tuple[Sequence[Item], str | None]:
-    """Return the items of a page, and the cursor of the next page: None if `found` has no item beyond `size`."""
-    return found[:size], str(found[size - 1].id) if len(found) > size else None
+def cut_page(
+    found: Sequence[Item], size: int, cursor_of: Callable[[Item], object]
+) -> tuple[Sequence[Item], str | None]:
+    """Return the items of a page, and the cursor of the next page: None if `found` has no item beyond `size`.
+
+    cursor_of: returns the cursor of the page that begins after an item.
+    """
+    return found[:size], str(cursor_of(found[size - 1])) if len(found) > size else None
 
 
 def page_response(request: Request, page: _Page) -> Response:

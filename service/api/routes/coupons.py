@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -79,7 +80,7 @@ async def page(
         at_ms,
     )
     found = await api.user_lists.run(api.coupons.list_page, filters, query.after or 0, query.size + 1)
-    shown, cursor = cut_page(found, query.size)
+    shown, cursor = cut_page(found, query.size, attrgetter("id"))
     return page_response(request, CouponPage([coupon_view(coupon, at_ms) for coupon in shown], cursor))
 
 

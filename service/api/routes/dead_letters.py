@@ -1,6 +1,7 @@
 """Routes that list, show, replay and discard dead letters."""
 
 from functools import partial
+from operator import attrgetter
 
 from fastapi import APIRouter, Request, Response
 
@@ -51,7 +52,7 @@ async def page(
         None if state is None else parse_choice("state", state, DeadLetterState),
     )
     found = await api.operators.run(api.dead_letters.list_page, filters, query.after, query.size + 1)
-    shown, cursor = cut_page(found, query.size)
+    shown, cursor = cut_page(found, query.size, attrgetter("id"))
     return page_response(request, DeadLetterPage([*map(summary_view, shown)], cursor))
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from service.api.authorization import CallerDep
-from service.api.pages import UserPageQueryDep, page_response
+from service.api.pages import UserPageQueryDep, cut_page, page_response
 from service.api.request_parsing import ApiDeps, parse_id
 from service.api.schemas.issuances import UserIssuancePage, user_issuance_view
 from service.clock import now_ms
@@ -27,6 +27,5 @@ async def page(user_id: str, request: Request, api: ApiDeps, caller: CallerDep, 
     if not caller.may_see(number):
         raise NotFound(ErrorCode.NOT_FOUND, PROBLEMS[ErrorCode.NOT_FOUND].detail)
     found = await api.user_lists.run(api.user_requests.list_page, number, query.after, query.size + 1)
-    shown = found[: query.size]
-    cursor = "-".join(map(str, shown[-1].position)) if len(found) > query.size else None
+    shown, cursor = cut_page(found, query.size, lambda one: "-".join(map(str, one.position)))
     return page_response(request, UserIssuancePage([user_issuance_view(one, now_ms()) for one in shown], cursor))
