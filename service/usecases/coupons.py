@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
@@ -27,7 +27,16 @@ from service.usecases.gate_sync import sync_coupon_changes
 from service.usecases.recover import Recoverer
 
 _PAGE_SIZE = 500
-_Values = tuple[str, int, int, int | None, int | None]
+
+
+class _Values(NamedTuple):
+    """What a coupon is created with."""
+
+    name: str
+    quantity: int
+    waitlist: int
+    opens_at_ms: int | None
+    closes_at_ms: int | None
 
 
 class CouponService:
@@ -74,7 +83,7 @@ class CouponService:
         Conflict if the key was used with other values, Unavailable if a repeat creates no second coupon, and
         CreationUnconfirmed if it may: the answer to the COMMIT was lost, and there is no key.
         """
-        values = (name, quantity, waitlist, opens_at_ms, closes_at_ms)
+        values = _Values(name, quantity, waitlist, opens_at_ms, closes_at_ms)
         is_committing = False
         try:
             with in_transaction(self._engine) as tx:
@@ -193,8 +202,7 @@ def _not_default(values: _Values) -> dict[str, Any]:
 
     So the fingerprint of a request stays the same when a later version takes more values.
     """
-    named = dict(zip(("name", "quantity", "waitlist", "opens_at_ms", "closes_at_ms"), values, strict=True))
-    return {name: value for name, value in named.items() if value not in {0, None}}
+    return {name: value for name, value in values._asdict().items() if value not in {0, None}}
 
 
 def unknown_coupon(coupon_id: int) -> NotFound:
