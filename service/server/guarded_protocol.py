@@ -57,9 +57,6 @@ _log = get_logger(__name__)
 _guards: "WeakKeyDictionary[ServerState, ConnectionGuard]" = WeakKeyDictionary()
 
 
-def _do_nothing() -> None: ...
-
-
 class _Reading(Enum):
     """What the connection is reading."""
 
@@ -98,7 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         #: bytes that the client had not read at the last deadline
         self._unread_bytes = 0
         #: called when the client of a stream closes the connection
-        self._on_gone: Callable[[], object] = _do_nothing
+        self._on_gone: Callable[[], object] = lambda: None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection."""
