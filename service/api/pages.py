@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
@@ -18,15 +18,18 @@ LIST_POSITION_PATTERN = "[0-9]{1,15}-[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,18}"
 _LIST_POSITION = re.compile(LIST_POSITION_PATTERN, re.ASCII)
 
 
-class PageQuery(NamedTuple):
+Place = TypeVar("Place", int, ListPosition)
+
+
+class PageQuery(NamedTuple, Generic[Place]):
     """Which part of a list a caller asks for."""
 
     size: int
-    #: the id of the last item of the page before; None: this is the first
-    after: int | None
+    #: the id or the position of the last item of the page before; None: this is the first
+    after: Place | None
 
 
-async def _parse_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> PageQuery:
+async def _parse_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> PageQuery[int]:
     """Return the page that the query selects; raise InvalidInput."""
     await refuse_unknown_parameters(request)
     return PageQuery(parse_limit(limit), None if cursor is None else parse_id(cursor, "cursor"))
@@ -43,22 +46,16 @@ async def refuse_unknown_parameters(request: Request) -> None:
         raise InvalidInput(f"The query has the parameter `{min(unknown)}`. It may have {', '.join(known)}.")
 
 
-PageQueryDep = Annotated[PageQuery, Depends(_parse_page_query)]
+PageQueryDep = Annotated[PageQuery[int], Depends(_parse_page_query)]
 """The page that the query selects; raises InvalidInput."""
 
 
-class UserPageQuery(NamedTuple):
-    """Which part of the list of a user's requests a caller asks for."""
-
-    size: int
-    #: the position of the last request of the page before; None: this is the first
-    after: ListPosition | None
-
-
-async def _parse_user_page_query(request: Request, cursor: str | None = None, limit: str = "50") -> UserPageQuery:
+async def _parse_user_page_query(
+    request: Request, cursor: str | None = None, limit: str = "50"
+) -> PageQuery[ListPosition]:
     """Return the page that the query selects; raise InvalidInput."""
     await refuse_unknown_parameters(request)
-    return UserPageQuery(parse_limit(limit), None if cursor is None else _parse_list_position(cursor))
+    return PageQuery(parse_limit(limit), None if cursor is None else _parse_list_position(cursor))
 
 
 def _parse_list_position(cursor: str) -> ListPosition:
@@ -67,7 +64,7 @@ def _parse_list_position(cursor: str) -> ListPosition:
     return ListPosition(*map(int, cursor.split("-")))
 
 
-UserPageQueryDep = Annotated[UserPageQuery, Depends(_parse_user_page_query)]
+UserPageQueryDep = Annotated[PageQuery[ListPosition], Depends(_parse_user_page_query)]
 """The page of a user's requests that the query selects; raises InvalidInput."""
 
 
