@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from psycopg import Connection as Driver
@@ -12,12 +13,15 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 
+from service.cancellation import Cancellation
 from service.store.errors import ends_connection, mapped_errors
 
 #: after this the transaction of a frozen process ends and releases its locks, so that another process can continue
 IDLE_IN_TRANSACTION_SECONDS = 5
 LOCK_SECONDS = 3
 STATEMENT_SECONDS = 5
+#: for a statement that reads all rows of a coupon, which may be tens of millions
+LONG_STATEMENT_SECONDS = 60
 _CANCEL_SECONDS = 3
 #: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
 _MAX_CONNECTION_SECONDS = 300
@@ -135,6 +139,25 @@ def database_now(tx: Connection) -> datetime:
     """Return the database's clock, which all processes use for decisions and delays."""
     at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
     return at
+
+
+@contextmanager
+def cancellable(tx: Connection, cancellation: Cancellation) -> Iterator[None]:
+    """Cancel the statement in progress when the cancellation is requested. The block then raises Cancelled."""
+    with cancellation.interrupting(partial(cancel_statement, driver_connection(tx))):
+        yield
+
+
+@contextmanager
+def long_read(tx: Connection, cancellation: Cancellation) -> Iterator[None]:
+    """Make the transaction read-only, and give each statement the time that all rows of a large coupon need.
+
+    As in `cancellable`, the cancellation cancels the statement in progress.
+    """
+    tx.execute(text("SET TRANSACTION READ ONLY"))
+    tx.execute(text(f"SET LOCAL statement_timeout = '{LONG_STATEMENT_SECONDS}s'"))
+    with cancellable(tx, cancellation):
+        yield
 
 
 def driver_connection(connection: Connection) -> Driver:

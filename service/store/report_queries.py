@@ -5,38 +5,19 @@ on coupon and user, or scans the table if the coupon has a large part of it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.cancellation import Cancellation
 from service.domain.coupon_report import Period, RequestCounts, SeriesPoint, Waits
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import derived_prefix
-from service.store import engine
 from service.store.tables import LIVE_OR_ENDED_ROWS
-
-#: seconds that one of these statements may take: the coupon may have tens of millions of rows
-_STATEMENT_SECONDS = 60
 
 _OF_COUPON = f"FROM requests WHERE coupon_id = :coupon AND {LIVE_OR_ENDED_ROWS}"
 _IS_FOREIGN = "starts_with(request_id, :derived)"
-
-
-@contextmanager
-def long_read(tx: Connection, cancellation: Cancellation) -> Iterator[None]:
-    """Make the transaction read-only, and give each statement the time that all rows of a large coupon need.
-
-    A request of the cancellation cancels the statement in progress. The block then raises Cancelled.
-    """
-    tx.execute(text("SET TRANSACTION READ ONLY"))
-    tx.execute(text(f"SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'"))
-    with cancellation.interrupting(partial(engine.cancel_statement, engine.driver_connection(tx))):
-        yield
 
 
 def opened_at(tx: Connection, coupon_id: int) -> datetime | None:

@@ -27,7 +27,7 @@ class CouponReporter:
     def report(self, coupon_id: int, cancellation: Cancellation | None = None) -> CouponReport:
         """Return the report; raise NotFound, Unavailable, or Cancelled, which ends the query in progress."""
         cancellation = cancellation or Cancellation()
-        with engine.repeatable_read(self._store) as tx, report_queries.long_read(tx, cancellation):
+        with engine.repeatable_read(self._store) as tx, engine.long_read(tx, cancellation):
             as_of = engine.database_now(tx)
             coupon = coupons.get(tx, coupon_id)
             if coupon is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy import Engine
 
 from service import crash_points
+from service.cancellation import Cancellation
 from service.config import Settings
 from service.crash_points import CrashPoint
 from service.domain.request import Request
@@ -82,17 +83,20 @@ class GateFiller:
         if filled:
             _log.info(LogEvent.GATE_FILLED, coupon_id=coupon_id, decided=len(seats), undecided=len(undecided))
 
-    def find_undecided(self, coupons_of: Mapping[str, int]) -> set[str]:
-        """Return which requests are in the log and not decided yet; each partition is read once. Raises Unavailable.
+    def find_undecided(self, coupons_of: Mapping[str, int], cancellation: Cancellation) -> set[str]:
+        """Return which requests are in the log and not decided yet; each partition is read once.
 
         coupons_of: the coupon id of each request, by request id.
+
+        Raises Unavailable, and Cancelled before the next record when `cancellation` is requested.
         """
         partitions = {partition_of(coupon_id, self._settings.topic_partitions) for coupon_id in coupons_of.values()}
         if not partitions:
             return set()
         with in_transaction(self._engine) as tx:
             log, current = checkpoints.of_open_log(tx)
-        undecided = (request for partition in partitions for request in self._undecided(partition, log, current))
+        tails = (request for partition in partitions for request in self._undecided(partition, log, current))
+        undecided = cancellation.watch(tails)
         return {one.request_id for one in undecided if coupons_of.get(one.request_id) == one.coupon_id}
 
     def _undecided(self, partition: int, log: Log, current: Mapping[int, Checkpoint]) -> Iterator[Request]:

@@ -281,9 +281,8 @@ class IssuanceEvents:
         asked = [one for one in listeners if one.needs_offset() and one.request.request_id in snapshot.found]
         if not asked or not self._offset_backoff.is_over(self._now()):
             return
-        keys = [(one.request.coupon_id, one.request.user_id, one.request.request_id) for one in asked]
         try:
-            offsets = await self._gate.read_offsets(keys)
+            offsets = await self._gate.read_offsets([one.request.key for one in asked])
         except Unavailable:
             self._offset_backoff.fail(self._now())
             return
@@ -295,9 +294,10 @@ class IssuanceEvents:
 
     async def _determine(self, in_doubt: Sequence[_InDoubt], snapshot: Snapshot) -> None:
         """Find out whether requests are unknown. The snapshot, in which they were in doubt, gives the outlook."""
+        threads = self._determining_threads
         with suppress(Retryable):
             asked = [one.found for one in in_doubt]
-            determined = await self._determining_threads.run(self._lookup.determine_many, asked)
+            determined = await threads.run(self._lookup.determine_many, asked, threads.cancellation)
             for one, status in zip(in_doubt, determined, strict=True):
                 if one.is_answered():
                     continue

@@ -13,8 +13,8 @@ from service.cancellation import Cancellation
 from service.domain.errors import InvalidInput
 from service.domain.request import RequestState
 from service.limits import EXPORT_PAGE_OFFSETS
-from service.store import coupons, issuance_pages, report_queries
-from service.store.engine import in_transaction
+from service.store import coupons, issuance_pages
+from service.store.engine import in_transaction, long_read
 from service.store.issuance_pages import OffsetSpan, StoredIssuance
 from service.usecases.coupons import unknown_coupon
 
@@ -57,7 +57,7 @@ class IssuanceExporter:
             raise InvalidInput("A request in state queued is not decided, so no export has it. Choose another state.")
         with (
             in_transaction(self._store) as tx,
-            report_queries.long_read(tx, cancellation or Cancellation()),
+            long_read(tx, cancellation or Cancellation()),
         ):
             if coupons.get(tx, coupon_id) is None:
                 raise unknown_coupon(coupon_id)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
+from service.cancellation import Cancellation
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.domain.errors import KeyMissing, Unavailable
@@ -39,6 +40,11 @@ class RequestStatus(NamedTuple):
     partition: int
     #: of its record; None while that is not known
     offset: int | None
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """Coupon id, user id and request id, by which its row and its offset are read."""
+        return self.coupon_id, self.user_id, self.request_id
 
 
 class Undetermined(NamedTuple):
@@ -109,16 +115,18 @@ class Lookup:
                 found |= dict.fromkeys(unverified, self._missing_key(tx))
         return Snapshot(log.id, by_partition, {name: found.get(name) for name in claims}, coupons_of_queued)
 
-    def determine_many(self, asked: Sequence[Undetermined]) -> list[RequestStatus | None]:
-        """Return the status of each request, or None if it certainly was not accepted. Raises Unavailable.
+    def determine_many(self, asked: Sequence[Undetermined], cancellation: Cancellation) -> list[RequestStatus | None]:
+        """Return the status of each request, or None if it certainly was not accepted.
 
         The undecided tail of each partition is read once for all of them. An id that was minted before records were
         lost, and that is found nowhere, is answered as dead: its record may have been among them.
+
+        Raises Unavailable, and Cancelled soon after `cancellation` is requested.
         """
         queued = [one.queued for one in asked]
-        undecided = self._maybe_undecided(queued)
+        undecided = self._maybe_undecided(queued, cancellation)
         with in_transaction(self._engine) as tx:  # one may have been decided since; an issued request keeps its seat
-            stored = requests.find_many(tx, [(one.coupon_id, one.user_id, one.request_id) for one in queued])
+            stored = requests.find_many(tx, [one.key for one in queued])
         return [_determined(one, stored.get(one.queued.request_id), undecided) for one in asked]
 
     def owner_of(self, request_id: str) -> int | None:
@@ -163,7 +171,7 @@ class Lookup:
             return error
         return None
 
-    def _maybe_undecided(self, asked: Sequence[RequestStatus]) -> set[str]:
+    def _maybe_undecided(self, asked: Sequence[RequestStatus], cancellation: Cancellation) -> set[str]:
         """Return the ids of those that have their seat, or a record in the undecided tail of the log.
 
         A repeat is appended under the first request's id, possibly long after that id was minted.
@@ -174,7 +182,7 @@ class Lookup:
                 if self._gate_admin.seat_holder(one.coupon_id, one.user_id) == one.request_id:
                     found.add(one.request_id)
         others = {one.request_id: one.coupon_id for one in asked if one.request_id not in found}
-        return found | self._gate_filler.find_undecided(others)
+        return found | self._gate_filler.find_undecided(others, cancellation)
 
 
 def _determined(one: Undetermined, stored: StoredRequest | None, undecided: Container[str]) -> RequestStatus | None:

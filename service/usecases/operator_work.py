@@ -27,6 +27,8 @@ class BoundedThreads:
         self._what = what
         self._executor = ThreadPoolExecutor(threads, what)
         self._max_calls = threads + _MAX_WAITING
+        #: for calls that may take long: requested by `close`
+        self.cancellation = Cancellation()
         #: calls that run or wait
         self._calls = 0
 
@@ -44,7 +46,8 @@ class BoundedThreads:
             self._calls -= 1
 
     async def close(self) -> None:
-        """Wait for the calls in progress; those that have not begun are cancelled."""
+        """Wait for the calls in progress; cancel those that have not begun, and those that use the cancellation."""
+        self.cancellation.request()
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
 
@@ -55,8 +58,6 @@ class BoundedStreams(BoundedThreads):
         """`what` names the responses in the refusal; `streams` of them may be sent at the same time."""
         super().__init__(what, 1)
         self._free = streams
-        #: for calls that take long: requested by `close`
-        self.cancellation = Cancellation()
 
     @contextmanager
     def reserve(self) -> Iterator[None]:
@@ -68,11 +69,6 @@ class BoundedStreams(BoundedThreads):
             yield
         finally:
             self._free += 1
-
-    async def close(self) -> None:
-        """Cancel the call in progress and wait for its end."""
-        self.cancellation.request()
-        await super().close()
 
 
 class ExclusiveWork:

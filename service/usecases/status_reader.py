@@ -60,7 +60,8 @@ class StatusReader:
         return determined and self._progress.describe(determined)
 
     async def _determine_many(self, asked: Sequence[Undetermined]) -> list[RequestStatus | None]:
-        return await self._determining_threads.run(self._lookup.determine_many, asked)
+        threads = self._determining_threads
+        return await threads.run(self._lookup.determine_many, asked, threads.cancellation)
 
     async def _read_many(self, request_ids: Sequence[str]) -> list[_Read]:
         snapshot = await self._threads.run(self._lookup.find_many, request_ids)
@@ -81,9 +82,7 @@ class StatusReader:
         ]
         with suppress(Unavailable):
             if queued:
-                offsets = await self._gate.read_offsets(
-                    [(one.coupon_id, one.user_id, one.request_id) for one in queued]
-                )
+                offsets = await self._gate.read_offsets([one.key for one in queued])
                 return {
                     one.request_id: one._replace(offset=offset) for one, offset in zip(queued, offsets, strict=True)
                 }

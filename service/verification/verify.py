@@ -91,7 +91,7 @@ class Verifier:
         Raises Unavailable, and Cancelled soon after `cancellation` is requested.
         """
         cancellation = cancellation or Cancellation()
-        with engine.in_transaction(self._store) as tx:
+        with engine.in_transaction(self._store) as tx, engine.cancellable(tx, cancellation):
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log in between

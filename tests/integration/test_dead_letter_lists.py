@@ -11,7 +11,7 @@ from service.domain.dead_letter import DeadLetterFilter
 from service.domain.errors import Cancelled
 from service.limits import MAX_ACTIONS_SHOWN, MAX_ERROR_LENGTH, MAX_LISTED_ERROR_LENGTH, MAX_PAGE_SIZE, MAX_REPLAY_BYTES
 from service.usecases.replay import DeadLetterService
-from tests.integration.test_operator_work import CancelledAt
+from tests.cancellations import CancelledAt
 
 _RECORD_BYTES = 900_000
 

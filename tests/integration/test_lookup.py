@@ -8,16 +8,17 @@ from sqlalchemy import Engine, event, text
 
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.domain.errors import KeyMissing
+from service.domain.errors import Cancelled, KeyMissing
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.request_id import RequestIds
 from service.usecases.gate_fill import GateFiller
 from service.usecases.key_register import KeyRegister
 from service.usecases.lookup import CLOCK_SKEW_ALLOWANCE_MS, Found, Lookup, RequestStatus, Undetermined
 from tests.builders import AT_MS, TOPIC_ID
+from tests.cancellations import CancelledAt
 from tests.gate_client import GateClient, seat
 from tests.log import Log
-from tests.lookups import find
+from tests.lookups import determine, find
 
 MakeCoupon = Callable[..., Coupon]
 
@@ -225,7 +226,7 @@ def test_a_request_that_is_decided_while_it_is_determined_has_its_state(
 
     if has_seat:
         gate_filler.fill(coupon.id)
-    (status,) = lookup.determine_many([in_doubt])
+    (status,) = determine(lookup, [in_doubt])
 
     assert status
     assert status.state is RequestState.ISSUED
@@ -258,10 +259,32 @@ def test_many_that_are_in_doubt_are_determined_together(
     found = lookup.find_many([*in_log, *not_in_log]).found.values()
 
     statements.clear()
-    states = [status and status.state for status in lookup.determine_many([_in_doubt(one) for one in found])]
+    states = [status and status.state for status in determine(lookup, [_in_doubt(one) for one in found])]
 
     assert states == [RequestState.QUEUED] * 4 + [None] * 4
     assert len(statements) == 2
+
+
+def test_a_cancelled_search_of_the_log_stops_at_its_next_record(
+    lookup: Lookup,
+    real_log: Log,
+    ids: RequestIds,
+    make_coupon: MakeCoupon,
+    advance_watermark: Callable[[int], None],
+) -> None:
+    """The undecided tail may have millions of records, and a shutdown waits for the thread that reads them."""
+    coupon_id = make_coupon().id
+    for user in (1, 2, 3):
+        real_log.append_request(coupon_id, user)
+    unknown = ids.mint(coupon_id, 7, AT_MS)
+    advance_watermark(AT_MS)
+    in_doubt = _in_doubt(lookup.find_many([unknown]).found[unknown])
+    cancellation = CancelledAt(2)
+
+    with pytest.raises(Cancelled):
+        lookup.determine_many([in_doubt], cancellation)
+
+    assert cancellation.left == -1
 
 
 def _in_doubt(found: Found) -> Undetermined:

@@ -24,6 +24,7 @@ from service.domain.errors import Cancelled, TooBusy
 from service.store import engine
 from service.usecases.operator_work import BoundedStreams, BoundedThreads, ExclusiveWork
 from service.verification.verify import Verifier
+from tests.cancellations import CancelledAt
 from tests.integration.conftest import Query
 from tests.log import Log
 from tests.server_thread import ServerThread
@@ -37,6 +38,7 @@ _RUN_OR_WAIT, _LISTS = 102, 110
 _VERIFYING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api verification' AND state <> 'idle'"
 _WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
 _REPORTING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'api reports' AND wait_event_type = 'Lock'"
+_STATEMENTS = {"report": _REPORTING, "issuances": _REPORTING, "verification": _WAITING}
 
 
 @pytest.fixture
@@ -104,71 +106,43 @@ def test_a_second_verification_is_refused_at_once_and_delays_nothing(
     assert http.get(verification).status_code == 200
 
 
-@pytest.fixture
-def cancelled(monkeypatch: pytest.MonkeyPatch) -> Event:
-    """Set as soon as any work is told to end."""
-    event, request = Event(), Cancellation.request
-
-    def request_and_tell(cancellation: Cancellation) -> None:
-        request(cancellation)
-        event.set()
-
-    monkeypatch.setattr(Cancellation, "request", request_and_tell)
-    return event
-
-
-def test_a_client_that_goes_ends_its_verification(
-    http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query, cancelled: Event
-) -> None:
-    """It ends before its next step, which would wait here, and the next call may begin."""
-    verification = f"/coupons/{make_coupon().id}/verification"
-    with locked(admin, "retries"):
-        with locked(admin, "requests"):
-            with socket.create_connection((http.base_url.host, http.base_url.port)) as client:
-                client.sendall(f"GET {verification} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-                eventually(lambda: query(_WAITING))
-            assert cancelled.wait(20)
-        eventually(lambda: not query(_VERIFYING))
-
-    assert eventually(lambda: http.get(verification).status_code == 200)
-
-
 @contextmanager
-def waiting_call(server: ServerThread, path: str, query: Query) -> Iterator[None]:
+def waiting_call(server: ServerThread, path: str, query: Query, statement: str) -> Iterator[None]:
     """Send a request, and keep the connection during the block, which begins when its statement waits for a lock."""
     with socket.create_connection(server.address) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        eventually(lambda: query(_REPORTING))
+        eventually(lambda: query(statement))
         yield
 
 
-def test_a_client_that_goes_ends_the_statement_of_its_report(
-    server: ServerThread, http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query
+@pytest.mark.parametrize("work", ["report", "verification"])
+def test_a_client_that_goes_ends_the_statement_of_its_work(
+    server: ServerThread, http: httpx.Client, admin: Engine, make_coupon: MakeCoupon, query: Query, work: str
 ) -> None:
-    """It may take a minute, and the next report would be refused for that time."""
-    report = f"/coupons/{make_coupon().id}/report"
+    """It may take a minute, and the next work of its kind would be refused for that time."""
+    path, statement = f"/coupons/{make_coupon().id}/{work}", _STATEMENTS[work]
     with locked(admin, "requests"):
-        with waiting_call(server, report, query):
+        with waiting_call(server, path, query, statement):
             pass
-        eventually(lambda: not query(_REPORTING))
+        eventually(lambda: not query(statement))
 
-    assert eventually(lambda: http.get(report).status_code == 200)
+    assert eventually(lambda: http.get(path).status_code == 200)
 
 
 @pytest.mark.usefixtures("http")
-@pytest.mark.parametrize("path", ["report", "issuances"])
+@pytest.mark.parametrize("work", _STATEMENTS)
 def test_a_shutdown_ends_the_statements_that_read_all_rows_of_a_coupon(
-    server: ServerThread, admin: Engine, make_coupon: MakeCoupon, query: Query, path: str
+    server: ServerThread, admin: Engine, make_coupon: MakeCoupon, query: Query, work: str
 ) -> None:
     """The lock is released only after the process has ended, and the client is still there."""
-    path = f"/coupons/{make_coupon().id}/{path}"
-    with locked(admin, "requests"), waiting_call(server, path, query):
+    path = f"/coupons/{make_coupon().id}/{work}"
+    with locked(admin, "requests"), waiting_call(server, path, query, _STATEMENTS[work]):
         server.uvicorn.should_exit = True
         server.join(20)
         assert not server.is_alive()
 
 
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", range(5))
 def test_a_cancelled_verification_stops_at_its_next_step(
     step: int, verifier: Verifier, real_log: Log, make_coupon: MakeCoupon
 ) -> None:
@@ -182,23 +156,8 @@ def test_a_cancelled_verification_stops_at_its_next_step(
     with pytest.raises(Cancelled):
         verifier.verify(coupon_id=coupon.id, cancellation=steps)
 
-    assert steps.left == -1
+    assert steps.left < 0
     assert all(check.ok for check in verifier.verify(coupon_id=coupon.id))
-
-
-class CancelledAt(Cancellation):
-    """Requests the end before a step."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def check(self) -> None:
-        """Count a step."""
-        if self.left == 0:
-            self.request()
-        self.left -= 1
-        super().check()
 
 
 def test_a_second_replay_of_many_dead_letters_is_refused_at_once(
