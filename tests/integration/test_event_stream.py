@@ -96,6 +96,26 @@ def test_every_change_is_sent(
     assert [(final["state"], final["code"]) for final in finals] == [("dead", "exhausted"), ("issued", None)]
 
 
+def test_more_listeners_than_a_transaction_reads_take_turns(
+    client: httpx.Client, real_log: Log, make_coupon: MakeCoupon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were not read for longest come first: a held request, which is read in every turn, delays nobody."""
+    monkeypatch.setattr(issuance_events, "_MAX_READS", 1)
+    monkeypatch.setattr(issuance_events, "_WAKE_BATCH_SIZE", 1)
+    coupon_id = make_coupon().id
+    names = [real_log.append_request(coupon_id, 1, fault="22012 9")]
+    names += [real_log.append_request(coupon_id, user) for user in (2, 3, 4)]
+    with ExitStack() as opened:
+        held, *others = (opened.enter_context(stream(client, name)) for name in names)
+        for events in (held, *others):
+            named(events, "state")
+        real_log.issue()
+        finals = [named(events, "final").data["state"] for events in others]
+        of_held = named(held, "state").data["state"]
+
+    assert (of_held, finals) == ("retrying", ["issued"] * 3)
+
+
 def test_an_outlook_that_changes_is_sent(
     client: httpx.Client,
     real_log: Log,
