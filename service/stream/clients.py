@@ -64,6 +64,9 @@ def build_issuer_consumer(settings: Settings) -> Consumer:
             "heartbeat.interval.ms": 500,  # a partition that moves waits for about one heartbeat: docs/decisions/0009
             "max.poll.interval.ms": 30_000,
             "fetch.wait.max.ms": 100,
+            # fetch again only when the records of the last fetch are read: fewer and larger fetches under load
+            "queued.min.messages": 1,
+            "fetch.queue.backoff.ms": 5,
             "queued.max.messages.kbytes": 65_536,
         }
     )

@@ -11,6 +11,8 @@ from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
 from service.store.outbox import OutboxKind
 from service.usecases.write_plan import IssueResult
+from tests.gate_client import GateClient
+from tests.waiting import eventually
 from workers import batching, messages
 from workers.issuer.after_commit import AfterCommit
 from workers.queues import Queue, Task
@@ -70,3 +72,15 @@ def test_a_message_that_cannot_be_sent_leaves_no_mark(resources: Resources, gate
         messages.send_outbox_tasks(celery, resources.gate_admin, [OutboxKind.NOTIFY], dead=False)
 
     assert gate_admin.mark_queued(Task.NOTIFY, 1)
+
+
+def test_progress_that_waited_for_its_interval_is_published(resources: Resources, gate_client: GateClient) -> None:
+    """The last progress of many commits reaches the gate without a further commit."""
+    celery = Celery("tests", broker=resources.settings.celery_broker_url, set_as_current=False)
+    after_commit = AfterCommit(celery, resources)
+
+    for next_offset in range(1, 51):
+        after_commit.publish(IssueResult(next_offsets={0: next_offset, 1: 2 * next_offset}))
+
+    eventually(lambda: gate_client.progress() == {0: 50, 1: 100})
+    after_commit.close(10)

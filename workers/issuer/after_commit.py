@@ -3,6 +3,8 @@
 import queue
 import threading
 import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Generic, TypeVar
 
 from celery import Celery
 
@@ -19,6 +21,33 @@ _MAX_WAITING = 1_000
 #: a task takes all outbox entries of its kind that are due, so one message for many commits is enough; the first commit
 #: after a pause sends its message at once
 _OUTBOX_INTERVAL_SECONDS = 0.5
+#: a position in the queue may be so old: each update is a call to Redis beside the issuing thread
+_PROGRESS_INTERVAL_SECONDS = 0.03
+
+
+Waiting = TypeVar("Waiting")
+
+
+class _Paced(Generic[Waiting]):
+    """What waits to be sent: at once after a pause, otherwise an interval after the last time."""
+
+    def __init__(self, empty: Callable[[], Waiting], interval_seconds: float) -> None:
+        self._empty = empty
+        self.waiting = empty()
+        self._interval_seconds = interval_seconds
+        self._next_at = 0.0
+
+    def wait_seconds(self) -> float | None:
+        """Return after how many seconds take() returns what waits; None if nothing does."""
+        return max(0.0, self._next_at - time.monotonic()) if self.waiting else None
+
+    def take(self, *, now: bool) -> Waiting:
+        """Remove and return what waits if its time has come or it must go now; otherwise return nothing."""
+        if not self.waiting or not (now or time.monotonic() >= self._next_at):
+            return self._empty()
+        taken, self.waiting = self.waiting, self._empty()
+        self._next_at = time.monotonic() + self._interval_seconds
+        return taken
 
 
 class AfterCommit:
@@ -48,19 +77,16 @@ class AfterCommit:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        """Send until the end mark. Kinds of outbox entries wait for their interval, everything else is sent at once."""
-        kinds: set[OutboxKind] = set()
-        next_outbox_at = 0.0
+        """Send until the end mark. Progress and kinds of outbox entries wait for their interval, the rest does not."""
+        progress: _Paced[dict[int, int]] = _Paced(dict, _PROGRESS_INTERVAL_SECONDS)
+        kinds: _Paced[set[OutboxKind]] = _Paced(set, _OUTBOX_INTERVAL_SECONDS)
         ended = False
         while not ended:
-            wait_seconds = max(0.0, next_outbox_at - time.monotonic()) if kinds else None
-            result, ended = self._next_result(wait_seconds)
-            kinds |= result.outbox_kinds
-            due: set[OutboxKind] = set()
-            if kinds and (ended or time.monotonic() >= next_outbox_at):
-                due, kinds = kinds, set()
-                next_outbox_at = time.monotonic() + _OUTBOX_INTERVAL_SECONDS
-            self._send(result, due)
+            waits = [wait for one in (progress, kinds) if (wait := one.wait_seconds()) is not None]
+            result, ended = self._next_result(min(waits, default=None))
+            progress.waiting |= result.next_offsets
+            kinds.waiting |= result.outbox_kinds
+            self._send(result, progress.take(now=ended), kinds.take(now=ended))
 
     def _next_result(self, wait_seconds: float | None) -> tuple[IssueResult, bool]:
         """Return the merged queued results (empty after the timeout), and True if the end mark was read."""
@@ -74,10 +100,10 @@ class AfterCommit:
             return merged, False
         return merged, True
 
-    def _send(self, result: IssueResult, kinds: set[OutboxKind]) -> None:
+    def _send(self, result: IssueResult, progress: Mapping[int, int], kinds: Collection[OutboxKind]) -> None:
         try:
             try:
-                self._gate_admin.publish_progress(result.next_offsets)
+                self._gate_admin.publish_progress(progress)
             except Unavailable as error:  # Celery's broker may be another server that answers
                 _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error))
             messages.send_retry(self._celery, self._log_id, result.held, attempts_made=1, failures=result.held_failures)
