@@ -19,7 +19,8 @@ Headers = list[tuple[str, str | bytes | None]]
 #: errors with which librdkafka refuses a record before any of it left the process
 _NEVER_SENT = (KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE)  # noqa: SLF001  # public, by the client's naming
 _POLL_SECONDS = 0.001
-_IDLE_POLL_SECONDS = 0.1
+#: while no record waits for its report, only errors of the client come, which are logged
+_IDLE_POLL_SECONDS = 1.0
 _log = get_logger(__name__)
 
 
@@ -99,7 +100,7 @@ class RequestProducer:
         finally:  # polled again even if an on_delivery callback raised
             if self._acknowledged or not self._unreported:
                 self._acknowledged, self._acknowledged_at = False, self._loop.time()
-            self._schedule_poll(_POLL_SECONDS if self._unreported and self._fatal is None else _IDLE_POLL_SECONDS)
+            self._schedule_poll(_POLL_SECONDS if self._unreported else _IDLE_POLL_SECONDS)
 
     def _schedule_poll(self, seconds: float) -> None:
         self._next_poll.cancel()

@@ -19,6 +19,9 @@ from service.stream.errors import mapped_errors
 
 _log = get_logger(__name__)
 _TIMEOUT_SECONDS = 10.0
+#: how long a request waits for the broker that the client knows as controller, before it looks for another one
+_KNOWN_CONTROLLER_SECONDS = 0.5
+_NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)  # noqa: SLF001  # public, by the client's naming
 
 
 class Topic(StrEnum):
@@ -122,10 +125,23 @@ def find(admin: AdminClient, topic: Topic, timeout_seconds: float | None = None)
 def request_description(admin: AdminClient, topic: Topic, timeout_seconds: float, **options: Any) -> Any:
     """Return the brokers' full description of a topic; raise KafkaException or TimeoutError.
 
-    The client sends this request to the broker that it knows as controller. Fetching the metadata first tells it the
-    present one: otherwise it would wait for a controller that is down.
+    The client sends this request to the broker that it knows as controller, and each response tells it the present one.
+    While that broker is down the request would wait for it: so it gets a moment only, and then the metadata, which any
+    broker has, tell the client the present controller.
     """
-    admin.list_topics(topic.value, timeout=timeout_seconds)
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        return _describe(admin, topic, min(_KNOWN_CONTROLLER_SECONDS, timeout_seconds / 2), **options)
+    except TimeoutError:
+        pass
+    except KafkaException as error:
+        if error.args[0].code() not in _NO_ANSWER:
+            raise
+    admin.list_topics(topic.value, timeout=max(0.0, deadline - time.monotonic()))
+    return _describe(admin, topic, max(0.0, deadline - time.monotonic()), **options)
+
+
+def _describe(admin: AdminClient, topic: Topic, timeout_seconds: float, **options: Any) -> Any:
     asked = admin.describe_topics(TopicCollection([topic.value]), request_timeout=timeout_seconds, **options)
     return asked[topic.value].result(timeout_seconds)
 
