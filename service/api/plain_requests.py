@@ -1,8 +1,8 @@
-"""Accepts plain requests for coupons straight from the HTTP parser: no ASGI scope, task or future for each.
+"""Answers plain requests straight from the HTTP parser: requests for coupons, and look-ups of their states.
 
-A request is plain if its method, path and content type are those of an issuance, its body has a declared length, no
-header is repeated, and nothing in it needs the framework. Every other request goes to FastAPI's route, which calls the
-same use case and renders the same response.
+A request is plain if its method and path, and the content type of an issuance, are the usual ones, its body has a
+declared length, no header is repeated, and nothing in it needs the framework. Every other request goes to FastAPI's
+route, which calls the same use case and renders the same response.
 """
 
 import re
@@ -10,97 +10,27 @@ from typing import Any
 
 from service.api.authorization import authorize, permissions
 from service.api.cors import RawHeaders, cross_origin_headers
-from service.api.errors import error_response
+from service.api.plain_exchange import PlainExchange
+from service.api.plain_issuance import PlainIssuance
+from service.api.plain_lookup import PlainLookup
 from service.api.request_parsing import JSON, is_json
-from service.api.routes.issuances import accepted_response
-from service.api.schemas.base import decode
-from service.api.schemas.issuances import NewIssuance
-from service.domain.caller import ANYONE, Caller
-from service.domain.errors import (
-    BacklogFull,
-    CouponsError,
-    Forbidden,
-    InvalidInput,
-    RateLimited,
-    Refused,
-    Unauthenticated,
-)
+from service.domain.caller import Caller
+from service.domain.errors import CouponsError
 from service.limits import MAX_ID
-from service.log import bound_contextvars
 from service.server.guarded_protocol import GuardedProtocol
-from service.server.responses import RenderedResponse
-from service.usecases.accept import Receipt
-from service.usecases.append_tracker import PendingRequest
 
-_PATH = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
-#: what the route of this path requires, read once
-_NEEDED = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
+_ISSUANCES = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
+#: the form of every request id
+_ISSUANCE = re.compile(rb"/issuances/([A-Za-z0-9_-]{60})")
+_PERMISSIONS = permissions(public_docs=False)
+#: what the routes of these paths require, by method
+_NEEDED = {
+    b"POST": _PERMISSIONS["POST", "/coupons/{coupon_id}/issuances"],
+    b"GET": _PERMISSIONS["GET", "/issuances/{request_id}"],
+}
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"fault"))
-
-
-#: what callers cause, as often as they like
-_UNLOGGED = (Refused, RateLimited, BacklogFull, InvalidInput, Unauthenticated, Forbidden)
-
-
-class _NobodyWaits:
-    """Takes the place of the event that wakes a request's application."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-_NOBODY_WAITS = _NobodyWaits()
-
-
-class PlainRequest(PendingRequest):
-    """A plain request from the socket to its response; a connection uses it as uvicorn's `RequestResponseCycle`."""
-
-    __slots__ = (
-        "_protocol", "body", "caller", "cross_origin", "disconnected", "keep_alive", "message_event", "more_body",
-        "response_complete", "response_started",
-    )  # fmt: skip
-
-    def __init__(self, protocol: "CouponProtocol", coupon_id: int, *, keep_alive: bool) -> None:
-        super().__init__(coupon_id, 0)
-        self._protocol: CouponProtocol | None = protocol
-        self.keep_alive = keep_alive
-        #: who calls, or why the caller is refused once the request has arrived
-        self.caller: Caller | CouponsError = ANYONE
-        #: headers of the response for a page of another site
-        self.cross_origin: RawHeaders = ()
-        self.body = b""
-        self.more_body = True
-        self.disconnected = self.response_started = self.response_complete = False
-        self.message_event = _NOBODY_WAITS
-
-    def on_accepted(self, position: int | None) -> None:
-        """Send the 202."""
-        self._respond(accepted_response(Receipt(self.request_id, self.coupon_id, self.user_id, position)))
-
-    def on_failed(self, error: Exception) -> None:
-        """Send problem details."""
-        if isinstance(error, _UNLOGGED):
-            self._respond(error_response(error))
-            return
-        with bound_contextvars(request_id=self.request_id, coupon_id=self.coupon_id):
-            self._respond(error_response(error))
-
-    def _respond(self, response: RenderedResponse) -> None:
-        protocol, self._protocol = self._protocol, None  # a connection and its last request must not keep each other
-        if protocol is None:
-            return
-        self.response_started = self.response_complete = True
-        if self.disconnected or protocol.transport.is_closing():
-            return
-        if self.cross_origin:
-            response.headers.extend(self.cross_origin)
-        default_headers = protocol.server_state.default_headers
-        protocol.transport.write(response.to_http1(default_headers, keep_alive=self.keep_alive))
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
 
 
 class CouponProtocol(GuardedProtocol):
@@ -120,51 +50,59 @@ class CouponProtocol(GuardedProtocol):
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:
         """Make a plain request the `cycle`; start the application for any other."""
-        content_type = fields.get(b"content-type", b"")
-        if (
-            (match := _PATH.fullmatch(self.url)) is not None
-            and (coupon_id := int(match[1])) <= MAX_ID
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and len(fields) == len(self.headers)
-            and b"content-length" in fields
-            and (content_type == _PLAIN_CONTENT_TYPE or is_json(content_type.decode("latin-1")))
-            and _NOT_PLAIN.isdisjoint(fields)
-            and not self.pipeline
-            and (self.cycle is None or self.cycle.response_complete)
-            and not self.flow.write_paused
-        ):
-            request = PlainRequest(self, coupon_id, keep_alive=self.parser.should_keep_alive())
-            request.caller = self._find_caller(fields)
-            if self._cross_origin is not None:
-                request.cross_origin = self._cross_origin.of(fields)
-            self.cycle = request  # type: ignore[assignment]
-        else:
+        exchange = self._plain_exchange(fields)
+        if exchange is None:
             super().begin_request(fields)
+            return
+        exchange.caller = self._find_caller(fields)
+        if self._cross_origin is not None:
+            exchange.cross_origin = self._cross_origin.of(fields)
+        self.cycle = exchange  # type: ignore[assignment]
+
+    def _plain_exchange(self, fields: dict[bytes, bytes]) -> PlainExchange | None:
+        """Return what answers the request if it is plain, and alone on its connection."""
+        if (
+            self.parser.get_http_version() != "1.1"
+            or len(fields) != len(self.headers)
+            or not _NOT_PLAIN.isdisjoint(fields)
+            or self.pipeline
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused
+        ):
+            return None
+        method, has_body = self.parser.get_method(), b"content-length" in fields
+        if method == b"POST" and has_body and (match := _ISSUANCES.fullmatch(self.url)):
+            content_type = fields.get(b"content-type", b"")
+            is_plain = content_type == _PLAIN_CONTENT_TYPE or is_json(content_type.decode("latin-1"))
+            if is_plain and (coupon_id := int(match[1])) <= MAX_ID:
+                return PlainIssuance(self, coupon_id, keep_alive=self.parser.should_keep_alive())
+        elif method == b"GET" and not has_body and (match := _ISSUANCE.fullmatch(self.url)):
+            tags = fields.get(b"if-none-match")
+            if_none_match = None if tags is None else tags.decode("latin-1")
+            return PlainLookup(self, match[1].decode(), if_none_match, keep_alive=self.parser.should_keep_alive())
+        return None
 
     def _find_caller(self, fields: dict[bytes, bytes]) -> Caller | CouponsError:
         """Return the caller of a plain request; or why it is refused, once its body has arrived."""
+        method = self.parser.get_method()
         try:
-            return authorize(self.app_state["api"].authenticator, fields, "POST", _NEEDED, self._allowed_origins)
+            return authorize(
+                self.app_state["api"].authenticator, fields, method.decode(), _NEEDED[method], self._allowed_origins
+            )
         except CouponsError as error:
             return error
 
     def end_request(self) -> None:
         """Submit a plain request, whose body is complete."""
-        request: Any = self.cycle
-        if type(request) is not PlainRequest:
+        exchange: Any = self.cycle
+        if not isinstance(exchange, PlainExchange):
             return
         try:
-            if isinstance(request.caller, CouponsError):
-                raise request.caller
-            request.user_id = request.caller.choose_user(decode(request.body, NewIssuance).user)
+            if isinstance(exchange.caller, CouponsError):
+                raise exchange.caller
+            exchange.submit(self, exchange.caller)
         except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
-            request.fail(error)
-            return
-        api = self.app_state["api"]
-        if api.client_addresses:
-            request.address = api.client_addresses.find(self.client, self.headers)
-        api.acceptor.submit(request)
+            exchange.fail(error)
 
     def rejection_headers(self) -> RawHeaders:
         """Let a page of an allowed site read why its request was rejected, if its Origin has arrived."""

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, text
 from service import resources as service_resources
 from service.api import app, plain_requests
 from service.api.authorization import permissions
-from service.api.plain_requests import PlainRequest
+from service.api.plain_issuance import PlainIssuance
 from service.config import Settings
 from service.domain.api_key import NewKey
 from service.domain.caller import (
@@ -97,12 +97,12 @@ def test_the_batch_path_admits_who_has_the_permission_of_its_route(
     """As the route does, which takes requests without a body."""
     taken = []
 
-    class Counted(PlainRequest):
+    class Counted(PlainIssuance):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             taken.append(self)
 
-    monkeypatch.setattr(plain_requests, "PlainRequest", Counted)
+    monkeypatch.setattr(plain_requests, "PlainIssuance", Counted)
     needed = permissions(public_docs=False)["POST", "/coupons/{coupon_id}/issuances"]
 
     _assert_admits(partial(api.post, "/coupons/999/issuances", json={"user_id": 7}), needed, keys)

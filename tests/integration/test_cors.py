@@ -10,7 +10,7 @@ from redis import Redis
 
 from service.api import plain_requests
 from service.api.authorization import permissions
-from service.api.plain_requests import PlainRequest
+from service.api.plain_issuance import PlainIssuance
 from service.api.routes import health
 from service.config import Settings
 from service.domain.api_key import NewKey
@@ -70,12 +70,12 @@ def test_the_batch_path_shows_its_responses_to_the_same_pages(
     """A browser's request for a coupon stays on it."""
     taken = []
 
-    class Counted(PlainRequest):
+    class Counted(PlainIssuance):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             taken.append(self)
 
-    monkeypatch.setattr(plain_requests, "PlainRequest", Counted)
+    monkeypatch.setattr(plain_requests, "PlainIssuance", Counted)
     path = f"/coupons/{make_coupon(quantity=9).id}/issuances"
     origins = [(SHOP, True), *_FOREIGN]
     for user, (origin, is_allowed) in enumerate(origins, 1):

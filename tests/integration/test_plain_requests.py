@@ -13,12 +13,16 @@ from redis import Redis
 from service import api_resources
 from service import resources as service_resources
 from service.api import app, cors, errors, plain_requests
-from service.api.plain_requests import CouponProtocol, PlainRequest
+from service.api.plain_issuance import PlainIssuance
+from service.api.plain_lookup import PlainLookup
+from service.api.plain_requests import CouponProtocol
+from service.api.routes import issuances
 from service.config import Settings
 from service.domain import request_id
 from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.domain.coupon import Coupon
+from service.domain.request_id import RequestIds
 from service.domain.ticket import Purpose
 from service.gate import async_gate
 from service.gate.gate_admin import GateAdmin
@@ -29,6 +33,7 @@ from service.server.guarded_protocol import GuardedProtocol
 from tests.builders import AT_MS
 from tests.fixtures.callers import ticket, token
 from tests.gate_client import admit_script_at
+from tests.log import Log
 from tests.server_thread import ServerThread
 from tests.waiting import eventually
 
@@ -204,14 +209,24 @@ class _Server(ServerThread):
             return received
 
 
-class _Counted(PlainRequest):
-    """A plain request that is counted."""
+class _Counted(PlainIssuance):
+    """A plain request for a coupon that is counted."""
 
     count = 0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         _Counted.count += 1
+
+
+class _CountedLookup(PlainLookup):
+    """A plain look-up that is counted."""
+
+    count = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _CountedLookup.count += 1
 
 
 class _Servers(NamedTuple):
@@ -225,14 +240,15 @@ class _Servers(NamedTuple):
 def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Settings], _Servers]]:
     """Start both servers on the same parts; clock and randomness stand still."""
     del log_id  # the open log is read from the database
-    for module in (service_resources, api_resources):
+    for module in (service_resources, api_resources, issuances):
         monkeypatch.setattr(module, "now_ms", lambda: AT_MS)
     monkeypatch.setattr(async_gate, "ADMIT", admit_script_at(AT_MS))
-    for module in (errors, responses):
+    for module in (errors, responses, issuances):
         monkeypatch.setattr(module, "jitter", float)
     monkeypatch.setattr(request_id, "urandom", bytes)
     monkeypatch.setattr(responses, "getrandbits", lambda _: 0)
-    monkeypatch.setattr(plain_requests, "PlainRequest", _Counted)
+    monkeypatch.setattr(plain_requests, "PlainIssuance", _Counted)
+    monkeypatch.setattr(plain_requests, "PlainLookup", _CountedLookup)
     for limit in ("HEAD_TIMEOUT_SECONDS", "BODY_TIMEOUT_SECONDS", "IDLE_TIMEOUT_SECONDS"):
         monkeypatch.setattr(guarded_protocol, limit, 1.0)
     started: list[_Server] = []
@@ -346,6 +362,56 @@ def test_the_same_credentials_have_the_same_response(
     assert _Counted.count - before == (len(fields) - 2) * len(bodies), "the batch path was hardly used"
 
 
+def test_the_same_look_up_has_the_same_response(
+    secured: _Servers, real_log: Log, make_coupon: Callable[..., Coupon], ids: RequestIds, keys: dict[Role, NewKey]
+) -> None:
+    """Of a request in each state, by each kind of caller, with and without the tag of the last response."""
+    coupon_id = make_coupon(quantity=1).id
+    decided = [real_log.append_request(coupon_id, user) for user in (7, 8)]
+    real_log.issue()
+    names = [*decided, real_log.append_request(make_coupon().id, 7), ids.mint(coupon_id, 7, AT_MS), 60 * "x", 59 * "x"]
+    own, other = _bearer(token()) + b"\r\n", _bearer(keys[Role.READ].text) + b"\r\n"
+    inputs = [_get(name, credentials) for name in names for credentials in (own, other)]
+    tag = re.findall(rb"etag: (.*)\r\n", secured.ordinary.respond(_get(names[0], own) + _LAST))[0]
+    conditions = (
+        b"If-None-Match: " + tag,
+        b"If-None-Match: " + tag[2:],
+        b"If-None-Match: *",
+        b'If-None-Match: "x", ' + tag,
+        b'If-None-Match: "x"',
+        b"If-None-Match:",
+        b'If-None-Match: "x"\r\nIf-None-Match: ' + tag,
+        b"Connection: close",
+        b"Range: bytes=0-1",
+        b"Accept: text/html",
+        b"Content-Length: 0",
+        b"Upgrade: h2c\r\nConnection: Upgrade",
+        b"Expect: 100-continue",
+    )
+    inputs += [_get(names[0], own + condition + b"\r\n") for condition in conditions]
+    first = _get(names[0], own)
+    inputs += [first.replace(b"GET", method) for method in (b"HEAD", b"POST", b"get")]
+    inputs += [first.replace(b" HTTP", more + b" HTTP") for more in (b"/", b"?a=b", b"?", b"%0a", b"#a")]
+    inputs += [first.replace(b"1.1", b"1.0"), first.replace(b"/issuances/", b"/%69ssuances/"), 3 * first]
+    post = _post(_ABSENT, head=_HEAD + own)
+    inputs += [first + post, post + first]
+    inputs += [_get(names[0], field + b"\r\n") for field in (b"X: a", own[:-2] + b"x", _bearer(ticket(Purpose.STREAM)))]
+
+    before = _CountedLookup.count
+    different = {}
+    for data in inputs:
+        batch, ordinary = (server.respond(data + _LAST) for server in secured)
+        if batch != ordinary:
+            different[data] = batch, ordinary
+
+    assert different == {}
+    assert _CountedLookup.count - before > len(inputs) / 2, "the way without FastAPI was hardly used"
+
+
+def _get(request_id: str, headers: bytes) -> bytes:
+    return b"GET /issuances/%b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (request_id.encode(), headers)
+
+
 def test_a_page_of_another_site_has_the_same_response(
     settings: Settings, start: Callable[[Settings], _Servers], reset: Callable[[], _Coupons]
 ) -> None:
@@ -365,7 +431,12 @@ def test_a_page_of_another_site_has_the_same_response(
     )
     for origin in origins:
         head = _HEAD + origin + b"\r\n"
-        for data in (_post(coupons.open, head=head), _post(coupons.closed, head=head), _post(1, b"{", head=head)):
+        for data in (
+            _post(coupons.open, head=head),
+            _post(coupons.closed, head=head),
+            _post(1, b"{", head=head),
+            _get(60 * "x", origin + b"\r\n"),
+        ):
             batch = servers.batch.respond(data + _LAST)
             reset()
             ordinary = servers.ordinary.respond(data + _LAST)
@@ -376,6 +447,7 @@ def test_a_page_of_another_site_has_the_same_response(
 
     assert different == {}
     assert _Counted.count - before == 3 * (len(origins) - 1), "the batch path was hardly used"
+    assert _CountedLookup.count >= len(origins) - 1
 
 
 def _bearer(credentials: str) -> bytes:

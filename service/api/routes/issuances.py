@@ -24,6 +24,7 @@ from service.usecases.progress_watch import IssuanceStatus
 
 router = APIRouter(tags=["issuances"])
 _CONTENT_TYPE = (b"content-type", JSON.encode())
+_PRIVATE = (b"cache-control", b"private, no-cache")
 
 
 def accepted_response(receipt: Receipt) -> RenderedResponse:
@@ -32,6 +33,25 @@ def accepted_response(receipt: Receipt) -> RenderedResponse:
     location = b"/issuances/%b" % receipt.request_id.encode()
     headers = [(b"location", location), NO_STORE, (b"content-length", b"%d" % len(content)), _CONTENT_TYPE]
     return RenderedResponse(202, headers, content)
+
+
+async def status_response(
+    request_id: str, api: ApiResources, caller: Caller, if_none_match: str | None
+) -> RenderedResponse:
+    """Look a request of the caller's up, and render its state: 304 if the header `if_none_match` names its tag.
+
+    Raises NotFound, and what the look-up raises.
+    """
+    status = await _find(request_id, api, caller)
+    tag = weak_tag(encode(issuance_view(status)))
+    headers = [(b"etag", tag.encode()), _PRIVATE]
+    if matches(tag, if_none_match):
+        return RenderedResponse(304, headers, b"")
+    waited_seconds = (now_ms() - status.request.requested_at_ms) / 1000
+    refresh = refresh_after_seconds(status.request.state, waited_seconds, status.prospect.eta_seconds, jitter())
+    content = encode(issuance_view(status, refresh))
+    headers += [(b"content-length", b"%d" % len(content)), _CONTENT_TYPE]
+    return RenderedResponse(200, headers, content)
 
 
 @router.post("/coupons/{coupon_id}/issuances", status_code=202)
@@ -54,14 +74,7 @@ async def read(
     Ask again after `refresh_after_seconds`. With the ETag of the last response in `If-None-Match`, the response is 304
     while nothing has changed; then ask again after the same time.
     """
-    status = await _find(request_id, api, caller)
-    tag = weak_tag(encode(issuance_view(status)))
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if matches(tag, if_none_match):
-        return Response(status_code=304, headers=headers)
-    waited_seconds = (now_ms() - status.request.requested_at_ms) / 1000
-    refresh = refresh_after_seconds(status.request.state, waited_seconds, status.prospect.eta_seconds, jitter())
-    return Response(encode(issuance_view(status, refresh)), headers=headers, media_type=JSON)
+    return to_starlette(await status_response(request_id, api, caller, if_none_match))
 
 
 @router.get("/issuances/{request_id}/events")
