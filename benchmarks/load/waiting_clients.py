@@ -7,6 +7,7 @@ Files in the folder say how far they are: `requested`, `following`, `result`.
 
 import asyncio
 import gc
+import random
 import re
 import sys
 from collections import Counter
@@ -31,6 +32,7 @@ _ETAG = re.compile(rb'etag: (W/"\w+")')
 _OFFSET = re.compile(rb'"offset":(\d+)')
 _EVENT = re.compile(rb"event: (\w+)\n(?:id: ([\w-]+)\n)?data: (.*)\n\n")
 _CONNECTIONS = 64
+_FIRST_ASK_SECONDS = 3.0
 
 
 class WaitingPlan(Struct, frozen=True):
@@ -156,8 +158,9 @@ class Poller:
         self.is_final = False
 
     async def follow(self) -> None:
-        """Ask until the state is final."""
+        """Ask until the state is final. Users do not begin at the same moment."""
         headers, interval = "", 1
+        await asyncio.sleep(random.uniform(0, _FIRST_ASK_SECONDS))
         while not self.is_final:
             head, body = await self._connections.ask(_GET % (self._request_id, "", headers))
             self._polls[int(head[9:12])] += 1
@@ -184,12 +187,14 @@ async def run(plan: WaitingPlan, folder: Path) -> WaitingResult:
     cpu_before = cpu_seconds()
     events: Counter[str] = Counter()
     polls: Counter[int] = Counter()
-    connected = asyncio.Semaphore(0)
-    listeners = [Listener(name, events, connected.release) for name in request_ids[: plan.listeners]]
+    connecting = asyncio.Semaphore(_CONNECTIONS)
+    listeners = [Listener(name, events, connecting.release) for name in request_ids[: plan.listeners]]
     loop = asyncio.get_running_loop()
     for listener in listeners:
+        await connecting.acquire()
         await loop.create_connection(partial(_same, listener), _HOST, plan.port)
-        await connected.acquire()
+    for _ in range(_CONNECTIONS):  # until the last ones have their first event
+        await connecting.acquire()
     (folder / "following").touch()
     pollers = [Poller(name, connections, polls) for name in request_ids[plan.listeners :]]
     tasks = [asyncio.ensure_future(poller.follow()) for poller in pollers]
