@@ -35,7 +35,7 @@ _MAX_BACKOFF_SECONDS = 10.0
 #: requests that one transaction reads at most, within the timeout of a statement
 _MAX_READS = 2_000
 #: listeners that are woken before the event loop gets to other work
-_WAKE_BATCH_SIZE = 100
+_WAKE_BATCH_SIZE = 10
 _RETRY_AFTER_SECONDS = 5
 _log = get_logger(__name__)
 
