@@ -18,7 +18,11 @@ def test_each_patch_applies_and_names_an_existing_test(path: Path) -> None:
     patch = read(path)
 
     subprocess.run(["git", "apply", "--check", str(path)], cwd=_ROOT, check=True)
-    assert all((_ROOT / name.partition("::")[0]).exists() for name in patch.test.split() if name.startswith("tests/"))
+    named = [name for name in patch.test.split() if name.startswith("tests/")]
+    assert named
+    for path_of_test, _, function in (name.partition("::") for name in named):
+        target = _ROOT / path_of_test
+        assert target.is_dir() or f"def {function.partition('[')[0]}" in target.read_text()
 
 
 def test_every_invariant_of_the_fault_suite_can_fail() -> None:
