@@ -62,8 +62,8 @@ EXPERIMENT = Experiment(
     name="hostile",
     description="A sale beside slow, silent and half-closed connections: response times, and CPU time of the API.",
     measure=measure,
-    full=Size(2_000, 8, 100),
-    quick=Size(2_000, 4, 100),
+    full=Size(1_000, 8, 100),
+    quick=Size(1_000, 4, 100),
     rounds=5,
     any_commit=True,
 )
