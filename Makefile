@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit faults fuzz broken bench bench-quick lock sbom clean
+.PHONY: help demo up test check unit faults fuzz broken bench bench-quick metrics lock sbom clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: $(READY) ## all measurements, 25 minutes; BENCH='--publish' writes them i
 
 bench-quick: $(READY) ## a subset in four minutes
 	$(BIN)/python -m benchmarks --quick $(BENCH)
+
+metrics: $(READY) ## write docs/metrics.md from the list of metrics in the code
+	$(BIN)/python -m service.metrics_document
 
 lock: $(READY) ## resolve the Python packages again and write the lock files
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock

@@ -12,6 +12,7 @@ from service.config import Settings
 from service.domain.rate_limit import LimitScope, LocalLimiter
 from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client
+from service.load_sampler import LoadSampler
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.report_resources import ReportResources, open_reports
@@ -24,6 +25,7 @@ from service.resources import (
     open_engine,
     verifier,
 )
+from service.scrape import open_system_values
 from service.server.client_address import ClientAddresses
 from service.status_resources import open_status_readers
 from service.stream import clients, topics
@@ -45,6 +47,7 @@ from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.replay import DeadLetterService
 from service.usecases.status_reader import StatusReader
+from service.usecases.system_values import SystemValues
 from service.usecases.undecided import UndecidedPartitions
 from service.usecases.user_requests import UserRequests
 from service.verification.verify import Verifier
@@ -78,6 +81,7 @@ class ApiResources:
     #: replays of many dead letters
     replays: ExclusiveWork
     reports: ReportResources
+    system_values: SystemValues
 
 
 @asynccontextmanager
@@ -98,6 +102,8 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
         readiness_engine = opened.enter_context(open_engine(settings, "api readiness"))
         # A verification keeps its connection for as long as it reads the log: one at a time.
         verification_engine = opened.enter_context(open_engine(settings, "api verification"))
+        system_values = opened.enter_context(open_system_values(settings, "api metrics"))
+        opened.callback(LoadSampler(common.engine).close)
         for watch in (common.log_watch, KeyWatch(common.engine, common.key_register)):
             watch.start()
             opened.callback(watch.close)
@@ -131,6 +137,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             verifications,
             replays,
             reports,
+            system_values,
         )
 
 

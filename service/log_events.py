@@ -29,6 +29,10 @@ class LogEvent(StrEnum):
     #: an operator recorded deleted records as lost
     RECORDS_LOST = "log.records_lost"
 
+    # metrics
+    #: a part did not answer a scrape of Prometheus, so its metrics are absent; logged once, until it answers again
+    PART_NOT_READ = "metrics.part_not_read"
+
     # HTTP servers
     #: requests that the server answered before any route saw them, or whose connection was one too many: how many since
     #: the last such line, by status

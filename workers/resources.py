@@ -1,10 +1,12 @@
 """The clients that tasks use, opened at a process's first task: clients cannot be used after a fork."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from service import config, resources
 from service.domain.request_id import RequestIds
+from service.gate.client import build_client
+from service.gate.task_counts import TaskCount, TaskCounts
 from service.resources import Resources
 from service.stream import clients
 from service.stream.dead_letter_records import DeadLetterProducer
@@ -27,6 +29,7 @@ class WorkerResources:
     dead_letter_producer: DeadLetterProducer
     #: None if no webhook is configured
     sender: WebhookSender | None
+    task_counts: TaskCounts
 
 
 @cache
@@ -34,12 +37,14 @@ def worker_resources() -> WorkerResources:
     """Return this process's clients; raises Unavailable while the database or Kafka does not answer."""
     settings = config.load()
     shared = resources.open_resources(settings, "worker", connections=2)
+    counts = TaskCounts(build_client(settings.redis_url))
     sender = None
     if settings.webhook_url:
         secret = settings.webhook_secret.get_secret_value()
-        sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS)
+        count_attempt = partial(counts.add, TaskCount.WEBHOOK_ATTEMPTS)
+        sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS, count_attempt)
     producer = DeadLetterProducer(clients.build_producer(settings))
-    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, sender)
+    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, sender, counts)
 
 
 def close() -> None:

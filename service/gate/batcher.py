@@ -1,6 +1,7 @@
 """Combines what arrives one by one into calls for many at a time."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
@@ -41,6 +42,9 @@ class BatchQueue(Generic[Item]):
         self._on_idle = on_idle
         self._next_call_at = 0.0
         self._waiting: list[Item] = []
+        #: the event loop's time since which the items of the present batch have waited at most
+        self.batch_waiting_since = 0.0
+        self._arrivals = _Arrivals()
         #: runs until no item waits; None while idle
         self.task: asyncio.Task[None] | None = None
 
@@ -55,7 +59,9 @@ class BatchQueue(Generic[Item]):
     def call_soon(self) -> None:
         """Call soon, also if no item waits; do nothing while calls are made."""
         if self.task is None:  # a context of its own: a batch has no single request whose fields log lines could carry
-            self.task = asyncio.get_running_loop().create_task(self._call_while_items_wait(), context=Context())
+            loop = asyncio.get_running_loop()
+            self._arrivals = _Arrivals(loop.time())
+            self.task = loop.create_task(self._call_while_items_wait(), context=Context())
 
     async def _call_while_items_wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -66,12 +72,31 @@ class BatchQueue(Generic[Item]):
                     await asyncio.sleep(pause)
                 self._next_call_at = loop.time() + self._min_interval_seconds
                 batch, self._waiting = self._waiting[: self._max_batch_size], self._waiting[self._max_batch_size :]
+                self.batch_waiting_since = self._arrivals.take(len(batch), len(self._waiting), loop.time())
                 await self._call(batch)
                 if not self._waiting:
                     break
         finally:
             self.task = None
             self._on_idle()
+
+
+class _Arrivals:
+    """Bounds the arrival of items from the times at which batches were taken, without a time for each item."""
+
+    def __init__(self, since: float = 0.0) -> None:
+        """`since`: when the first item arrived."""
+        self._taken = 0
+        #: a time, and the number of items that had arrived then: the next item arrived later
+        self._marks = deque([(since, 0)])
+
+    def take(self, count: int, left: int, now: float) -> float:
+        """Note that so many items are taken and so many are left; return a time before which none of them arrived."""
+        while len(self._marks) > 1 and self._marks[1][1] <= self._taken:
+            self._marks.popleft()
+        self._taken += count
+        self._marks.append((now, self._taken + left))
+        return self._marks[0][0]
 
 
 class Batcher(Generic[Item, Result]):

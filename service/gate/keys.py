@@ -45,6 +45,8 @@ COUPON_KEY_PATTERN = "gate:[0-9]*"
 COUPON_KEY = re.compile(rb"gate:([1-9][0-9]*)(?::.*)?", re.DOTALL)
 #: when beat's sweep last ran, in seconds since 1970 UTC
 LAST_SWEEP_KEY = "gate:swept_at"
+#: hash with counts of what Celery's workers did (service/gate/task_counts.py)
+TASK_COUNTS_KEY = "gate:task_counts"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
@@ -66,6 +68,7 @@ SHARED_KEY_TYPES = {
     RUN_ID_KEY: "string",
     LAST_SWEEP_KEY: "string",
     FOLLOW_UPS_KEY: "list",
+    TASK_COUNTS_KEY: "hash",
 }
 
 

@@ -245,6 +245,7 @@ class DeadLetterRow(Table, table=True):
         Index("dead_letters_unforwarded", "id", postgresql_where=text("forwarded_at IS NULL")),
         Index("dead_letters_coupon", "coupon_id", "id"),
         Index("dead_letters_dead_at", "dead_at"),
+        Index("dead_letters_new", "code", postgresql_where=text("state = 'new'")),
         Index("dead_letters_unverified", "id", postgresql_where=text(UNVERIFIED_ROWS)),
     )
     id: int | None = _generated_key()
@@ -352,6 +353,18 @@ class WriteCheckRow(Table, table=True):
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
     process: str = Field(primary_key=True)
     written_at: datetime = _timestamp()
+
+
+class VerificationRow(Table, table=True):
+    """A proof that ended: whether every promise held."""
+
+    __tablename__ = "verifications"
+    __table_args__ = (Index("verifications_latest", "coupon_id", "id"),)
+    id: int | None = _generated_key()
+    #: null: of all coupons
+    coupon_id: int | None = _big()
+    ok: bool
+    ended_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
 
 
 class ApiKeyRow(Table, table=True):

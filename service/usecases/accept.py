@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import Any, NamedTuple
 
 from service.domain.errors import BacklogFull, ProduceUnconfirmed, RateLimited, Refused, Unavailable
@@ -14,6 +15,7 @@ from service.gate.async_gate import MAX_REQUESTS_PER_CALL, Admission, AsyncGate
 from service.gate.batcher import BatchQueue
 from service.gate.keys import Verdict
 from service.log import bind_contextvars
+from service.metrics import ACCEPT_SECONDS, GATE_CALL_REQUESTS, GATE_CALL_SECONDS, PRODUCE_SECONDS
 from service.usecases.append_tracker import AppendTracker, PendingRequest
 from service.usecases.coupon_ids import CouponIds
 from service.usecases.fill_pool import FillPool
@@ -170,6 +172,7 @@ class IssuanceAcceptor:
         the log. `submit` says what resolves them.
         """
         acknowledged = self._appends.take_acknowledged()
+        began = self._loop.time()
         try:
             others, progress, now_ms = await self._gate.admit(
                 batch, acknowledged, backlog_full=self._appends.backlog.is_full
@@ -185,6 +188,8 @@ class IssuanceAcceptor:
                 else:
                     request.fail(error)
             return
+        answered_at = self._loop.time()
+        GATE_CALL_SECONDS.observe(answered_at - began)
         self._appends.forget_soon(acknowledged)
         self._appends.backlog.update(progress)
         for index, request in enumerate(batch):
@@ -193,6 +198,25 @@ class IssuanceAcceptor:
                 self._conclude(request, others.get(index, _ADMITTED), progress)
             except Exception as error:  # noqa: BLE001  # the others of the batch go on
                 request.fail(error)
+        self._measure(batch, others, answered_at)
+
+    def _measure(self, batch: list[PendingRequest], others: Mapping[int, Admission], admitted_at: float) -> None:
+        """Measure the first admitted request of a batch for all of them: a measurement of each would cost as much.
+
+        It waited longest, so the times are upper bounds. `others`: verdicts other than ADMITTED, by index.
+        """
+        if batch:
+            GATE_CALL_REQUESTS.observe(len(batch))
+        first = next((request for index, request in enumerate(batch) if index not in others), None)
+        if first is not None:
+            times = self._gate_calls.batch_waiting_since, admitted_at
+            first.acknowledgement().add_done_callback(partial(self._observe, times, len(batch) - len(others)))
+
+    def _observe(self, times: tuple[float, float], count: int, acknowledged: "asyncio.Future[bool]") -> None:
+        if acknowledged.result():
+            now, (waiting_since, admitted_at) = self._loop.time(), times
+            PRODUCE_SECONDS.observe_many(now - admitted_at, count)
+            ACCEPT_SECONDS.observe_many(now - waiting_since, count)
 
     def _conclude(self, request: PendingRequest, admission: Admission, progress: Mapping[int, int]) -> None:
         """Act on a verdict."""

@@ -57,7 +57,7 @@ class PendingRequest(SeatRequest):
         #: the partition's next offset to decide when the request was admitted; None if the gate does not have it
         self.next_offset: int | None = None
         self._outcome: ProduceOutcome | None = None
-        #: repeats that wait for the outcome
+        #: repeats that wait for the outcome, and its measurement
         self._waiters: list[asyncio.Future[bool]] | None = None
 
     def on_accepted(self, position: int | None) -> None:
@@ -98,13 +98,18 @@ class PendingRequest(SeatRequest):
 
     async def is_acknowledged(self) -> bool:
         """Wait for the outcome; return whether the broker has acknowledged the record."""
-        if self._outcome is not None:
-            return isinstance(self._outcome, LogPosition)
+        return await self.acknowledgement()
+
+    def acknowledgement(self) -> "asyncio.Future[bool]":
+        """Return the future outcome: whether the broker has acknowledged the record."""
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
-        return await waiter
+        if self._outcome is not None:
+            waiter.set_result(isinstance(self._outcome, LogPosition))
+        elif self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+        return waiter
 
 
 class AppendTracker:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.gate.async_gate import AsyncGate
+from service.metrics import PART_READY, Values
 from service.store import schema
 from service.store.engine import in_transaction
 from service.stream.producer import RequestProducer
@@ -23,6 +24,7 @@ from service.usecases.undecided import UndecidedPartitions
 _INTERVAL_SECONDS = 1.0
 #: a part that has not answered after this time is unavailable
 _TIMEOUT_SECONDS = 1.0
+_PARTS = ("kafka", "postgresql", "redis")
 
 Result = TypeVar("Result")
 
@@ -38,6 +40,11 @@ class Readiness(NamedTuple):
     alerts: dict[str, str]
     #: what is wrong with each part in faults or degraded
     reasons: dict[str, str]
+
+
+def part_values(readiness: Readiness) -> Values:
+    """Return which parts do what accepts need, for a scrape."""
+    return {PART_READY: {(part,): float(part not in readiness.reasons) for part in _PARTS}}
 
 
 class ReadinessCheck:
@@ -75,7 +82,7 @@ class ReadinessCheck:
         kafka, postgresql, redis = await asyncio.gather(
             self._kafka.result(), self._postgresql.result(), self._redis.result()
         )
-        results = {"kafka": kafka, "postgresql": postgresql, "redis": redis}
+        results = dict(zip(_PARTS, (kafka, postgresql, redis), strict=True))
         reasons = {part: str(result) for part, result in results.items() if isinstance(result, Unavailable)}
         faults = [part for part in reasons if part == "kafka" or {"postgresql", "redis"} <= reasons.keys()]
         if other_log := self._log_watch.fault:

@@ -1,8 +1,9 @@
 """Signed webhooks by the Standard Webhooks specification (webhook-id, webhook-timestamp, webhook-signature)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import httpx
 import msgspec
@@ -18,16 +19,35 @@ _TYPE = "issuance.decided"
 _MAX_BODY_BYTES = 65_536
 
 
+class WebhookOutcome(StrEnum):
+    """What became of a POST."""
+
+    #: answered with 2xx
+    ACCEPTED = "accepted"
+    #: answered with another status
+    REJECTED = "rejected"
+    #: not answered in time
+    UNREACHABLE = "unreachable"
+
+
 class WebhookSender:
     """Posts notices to one receiver, without following redirects; its circuit breaker counts failures."""
 
-    def __init__(self, url: str, secret: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        timeout_seconds: float,
+        on_attempt: Callable[[WebhookOutcome], object] = lambda _: None,
+    ) -> None:
+        """`on_attempt` is called with the outcome of each POST."""
         self._url = url
         self._signer = Webhook(secret)
         self._timeout_seconds = timeout_seconds
         self._runner = asyncio.Runner()
         self._client = httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False)
         self.circuit_breaker = CircuitBreaker()
+        self._on_attempt = on_attempt
 
     def send(self, delivery_id: str, decisions: Sequence[Decision]) -> None:
         """Post decisions; raises Unavailable unless the response is 2xx.
@@ -47,14 +67,17 @@ class WebhookSender:
             response = self._runner.run(self._post(body, headers))
         except (httpx.HTTPError, TimeoutError) as error:
             self.circuit_breaker.record_failure()
+            self._on_attempt(WebhookOutcome.UNREACHABLE)
             raise Unavailable(_PART, f"{type(error).__name__}: {error}") from error
         if not response.is_success:
             # Retry-After counts where it is a number of seconds (RFC 9110, section 10.2.3); a date is not supported
             retry_after = response.headers.get("retry-after", "")
             is_seconds = retry_after.isascii() and retry_after.isdigit()
             self.circuit_breaker.record_failure(float(retry_after) if is_seconds else 0.0)
+            self._on_attempt(WebhookOutcome.REJECTED)
             raise Unavailable(_PART, f"it answered {response.status_code}")
         self.circuit_breaker.record_success()
+        self._on_attempt(WebhookOutcome.ACCEPTED)
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         async with (

@@ -37,7 +37,7 @@ def authenticator(settings: Settings) -> Iterator[Authenticator]:
 @pytest.fixture
 def server(health: Health, authenticator: Authenticator) -> Iterator[HealthServer]:
     """The server on a free port."""
-    started = HealthServer(health, authenticator, LOOPBACK, 0)
+    started = HealthServer(health, authenticator, dict, LOOPBACK, 0)
     started.start()
     yield started
     started.close()
@@ -76,6 +76,20 @@ def test_metrics_are_in_the_text_format(client: httpx.Client) -> None:
 
     assert (response.status_code, response.headers["Content-Type"]) == (200, CONTENT_TYPE_LATEST)
     assert "coupons_issuer_batch_records" in response.text
+    assert "coupons_accept_seconds" not in response.text, "it is the API's"
+
+
+def test_metrics_say_whether_the_issuer_works(client: httpx.Client, health: Health) -> None:
+    """The loop's age shows an issuer that is stuck although its port answers."""
+    health.set_unready("partition 3", "paused")
+    health.set_alert("topic", "too small")
+
+    lines = client.get("/metrics").text.splitlines()
+
+    assert "coupons_issuer_ready 0.0" in lines
+    assert 'coupons_alert_active{alert="topic"} 1.0' in lines
+    assert 'coupons_alert_active{alert="undecided"} 0.0' in lines
+    assert any(line.startswith("coupons_issuer_iteration_age_seconds ") for line in lines)
 
 
 def test_a_response_names_no_software(client: httpx.Client) -> None:
@@ -99,7 +113,7 @@ def test_with_authentication_the_port_has_any_name(health: Health, settings: Set
     with_auth = settings.model_copy(update={"auth": "on"})
     with ExitStack() as opened:
         authenticator = opened.enter_context(resources.open_authenticator(with_auth, "tests"))
-        server = HealthServer(health, authenticator, LOOPBACK, 0)
+        server = HealthServer(health, authenticator, dict, LOOPBACK, 0)
         server.start()
         opened.callback(server.close)
         url = f"http://{LOOPBACK}:{server.port}"
@@ -149,7 +163,7 @@ def test_half_requests_take_no_thread(server: HealthServer, client: httpx.Client
 
 def test_a_half_request_does_not_hold_up_the_end(health: Health, authenticator: Authenticator) -> None:
     """The thread ends, and the port is free again."""
-    first = HealthServer(health, authenticator, LOOPBACK, 0)
+    first = HealthServer(health, authenticator, dict, LOOPBACK, 0)
     first.start()
     with socket.create_connection((LOOPBACK, first.port)) as connection:
         connection.sendall(b"GET /re")
@@ -165,11 +179,11 @@ def test_a_half_request_does_not_hold_up_the_end(health: Health, authenticator: 
 
 def test_a_port_in_use_is_reported_before_the_thread_starts(health: Health, authenticator: Authenticator) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken, pytest.raises(OSError, match="in use"):
-        HealthServer(health, authenticator, LOOPBACK, taken.getsockname()[1])
+        HealthServer(health, authenticator, dict, LOOPBACK, taken.getsockname()[1])
 
 
 def test_an_address_may_be_of_ipv6(health: Health, authenticator: Authenticator) -> None:
-    server = HealthServer(health, authenticator, "::1", 0)
+    server = HealthServer(health, authenticator, dict, "::1", 0)
     server.start()
     with closing(server):
         assert json.loads(httpx.get(f"http://[::1]:{server.port}/readyz").content)["ready"]

@@ -9,6 +9,7 @@ from functools import partial
 from service import resources, startup
 from service.config import Settings
 from service.domain.errors import Misconfigured
+from service.scrape import open_system_values
 from service.stream import clients
 from service.usecases.issue import Issuer
 from workers.issuer.after_commit import AfterCommit, build_celery_client
@@ -18,6 +19,7 @@ from workers.issuer.health import Health
 from workers.issuer.health_server import HealthServer
 from workers.issuer.loop import IssueLoop
 from workers.issuer.monitor import Monitor
+from workers.queues import Queue
 
 _PUBLISH_TIMEOUT_SECONDS = 5.0
 #: one thread decides while another reads: the deciding thread must not wait long for the interpreter after an answer
@@ -31,8 +33,9 @@ def main() -> None:
         settings = startup.configure_server()
         health = Health()
         authenticator = opened.enter_context(resources.open_authenticator(settings, "issuer keys"))
+        values = opened.enter_context(open_system_values(settings, "issuer metrics", [*Queue]))
         try:
-            server = HealthServer(health, authenticator, settings.issuer_host, settings.issuer_port)
+            server = HealthServer(health, authenticator, values.read, settings.issuer_host, settings.issuer_port)
         except OSError as error:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.close)

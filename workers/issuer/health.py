@@ -40,6 +40,11 @@ class Health:
             self._alerts.pop(subject, None)
 
     @property
+    def iteration_age_seconds(self) -> float:
+        """Seconds since the loop began its present iteration."""
+        return time.monotonic() - self._last_iteration
+
+    @property
     def alerts(self) -> dict[str, str]:
         """Every alert, by subject."""
         return dict(self._alerts)
@@ -51,6 +56,6 @@ class Health:
         The issuer's own reason for a partition says more than that nobody decides it.
         """
         reasons = {f"partition {partition}": why for partition, why in self._stalled.items()} | self._reasons
-        if (stuck := time.monotonic() - self._last_iteration) > _MAX_ITERATION_SECONDS:
+        if (stuck := self.iteration_age_seconds) > _MAX_ITERATION_SECONDS:
             reasons.setdefault("issuer", f"the issuer loop has made no progress for {stuck:.0f} s")
         return reasons

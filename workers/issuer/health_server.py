@@ -3,11 +3,13 @@
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +20,10 @@ from service.background_thread import BackgroundThread
 from service.config.network import LOOPBACK_NAMES
 from service.domain.caller import Permission
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
+from service.metrics import ALERT_ACTIVE, ISSUER_ITERATION_AGE_SECONDS, ISSUER_READY, Exporter, Values
+from service.scrape import render
 from service.server.guarded_protocol import GuardedProtocol
+from service.usecases.alerts import Alert
 from service.usecases.authenticate import Authenticator
 from workers.issuer.health import Health
 
@@ -37,13 +42,18 @@ class _LoopbackProtocol(GuardedProtocol):
 class HealthServer(BackgroundThread):
     """Serves the port in an event loop with a thread of its own, however many connections there are."""
 
-    def __init__(self, health: Health, authenticator: Authenticator, host: str, port: int) -> None:
-        """Bind the port: raises OSError when it is in use; 0 chooses a free one."""
+    def __init__(
+        self, health: Health, authenticator: Authenticator, read_values: Callable[[], Values], host: str, port: int
+    ) -> None:
+        """Bind the port: raises OSError when it is in use; 0 chooses a free one.
+
+        `read_values` returns the values of the system for a scrape; it may block for a second.
+        """
         super().__init__("health")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family)
         config = Config(
-            build_application(health, authenticator),
+            build_application(health, authenticator, read_values),
             http=GuardedProtocol if authenticator.enabled else _LoopbackProtocol,
             ws="none",
             lifespan="off",
@@ -80,7 +90,7 @@ class _Server(Server):
             await asyncio.sleep(_TICK_SECONDS)
 
 
-def build_application(health: Health, authenticator: Authenticator) -> Starlette:
+def build_application(health: Health, authenticator: Authenticator, read_values: Callable[[], Values]) -> Starlette:
     """Return the application that answers /healthz, /readyz and /metrics; its handlers do not block.
 
     Operators see the reasons and the metrics; everyone sees whether the issuer is ready.
@@ -100,7 +110,9 @@ def build_application(health: Health, authenticator: Authenticator) -> Starlette
 
     async def metrics(request: Request) -> Response:
         _require_operator(authenticator, request)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        values = await run_in_threadpool(read_values)
+        text = await run_in_threadpool(render, {**values, **_issuer_values(health)}, Exporter.ISSUER)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def refuse(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -111,6 +123,16 @@ def build_application(health: Health, authenticator: Authenticator) -> Starlette
     application = Starlette(routes=routes, exception_handlers={HTTPException: refuse})
     application.router.redirect_slashes = False
     return application
+
+
+def _issuer_values(health: Health) -> Values:
+    """Return the values of this issuer for a scrape."""
+    active = health.alerts
+    return {
+        ISSUER_READY: {(): float(not health.reasons)},
+        ISSUER_ITERATION_AGE_SECONDS: {(): health.iteration_age_seconds},
+        ALERT_ACTIVE: {(alert,): float(alert in active) for alert in Alert},
+    }
 
 
 def _require_operator(authenticator: Authenticator, request: Request) -> None:

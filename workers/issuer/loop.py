@@ -16,7 +16,6 @@ from service.domain.record import Record
 from service.domain.retry import backoff_seconds
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
-from service.metrics import BATCH_DURATION, BATCH_RECORDS, DECISIONS, UNVERIFIED_IDS
 from service.resources import Resources
 from service.store import checkpoints
 from service.stream import log_reader
@@ -26,6 +25,7 @@ from service.usecases.issue import Issuer
 from service.usecases.write_plan import IssueResult
 from workers.issuer.after_commit import AfterCommit
 from workers.issuer.assignment import Assignment
+from workers.issuer.batch_measurement import BatchMeasurement
 from workers.issuer.batch_offsets import BatchOffsets
 from workers.issuer.buffer import RecordBuffer
 from workers.issuer.group_offsets import GroupOffsets
@@ -198,17 +198,14 @@ class IssueLoop:
         - after the commit, before or during publish(): the checkpoint in the database is past these records, so nobody
           decides them again; the sweep finds the rows whose messages were not sent.
         """
-        began = time.monotonic()
+        measured = BatchMeasurement(self._decided.set)
         with bound_contextvars(offsets=BatchOffsets(record.raw for record in records)):
-            issued = self._issuer.issue(records, next_offsets, on_decided=self._decided.set)
+            issued = self._issuer.issue(records, next_offsets, on_decided=measured.on_decided)
+            measured.on_committed(records, issued)
             self._after_commit.publish(issued)
             crash_points.reach(CrashPoint.ISSUER_PUBLISHED)
-        BATCH_DURATION.observe(time.monotonic() - began)
-        BATCH_RECORDS.observe(issued.record_count)
-        for (state, code), count in issued.counts.items():
-            DECISIONS.labels(state, code or "").inc(count)
+        measured.on_published()
         if issued.unverified:
-            UNVERIFIED_IDS.inc(len(issued.unverified))
             first = tuple(issued.unverified[0])
             _log.error(LogEvent.REQUEST_IDS_UNVERIFIED, count=len(issued.unverified), first=first)
         return issued

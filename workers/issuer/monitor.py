@@ -4,9 +4,9 @@ from celery import Celery
 
 from service.background_thread import BackgroundThread
 from service.domain.failures import classify
+from service.load_sampler import observe_pool
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.metrics import ALERTS, OLDEST_UNDECIDED_AGE, RECENT_DEAD_LETTERS
 from service.resources import Resources
 from service.stream.clients import issuer_client_id
 from service.usecases import alerts
@@ -35,22 +35,19 @@ class Monitor(BackgroundThread):
     def run(self) -> None:
         """Work until the thread is closed."""
         while not self._stopping.wait(_INTERVAL_SECONDS):
+            observe_pool(self._resources.engine)
             try:
                 self.check()
                 sweep(self._celery, self._resources, _GRACE_SECONDS)
             except Exception as error:  # noqa: BLE001  # the next check may succeed
-                OLDEST_UNDECIDED_AGE.clear()  # an old value would hide that the age grows
                 _log.info(LogEvent.ALERT_CHECK_FAILED, reason=str(classify(error)))
 
     def check(self) -> None:
-        """Publish the alerts, their metrics and the stalled partitions once; raise the database's errors."""
+        """Publish the alerts and the stalled partitions once; raise the database's errors."""
         with self._resources.engine.begin() as tx:
             counts = alerts.count_dead_letters(tx)
             self._resources.key_register.compare(tx)
-        RECENT_DEAD_LETTERS.set(counts.recent)
         undecided = self._undecided.check()
-        for partition, age_seconds in undecided.ages.items():
-            OLDEST_UNDECIDED_AGE.labels(partition).set(age_seconds)
         self._health.set_stalled(
             {
                 late.partition: f"nothing decided for {late.age_seconds:.0f} s, {late.reason}"
@@ -73,5 +70,4 @@ class Monitor(BackgroundThread):
                 _log.error(LogEvent.ALERT_RAISED, alert=alert.value, reason=reason)
             elif alert in before and not reason:
                 _log.info(LogEvent.ALERT_CLEARED, alert=alert.value)
-            ALERTS.labels(alert).set(reason is not None)
             self._health.set_alert(alert, reason)

@@ -5,6 +5,7 @@ from typing import Any
 from service.domain.failures import FailureClass, classify
 from service.domain.request import LogPosition
 from service.domain.retry import ISSUE_RETRY_POLICY
+from service.gate.task_counts import TaskCount
 from service.log import bound_contextvars
 from workers import messages
 from workers.celery import app
@@ -31,6 +32,7 @@ def issue(self: Any, log_id: int, pairs: list[list[int]], attempts_made: int) ->
     with bound_contextvars(attempt=attempts_made + 1, request_count=len(log_positions)):  # the issuer made the first
         try:
             done = worker_resources().recoverer.retry(log_id, log_positions, attempts_made)
+            worker_resources().task_counts.add(TaskCount.RETRY_ATTEMPTS, str(attempts_made + 1), len(log_positions))
         except Exception as error:
             failure = classify(error)
             if failure.failure_class is FailureClass.SYSTEM:

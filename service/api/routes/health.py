@@ -1,5 +1,7 @@
 """Routes for liveness, readiness and metrics."""
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
@@ -7,8 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from service.api.authorization import CallerDep
 from service.api.request_parsing import JSON, ApiDeps
 from service.api.schemas.health import LivenessView, readiness_view
-from service.metrics import render
+from service.metrics import Exporter
+from service.scrape import render
 from service.server.responses import encode
+from service.usecases.readiness import part_values
 
 router = APIRouter(tags=["health"])
 
@@ -32,6 +36,11 @@ async def ready(api: ApiDeps, caller: CallerDep) -> Response:
 
 
 @router.get("/metrics")
-async def metrics() -> Response:
-    """Return the metrics of all processes that share this port in Prometheus's text format."""
-    return Response(await run_in_threadpool(render), media_type=CONTENT_TYPE_LATEST)
+async def metrics(api: ApiDeps) -> Response:
+    """Return the metrics of all processes that share this port in Prometheus's text format.
+
+    Metrics of a part that does not answer within a second are absent.
+    """
+    readiness, values = await asyncio.gather(api.readiness.check(), run_in_threadpool(api.system_values.read))
+    text = await run_in_threadpool(render, {**values, **part_values(readiness)}, Exporter.API)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -158,6 +158,7 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_coupon ON dead_letters (coupon_id, id);
 CREATE INDEX dead_letters_dead_at ON dead_letters (dead_at);
 CREATE UNIQUE INDEX dead_letters_foreign ON dead_letters (dlt_partition, dlt_offset, appended_at) WHERE log_id IS NULL;
+CREATE INDEX dead_letters_new ON dead_letters (code) WHERE state = 'new';
 CREATE UNIQUE INDEX dead_letters_origin ON dead_letters (log_id, partition, "offset");
 CREATE INDEX dead_letters_unforwarded ON dead_letters (id) WHERE forwarded_at IS NULL;
 CREATE INDEX dead_letters_unverified ON dead_letters (id)
@@ -221,6 +222,15 @@ CREATE TABLE write_checks (
     written_at timestamptz NOT NULL,
     CONSTRAINT write_checks_pkey PRIMARY KEY (process)
 ) WITH (fillfactor = 50);
+
+CREATE TABLE verifications (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    coupon_id bigint,
+    ok boolean NOT NULL,
+    ended_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT verifications_pkey PRIMARY KEY (id)
+);
+CREATE INDEX verifications_latest ON verifications (coupon_id, id);
 
 CREATE TABLE api_keys (
     prefix varchar NOT NULL,

@@ -1,0 +1,25 @@
+"""Queries the end offsets of all partitions in one request to each leader."""
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from service.domain.errors import Unavailable
+from service.stream.errors import mapped_errors
+from service.stream.topics import Topic
+
+
+def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> dict[int, int]:
+    """Return the end offsets of the partitions whose leader answers; raise Unavailable if none does."""
+    asked = {TopicPartition(Topic.ISSUE_COUPON, partition): OffsetSpec.latest() for partition in range(partitions)}
+    with mapped_errors():
+        answers = admin.list_offsets(asked, request_timeout=timeout_seconds)
+    found, error = {}, Unavailable("Kafka", "no leader answered")
+    for at, answer in answers.items():
+        try:
+            with mapped_errors():
+                found[at.partition] = answer.result(timeout_seconds).offset
+        except Unavailable as failed:
+            error = failed
+    if not found:
+        raise error
+    return found
