@@ -1,8 +1,8 @@
 """The closed list of metrics. `make metrics` writes it to docs/metrics.md.
 
 Processes count events in counters and histograms. Gauges are values of PostgreSQL, Redis, Kafka or the process, read
-when Prometheus asks (service/scrape.py), so that a process that was killed leaves none behind. One cannot be read there:
-the open streams of all processes that share a port.
+when Prometheus asks (service/scrape.py), so that a process that was killed leaves none behind. One cannot be read
+there: the open streams of all processes that share a port.
 """
 
 from bisect import bisect_left
@@ -48,8 +48,10 @@ class Metric(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
-#: values of one scrape, by metric and the values of its labels
-Values = Mapping[Metric, Mapping[tuple[str, ...], float]]
+#: values of a metric, by the values of its labels
+ByLabels = Mapping[tuple[str, ...], float]
+#: values of one scrape
+Values = Mapping[Metric, ByLabels]
 
 #: every metric, by name
 METRICS: dict[str, Metric] = {}
@@ -60,7 +62,7 @@ class BatchHistogram(Histogram):
 
     def observe_many(self, value: float, count: int) -> None:
         """Observe the same value for so many events."""
-        self._raise_if_not_observable()
+        self._raise_if_not_observable()  # type: ignore[no-untyped-call]
         self._sum.inc(value * count)
         self._buckets[bisect_left(self._upper_bounds, value)].inc(count)
 

@@ -10,7 +10,7 @@ _INTRODUCTION = """# Metrics
 
 Written by `make metrics` from the list in `service/metrics.py`. [Alerts](runbooks/README.md) and the dashboard
 `ops/grafana/coupons.json` use these metrics; [deployment.md](deployment.md#prometheus) says how to scrape them, and
-[ADR 0020](decisions/0020-metrics-are-counted-in-batches-and-read-at-the-scrape.md) why they are as they are.
+[ADR 0023](decisions/0023-metrics-are-counted-in-batches-and-read-at-the-scrape.md) why they are as they are.
 
 - A value that is the same in every process is aggregated with `max`: several APIs and issuers export it.
 - Counters and histograms are summed over all processes.

@@ -34,7 +34,7 @@ class TaskCounts:
     def read(self) -> Mapping[TaskCount, Mapping[str, int]]:
         """Return all counts by label; raise Unavailable."""
         with mapped_errors():
-            stored = self._redis.hgetall(TASK_COUNTS_KEY)
+            stored: dict[bytes, bytes] = self._redis.hgetall(TASK_COUNTS_KEY)  # type: ignore[assignment]
         found: dict[TaskCount, dict[str, int]] = {count: {} for count in TaskCount}
         for field, number in stored.items():
             name, _, label = field.decode(errors="replace").partition(":")
@@ -43,7 +43,7 @@ class TaskCounts:
         return found
 
 
-def queue_lengths(broker: "Redis", queues: Iterable[str]) -> Mapping[str, int]:
+def queue_lengths(broker: "Redis", queues: Iterable[str]) -> Mapping[str, float]:
     """Return the number of messages in each queue of Celery's broker; raise Unavailable."""
     names = list(queues)
     with mapped_errors(), broker.pipeline(transaction=False) as pipe:

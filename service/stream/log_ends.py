@@ -10,7 +10,8 @@ from service.stream.topics import Topic
 
 def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> dict[int, int]:
     """Return the end offsets of the partitions whose leader answers; raise Unavailable if none does."""
-    asked = {TopicPartition(Topic.ISSUE_COUPON, partition): OffsetSpec.latest() for partition in range(partitions)}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(Topic.ISSUE_COUPON, partition): latest for partition in range(partitions)}
     with mapped_errors():
         answers = admin.list_offsets(asked, request_timeout=timeout_seconds)
     found, error = {}, Unavailable("Kafka", "no leader answered")

@@ -15,7 +15,7 @@ from service.gate.gate_admin import GateAdmin
 from service.gate.task_counts import TaskCount, TaskCounts
 from service.log import get_logger
 from service.log_events import LogEvent
-from service.metrics import Values
+from service.metrics import ByLabels, Metric, Values
 from service.store import statistics
 from service.store.engine import in_transaction
 from service.store.statistics import Statistic, Work
@@ -50,7 +50,7 @@ _OF_TASKS = {
 }
 _ATTEMPTS = [str(attempt) for attempt in range(1, ISSUE_RETRY_POLICY.attempts + 1)]
 #: labels that are 0 when nothing has them. A rate needs the sample before the first count.
-_ZEROS: Mapping[metrics.Metric, list[str]] = {
+_ZEROS: Mapping[Metric, list[str]] = {
     metrics.ISSUED_REQUESTS: [""],
     metrics.HELD_REQUESTS: [""],
     metrics.STANDBY_REQUESTS: [""],
@@ -148,8 +148,9 @@ class SystemValues:
         """Return all values; takes at most a second, whatever the parts do."""
         database, redis, log_ends = self._database.ask(), self._redis.ask(), self._log_ends.ask()
         broker = [self._broker.ask()] if self._broker else []
-        wait([database, redis, log_ends, *broker], timeout=_TIMEOUT_SECONDS)
-        values: dict[metrics.Metric, Mapping[tuple[str, ...], float]] = {}
+        asked: list[Future[Any]] = [database, redis, log_ends, *broker]
+        wait(asked, timeout=_TIMEOUT_SECONDS)
+        values: dict[Metric, ByLabels] = {}
         if stored := _answer(database):
             values |= _database_values(stored.result)
         if counted := _answer(redis):
@@ -159,7 +160,7 @@ class SystemValues:
         for queues in broker:
             if waiting := _answer(queues):
                 values[metrics.CELERY_QUEUE_MESSAGES] = _labelled(metrics.CELERY_QUEUE_MESSAGES, waiting.result)
-        return values | self._availability([database, redis, log_ends, *broker])
+        return {**values, **self._availability(asked)}
 
     def _availability(self, asked: Sequence[Future[Any]]) -> Values:
         answers = {source.part: _answer(future) for source, future in zip(self._sources, asked, strict=True)}
@@ -182,22 +183,23 @@ def _answer(asked: Future[Answer[Result]]) -> Answer[Result] | None:
     return asked.result() if asked.done() and asked.exception() is None else None
 
 
-def _database_values(found: Mapping[Statistic, ByLabel]) -> dict[metrics.Metric, Mapping[tuple[str, ...], float]]:
+def _database_values(found: Mapping[Statistic, ByLabel]) -> dict[Metric, ByLabels]:
     return {metric: _labelled(metric, found[statistic]) for statistic, metric in _OF_DATABASE.items()}
 
 
-def _redis_values(found: RedisValues) -> dict[metrics.Metric, Mapping[tuple[str, ...], float]]:
+def _redis_values(found: RedisValues) -> dict[Metric, ByLabels]:
     values = {metric: _labelled(metric, found.counts[count]) for count, metric in _OF_TASKS.items()}
-    age = found.sweep_age_seconds
-    return values | ({} if age is None else {metrics.SWEEP_AGE_SECONDS: {(): age}})
+    if found.sweep_age_seconds is not None:
+        values[metrics.SWEEP_AGE_SECONDS] = {(): found.sweep_age_seconds}
+    return values
 
 
-def _lags(next_offsets: ByLabel, ends: Mapping[int, int]) -> Mapping[tuple[str, ...], float]:
+def _lags(next_offsets: ByLabel, ends: Mapping[int, int]) -> ByLabels:
     """Return the undecided records by partition. Of one without a checkpoint none is decided."""
     return {(str(at),): max(0, end - next_offsets.get(str(at), 0)) for at, end in ends.items()}
 
 
-def _labelled(metric: metrics.Metric, found: ByLabel) -> dict[tuple[str, ...], float]:
+def _labelled(metric: Metric, found: ByLabel) -> ByLabels:
     """Return the values by the metric's labels; without labels the only one is called ''."""
     with_zeros = dict.fromkeys(_ZEROS.get(metric, ()), 0.0) | dict(found)
     return {(label,) if metric.labels else (): value for label, value in with_zeros.items()}

@@ -20,6 +20,7 @@ from service.domain.request import ReasonCode
 from service.domain.request_id import RequestIds
 from service.gate.async_gate import AsyncGate
 from service.gate.gate_admin import GateAdmin
+from service.metrics import ACCEPT_SECONDS, GATE_CALL_REQUESTS, PRODUCE_SECONDS, BatchHistogram
 from service.resources import Resources
 from service.store import coupons
 from service.stream import clients
@@ -93,6 +94,39 @@ def test_log_lines_carry_the_ids_of_their_own_request(run: Callable[[Scenario], 
     for coupon_id, (request_id, fields) in zip(coupons, accepted, strict=True):
         assert fields == {"request_id": request_id, "coupon_id": coupon_id}
     assert outside == {}
+
+
+@pytest.mark.usefixtures("gate_client")
+def test_the_latency_of_every_accept_is_counted(
+    run: Callable[[Scenario], Any], make_coupon: MakeCoupon, gate_filler: GateFiller
+) -> None:
+    """One request of a gate call is measured, and counts for all that were admitted with it; refusals do not count."""
+    coupon = make_coupon(quantity=30)
+    gate_filler.fill(coupon.id)
+    histograms = (ACCEPT_SECONDS, PRODUCE_SECONDS, GATE_CALL_REQUESTS)
+    before = [_totals(histogram) for histogram in histograms]
+
+    async def scenario(acceptor: IssuanceAcceptor) -> float:
+        began = asyncio.get_running_loop().time()
+        requests = (acceptor.accept(coupon.id, user) for user in range(1, 41))
+        await asyncio.gather(*requests, return_exceptions=True)
+        return asyncio.get_running_loop().time() - began
+
+    took_seconds = run(scenario)
+
+    accepted, produced, gate_calls = (
+        (count - count_before, total - total_before)
+        for (count, total), (count_before, total_before) in zip(map(_totals, histograms), before, strict=True)
+    )
+    assert (accepted[0], produced[0], gate_calls[1]) == (30, 30, 40)
+    assert 0 < produced[1] < accepted[1] <= 30 * took_seconds
+
+
+def _totals(histogram: BatchHistogram) -> tuple[float, float]:
+    """Return the number of observations and their sum."""
+    (family,) = histogram.collect()
+    by_suffix = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
+    return by_suffix["count"], by_suffix["sum"]
 
 
 def test_a_repeat_continues_under_the_request_id_of_the_first(

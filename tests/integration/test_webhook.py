@@ -4,13 +4,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 
 from service.domain.errors import Unavailable
 from service.domain.request import Decision, ReasonCode, RequestState
-from service.webhooks.sender import WebhookSender
+from service.webhooks.sender import WebhookOutcome, WebhookSender
 from testkit.webhook_receiver import WebhookReceiver
 from tests.fixtures.parts import WEBHOOK_SECRET
 
@@ -97,6 +98,29 @@ def test_a_bad_receiver_costs_no_more_than_the_timeout(serve: Serve, respond: Ca
 
     assert time.monotonic() - began < _TIMEOUT_SECONDS + 1
     assert sender.circuit_breaker.open_seconds > 0
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("respond", "outcome"),
+    [
+        (lambda connection: connection.sendall(b"HTTP/1.1 204 Thanks\r\n\r\n"), WebhookOutcome.ACCEPTED),
+        (lambda connection: connection.sendall(b"HTTP/1.1 410 Gone\r\n\r\n"), WebhookOutcome.REJECTED),
+        (lambda connection: connection.close(), WebhookOutcome.UNREACHABLE),
+    ],
+    ids=["accepted", "rejected", "unreachable"],
+)
+def test_every_attempt_is_counted_by_its_outcome(
+    serve: Serve, respond: Callable[[socket.socket], None], outcome: WebhookOutcome
+) -> None:
+    """The alert on a failing receiver needs them."""
+    counted: list[WebhookOutcome] = []
+    sender = WebhookSender(serve(respond), WEBHOOK_SECRET, _TIMEOUT_SECONDS, counted.append)
+
+    with suppress(Unavailable):
+        sender.send("id", [])
+
+    assert counted == [outcome]
     sender.close()
 
 

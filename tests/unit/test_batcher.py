@@ -7,7 +7,7 @@ import pytest
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from service.domain.errors import Unavailable
-from service.gate.batcher import Batcher, BatchQueue
+from service.gate.batcher import Batcher, BatchQueue, _Arrivals
 
 _INTERVAL_SECONDS = 0.02
 
@@ -32,6 +32,18 @@ class Doubler:
         """Let so many calls end."""
         for _ in range(calls):
             self._released.release()
+
+
+def test_the_wait_of_a_batch_is_bounded_by_the_time_of_an_earlier_one() -> None:
+    """Also while more items wait than a batch takes: those at the front arrived before the last batches were taken."""
+    arrivals = _Arrivals(1.0)
+
+    assert arrivals.take(2, 0, 10.0) == 1.0  # the first came at 1
+    assert arrivals.take(2, 3, 20.0) == 10.0  # these came after the first batch
+    assert arrivals.take(2, 4, 30.0) == 10.0  # these waited at 20 already
+    assert arrivals.take(2, 2, 40.0) == 10.0  # one of these did as well
+    assert arrivals.take(2, 0, 50.0) == 20.0
+    assert arrivals.take(1, 0, 60.0) == 50.0
 
 
 def test_items_that_come_during_a_call_share_the_next_one() -> None:

@@ -10,13 +10,13 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from service import metrics, metrics_document
 from service.domain.record import RawRecord, Record
 from service.domain.request import LogPosition
-from service.metrics import METRICS, BatchHistogram, Exporter, Kind
+from service.metrics import METRICS, BatchHistogram, ByLabels, Exporter, Kind, Metric
 from service.scrape import render
 from workers.issuer import batch_measurement
 
 #: how a name ends says what is counted or measured
 _UNITS = re.compile(
-    r".*_(total|seconds|ratio|requests|records|letters|rows|messages|minute|available|ready|active|ok|streams)"
+    r".*_(total|seconds|ratio|requests|streams|records|letters|rows|messages|minute|available|ready|active|ok)"
 )
 
 
@@ -47,7 +47,10 @@ def test_every_metric_of_this_service_is_in_the_list() -> None:
 
 def test_a_scrape_has_the_metrics_of_its_process_only() -> None:
     """Otherwise every issuer would show accept latencies of nothing."""
-    values = {metrics.PART_AVAILABLE: {("redis",): 1.0}, metrics.WEBHOOK_ATTEMPTS: {("accepted",): 7.0}}
+    values: dict[Metric, ByLabels] = {
+        metrics.PART_AVAILABLE: {("redis",): 1.0},
+        metrics.WEBHOOK_ATTEMPTS: {("accepted",): 7.0},
+    }
 
     of_api, of_issuer = (render(values, exporter).decode() for exporter in (Exporter.API, Exporter.ISSUER))
 

@@ -173,7 +173,7 @@ def test_an_alert_says_what_to_do_and_has_a_runbook(alert: dict[str, Any]) -> No
     assert annotations["description"].endswith(".")
     assert annotations["runbook_url"] == str(page.relative_to(ROOT))
     headings = re.findall("^#+ (.*)$", page.read_text(), re.MULTILINE)
-    assert headings == [alert["alert"], "What it means", "How to confirm", "Steps", "When it is over"]
+    assert headings == [alert["alert"], "What it means", "How to confirm", "What to do", "When it is over"]
     assert f"[{alert['alert']}]({alert['alert']}.md)" in (RUNBOOKS / "README.md").read_text()
 
 

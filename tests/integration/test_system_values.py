@@ -1,0 +1,189 @@
+"""What a scrape reads from PostgreSQL, Redis and Kafka equals what is there, and no part that hangs delays it."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine
+
+from service import metrics
+from service.config import Settings
+from service.domain.coupon import Coupon
+from service.gate.gate_admin import GateAdmin
+from service.gate.task_counts import TaskCount, TaskCounts
+from service.metrics import Exporter, Metric, Values
+from service.scrape import open_system_values, render
+from service.store import verifications
+from service.stream.partitioner import partition_of
+from service.usecases.recover import Recoverer
+from service.verification.verify import Verifier
+from service.webhooks.sender import WebhookOutcome
+from tests.builders import PARTITIONS
+from tests.integration.conftest import Query
+from tests.log import Log
+
+AWAY = "127.0.0.1:9"
+_QUEUES = ("maintenance", "notify")
+
+
+def _read(settings: Settings) -> Values:
+    with open_system_values(settings, "tests metrics", _QUEUES) as values:
+        return values.read()
+
+
+def _by_label(values: Values, metric: Metric) -> dict[str, float]:
+    return {labels[0]: value for labels, value in values[metric].items()}
+
+
+@pytest.mark.usefixtures("redis")
+def test_the_values_are_those_of_the_database_and_the_log(
+    settings: Settings,
+    real_log: Log,
+    make_coupon: Callable[..., Coupon],
+    recoverer: Recoverer,
+    log_id: int,
+    query: Query,
+) -> None:
+    """A sale with issued, held, standby, dead and undecided requests."""
+    coupon = make_coupon(quantity=4)
+    for user in range(1, 9):
+        real_log.append_request(coupon.id, user, fault="22012 9" if user <= 2 else None)
+    first_held, _ = real_log.issue()
+    for attempts_made in (1, 2):
+        recoverer.retry(log_id, [first_held], attempts_made)
+    for user in range(9, 12):
+        real_log.append_request(coupon.id, user)
+
+    values = _read(settings)
+
+    states = {row.state: row.rows for row in query("SELECT state, count(*) AS rows FROM requests GROUP BY state")}
+    assert states == {"issued": 3, "retrying": 1, "standby": 3, "dead": 1}
+    assert values[metrics.ISSUED_REQUESTS] == {(): states["issued"]}
+    assert values[metrics.HELD_REQUESTS] == {(): states["retrying"]}
+    assert values[metrics.STANDBY_REQUESTS] == {(): states["standby"]}
+    assert _by_label(values, metrics.RETRYING_REQUESTS) == {"1": 1, "2": 0}
+    assert _by_label(values, metrics.NEW_DEAD_LETTERS) == {"exhausted": states["dead"]}
+    assert values[metrics.RECENT_DEAD_LETTERS] == {(): states["dead"]}
+    entries = {row.kind: row.rows for row in query("SELECT kind, count(*) AS rows FROM outbox GROUP BY kind")}
+    assert entries.keys() == {"notify", "gate"}
+    assert _by_label(values, metrics.WORK_ROWS) == {"retry": 1, "dead_letter": 1, **entries}
+    assert all(0 < age < 60 for age in _by_label(values, metrics.WORK_AGE_SECONDS).values())
+    partition = str(partition_of(coupon.id, PARTITIONS))
+    assert _by_label(values, metrics.UNDECIDED_RECORDS) == {**{str(at): 0 for at in range(PARTITIONS)}, partition: 3}
+    assert 0 <= _by_label(values, metrics.OLDEST_UNDECIDED_AGE)[partition] < 60
+    assert values[metrics.PART_AVAILABLE] == {(part,): 1 for part in ("postgresql", "redis", "kafka", "broker")}
+
+
+@pytest.mark.usefixtures("real_log", "redis")
+def test_an_empty_system_has_zeros(settings: Settings) -> None:
+    """A rate needs the sample before the first count, and a panel of nothing looks like one that is broken."""
+    values = _read(settings)
+
+    assert values[metrics.ISSUED_REQUESTS] == {(): 0}
+    assert _by_label(values, metrics.WORK_ROWS) == dict.fromkeys(("retry", "dead_letter", "notify", "gate"), 0)
+    assert _by_label(values, metrics.WORK_AGE_SECONDS) == dict.fromkeys(("retry", "dead_letter", "notify", "gate"), 0)
+    assert _by_label(values, metrics.WEBHOOK_ATTEMPTS) == dict.fromkeys(WebhookOutcome, 0)
+    assert _by_label(values, metrics.RETRY_ATTEMPTS) == {"2": 0, "3": 0}
+    assert metrics.VERIFICATION_OK not in values or values[metrics.VERIFICATION_OK] == {}
+    assert metrics.SWEEP_AGE_SECONDS not in values
+    assert values[metrics.OLDEST_UNDECIDED_AGE] == {}, "no watermark was advanced yet"
+
+
+@pytest.mark.usefixtures("store")
+def test_the_values_of_celery_are_those_of_redis(settings: Settings, redis: Redis, gate_admin: GateAdmin) -> None:
+    """Counts of the workers, the last sweep, the lengths of the queues."""
+    counts = TaskCounts(redis)
+    counts.add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
+    counts.add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.REJECTED)
+    counts.add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.REJECTED)
+    counts.add(TaskCount.RETRY_ATTEMPTS, "2", 200)
+    redis.hset("gate:task_counts", "a count of another version:x", 1)
+    redis.hset("gate:task_counts", "retry_attempts:3", "not a number")
+    gate_admin.record_sweep()
+    with Redis.from_url(settings.celery_broker_url) as broker:
+        broker.delete(*_QUEUES)
+        broker.rpush("notify", "one", "two")
+        values = _read(settings)
+        broker.delete(*_QUEUES)
+
+    assert _by_label(values, metrics.WEBHOOK_ATTEMPTS) == {"accepted": 1, "rejected": 2, "unreachable": 0}
+    assert _by_label(values, metrics.RETRY_ATTEMPTS) == {"2": 200, "3": 0}
+    assert 0 <= values[metrics.SWEEP_AGE_SECONDS][()] < 5
+    assert _by_label(values, metrics.CELERY_QUEUE_MESSAGES) == {"maintenance": 0, "notify": 2}
+
+
+def test_a_count_is_lost_without_redis_and_the_work_goes_on(settings: Settings) -> None:
+    """A notice that was delivered must not fail because it could not be counted."""
+    TaskCounts(Redis.from_url(f"redis://{AWAY}/0")).add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
+
+    without = settings.model_copy(update={"redis_url": f"redis://{AWAY}/0"})
+    assert _by_label(_read(without), metrics.PART_AVAILABLE)["redis"] == 0
+
+
+@pytest.mark.usefixtures("redis")
+def test_the_last_proof_of_all_coupons_is_shown(
+    settings: Settings, store: Engine, real_log: Log, make_coupon: Callable[..., Coupon], verifier: Verifier
+) -> None:
+    """A proof of one coupon says nothing about the others."""
+    coupon = make_coupon(quantity=1)
+    real_log.append_request(coupon.id, 1)
+    real_log.issue()
+    assert all(check.ok for check in verifier.verify())
+    kept = _read(settings)
+    with store.begin() as tx:
+        verifications.record(tx, None, ok=False)
+    verifier.verify(coupon_id=coupon.id)
+    broken = _read(settings)
+
+    assert kept[metrics.VERIFICATION_OK] == {(): 1}
+    assert 0 <= kept[metrics.VERIFICATION_AGE_SECONDS][()] < 30
+    assert broken[metrics.VERIFICATION_OK] == {(): 0}
+
+
+@contextmanager
+def _silent_server() -> Iterator[str]:
+    """Yield the address of a server that takes connections and never answers, like a frozen one."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("store", "redis")
+@pytest.mark.parametrize("part", ["postgresql", "redis", "kafka", "broker"])
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["away", "frozen"])
+def test_a_part_that_does_not_answer_is_left_out_in_time(settings: Settings, part: str, *, is_frozen: bool) -> None:
+    """Each scrape ends within two seconds, also the ones after the first, and has all the rest."""
+    with _silent_server() as silent:
+        address = silent if is_frozen else AWAY
+        changed = {
+            "postgresql": {"database_url": f"postgresql://coupons@{address}/coupons"},
+            "redis": {"redis_url": f"redis://{address}/0"},
+            "kafka": {"kafka_bootstrap_servers": address},
+            "broker": {"celery_broker_url": f"redis://{address}/1"},
+        }[part]
+        with open_system_values(settings.model_copy(update=changed), "tests metrics", _QUEUES) as values:
+            for _ in range(2):
+                began = time.monotonic()
+                found = values.read()
+                text = render(found, Exporter.ISSUER).decode()
+                assert time.monotonic() - began < 2
+
+    available = _by_label(found, metrics.PART_AVAILABLE)
+    assert available == {name: float(name != part) for name in ("postgresql", "redis", "kafka", "broker")}
+    assert _by_label(found, metrics.PART_READ_SECONDS).keys() == {name for name, is_on in available.items() if is_on}
+    assert (metrics.ISSUED_REQUESTS in found) == (part != "postgresql")
+    assert (metrics.WEBHOOK_ATTEMPTS in found) == (part != "redis")
+    assert (metrics.CELERY_QUEUE_MESSAGES in found) == (part != "broker")
+    assert (metrics.UNDECIDED_RECORDS in found) == (part not in {"postgresql", "kafka"})
+    assert f'coupons_part_available{{part="{part}"}} 0.0' in text
+
+
+@pytest.mark.usefixtures("redis", "store")
+def test_scrapes_that_come_together_share_one_query(settings: Settings) -> None:
+    """Two Prometheus servers, and whoever reloads the page, do not multiply the load."""
+    with open_system_values(settings, "tests metrics") as values:
+        reads = [values._database.ask() for _ in range(50)]
+
+    assert len({id(read) for read in reads}) == 1
