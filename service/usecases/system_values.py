@@ -124,8 +124,8 @@ class Source(Generic[Result]):
         return Answer(result, time.monotonic() - began)
 
     def close(self) -> None:
-        """End the thread after the read in progress, without waiting for it."""
-        self._executor.shutdown(wait=False)
+        """End the thread after the read in progress, which has time limits of its own."""
+        self._executor.shutdown()
 
 
 class SystemValues:
@@ -174,7 +174,7 @@ class SystemValues:
         return [self._database, self._redis, self._log_ends, *([self._broker] if self._broker else [])]
 
     def close(self) -> None:
-        """End the threads after the reads in progress, without waiting for them."""
+        """End the threads after the reads in progress; their clients may be closed then."""
         for source in self._sources:
             source.close()
 
