@@ -183,7 +183,7 @@ BATCH_DURATION = _histogram(
 DECIDE_SECONDS = _histogram(
     "coupons_issuer_decide_seconds",
     Exporter.ISSUER,
-    "Seconds from the begin of a batch's transaction to its first write: locks, reads and decisions.",
+    "Seconds from the beginning of a batch's transaction to its first write: locks, reads and decisions.",
     _CALL_SECONDS,
 )
 WRITE_SECONDS = _histogram(
