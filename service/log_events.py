@@ -32,6 +32,8 @@ class LogEvent(StrEnum):
     # metrics
     #: a part did not answer a scrape of Prometheus, so its metrics are absent; logged once, until it answers again
     PART_NOT_READ = "metrics.part_not_read"
+    #: the issuer could not publish its health in Redis; tried again
+    HEALTH_NOT_PUBLISHED = "issuer.health_not_published"
 
     # HTTP servers
     #: requests that the server answered before any route saw them, or whose connection was one too many: how many since
@@ -121,6 +123,8 @@ class LogEvent(StrEnum):
     ALERT_CLEARED = "alert.cleared"
     #: the periodic check failed; tried again
     ALERT_CHECK_FAILED = "alert.check_failed"
+    #: the API could not derive the alerts of the system; tried again
+    ALERTS_NOT_DERIVED = "alert.not_derived"
 
     # dead letters
     #: one record read from the dead-letter topic

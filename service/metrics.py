@@ -212,12 +212,6 @@ ALERT_ACTIVE = _read_at_scrape(
     "1 while the alert of the service is active and an operator must act, otherwise 0.",
     "alert",
 )
-CELERY_QUEUE_MESSAGES = _read_at_scrape(
-    "coupons_celery_queue_messages",
-    Exporter.ISSUER,
-    "Messages in a queue of Celery's broker that no worker has taken. Absent with Kafka as broker.",
-    "queue",
-)
 
 # the parts
 PART_AVAILABLE = _read_at_scrape(
@@ -299,12 +293,27 @@ VERIFICATION_AGE_SECONDS = _read_at_scrape(
     "coupons_verification_age_seconds", Exporter.SHARED, "Seconds since the last proof of all coupons ended."
 )
 
+DATABASE_CONNECTIONS = _read_at_scrape(
+    "coupons_database_connections",
+    Exporter.SHARED,
+    "Connections of this service's role to its database, by the name that PostgreSQL shows for them: a process, or a"
+    " part of one. Those of a process that has ended are closed, those of one that is frozen are not.",
+    "name",
+)
+
 # values of Redis
 SWEEP_AGE_SECONDS = _read_at_scrape(
     "coupons_sweep_age_seconds",
     Exporter.SHARED,
     "Seconds since a Celery worker last ran the sweep, which beat sends every second. Absent after a minute without"
     " one.",
+)
+CELERY_QUEUE_MESSAGES = _read_at_scrape(
+    "coupons_celery_queue_messages",
+    Exporter.SHARED,
+    "Messages in a queue of Celery's broker that no worker has taken. Issuers read it, and the API exports what one of"
+    " them published within five seconds. Absent with Kafka as broker.",
+    "queue",
 )
 WEBHOOK_ATTEMPTS = _read_at_scrape(
     "coupons_webhook_attempts_total",

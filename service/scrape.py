@@ -14,12 +14,14 @@ from prometheus_client.registry import Collector
 from service.config import Settings
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
+from service.gate.issuer_health import IssuerHealthBoard
 from service.gate.task_counts import TaskCounts, queue_lengths
 from service.metrics import METRICS, MULTIPROCESS_DIRECTORY_VARIABLE, Exporter, Kind, Metric, Values
 from service.resources import open_engine
 from service.stream import log_ends, topics
 from service.usecases import system_values
-from service.usecases.system_values import Source, SystemValues
+from service.usecases.part_source import Source
+from service.usecases.system_values import SystemValues
 
 #: prometheus_client's families of counters are called without it
 _COUNTER_SUFFIX = "_total"
@@ -68,7 +70,8 @@ def render(values: Values, exporter: Exporter) -> bytes:
 def open_system_values(settings: Settings, name: str, queues: Sequence[str] = ()) -> Iterator[SystemValues]:
     """Build what reads the values of PostgreSQL, Redis and Kafka, with clients of its own; nothing connects yet.
 
-    PostgreSQL shows `name` for the connection. `queues`: those of Celery's broker, if their lengths are read as well.
+    PostgreSQL shows `name` for the connection. `queues`: those of Celery's broker, in a process that may read it; the
+    others read what an issuer published.
     """
     with ExitStack() as opened:
         store = opened.enter_context(open_engine(settings, name))
@@ -79,10 +82,13 @@ def open_system_values(settings: Settings, name: str, queues: Sequence[str] = ()
         broker = None
         if queues and not settings.celery_over_kafka:
             client = opened.enter_context(build_client(settings.celery_broker_url))
-            broker = Source("broker", partial(queue_lengths, client, queues))
+            broker = Source(system_values.BROKER, partial(queue_lengths, client, queues))
         values = SystemValues(
             Source("postgresql", partial(system_values.read_database, store)),
-            Source("redis", partial(system_values.read_redis, GateAdmin(redis), TaskCounts(redis))),
+            Source(
+                "redis",
+                partial(system_values.read_redis, GateAdmin(redis), TaskCounts(redis), IssuerHealthBoard(redis)),
+            ),
             Source("kafka", read_ends),
             broker,
         )

@@ -47,6 +47,8 @@ COUPON_KEY = re.compile(rb"gate:([1-9][0-9]*)(?::.*)?", re.DOTALL)
 LAST_SWEEP_KEY = "gate:swept_at"
 #: hash with counts of what Celery's workers did (service/gate/task_counts.py)
 TASK_COUNTS_KEY = "gate:task_counts"
+#: hash from issuer to what it published about itself last (service/gate/issuer_health.py)
+ISSUER_HEALTH_KEY = "gate:issuer_health"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
@@ -69,6 +71,7 @@ SHARED_KEY_TYPES = {
     LAST_SWEEP_KEY: "string",
     FOLLOW_UPS_KEY: "list",
     TASK_COUNTS_KEY: "hash",
+    ISSUER_HEALTH_KEY: "hash",
 }
 
 

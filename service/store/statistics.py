@@ -29,6 +29,8 @@ class Statistic(StrEnum):
     #: 1 or 0
     VERIFICATION_OK = "verification_ok"
     VERIFICATION_AGE = "verification_age"
+    #: by the name that a process gives to its connections
+    CONNECTIONS = "connections"
 
 
 class Work(StrEnum):
@@ -78,7 +80,12 @@ _VERIFICATION = (
     " LATERAL (VALUES ('verification_ok', CAST(CAST(ok AS int) AS numeric)),"
     "  ('verification_age', extract(epoch FROM clock_timestamp() - ended_at))) AS each(name, value)"
 )
-_EVERY = " UNION ALL ".join([_TOTALS, _RETRYING, _WORK, _DEAD_LETTERS, _PROGRESS, _VERIFICATION])  # noqa: FLY002
+_CONNECTIONS = (
+    "SELECT 'connections', application_name, count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND usename = current_user GROUP BY application_name"
+)
+_PARTS = [_TOTALS, _RETRYING, _WORK, _DEAD_LETTERS, _PROGRESS, _VERIFICATION, _CONNECTIONS]
+_EVERY = " UNION ALL ".join(_PARTS)
 _QUERY = text(f"SELECT name, label, CAST(value AS float8) AS value FROM ({_EVERY}) AS found WHERE value IS NOT NULL")
 
 

@@ -1,33 +1,28 @@
 """Reads the values of PostgreSQL, Redis, Kafka and Celery's broker for a scrape, without waiting for one that hangs."""
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
 from service import metrics
-from service.domain.failures import classify
 from service.domain.retry import ISSUE_RETRY_POLICY
+from service.domain.system_observation import FRESH_HEALTH_SECONDS
 from service.gate.gate_admin import GateAdmin
+from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard, PublishedHealth
 from service.gate.task_counts import TaskCount, TaskCounts
-from service.log import get_logger
-from service.log_events import LogEvent
 from service.metrics import ByLabels, Metric, Values
 from service.store import statistics
 from service.store.engine import in_transaction
 from service.store.statistics import Statistic, Work
+from service.usecases.part_source import Answer, Source, answer_of
 from service.webhooks.sender import WebhookOutcome
 
-#: values are read at most this often, however many scrapes come
-_INTERVAL_SECONDS = 1.0
 #: a part that has not answered after this time is unavailable
 _TIMEOUT_SECONDS = 1.0
-_log = get_logger(__name__)
+BROKER = "broker"
 
-Result = TypeVar("Result")
 #: values of one metric, by its label
 ByLabel = Mapping[str, float]
 
@@ -43,6 +38,7 @@ _OF_DATABASE = {
     Statistic.UNDECIDED_AGE: metrics.OLDEST_UNDECIDED_AGE,
     Statistic.VERIFICATION_OK: metrics.VERIFICATION_OK,
     Statistic.VERIFICATION_AGE: metrics.VERIFICATION_AGE_SECONDS,
+    Statistic.CONNECTIONS: metrics.DATABASE_CONNECTIONS,
 }
 _OF_TASKS = {
     TaskCount.WEBHOOK_ATTEMPTS: metrics.WEBHOOK_ATTEMPTS,
@@ -63,10 +59,34 @@ _ZEROS: Mapping[Metric, list[str]] = {
 
 
 class RedisValues(NamedTuple):
-    """What Redis says about Celery's workers."""
+    """What Celery's workers and the issuers left in Redis."""
 
     counts: Mapping[TaskCount, ByLabel]
     sweep_age_seconds: float | None
+    issuers: Sequence[PublishedHealth]
+
+    @property
+    def fresh_health(self) -> IssuerHealth | None:
+        """What an issuer published last; None if that is no longer so."""
+        latest = min(self.issuers, key=lambda issuer: issuer.age_seconds, default=None)
+        return latest.health if latest and latest.age_seconds <= FRESH_HEALTH_SECONDS else None
+
+
+class BrokerState(NamedTuple):
+    """The messages by queue of Celery's broker, or why it does not answer; neither if that is not known."""
+
+    queues: ByLabel | None
+    fault: str | None
+
+
+class SystemReading(NamedTuple):
+    """What the parts answered."""
+
+    values: Values
+    #: None: Redis did not answer
+    issuers: Sequence[PublishedHealth] | None
+    #: why a part did not answer, by part
+    faults: Mapping[str, str]
 
 
 def read_database(store: Engine) -> Mapping[Statistic, ByLabel]:
@@ -75,57 +95,9 @@ def read_database(store: Engine) -> Mapping[Statistic, ByLabel]:
         return statistics.read(tx)
 
 
-def read_redis(gate_admin: GateAdmin, task_counts: TaskCounts) -> RedisValues:
-    """Return what the workers left in Redis; raise Unavailable."""
-    return RedisValues(task_counts.read(), gate_admin.seconds_since_sweep())
-
-
-class Answer(NamedTuple, Generic[Result]):
-    """What a part answered, and the seconds that it took."""
-
-    result: Result
-    seconds: float
-
-
-class Source(Generic[Result]):
-    """A part that is read in a thread of its own, one read at a time.
-
-    A read that does not end is not started again: each would hold another connection.
-    """
-
-    def __init__(self, part: str, read: Callable[[], Result]) -> None:
-        self.part = part
-        self._read = read
-        self._executor = ThreadPoolExecutor(1, f"metrics {part}")
-        self._lock = threading.Lock()
-        self._began = 0.0
-        self._running: Future[Answer[Result]] | None = None
-        self._failed = False
-
-    def ask(self) -> Future[Answer[Result]]:
-        """Start to read, unless the last read is running or not old yet; return its result."""
-        with self._lock:
-            now = time.monotonic()
-            if self._running is None or (self._running.done() and now > self._began + _INTERVAL_SECONDS):
-                self._began = now
-                self._running = self._executor.submit(self._timed_read)
-            return self._running
-
-    def _timed_read(self) -> Answer[Result]:
-        began = time.monotonic()
-        try:
-            result = self._read()
-        except Exception as error:
-            if not self._failed:
-                _log.warning(LogEvent.PART_NOT_READ, part=self.part, reason=str(classify(error)))
-            self._failed = True
-            raise
-        self._failed = False
-        return Answer(result, time.monotonic() - began)
-
-    def close(self) -> None:
-        """End the thread after the read in progress, which has time limits of its own."""
-        self._executor.shutdown()
+def read_redis(gate_admin: GateAdmin, task_counts: TaskCounts, issuers: IssuerHealthBoard) -> RedisValues:
+    """Return what workers and issuers left in Redis; raise Unavailable."""
+    return RedisValues(task_counts.read(), gate_admin.seconds_since_sweep(), issuers.read())
 
 
 class SystemValues:
@@ -146,28 +118,57 @@ class SystemValues:
 
     def read(self) -> Values:
         """Return all values; takes at most a second, whatever the parts do."""
-        database, redis, log_ends = self._database.ask(), self._redis.ask(), self._log_ends.ask()
-        broker = [self._broker.ask()] if self._broker else []
-        asked: list[Future[Any]] = [database, redis, log_ends, *broker]
-        wait(asked, timeout=_TIMEOUT_SECONDS)
-        values: dict[Metric, ByLabels] = {}
-        if stored := _answer(database):
-            values |= _database_values(stored.result)
-        if counted := _answer(redis):
-            values |= _redis_values(counted.result)
-        if stored and (ends := _answer(log_ends)):
-            values[metrics.UNDECIDED_RECORDS] = _lags(stored.result[Statistic.NEXT_OFFSET], ends.result)
-        for queues in broker:
-            if waiting := _answer(queues):
-                values[metrics.CELERY_QUEUE_MESSAGES] = _labelled(metrics.CELERY_QUEUE_MESSAGES, waiting.result)
-        return {**values, **self._availability(asked)}
+        return self.observe().values
 
-    def _availability(self, asked: Sequence[Future[Any]]) -> Values:
-        answers = {source.part: _answer(future) for source, future in zip(self._sources, asked, strict=True)}
-        return {
-            metrics.PART_AVAILABLE: {(part,): float(answer is not None) for part, answer in answers.items()},
-            metrics.PART_READ_SECONDS: {(part,): answer.seconds for part, answer in answers.items() if answer},
+    def observe(self) -> SystemReading:
+        """Return all values, and what else the parts answered; takes as long as read()."""
+        asked = {source: source.ask() for source in self._sources}
+        wait(asked.values(), timeout=_TIMEOUT_SECONDS)
+        answers = {source: answer_of(future) for source, future in asked.items()}
+        redis: Answer[RedisValues] | None = answers[self._redis]
+        broker = self._broker_state(answers)
+        faults = {source.part: source.fault for source, answer in answers.items() if answer is None}
+        if broker.fault:
+            faults[BROKER] = broker.fault
+        seconds = {source.part: answer.seconds for source, answer in answers.items() if answer}
+        available = {**dict.fromkeys(seconds, 1.0), **dict.fromkeys(faults, 0.0)}
+        if broker.queues is not None:
+            available[BROKER] = 1.0
+        values: dict[Metric, ByLabels] = {
+            **self._values(answers),
+            metrics.PART_AVAILABLE: _labelled(metrics.PART_AVAILABLE, available),
+            metrics.PART_READ_SECONDS: _labelled(metrics.PART_READ_SECONDS, seconds),
         }
+        if broker.queues is not None:
+            values[metrics.CELERY_QUEUE_MESSAGES] = _labelled(metrics.CELERY_QUEUE_MESSAGES, broker.queues)
+        return SystemReading(values, redis.result.issuers if redis else None, faults)
+
+    def _values(self, answers: Mapping[Source[Any], Answer[Any] | None]) -> dict[Metric, ByLabels]:
+        values: dict[Metric, ByLabels] = {}
+        if database := answers[self._database]:
+            values |= _database_values(database.result)
+        if redis := answers[self._redis]:
+            values |= _redis_values(redis.result)
+        if database and (ends := answers[self._log_ends]):
+            values[metrics.UNDECIDED_RECORDS] = _lags(database.result[Statistic.NEXT_OFFSET], ends.result)
+        return values
+
+    def _broker_state(self, answers: Mapping[Source[Any], Answer[Any] | None]) -> BrokerState:
+        """Return the state of Celery's broker, as it is read here or as an issuer published it."""
+        if self._broker:
+            answer = answers[self._broker]
+            return BrokerState(answer.result, None) if answer else BrokerState(None, self._broker.fault)
+        redis: Answer[RedisValues] | None = answers[self._redis]
+        health = redis.result.fresh_health if redis else None
+        return BrokerState(health.queues, health.broker_fault) if health else BrokerState(None, None)
+
+    def read_broker(self) -> BrokerState:
+        """Return the state of Celery's broker only, in at most a second."""
+        if self._broker is None:
+            return BrokerState(None, None)
+        asked = self._broker.ask()
+        wait([asked], timeout=_TIMEOUT_SECONDS)
+        return self._broker_state({self._broker: answer_of(asked)})
 
     @property
     def _sources(self) -> Sequence[Source[Any]]:
@@ -177,10 +178,6 @@ class SystemValues:
         """End the threads after the reads in progress; their clients may be closed then."""
         for source in self._sources:
             source.close()
-
-
-def _answer(asked: Future[Answer[Result]]) -> Answer[Result] | None:
-    return asked.result() if asked.done() and asked.exception() is None else None
 
 
 def _database_values(found: Mapping[Statistic, ByLabel]) -> dict[Metric, ByLabels]:

@@ -16,7 +16,7 @@ from workers.issuer import batch_measurement
 
 #: how a name ends says what is counted or measured
 _UNITS = re.compile(
-    r".*_(total|seconds|ratio|requests|streams|records|letters|rows|messages|minute|available|ready|active|ok)"
+    r".*_(total|seconds|ratio|requests|connections|streams|records|letters|rows|messages|minute|available|ready|active|ok)"
 )
 
 

@@ -16,6 +16,7 @@ from workers.issuer.after_commit import AfterCommit, build_celery_client
 from workers.issuer.dead_letter_listener import DeadLetterListener
 from workers.issuer.follow_up_relay import FollowUpRelay
 from workers.issuer.health import Health
+from workers.issuer.health_publisher import HealthPublisher
 from workers.issuer.health_server import HealthServer
 from workers.issuer.loop import IssueLoop
 from workers.issuer.monitor import Monitor
@@ -40,6 +41,9 @@ def main() -> None:
             raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
         opened.callback(server.close)
         server.start()
+        publisher = HealthPublisher(settings, health, values.read_broker)
+        opened.callback(publisher.close)
+        publisher.start()
         while issue_log(settings, health):
             pass
 

@@ -14,7 +14,7 @@ class Health:
         self._reasons: dict[str, str] = {"issuer": "the issuer has not joined its consumer group yet"}
         self._alerts: dict[str, str] = {}
         self._stalled: Mapping[int, str] = {}
-        self._last_iteration = time.monotonic()
+        self._last_iteration: float | None = None
 
     def record_iteration(self) -> None:
         """Record that the loop has begun another iteration."""
@@ -41,8 +41,8 @@ class Health:
 
     @property
     def iteration_age_seconds(self) -> float:
-        """Seconds since the loop began its present iteration."""
-        return time.monotonic() - self._last_iteration
+        """Seconds since the loop began its present iteration; 0 while it has not begun yet."""
+        return 0.0 if self._last_iteration is None else time.monotonic() - self._last_iteration
 
     @property
     def alerts(self) -> dict[str, str]:
