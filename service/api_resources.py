@@ -47,6 +47,7 @@ from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.replay import DeadLetterService
 from service.usecases.status_reader import StatusReader
+from service.usecases.system_alerts import SystemAlerts
 from service.usecases.system_values import SystemValues
 from service.usecases.undecided import UndecidedPartitions
 from service.usecases.user_requests import UserRequests
@@ -82,6 +83,7 @@ class ApiResources:
     replays: ExclusiveWork
     reports: ReportResources
     system_values: SystemValues
+    system_alerts: SystemAlerts
 
 
 @asynccontextmanager
@@ -117,6 +119,10 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
         lookup = Lookup(settings, common.engine, ids, common.key_register, filler, common.gate_admin)
         statuses, events = await opened.enter_async_context(open_status_readers(lookup, gate))
         reports = await opened.enter_async_context(open_reports(settings, common.log_watch))
+        readiness = _readiness_check(common, readiness_engine, gate, producer)
+        system_alerts = SystemAlerts(readiness, system_values)
+        system_alerts.start()
+        opened.push_async_callback(system_alerts.stop)
         # opened last, so closed first: the requests in progress are answered before anything else is waited for
         acceptor = await opened.enter_async_context(_open_acceptor(common, gate, producer, filler))
         yield ApiResources(
@@ -131,13 +137,14 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             coupon_service(common),
             dead_letter_service(common),
             verifier(common, verification_engine),
-            _readiness_check(common, readiness_engine, gate, producer),
+            readiness,
             operators,
             user_lists,
             verifications,
             replays,
             reports,
             system_values,
+            system_alerts,
         )
 
 

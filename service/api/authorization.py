@@ -39,6 +39,7 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("GET", "/healthz"): Permission.PUBLIC,
     # the causes are shown to operators only
     ("GET", "/readyz"): Permission.PUBLIC,
+    ("GET", "/alerts"): Permission.READ_OPERATIONS,
     ("GET", "/metrics"): Permission.READ_OPERATIONS,
     ("GET", PROBLEMS_PATH): Permission.PUBLIC,
     ("GET", f"{PROBLEMS_PATH}/{{code}}"): Permission.PUBLIC,

@@ -36,7 +36,7 @@ _TAGS = {
     "reports": "How a coupon was sold, and every request for it.",
     "tickets": "Credentials that cost less to verify than a token.",
     "dead letters": "Requests that were given up, and what operators do with them.",
-    "health": "Liveness, readiness and metrics.",
+    "health": "Liveness, readiness, alerts and metrics.",
 }
 
 

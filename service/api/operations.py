@@ -11,7 +11,7 @@ from service.api.event_stream import EVENT_STREAM
 from service.api.pages import LIST_POSITION_PATTERN
 from service.api.request_parsing import KEY_PATTERN
 from service.api.routes.reports import MEDIA_TYPES
-from service.api.schemas import coupons, dead_letters, health, issuances, reports, tickets, verification
+from service.api.schemas import alerts, coupons, dead_letters, health, issuances, reports, tickets, verification
 from service.domain.coupon import CouponState
 from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
@@ -177,6 +177,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/healthz"): Operation("get_liveness", None, health.LivenessView),
     ("GET", "/readyz"): Operation("get_readiness", None, health.ReadinessView),
+    ("GET", "/alerts"): Operation("list_alerts", None, alerts.AlertsView),
     ("GET", "/metrics"): Operation("get_metrics", None, None),
 }
 

@@ -80,7 +80,13 @@ def require_current(tx: Connection) -> None:
 
 
 def require_writable(tx: Connection, process: str) -> None:
-    """Write the row of a kind of process, for example "api"; an error means that the database accepts no write."""
+    """Write the row of a kind of process, for example "api"; an error means that the database accepts no write.
+
+    The row goes into a page that exists, also on a full disk. A result that does not fit into the memory of a statement
+    goes into a temporary file, which needs room.
+    """
+    tx.execute(text("SET LOCAL work_mem = '64kB'"))
+    tx.execute(text("SELECT count(*) FROM generate_series(1, 5000)"))
     tx.execute(
         text(
             "INSERT INTO write_checks (process, written_at) VALUES (:process, clock_timestamp())"

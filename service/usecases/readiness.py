@@ -24,7 +24,8 @@ from service.usecases.undecided import UndecidedPartitions
 _INTERVAL_SECONDS = 1.0
 #: a part that has not answered after this time is unavailable
 _TIMEOUT_SECONDS = 1.0
-_PARTS = ("kafka", "postgresql", "redis")
+#: the parts that are checked, by the label `part` of metrics
+PARTS = ("kafka", "postgresql", "redis")
 
 Result = TypeVar("Result")
 
@@ -44,7 +45,7 @@ class Readiness(NamedTuple):
 
 def part_values(readiness: Readiness) -> Values:
     """Return which parts do what accepts need, for a scrape."""
-    return {PART_READY: {(part,): float(part not in readiness.reasons) for part in _PARTS}}
+    return {PART_READY: {(part,): float(part not in readiness.reasons) for part in PARTS}}
 
 
 class ReadinessCheck:
@@ -82,7 +83,7 @@ class ReadinessCheck:
         kafka, postgresql, redis = await asyncio.gather(
             self._kafka.result(), self._postgresql.result(), self._redis.result()
         )
-        results = dict(zip(_PARTS, (kafka, postgresql, redis), strict=True))
+        results = dict(zip(PARTS, (kafka, postgresql, redis), strict=True))
         reasons = {part: str(result) for part, result in results.items() if isinstance(result, Unavailable)}
         faults = [part for part in reasons if part == "kafka" or {"postgresql", "redis"} <= reasons.keys()]
         if other_log := self._log_watch.fault:

@@ -1,9 +1,8 @@
 """Rows in which a disk is full: Kafka or PostgreSQL on a small file system without free space."""
 
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ import pytest
 from tests.faults.fault_injection import FaultInjector
 from tests.faults.rows import row
 from tests.faults.scenario import Scenario
+from tests.faults.small_disk import disk_full, small_file_system
 from tests.fixtures.running import running
 from tests.system import System
 
 #: what the servers need to start, and little more
 _MEGABYTES = {"kafka": 96, "postgres": 192}
 _DISK_FULL = "No space left on device"
-_CHUNK = b"\0" * 65_536
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +71,3 @@ def test_the_databases_disk_is_full(scenario: Scenario, faults: FaultInjector, d
         scenario.recovers(since=time.monotonic())
         page = scenario.system.wait_until_final(scenario.submit(coupon, 1))
         scenario.check((page["state"], page["attempts"]) == ("issued", 1), page)
-
-
-@contextmanager
-def small_file_system(folder: Path, megabytes: int) -> Iterator[None]:
-    """Mount a file system of that size at the folder; skip the test if this user must not mount one."""
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextmanager
-def disk_full(folder: Path) -> Iterator[None]:
-    """Fill the file system with a file that is deleted at the end of the block."""
-    filler = folder / "filler"
-    try:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(_CHUNK):
-                """Write until the disk is full."""
-        yield
-    finally:
-        filler.unlink()

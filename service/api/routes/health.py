@@ -1,4 +1,4 @@
-"""Routes for liveness, readiness and metrics."""
+"""Routes for liveness, readiness, alerts and metrics."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.authorization import CallerDep
 from service.api.request_parsing import JSON, ApiDeps
+from service.api.schemas.alerts import alerts_view
 from service.api.schemas.health import LivenessView, readiness_view
 from service.metrics import Exporter
 from service.scrape import render
@@ -33,6 +34,16 @@ async def ready(api: ApiDeps, caller: CallerDep) -> Response:
     readiness = await api.readiness.check()
     body = encode(readiness_view(readiness, caller))
     return Response(body, 503 if readiness.faults else 200, media_type=JSON)
+
+
+@router.get("/alerts")
+async def alerts(api: ApiDeps) -> Response:
+    """Return the active alerts of the whole system, with their causes in words.
+
+    This process observes the system every two seconds, and an alert is active within 15 seconds of its cause. The names
+    are those of Prometheus's rules, which leave out effects in the same way.
+    """
+    return Response(encode(alerts_view(api.system_alerts.active())), media_type=JSON)
 
 
 @router.get("/metrics")

@@ -1,0 +1,157 @@
+"""The alerts of the whole system that are active now, with their causes in words."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from service.domain.alert_rules import ActiveProblem, AlertRules
+from service.domain.failures import classify
+from service.domain.system_alerts import ALERT_TEXTS, SystemAlert
+from service.domain.system_observation import IssuerObservation, Observation, Part
+from service.gate.issuer_health import PublishedHealth
+from service.log import get_logger
+from service.log_events import LogEvent
+from service.metrics import (
+    CELERY_QUEUE_MESSAGES,
+    DATABASE_CONNECTIONS,
+    ISSUE_RESPONSES,
+    PART_AVAILABLE,
+    PART_READ_SECONDS,
+    SWEEP_AGE_SECONDS,
+    VERIFICATION_AGE_SECONDS,
+    VERIFICATION_OK,
+    WEBHOOK_ATTEMPTS,
+    WORK_AGE_SECONDS,
+    ByLabels,
+    Metric,
+    Values,
+)
+from service.usecases.readiness import PARTS, Readiness, ReadinessCheck
+from service.usecases.system_values import SystemReading, SystemValues
+
+#: an alert is active within fifteen seconds of its cause: this, the seconds that its cause must last, and those until
+#: an issuer that was killed is missed
+_INTERVAL_SECONDS = 2.0
+#: the name of an issuer's connections to PostgreSQL
+_ISSUER_CONNECTIONS = "issuer"
+#: the queue of the sweep
+_SWEEP_QUEUE = "maintenance"
+_MINUTE_SECONDS, _HOUR_SECONDS = 60, 3600
+_log = get_logger(__name__)
+
+
+class SystemAlerts:
+    """Observes the system every two seconds, from an event loop, so that it can say since when something is wrong."""
+
+    def __init__(self, readiness: ReadinessCheck, values: SystemValues) -> None:
+        self._readiness = readiness
+        self._values = values
+        self._rules = AlertRules()
+        self._observing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to observe."""
+        self._observing = asyncio.create_task(self._observe_repeatedly(), name="system alerts")
+
+    async def stop(self) -> None:
+        """End after the observation in progress was cancelled."""
+        if self._observing:
+            self._observing.cancel()
+            await asyncio.gather(self._observing, return_exceptions=True)
+
+    def active(self) -> list[SystemAlert]:
+        """Return the active alerts, causes first."""
+        at, now = time.monotonic(), datetime.now(UTC)
+        return [_alert(problem, at, now) for problem in self._rules.active()]
+
+    async def _observe_repeatedly(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self._observe()
+            except Exception as error:  # noqa: BLE001  # the next observation may succeed
+                _log.warning(LogEvent.ALERTS_NOT_DERIVED, reason=str(classify(error)))
+            await asyncio.sleep(max(0.0, began + _INTERVAL_SECONDS - time.monotonic()))
+
+    async def _observe(self) -> None:
+        readiness, reading = await asyncio.gather(self._readiness.check(), asyncio.to_thread(self._values.observe))
+        self._rules.observe(_observation(readiness, reading))
+
+
+def _observation(readiness: Readiness, reading: SystemReading) -> Observation:
+    values = reading.values
+    reasons = {**readiness.reasons, **reading.faults}
+    proof_ok = _single(values, VERIFICATION_OK)
+    return Observation(
+        at=time.monotonic(),
+        available={Part(part): bool(answers) for part, answers in _by_label(values, PART_AVAILABLE).items()},
+        ready={Part(part): part not in readiness.reasons for part in PARTS},
+        reasons={part: _own_words(reasons[part]) for part in Part if part in reasons},
+        database_read_seconds=_by_label(values, PART_READ_SECONDS).get(Part.POSTGRESQL),
+        issuers=None if reading.issuers is None else [_issuer(published) for published in reading.issuers],
+        issuer_connections=_by_label(values, DATABASE_CONNECTIONS).get(_ISSUER_CONNECTIONS),
+        sweep_age_seconds=_single(values, SWEEP_AGE_SECONDS),
+        maintenance_messages=_by_label(values, CELERY_QUEUE_MESSAGES).get(_SWEEP_QUEUE),
+        webhook_attempts=_by_label(values, WEBHOOK_ATTEMPTS),
+        work_age_seconds=_by_label(values, WORK_AGE_SECONDS),
+        service_alerts=readiness.alerts,
+        proof_ok=None if proof_ok is None else bool(proof_ok),
+        proof_age_seconds=_single(values, VERIFICATION_AGE_SECONDS) or 0.0,
+        responses=_responses(),
+    )
+
+
+def _own_words(reason: str) -> str:
+    """Return what the part said: an error of this service begins with the part's name."""
+    return reason.partition(" is unavailable: ")[2] or reason
+
+
+def _issuer(published: PublishedHealth) -> IssuerObservation:
+    health = published.health
+    return IssuerObservation(
+        published.age_seconds,
+        health.iteration_age_seconds,
+        health.write_seconds,
+        health.writes,
+        tuple(health.reasons.values()),
+    )
+
+
+def _responses() -> dict[str, float]:
+    """Return how many requests for coupons this process answered, by code."""
+    (family,) = ISSUE_RESPONSES.collect()
+    return {sample.labels["code"]: sample.value for sample in family.samples}
+
+
+def _by_label(values: Values, metric: Metric) -> Mapping[str, float]:
+    """Return the values of a metric with one label; none if they are not known."""
+    found: ByLabels = values.get(metric, {})
+    return {label: value for (label,), value in found.items()}
+
+
+def _single(values: Values, metric: Metric) -> float | None:
+    return values.get(metric, {}).get(())
+
+
+def _alert(active: ActiveProblem, at: float, now: datetime) -> SystemAlert:
+    """Say a problem in words, `at` on the monotonic clock and `now` on the calendar."""
+    name, problem, since = active
+    text, lasts_seconds = ALERT_TEXTS[name], at - since
+    cause = problem.text.replace("{}", _duration(lasts_seconds))
+    return SystemAlert(
+        name,
+        text.severity,
+        text.summary.replace("{subject}", problem.subject),
+        text.action,
+        f"{cause}: {' '.join(problem.reason.split())}" if problem.reason else cause,
+        now - timedelta(seconds=lasts_seconds),
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 2 * _MINUTE_SECONDS:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_SECONDS:
+        return f"{seconds / _MINUTE_SECONDS:.0f} min"
+    return f"{seconds / _HOUR_SECONDS:.0f} h"
