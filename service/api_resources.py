@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from service.clock import now_ms, shift_ms
 from service.config import Settings
+from service.dashboard_resources import DashboardResources, open_dashboard
 from service.domain.rate_limit import LimitScope, LocalLimiter
 from service.gate.async_gate import AsyncGate
 from service.gate.client import build_async_client
@@ -84,6 +85,12 @@ class ApiResources:
     reports: ReportResources
     system_values: SystemValues
     system_alerts: SystemAlerts
+    dashboard: DashboardResources
+
+    def close_streams(self) -> None:
+        """End all streams, and every stream that is opened later, at once. A second call has no effect."""
+        self.events.close()
+        self.dashboard.feed.close()
 
 
 @asynccontextmanager
@@ -123,6 +130,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
         system_alerts = SystemAlerts(readiness, system_values)
         system_alerts.start()
         opened.push_async_callback(system_alerts.stop)
+        dashboard = await opened.enter_async_context(open_dashboard(settings, system_alerts, system_values))
         # opened last, so closed first: the requests in progress are answered before anything else is waited for
         acceptor = await opened.enter_async_context(_open_acceptor(common, gate, producer, filler))
         yield ApiResources(
@@ -145,6 +153,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             reports,
             system_values,
             system_alerts,
+            dashboard,
         )
 
 

@@ -38,6 +38,14 @@ MAX_STREAMS = 10_000
 MAX_STREAM_SECONDS = 3_600.0
 #: bytes of a stream that may wait in the server's kernel and process because the client does not read
 MAX_UNREAD_STREAM_BYTES = 16_384
+#: seconds for which an operator's session in a browser is valid: a working day
+MAX_SESSION_SECONDS = 43_200
+#: logins from one address, and in all, that one process checks in a minute
+LOGINS_PER_ADDRESS, LOGINS_OF_ALL = 10, 60
+#: open streams of the dashboard of one process
+MAX_DASHBOARD_STREAMS = 100
+#: coupons that the dashboard shows with every snapshot: the newest ones
+MAX_DASHBOARD_COUPONS = 30
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
 #: characters of each error of a dead letter in a list

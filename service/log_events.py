@@ -59,6 +59,12 @@ class LogEvent(StrEnum):
     BACKLOG_REDUCED = "backlog.reduced"
     #: the database did not answer when events were to be read for the open streams, which stay open; tried again
     STREAMS_DELAYED = "streams.delayed"
+    #: an overview for the dashboard could not be read; tried again after a second
+    OVERVIEW_NOT_READ = "dashboard.overview_not_read"
+    #: an operator has logged in with the API key `key`
+    SESSION_OPENED = "session.opened"
+    #: somebody tried to log in with a key that is not valid, or not an operator's
+    SESSION_REFUSED = "session.refused"
     #: events are read again, after so many failures
     STREAMS_RESUMED = "streams.resumed"
     #: the producer had a fatal error; the process exits and is restarted

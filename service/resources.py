@@ -14,6 +14,7 @@ from service.config import Settings
 from service.domain.errors import CouponsError, Misconfigured, NotPermitted, Unavailable
 from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
+from service.domain.session import Sessions
 from service.domain.ticket import Tickets
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
@@ -169,6 +170,7 @@ def open_authenticator(settings: Settings, name: str) -> Iterator[Authenticator]
             opened.callback(thread.close)
         yield Authenticator(
             api_keys,
+            Sessions(settings.mac_keys),
             Tickets(settings.ticket_mac_keys),
             TokenVerifier(settings, key_set.find),
             settings.ticket_seconds,

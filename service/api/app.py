@@ -12,7 +12,18 @@ from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
 from service.api.caching import CacheControlMiddleware
 from service.api.request_parsing import refuse_repeated_parameters
-from service.api.routes import coupons, dead_letters, health, issuances, problems, reports, tickets, users, wait_page
+from service.api.routes import (
+    coupons,
+    dashboard,
+    dead_letters,
+    health,
+    issuances,
+    problems,
+    reports,
+    tickets,
+    users,
+    wait_page,
+)
 from service.api_resources import ApiResources, open_api_resources
 from service.resources import Resources
 
@@ -43,7 +54,7 @@ def create_app(common: Resources) -> FastAPI:
     )
     patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)
-    for routes in (coupons, issuances, users, reports, tickets, dead_letters, health, problems, wait_page):
+    for routes in (coupons, issuances, users, reports, tickets, dead_letters, health, problems, wait_page, dashboard):
         app.include_router(routes.router)
     openapi.describe(app)
     app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)

@@ -1,5 +1,6 @@
 """Decides who may call which route: one table, and one function for the batch path and for FastAPI's routes."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -46,6 +47,13 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     # the same bytes for every request: what they show is read with the credentials of the user
     ("GET", "/wait/{request_id}"): Permission.PUBLIC,
     ("GET", "/wait-page/{name}"): Permission.PUBLIC,
+    ("GET", "/dashboard"): Permission.PUBLIC,
+    ("GET", "/dashboard/assets/{name}"): Permission.PUBLIC,
+    # who has no session yet opens one, and who has one that is not valid any more ends it
+    ("POST", "/dashboard/session"): Permission.PUBLIC,
+    ("POST", "/dashboard/session/end"): Permission.PUBLIC,
+    ("GET", "/dashboard/session"): Permission.READ_OPERATIONS,
+    ("GET", "/dashboard/events"): Permission.READ_OPERATIONS,
 }
 DOCUMENTATION = frozenset(
     ("GET", path)
@@ -58,6 +66,9 @@ DOCUMENTATION = frozenset(
         "/swagger/favicon-32x32.png",
     )
 )
+SESSION_COOKIE = "coupons_session"
+"""The cookie with the session of an operator."""
+_SESSION = re.compile(rb"(?:^|;) *%b=([A-Za-z0-9_-]+)" % SESSION_COOKIE.encode())
 _SAME_SITE = frozenset({b"same-origin", b"none"})
 _NOBODY = Caller("nobody", frozenset({Permission.PUBLIC}))
 
@@ -83,18 +94,28 @@ def authorize(
         last value: a page of another site cannot set those that are read here.
     Raises Unauthenticated, Forbidden, or Unavailable if what verifies the credentials was never read.
     """
-    credentials = headers.get(b"authorization")
+    credentials = headers.get(b"authorization") or None
+    session = None if credentials else read_session(headers)
     try:
-        caller = authenticator.authenticate(credentials.decode("latin-1") if credentials else None)
+        caller = authenticator.authenticate(credentials.decode("latin-1") if credentials else None, session)
     except CouponsError:
-        if needed is Permission.PUBLIC:
-            return _NOBODY
-        raise
+        if needed is not Permission.PUBLIC:
+            raise
+        caller = _NOBODY
     if needed is not Permission.PUBLIC:
         caller.require(needed)
     if method != "GET" and credentials is None:
-        _refuse_other_sites(headers, allowed_origins)
+        if session is None:
+            _refuse_other_sites(headers, allowed_origins)
+        else:
+            _require_own_page(headers)
     return caller
+
+
+def read_session(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the session that a browser sends with the request, or None."""
+    found = _SESSION.search(headers.get(b"cookie", b""))
+    return found and found[1].decode()
 
 
 def _refuse_other_sites(headers: Mapping[bytes, bytes], allowed_origins: Collection[str]) -> None:
@@ -112,6 +133,17 @@ def _refuse_other_sites(headers: Mapping[bytes, bytes], allowed_origins: Collect
         is_same = site in _SAME_SITE
     if not is_same:
         raise Forbidden("A page of another site cannot send this request.")
+
+
+def _require_own_page(headers: Mapping[bytes, bytes]) -> None:
+    """Raise Forbidden unless a page of this address sends the request: a browser adds a session by itself.
+
+    A page of CORS_ORIGINS may not either, nor a page under another name of the same site. A browser without
+    Sec-Fetch-Site names the page in Origin. What names neither is refused.
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin", b"")
+    if site != b"same-origin" and (site is not None or origin.partition(b"://")[2] != headers.get(b"host")):
+        raise Forbidden("Only the dashboard can send this request with a session. Send an Authorization header.")
 
 
 class AuthorizationMiddleware:

@@ -19,7 +19,7 @@ from service.usecases.stream_listener import Listener, News, StreamEnd
 EVENT_STREAM = "text/event-stream"
 #: `no-transform`: a proxy that compresses would hold events back. The connection ends with the stream, because the
 #: server shrinks its buffers
-_HEADERS = [
+STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -51,7 +51,7 @@ class IssuanceEventStream(Response):
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Send events until the listener's end; the stream is counted for exactly this call."""
-        start = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+        start = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS}
         if scope["state"].get("is_head"):
             await send(start)
             await send({"type": "http.response.body"})
@@ -64,7 +64,7 @@ class IssuanceEventStream(Response):
 
 async def _send_news(listener: Listener, send: Send) -> None:
     """Send the listener's news, the time after which to connect again first. A slow client delays only itself."""
-    begin = _retry()
+    begin = retry_event()
     while True:
         news = await listener.next()
         more_body = news.end is None
@@ -83,7 +83,7 @@ def _render(news: News) -> bytes:
         body = problem_response(ErrorCode.UNKNOWN_REQUEST).body
         events.append(_event("unknown", body))
     elif news.end is StreamEnd.CLOSED:
-        events.append(_counted("retry", _retry()))
+        events.append(_counted("retry", retry_event()))
     elif news.end is None and news.progress is not None:
         events.append(_counted("progress", progress_event(news.progress)))
     return b"".join(events) if events or news.end else _counted("heartbeat", _HEARTBEAT)
@@ -110,7 +110,8 @@ def _event(name: str, data: bytes, id_line: bytes = b"") -> bytes:
     return _counted(name, b"event: %b\n%bdata: %b\n\n" % (name.encode(), id_line, data))
 
 
-def _retry() -> bytes:
+def retry_event() -> bytes:
+    """Return the time after which a client connects again, another one for each."""
     return b"retry: %d\n\n" % (_MIN_RETRY_MS + jitter() * (_MAX_RETRY_MS - _MIN_RETRY_MS))
 
 

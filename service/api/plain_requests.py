@@ -45,7 +45,7 @@ class CouponProtocol(GuardedProtocol):
 
     def shutdown(self) -> None:
         """End the streams of the process at once: the server waits for its connections before the lifespan ends."""
-        self.app_state["api"].events.close()
+        self.app_state["api"].close_streams()
         super().shutdown()
 
     def begin_request(self, fields: dict[bytes, bytes]) -> None:

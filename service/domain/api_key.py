@@ -8,7 +8,8 @@ from service.domain.caller import Role
 
 #: with which every key begins, so that scanners of source code find one that was published
 MARK = "ck_"
-_PREFIX_LENGTH = 11
+#: characters by which a key is named
+PREFIX_LENGTH = 11
 
 
 class ApiKey(NamedTuple):
@@ -37,7 +38,7 @@ class NewKey(NamedTuple):
 def generate() -> NewKey:
     """Make a key with 256 random bits."""
     text = MARK + token_urlsafe(32)
-    return NewKey(text, text[:_PREFIX_LENGTH], digest(text))
+    return NewKey(text, text[:PREFIX_LENGTH], digest(text))
 
 
 def digest(text: str) -> bytes:

@@ -152,6 +152,10 @@ def derived_prefix(coupon_id: int) -> str:
     return urlsafe_b64encode(_PREFIX.pack(_DERIVED, coupon_id)).decode()
 
 
+DERIVED_START = derived_prefix(0)[:2]
+"""The text with which derived ids begin for every coupon that this service has created, and no minted one."""
+
+
 def fingerprint(key: bytes) -> str:
     """Return a name of a key that may be shown and stored: eight hexadecimal digits."""
     return blake2b(digest_size=_FINGERPRINT_BYTES, key=sha256(key).digest(), person=b"fingerprint").hexdigest()

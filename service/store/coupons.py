@@ -60,6 +60,17 @@ def page(tx: Connection, filters: CouponFilter, after_id: int, limit: int) -> li
     return [_coupon(row) for row in tx.execute(matching.order_by(_coupons.c.id).limit(limit))]
 
 
+def newest(tx: Connection, limit: int) -> list[Coupon]:
+    """Return up to `limit` coupons that are not archived, the newest first."""
+    matching = select(_coupons).where(_coupons.c.archived_at.is_(None)).order_by(_coupons.c.id.desc())
+    return [_coupon(row) for row in tx.execute(matching.limit(limit))]
+
+
+def count_issued(tx: Connection) -> int:
+    """Return how many requests are issued, all coupons together."""
+    return int(tx.execute(select(func.coalesce(func.sum(_coupons.c.issued), 0))).scalar_one())
+
+
 def _state_at(at: datetime) -> ColumnElement[str]:
     """Return Coupon.state() as an expression; a test compares the two."""
     column = _coupons.c

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
@@ -23,13 +24,20 @@ REFRESH_SECONDS = 2.0
 _GRACE_SECONDS = 600.0
 
 
+class _ValidKeys(NamedTuple):
+    """The keys that were valid at the last refresh."""
+
+    by_digest: dict[bytes, ApiKey]
+    digests: dict[str, bytes]
+
+
 class ApiKeyCache(BackgroundThread):
     """The valid API keys, read again and again: no request waits for PostgreSQL, and no guess of a key reaches it."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__("api keys")
         self._engine = engine
-        self._valid: dict[bytes, ApiKey] = {}
+        self._valid = _ValidKeys({}, {})
         self._refreshed_at: float | None = None
         self._used: set[str] = set()
 
@@ -38,13 +46,25 @@ class ApiKeyCache(BackgroundThread):
 
         Raises Unavailable if the keys could not be read for _GRACE_SECONDS: one of them may have been revoked.
         """
-        if self._refreshed_at is None or time.monotonic() - self._refreshed_at > _GRACE_SECONDS:
-            raise Unavailable("PostgreSQL", "the API keys cannot be read")
-        found = self._valid.get(api_key.digest(text))
+        return self.find_by_digest(api_key.digest(text))
+
+    def find_by_digest(self, digest: bytes) -> ApiKey:
+        """Return the key with this digest; raise as `find` does."""
+        self._require_fresh()
+        found = self._valid.by_digest.get(digest)
         if found is None or (found.expires_at is not None and found.expires_at <= time.time()):
             raise Unauthenticated("The API key is not valid.")
         self._used.add(found.prefix)
         return found
+
+    def digest_of(self, prefix: str) -> bytes:
+        """Return the digest of the key with this prefix, which is not used by that; empty if there is none."""
+        self._require_fresh()
+        return self._valid.digests.get(prefix, b"")
+
+    def _require_fresh(self) -> None:
+        if self._refreshed_at is None or time.monotonic() - self._refreshed_at > _GRACE_SECONDS:
+            raise Unavailable("PostgreSQL", "the API keys cannot be read")
 
     def refresh(self) -> None:
         """Read the valid keys and record which were used; raise Unavailable."""
@@ -54,7 +74,7 @@ class ApiKeyCache(BackgroundThread):
                 api_keys.record_use(tx, used)
             valid = api_keys.valid_by_digest(tx)
         self._used -= used
-        self._valid = valid
+        self._valid = _ValidKeys(valid, {key.prefix: digest for digest, key in valid.items()})
         self._refreshed_at = time.monotonic()
 
     def run(self) -> None:

@@ -42,6 +42,7 @@ from service.domain.caller import (
 from service.domain.coupon import Coupon
 from service.domain.errors import Unauthenticated, Unavailable
 from service.domain.request_id import RequestIds
+from service.domain.session import Sessions
 from service.domain.ticket import Purpose, Tickets
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
@@ -52,7 +53,7 @@ from service.usecases import api_keys
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.authenticate import Authenticator
 from testkit.key_server import KeyServer, algorithm_of
-from tests.fixtures.callers import SECRET, bearer, serving, ticket, token
+from tests.fixtures.callers import SECRET, bearer, head_of, serving, ticket, token
 from tests.log import Log
 from tests.waiting import eventually
 
@@ -88,7 +89,7 @@ def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Cli
     """401 without credentials, 403 with others; with those that suffice the route itself answers."""
     for (method, template), needed in permissions(public_docs=False).items():
         path = re.sub("{.*?_id}", "999", template).replace("{name}", "wait.css")
-        _assert_admits(partial(api.request, method, path), needed, keys)
+        _assert_admits(partial(head_of, api, method, path), needed, keys)
 
 
 def test_the_batch_path_admits_who_has_the_permission_of_its_route(
@@ -413,7 +414,9 @@ def test_no_ticket_is_issued_that_has_expired(
 ) -> None:
     """A token is accepted for some seconds more, because clocks differ; a ticket counts by the clock that issued it."""
     tickets, verifier = Tickets([b"a key"]), TokenVerifier(with_auth, lambda _: None)
-    authenticator = Authenticator(ApiKeyCache(store), tickets, verifier, 3600, lambda: 1000.0, enabled=True)
+    authenticator = Authenticator(
+        ApiKeyCache(store), Sessions([]), tickets, verifier, 3600, lambda: 1000.0, enabled=True
+    )
     caller = Caller("user 7", TOKEN_PERMISSIONS, 7, 1000.0 + left_seconds)
 
     if is_issued:

@@ -17,7 +17,7 @@ from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.server import guarded_protocol
-from tests.fixtures.callers import bearer, serving, token
+from tests.fixtures.callers import bearer, head_of, serving, token
 from tests.log import Log
 
 SHOP = "https://shop.example"
@@ -47,7 +47,7 @@ def test_only_a_page_of_an_allowed_site_reads_a_response(api: httpx.Client, keys
         for headers in ({}, bearer(keys[Role.ADMIN].text), bearer(token())):
             for origin, is_allowed in ((SHOP, True), ("http://localhost:3000", True), *_FOREIGN):
                 sent = headers if origin is None else {**headers, "Origin": origin}
-                response = api.request(method, _path(template), headers=sent)
+                response = head_of(api, method, _path(template), headers=sent)
                 _assert_shown(response, origin, is_allowed=is_allowed)
 
 

@@ -1,0 +1,86 @@
+// One dead letter: its record, its errors, and what operators have done with it.
+
+import { call } from "./api.js";
+import { confirm, outcome } from "./dialog.js";
+import { facts, h, label, showRows, table, time } from "./dom.js";
+
+export function openDeadLetter(main, { may }, id) {
+  const said = outcome();
+  const content = h("div");
+  const replay = h("button", { type: "button", id: "replay", class: "primary", click: replayIt }, "Replay");
+  const discard = h("button", { type: "button", id: "discard", click: discardIt }, "Discard");
+  const buttons = h("p", { class: "actions", hidden: true }, replay, discard);
+  const actions = table("Who did what", [["Action", false], ["By", false], ["The request became", false], ["At", false]],
+    "No operator has replayed or discarded it.");
+  main.append(h("h1", {}, `Dead letter ${id}`), said.element, buttons, content, actions.element);
+
+  async function read() {
+    const found = await said.run(() => call("GET", `/dead-letters/${id}`));
+    if (found !== null) show(found.body);
+  }
+
+  function show(letter) {
+    content.replaceChildren(letterFacts(letter), h("h2", {}, "Errors"), errors(letter), h("h2", {}, "Record"), record(letter.record));
+    showRows(actions, letter.actions.map((one, index) => ({ ...one, index })), ({ index }) => index, (one) => [
+      label(one.action), one.acted_by, one.state ? `${one.state}${one.code ? ` (${one.code})` : ""}` : "–", time(one.acted_at),
+    ]);
+    buttons.hidden = !may("operate") || letter.state !== "new";
+  }
+
+  async function replayIt() {
+    const meaning = "The request is decided again at its original offset, as if nothing had come after it. Whether it may still be issued is checked again.";
+    if (!(await confirm(`Replay dead letter ${id}?`, h("p", {}, meaning), "Replay"))) return;
+    const answer = await said.run(() => call("POST", `/dead-letters/${id}/replay`));
+    if (answer === null) return;
+    said.say(`Replayed: the request is ${answer.body.state}${answer.body.code ? ` (${answer.body.code})` : ""}.`);
+    read();
+  }
+
+  async function discardIt() {
+    if (!(await confirm(`Discard dead letter ${id}?`, h("p", {}, "The request stays dead. This cannot be undone."), "Discard"))) return;
+    const answer = await said.run(() => call("POST", `/dead-letters/${id}/discard`));
+    if (answer === null) return;
+    said.say("Discarded.");
+    show(answer.body);
+  }
+
+  read();
+  return {};
+}
+
+function letterFacts(letter) {
+  const request = letter.request_id;
+  return facts([
+    ["State", label(letter.state)], ["Code", letter.code],
+    ["Request", request ? h("a", { href: `#/requests/${request}` }, request) : "–"],
+    ["Coupon", letter.coupon_id ? h("a", { href: `#/coupons/${letter.coupon_id}` }, letter.coupon_id) : "–"],
+    ["User", String(letter.user_id ?? "–")],
+    ["Place that a replay keeps", letter.offset === null ? "none" : `partition ${letter.partition}, offset ${letter.offset}`],
+    ["Attempts", String(letter.attempts)], ["Appended", time(letter.appended_at)], ["Dead since", time(letter.dead_at)],
+    ["In ISSUE_COUPON.dlt", letter.forwarded_at ? time(letter.forwarded_at) : "not yet"],
+  ]);
+}
+
+function errors(letter) {
+  const entries = [["First", letter.first_error]];
+  if (letter.last_error !== letter.first_error) entries.push(["Last", letter.last_error]);
+  return facts(entries.map(([name, text]) => [name, h("code", {}, text)]));
+}
+
+function record({ key, value, text, headers }) {
+  const decoded = headers.map(([name, content]) => [name, h("code", {}, content === null ? "null" : readable(content))]);
+  return facts([
+    ["Key", h("code", {}, key === null ? "null" : readable(key))], ["Value", h("code", {}, text ?? value ?? "null")], ...decoded,
+  ]);
+}
+
+/** Return base64 as text if it is printable, otherwise as it is. */
+function readable(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return /^[\P{Cc}\n\t]*$/u.test(text) ? text : `base64 ${base64}`;
+  } catch {
+    return `base64 ${base64}`;
+  }
+}

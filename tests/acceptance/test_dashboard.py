@@ -1,0 +1,180 @@
+"""The operators' page in a real browser, beside the running system."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+from sqlalchemy import text
+
+from tests.acceptance.test_dead_letters import make_dead
+from tests.fixtures.browser import NARROW, WIDE, assert_usable, view
+from tests.system import System
+
+_VIEWS = [*product((WIDE, NARROW), ("light", "dark"))]
+#: the overview is read once a second, and a part may need a second to answer
+_SOON_MS = 10_000
+
+
+@contextmanager
+def _opened(
+    system: System, browser: Browser, fragment: str, width: int = WIDE, scheme: str = "light"
+) -> Iterator[Page]:
+    """Open a page of the dashboard; an error of a script, or of the page's policy, fails the test."""
+    context = browser.new_context(**view(width, scheme, "en-US"))
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None
+    )
+    page.goto(f"{system.stack.api_url}/dashboard{fragment}")
+    expect(page.locator("#connection")).to_have_text("Live", timeout=_SOON_MS)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def _numbers_of_the_database(system: System, coupon: int) -> dict[str, Any]:
+    with system.store.begin() as tx:
+        row = tx.execute(
+            text(
+                "SELECT issued, held, standby, quantity - issued - held AS remaining, quantity,"
+                " (SELECT sum(issued) FROM coupons) AS issued_in_all,"
+                " (SELECT count(*) FROM dead_letters WHERE state = 'new') AS dead,"
+                " (SELECT count(*) FROM retries WHERE next_attempt_at IS NOT NULL) AS retrying"
+                " FROM coupons WHERE id = :id"
+            ),
+            {"id": coupon},
+        ).one()
+    return row._asdict()
+
+
+def _cells(page: Page, coupon: int) -> Locator:
+    """Return the cells of a coupon's row in the overview, after its name."""
+    return page.get_by_role("region", name="Newest coupons").locator(f'tr[data-key="{coupon}"] td')
+
+
+def _numbers_of_the_page(page: Page, coupon: int) -> dict[str, Any]:
+    cells = _cells(page, coupon).all_inner_texts()
+    names = ("remaining", "held", "standby", "issued", "quantity")
+    tiles = {"issued_in_all": "issued", "dead": "dead", "retrying": "retrying"}
+    texts = dict(zip(names, cells[1:], strict=True)) | {
+        name: page.locator(f"#tile-{tile} strong").inner_text() for name, tile in tiles.items()
+    }
+    return {name: int(shown.replace(",", "")) for name, shown in texts.items()}
+
+
+@pytest.mark.timeout(120)
+def test_the_overview_shows_the_numbers_of_the_database_during_a_sale(system: System, browser: Browser) -> None:
+    """Wide and narrow, light and dark: counters of the coupon, totals, what waits for a decision, and why."""
+    coupon = system.make_coupon(quantity=1_000)
+    make_dead(system, coupon, 1)
+    system.request_many_until_answered(coupon, range(2, 42))
+    system.wait_until_idle()
+    system.stack.freeze("issuer")
+    try:
+        system.request_many_until_answered(coupon, range(42, 67))
+        for width, scheme in _VIEWS:
+            with _opened(system, browser, "", width, scheme) as page:
+                expect(page.locator("#tile-undecided strong")).to_have_text("25", timeout=_SOON_MS)
+                assert _numbers_of_the_page(page, coupon) == _numbers_of_the_database(system, coupon)
+                assert_usable(page)
+        with _opened(system, browser, "", NARROW) as page:
+            expect(page.locator(".alerts li")).to_contain_text("issuer", timeout=20_000)
+            expect(page.locator(".alerts li")).to_contain_text("docs/runbooks/CouponsIssuerFrozen.md")
+            assert_usable(page)
+            system.stack.thaw("issuer")
+            expect(_cells(page, coupon).nth(4)).to_have_text("65", timeout=60_000)
+            expect(page.get_by_role("heading", name="All is well")).to_be_visible(timeout=30_000)
+            assert page.locator("#tile-wait strong").inner_text() != "–"
+            peak = page.locator("#tile-issues small").inner_text()
+            assert re.fullmatch("peak [1-9][0-9,]*", peak), peak
+    finally:
+        system.stack.thaw("issuer")
+
+
+@pytest.mark.timeout(120)
+def test_a_dead_letter_is_dry_run_and_replayed_by_clicking(system: System, browser: Browser) -> None:
+    """The dry run changes nothing; the replay keeps the place in the log, and the audit trail names who did it."""
+    coupon = system.make_coupon(quantity=5)
+    (name,) = make_dead(system, coupon, 7)
+    offset = system.read_status(name)["offset"]
+    with _opened(system, browser, "#/dead-letters", NARROW, "dark") as page:
+        page.get_by_label("Coupon", exact=True).fill(str(coupon))
+        page.get_by_role("button", name="Show").click()
+        expect(page.locator("tbody tr")).to_have_count(1)
+        page.get_by_role("button", name="Dry run of the new ones").click()
+        expect(page.locator(".outcome")).to_have_text("Dry run, nothing is changed: 1 issued.")
+        assert system.read_status(name)["state"] == "dead"
+        assert_usable(page)
+
+        page.get_by_role("button", name="Replay them").click()
+        assert_usable(page)
+        page.get_by_role("dialog").get_by_role("button", name="Replay").click()
+        expect(page.locator(".outcome")).to_have_text("Replayed: 1 issued.")
+        assert (system.read_status(name)["state"], system.read_status(name)["offset"]) == ("issued", offset)
+
+        page.get_by_role("region", name="Result for each").get_by_role("link").click()
+        expect(page.get_by_role("region", name="Who did what").locator("tbody tr")).to_have_count(1)
+        expect(page.get_by_role("button", name="Replay")).to_be_hidden()
+        assert_usable(page)
+
+
+@pytest.mark.timeout(120)
+def test_an_operator_reads_discards_and_replays_one_dead_letter(system: System, browser: Browser) -> None:
+    """Its record and its errors are shown in full."""
+    coupon = system.make_coupon(quantity=5)
+    make_dead(system, coupon, 7, 8)
+    letters = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
+    for letter, action, result in zip(
+        letters, ("Replay", "Discard"), ("Replayed: the request is issued.", "Discarded."), strict=True
+    ):
+        with _opened(system, browser, f"#/dead-letters/{letter['id']}") as page:
+            expect(page.locator("main")).to_contain_text("psycopg.errors.DivisionByZero")
+            expect(page.locator("main")).to_contain_text(f'"couponId":{coupon}')
+            assert_usable(page)
+            page.get_by_role("button", name=action).click()
+            page.get_by_role("dialog").get_by_role("button", name=action).click()
+            expect(page.locator(".outcome")).to_have_text(result)
+    states = {
+        one["id"]: one["state"]
+        for one in system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
+    }
+    assert states == {letters[0]["id"]: "replayed", letters[1]["id"]: "discarded"}
+
+
+@pytest.mark.timeout(120)
+def test_a_coupon_shows_its_curve_and_is_changed_with_the_consequences_shown_before(
+    system: System, browser: Browser
+) -> None:
+    """Sold out, then raised and paused by clicking."""
+    coupon = system.make_coupon(quantity=20)
+    accepted = system.request_many_until_answered(coupon, range(1, 21))
+    for width, scheme in _VIEWS:
+        with _opened(system, browser, f"#/coupons/{coupon}", width, scheme) as page:
+            expect(page.locator("#counter-issued strong")).to_have_text("20", timeout=_SOON_MS)
+            expect(page.locator("svg.curve")).to_have_attribute(
+                "aria-label", re.compile("^20 accepted and 20 of 20 issued .*sold out after"), timeout=15_000
+            )
+            assert_usable(page)
+    with _opened(system, browser, f"#/coupons/{coupon}") as page:
+        expect(page.locator("#counter-issued strong")).to_have_text("20")
+        page.get_by_role("button", name="Change quantity").click()
+        page.get_by_label("New quantity").fill("19")
+        expect(page.locator("#consequences")).to_contain_text("This is refused: 20 are issued")
+        page.get_by_label("New quantity").fill("30")
+        expect(page.locator("#consequences")).to_contain_text("10 more can be issued.")
+        expect(page.locator("#consequences")).to_contain_text("It is not sold out any more")
+        assert_usable(page)
+        page.get_by_role("dialog").get_by_role("button", name="Change").click()
+        expect(page.locator("#counter-quantity strong")).to_have_text("30")
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        expect(page.locator("main")).to_contain_text("The coupon is paused.")
+    shown = system.http.get(f"/coupons/{coupon}").json()
+    assert (shown["quantity"], shown["state"]) == (30, "paused")
+    assert len(accepted) == 20
