@@ -22,8 +22,10 @@ from service.resources import (
     coupon_service,
     dead_letter_service,
     gate_filler,
+    lookup,
     open_authenticator,
     open_engine,
+    request_histories,
     verifier,
 )
 from service.scrape import open_system_values
@@ -43,10 +45,10 @@ from service.usecases.gate_fallback import DatabaseGate
 from service.usecases.gate_fill import GateFiller
 from service.usecases.issuance_events import IssuanceEvents
 from service.usecases.key_register import KeyWatch
-from service.usecases.lookup import Lookup
 from service.usecases.operator_work import BoundedThreads, ExclusiveWork
 from service.usecases.readiness import ReadinessCheck
 from service.usecases.replay import DeadLetterService
+from service.usecases.request_history import RequestHistoryReader
 from service.usecases.status_reader import StatusReader
 from service.usecases.system_alerts import SystemAlerts
 from service.usecases.system_values import SystemValues
@@ -71,6 +73,7 @@ class ApiResources:
     statuses: StatusReader
     #: the open event streams
     events: IssuanceEvents
+    histories: RequestHistoryReader
     user_requests: UserRequests
     coupons: CouponService
     dead_letters: DeadLetterService
@@ -99,7 +102,6 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
     settings = common.settings
     if settings.auth == "off":
         _log.warning(LogEvent.AUTHENTICATION_OFF)
-    ids = common.key_register.ids
     filler = gate_filler(common)
     addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
     # each thread takes at most one of the process's ten connections
@@ -123,8 +125,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
         opened.push_async_callback(redis.aclose)
         gate = AsyncGate(redis, settings.rate_limits, shift_ms)
         producer = RequestProducer(clients.build_producer(settings))
-        lookup = Lookup(settings, common.engine, ids, common.key_register, filler, common.gate_admin)
-        statuses, events = await opened.enter_async_context(open_status_readers(lookup, gate))
+        statuses, events = await opened.enter_async_context(open_status_readers(lookup(common), gate))
         reports = await opened.enter_async_context(open_reports(settings, common.log_watch))
         readiness = _readiness_check(common, readiness_engine, gate, producer)
         system_alerts = SystemAlerts(readiness, system_values)
@@ -141,6 +142,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
             addresses if LimitScope.ADDRESS in settings.rate_limits else None,
             statuses,
             events,
+            request_histories(common),
             UserRequests(common.engine),
             coupon_service(common),
             dead_letter_service(common),

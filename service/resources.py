@@ -38,8 +38,10 @@ from service.usecases.key_register import KeyRegister
 from service.usecases.key_removal import KeyAdministration
 from service.usecases.log_recovery import LogRecovery
 from service.usecases.log_watch import LogWatch
+from service.usecases.lookup import Lookup
 from service.usecases.recover import Recoverer
 from service.usecases.replay import DeadLetterService
+from service.usecases.request_history import RequestHistoryReader
 from service.verification.verify import Verifier
 
 _log = get_logger(__name__)
@@ -226,6 +228,19 @@ def coupon_reporter(resources: Resources) -> CouponReporter:
 def issuance_exporter(resources: Resources) -> IssuanceExporter:
     """Build the use case that exports the requests of a coupon."""
     return IssuanceExporter(resources.engine)
+
+
+def lookup(resources: Resources) -> Lookup:
+    """Build the use case that finds the state of requests."""
+    register = resources.key_register
+    return Lookup(
+        resources.settings, resources.engine, register.ids, register, gate_filler(resources), resources.gate_admin
+    )
+
+
+def request_histories(resources: Resources) -> RequestHistoryReader:
+    """Build the use case that tells what happened to a request."""
+    return RequestHistoryReader(resources.settings, resources.engine, resources.reader)
 
 
 def log_recovery(resources: Resources) -> LogRecovery:

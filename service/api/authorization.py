@@ -30,6 +30,8 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     # a user's own; the route answers 404 for others
     ("GET", "/issuances/{request_id}"): Permission.READ_REQUESTS,
     ("GET", "/issuances/{request_id}/events"): Permission.READ_REQUESTS,
+    # what operators see of it, the route shows to those with READ_OPERATIONS only
+    ("GET", "/issuances/{request_id}/history"): Permission.READ_REQUESTS,
     ("GET", "/users/{user_id}/issuances"): Permission.READ_REQUESTS,
     ("POST", "/tickets"): Permission.EXCHANGE,
     ("GET", "/dead-letters"): Permission.READ_OPERATIONS,

@@ -11,7 +11,17 @@ from service.api.event_stream import EVENT_STREAM
 from service.api.pages import LIST_POSITION_PATTERN
 from service.api.request_parsing import KEY_PATTERN
 from service.api.routes.reports import MEDIA_TYPES
-from service.api.schemas import alerts, coupons, dead_letters, health, issuances, reports, tickets, verification
+from service.api.schemas import (
+    alerts,
+    coupons,
+    dead_letters,
+    health,
+    history,
+    issuances,
+    reports,
+    tickets,
+    verification,
+)
 from service.domain.coupon import CouponState
 from service.domain.coupon_name import PART_PATTERN
 from service.domain.dead_letter import DeadLetterCode, DeadLetterState
@@ -138,6 +148,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         text="Server-sent events.",
         text_types=(EVENT_STREAM,),
         without_body={"204": "The event in Last-Event-ID was the last one."},
+    ),
+    ("GET", "/issuances/{request_id}/history"): Operation(
+        "get_issuance_history", None, history.HistoryView, (ErrorCode.UNKNOWN_REQUEST, ErrorCode.TOO_BUSY)
     ),
     ("GET", "/users/{user_id}/issuances"): Operation(
         "list_user_issuances",

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from service.domain.request import LogPosition
+from service.limits import MAX_ERROR_LENGTH
 from service.store.arrays import bigints
 
 #: maximum number of offsets in one entry, and in one notice (POST)
@@ -153,14 +154,30 @@ def delete_batch(tx: Connection, batch: OutboxBatch) -> None:
     tx.execute(text("DELETE FROM outbox WHERE delivery_id = :delivery_id"), {"delivery_id": batch.delivery_id})
 
 
-def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float) -> None:
-    """Release the lease of a batch, which is due again after `seconds`."""
+_KEEP = text(
+    "WITH done AS (DELETE FROM outbox WHERE delivery_id = :delivery_id RETURNING *)"
+    " INSERT INTO notices (log_id, partition, first_offset, decided_at, last_offset, delivery_id, attempts, status,"
+    " failed_at, error) SELECT log_id, partition, first_offset, decided_at, last_offset, delivery_id, attempts,"
+    " :status, failed_at, error FROM done ON CONFLICT DO NOTHING"
+)
+
+
+def keep_delivered(tx: Connection, batch: OutboxBatch, status: int) -> None:
+    """Move the entries of a notice that the receiver accepted to table `notices`, with the HTTP status of its answer.
+
+    The history of a request reads them there, and nothing else does.
+    """
+    tx.execute(_KEEP, {"delivery_id": batch.delivery_id, "status": status})
+
+
+def postpone_batch(tx: Connection, batch: OutboxBatch, seconds: float, error: str) -> None:
+    """Release the lease of a batch whose delivery failed with `error`; it is due again after `seconds`."""
     tx.execute(
         text(
-            "UPDATE outbox SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds)"
-            " WHERE delivery_id = :delivery_id"
+            "UPDATE outbox SET lease_until = NULL, next_attempt_at = now() + make_interval(secs => :seconds),"
+            " failed_at = now(), error = :error WHERE delivery_id = :delivery_id"
         ),
-        {"delivery_id": batch.delivery_id, "seconds": seconds},
+        {"delivery_id": batch.delivery_id, "seconds": seconds, "error": error[:MAX_ERROR_LENGTH]},
     )
 
 

@@ -28,7 +28,7 @@ _GRANTS: Mapping[str, str] = {
     "idempotency_keys": "DELETE",
     "logs": "UPDATE (closed_at)",
     "offsets": "UPDATE (next_offset, advanced_to, watermark, closed)",
-    "outbox": "UPDATE (attempts, next_attempt_at, lease_until, delivery_id), DELETE",
+    "outbox": "UPDATE (attempts, next_attempt_at, lease_until, delivery_id, failed_at, error), DELETE",
     "request_id_keys": "UPDATE (signs_since, ends_at, late_id_at), DELETE",
     "requests": "UPDATE (state, code, sequence, attempts, decided_at)",
     "retries": "UPDATE (attempts, next_attempt_at, first_error, error_type, error_message), DELETE",

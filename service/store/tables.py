@@ -219,6 +219,22 @@ class RetryRow(Table, table=True):
     error_message: str | None
 
 
+class FailedAttemptRow(Table, table=True):
+    """A failed attempt to issue a request: operators see it in the history, and no decision reads it."""
+
+    __tablename__ = "failed_attempts"
+    log_id: int = Field(sa_type=SmallInteger, primary_key=True)
+    partition: int = Field(primary_key=True)
+    offset: int = _big(primary_key=True)
+    #: which attempt of the request it was, from 1
+    attempt: int = Field(sa_type=SmallInteger, primary_key=True)
+    failed_at: datetime = _timestamp()
+    error_type: str
+    error_message: str
+    #: why the request is dead from then on; null: it is retried
+    dead_code: str | None
+
+
 #: the condition for dead letters of records with an unverified request id that no operator has replayed or discarded
 UNVERIFIED_ROWS = f"error_type = '{error_type_name(UnverifiedRequestId)}' AND state = 'new' AND log_id IS NOT NULL"
 
@@ -316,6 +332,28 @@ class OutboxRow(Table, table=True):
     lease_until: datetime | None = _timestamp()
     #: set at the first attempt, so that the same entries are delivered under the same id in every later attempt
     delivery_id: UUID | None
+    #: the last attempt that failed, and why
+    failed_at: datetime | None = _timestamp()
+    error: str | None
+
+
+class NoticeRow(Table, table=True):
+    """An entry of the outbox whose decisions a notice has delivered, and how the receiver answered."""
+
+    __tablename__ = "notices"
+    log_id: int = Field(sa_type=SmallInteger, primary_key=True)
+    partition: int = Field(primary_key=True)
+    first_offset: int = _big(primary_key=True)
+    decided_at: datetime = _timestamp(primary_key=True)
+    last_offset: int = _big()
+    delivery_id: UUID
+    attempts: int = Field(sa_type=SmallInteger)
+    delivered_at: datetime = _timestamp(sa_column_kwargs={"server_default": text("now()")})
+    #: the HTTP status of the answer
+    status: int = Field(sa_type=SmallInteger)
+    #: the last attempt that failed, and why
+    failed_at: datetime | None = _timestamp()
+    error: str | None
 
 
 class RequestIdKeyRow(Table, table=True):

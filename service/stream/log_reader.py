@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -72,7 +73,7 @@ def present_range(settings: Settings, topic: Topic, partition: int) -> tuple[int
         consumer.close()
 
 
-def read_records(settings: Settings, topic: Topic, partition: int, first: int | None) -> Iterator[RawRecord]:
+def read_records(settings: Settings, topic: Topic, partition: int, first: int | None) -> Generator[RawRecord]:
     """Yield the records from `first` (None: the beginning) up to the present end of the partition.
 
     Raises Unavailable. The last record can lie before the end offset, since transaction markers use offsets too.
@@ -97,6 +98,16 @@ def read_records(settings: Settings, topic: Topic, partition: int, first: int | 
                 next_offset = (message.offset() or 0) + 1
     finally:
         consumer.close()
+
+
+def find_record(settings: Settings, topic: Topic, at: LogPosition) -> RawRecord | None:
+    """Return the record at a position, or None if there is none, for example because it was deleted.
+
+    Raises Unavailable.
+    """
+    with closing(read_records(settings, topic, at.partition, at.offset)) as records:
+        found = next(records, None)
+    return found if found and found.log_position == at else None
 
 
 def without_records(settings: Settings, topic: Topic, ranges: Mapping[int, tuple[int, int]]) -> set[int]:

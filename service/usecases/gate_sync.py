@@ -45,11 +45,10 @@ def sync_decisions(engine: Engine, gate_admin: GateAdmin, lease_seconds: float) 
     try:
         gate_admin.release(released, END_OF_TIME_MS)
         gate_admin.update_coupons(coupon for coupon in decided_coupons.values() if coupon.issued >= coupon.quantity)
-    except Unavailable:
+    except Unavailable as error:
+        pause = backoff_seconds(batch.entries[0].attempts, max_seconds=10, jitter=jitter())
         with engine.begin() as tx:
-            outbox.postpone_batch(
-                tx, batch, backoff_seconds(batch.entries[0].attempts, max_seconds=10, jitter=jitter())
-            )
+            outbox.postpone_batch(tx, batch, pause, str(error))
         raise
     crash_points.reach(CrashPoint.GATE_SYNCED)
     with engine.begin() as tx:

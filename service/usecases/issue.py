@@ -17,6 +17,7 @@ from service.store import (
     coupons,
     dead_letters,
     engine,
+    failed_attempts,
     outbox,
     request_id_keys,
     requests,
@@ -167,5 +168,6 @@ class _BatchTransaction:
         retries.insert(self._tx, self._log_id, plan.held, first_retry_at)
         retries.insert_standby(self._tx, self._log_id, plan.standby())
         dead_letters.insert(self._tx, self._log_id, plan.dead)
+        failed_attempts.insert(self._tx, self._log_id, plan.failed_attempts(), self.decided_at)
         write_probe.raise_injected(self._tx, plan.injected_faults())
         plan.add_to(self.result, notices=self._notices)

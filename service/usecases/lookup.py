@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Engine
 from service.cancellation import Cancellation
 from service.config import Settings
 from service.domain.coupon import Coupon
-from service.domain.errors import KeyMissing, Unavailable
+from service.domain.error_code import ErrorCode
+from service.domain.errors import KeyMissing, NotFound, Unavailable
 from service.domain.request import ReasonCode, RequestState
 from service.domain.request_id import RequestIdClaims, RequestIds
 from service.gate.gate_admin import GateAdmin
@@ -128,6 +129,20 @@ class Lookup:
         with in_transaction(self._engine) as tx:  # one may have been decided since; an issued request keeps its seat
             stored = requests.find_many(tx, [one.key for one in queued])
         return [_determined(one, stored.get(one.queued.request_id), undecided) for one in asked]
+
+    def find(self, request_id: str) -> RequestStatus:
+        """Return the state of one request.
+
+        Raises NotFound for a forged id and a request that certainly was not accepted, KeyMissing, and Unavailable.
+        """
+        found = self.find_many([request_id]).found[request_id]
+        if isinstance(found, KeyMissing):
+            raise found
+        if isinstance(found, Undetermined):
+            (found,) = self.determine_many([found], Cancellation())
+        if found is None:
+            raise NotFound(ErrorCode.UNKNOWN_REQUEST, f"There is no request {request_id}.")
+        return found
 
     def owner_of(self, request_id: str) -> int | None:
         """Return the user whose request it is, or None if no key verifies the id. It does not block."""

@@ -6,6 +6,7 @@ from service import crash_points
 from service.clock import jitter
 from service.crash_points import CrashPoint
 from service.domain.retry import backoff_seconds
+from service.log import escape_lines
 from service.store import outbox, requests
 from service.store.outbox import OutboxKind
 from service.webhooks.sender import WebhookSender
@@ -17,8 +18,8 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
     Returns the number of entries delivered: 0 when none is due or the circuit breaker is open. Raises Unavailable when
     the receiver does not accept the POST; the entries are then due again later, under the same delivery id.
 
-    The entries are deleted after the POST. After a crash in between, the same POST is made again once the lease ends;
-    the receiver recognises it by its webhook-id, which is the delivery id.
+    The entries are moved to table `notices` after the POST. After a crash in between, the same POST is made again once
+    the lease ends; the receiver recognises it by its webhook-id, which is the delivery id.
     """
     if sender.circuit_breaker.open_seconds:
         return 0
@@ -29,13 +30,16 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
         return 0
     crash_points.reach(CrashPoint.NOTICES_CLAIMED)
     try:
-        if decisions:
-            sender.send(str(batch.delivery_id), decisions)
-    except Exception:
+        status = sender.send(str(batch.delivery_id), decisions) if decisions else None
+    except Exception as error:
+        pause = backoff_seconds(batch.entries[0].attempts, jitter=jitter())
         with engine.begin() as tx:
-            outbox.postpone_batch(tx, batch, backoff_seconds(batch.entries[0].attempts, jitter=jitter()))
+            outbox.postpone_batch(tx, batch, pause, escape_lines(str(error)))
         raise
     crash_points.reach(CrashPoint.NOTICES_POSTED)
     with engine.begin() as tx:
-        outbox.delete_batch(tx, batch)
+        if status is None:
+            outbox.delete_batch(tx, batch)
+        else:
+            outbox.keep_delivered(tx, batch, status)
     return len(batch.entries)

@@ -12,9 +12,10 @@ from service.domain.decide import Outcome, StandbyAction, issue_seated, next_sta
 from service.domain.failures import Failure
 from service.domain.request import LogPosition, ReasonCode, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
-from service.store import coupons, dead_letters, retries, write_probe
+from service.store import coupons, dead_letters, failed_attempts, retries, write_probe
 from service.store.dead_letters import NewDeadLetter
 from service.store.engine import in_transaction, savepoint
+from service.store.failed_attempts import FailedAttempt
 from service.store.retries import WaitingRequest
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
@@ -157,6 +158,12 @@ class RetryTransaction:
             retrying = [Outcome(one.request, RequestState.RETRYING) for one, *_ in due]
             self._writer.update(log_id, retrying, attempts_added=1)
             outcomes += self._give_up(log_id, dead)
+            codes = [ReasonCode.EXHAUSTED if delay is None else None for delay in delays]
+            attempts = [
+                FailedAttempt(one.request.log_position, one.total_attempts + 1, failure, code)
+                for (one, failure), code in zip(failed, codes, strict=True)
+            ]
+            failed_attempts.insert(self._tx, log_id, attempts, self._writer.decided_at)
         self._writer.add_outcomes(log_id, outcomes)
         self._failed += len(failing)
         self._follow_up.has_dead_letters = self._follow_up.has_dead_letters or bool(dead)

@@ -27,8 +27,9 @@ from service.domain.request import ReasonCode, Request, RequestState
 from service.domain.retry import ISSUE_RETRY_POLICY
 from service.gate.gate_admin import GateAdmin
 from service.limits import MAX_REPLAY_BYTES
-from service.store import coupons, dead_letter_actions, logs, requests, retries, write_probe
+from service.store import coupons, dead_letter_actions, failed_attempts, logs, requests, retries, write_probe
 from service.store.engine import in_transaction, savepoint
+from service.store.failed_attempts import FailedAttempt
 from service.store.raw_records import split_by_bytes
 from service.store.write_probe import ProbedWrite
 from service.stream.codec import RecordReader
@@ -59,6 +60,11 @@ class _Replayable(NamedTuple):
     dead_letter: DeadLetter
     log_id: int
     request: Request
+
+    @property
+    def attempts(self) -> int:
+        """The attempts that were made; reading a record that could not be decoded was none."""
+        return self.dead_letter.summary.attempts if self.dead_letter.request else 0
 
 
 _Decided = tuple[_Replayable, Outcome]
@@ -278,6 +284,11 @@ class _ReplayTransaction:
             held = [one for one, outcome in alike if outcome.state is RequestState.RETRYING]
             failed = [(one.dead_letter.raw, failing[one.request.request_id]) for one in held]
             retries.insert(self._tx, log_id, failed, first_retry_at)
+            attempts = [
+                FailedAttempt(raw.log_position, one.attempts + 1, failure)
+                for one, (raw, failure) in zip(held, failed, strict=True)
+            ]
+            failed_attempts.insert(self._tx, log_id, attempts, self._writer.decided_at)
         results = [(one.dead_letter.summary.id, outcome.state, outcome.code) for one, outcome in decided]
         dead_letter_actions.record_actions(self._tx, DeadLetterState.REPLAYED, self.acted_by, results)
 

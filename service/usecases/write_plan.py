@@ -14,6 +14,7 @@ from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, Reques
 from service.store import write_probe
 from service.store.checkpoints import CheckpointAdvance
 from service.store.dead_letters import NewDeadLetter
+from service.store.failed_attempts import FailedAttempt
 from service.store.outbox import OffsetRange, OutboxKind
 from service.store.write_probe import ProbedWrite
 
@@ -81,6 +82,13 @@ class WritePlan:
     def unverified(self) -> list[LogPosition]:
         """The records whose request id has this service's form and is not verified by a key."""
         return [dead.raw.log_position for dead in self.dead if dead.failure.error_type == _UNVERIFIED]
+
+    def failed_attempts(self) -> list[FailedAttempt]:
+        """Return the failed first attempts of requests; a record that cannot be decoded is no attempt."""
+        held = [FailedAttempt(raw.log_position, 1, failure) for raw, failure in self.held]
+        return held + [
+            FailedAttempt(one.raw.log_position, 1, one.failure, one.code) for one in self.dead if one.request
+        ]
 
     def kill_unless_held(self, failure: Failure) -> None:
         """Make the single record of this plan a dead letter with this failure, unless the plan holds its seat."""

@@ -49,8 +49,8 @@ class WebhookSender:
         self.circuit_breaker = CircuitBreaker()
         self._on_attempt = on_attempt
 
-    def send(self, delivery_id: str, decisions: Sequence[Decision]) -> None:
-        """Post decisions; raises Unavailable unless the response is 2xx.
+    def send(self, delivery_id: str, decisions: Sequence[Decision]) -> int:
+        """Post decisions and return the status of the response; raises Unavailable unless it is 2xx.
 
         `delivery_id` is sent as webhook-id: it must be the same each time these decisions are sent. The timeout covers
         connecting, sending and reading the whole response, however slowly it arrives.
@@ -78,6 +78,7 @@ class WebhookSender:
             raise Unavailable(_PART, f"it answered {response.status_code}")
         self.circuit_breaker.record_success()
         self._on_attempt(WebhookOutcome.ACCEPTED)
+        return response.status_code
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         async with (

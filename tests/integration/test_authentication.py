@@ -198,12 +198,13 @@ def test_the_request_of_another_user_does_not_exist(
     others = [token("8"), ticket(Purpose.ACCEPT, 8), ticket(Purpose.STREAM, 8)]
     readers = [token("7"), ticket(Purpose.STREAM), keys[Role.ON_BEHALF].text, keys[Role.READ].text]
 
-    for one in others:
-        response = api.get(location, headers=bearer(one))
-        assert response.status_code == 404
-        assert {**response.json(), "problem_id": ""} == {**never_made, "problem_id": ""}
-    for one in readers:
-        assert api.get(location, headers=bearer(one)).json()["user_id"] == 7
+    for place in (location, f"{location}/history"):
+        for one in others:
+            response = api.get(place, headers=bearer(one))
+            assert response.status_code == 404
+            assert {**response.json(), "problem_id": ""} == {**never_made, "problem_id": ""}
+        for one in readers:
+            assert api.get(place, headers=bearer(one)).json()["user_id"] == 7
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_failed_delivery_keeps_its_entries_and_its_id(store: Engine, put: Call
     put(3)
 
     with store.begin() as tx:
-        outbox.postpone_batch(tx, first, AT_ONCE)
+        outbox.postpone_batch(tx, first, AT_ONCE, "away")
     second = _claim(store, offsets=1000)
 
     assert second
@@ -100,7 +100,7 @@ def test_a_postponed_delivery_waits_and_does_not_stop_the_others(store: Engine, 
     first = _claim(store)
     assert first
     with store.begin() as tx:
-        outbox.postpone_batch(tx, first, LONG)
+        outbox.postpone_batch(tx, first, LONG, "away")
     put(1)
 
     assert _ids(_claim(store)) == [2]

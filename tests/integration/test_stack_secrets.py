@@ -143,6 +143,8 @@ def test_the_services_role_owns_nothing(admin: Engine) -> None:
         "TRUNCATE requests",
         "DELETE FROM requests",
         "DELETE FROM dead_letter_actions",
+        "DELETE FROM failed_attempts",
+        "DELETE FROM notices",
         "UPDATE alembic_version SET version_num = 'none'",
         "UPDATE requests SET user_id = 7",
         "UPDATE api_keys SET role = 'admin'",
@@ -168,7 +170,7 @@ _CHANGES = {
     "retries": "attempts next_attempt_at first_error error_type error_message",
     "dead_letters": "state code attempts error_type error_message dead_at lease_until forwarded_at dlt_partition"
     " dlt_offset coupon_id user_id request_id",
-    "outbox": "attempts next_attempt_at lease_until delivery_id",
+    "outbox": "attempts next_attempt_at lease_until delivery_id failed_at error",
     "request_id_keys": "signs_since ends_at late_id_at",
     "write_checks": "written_at",
     "api_keys": "expires_at revoked_at revoked_by last_used_at",

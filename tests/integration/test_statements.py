@@ -294,7 +294,7 @@ def test_claiming_reads_the_claimed_entries_only(
     with separate_store.begin() as tx:
         first = outbox.claim_batch(tx, OutboxKind.NOTIFY, 10, offsets=50)
         assert first
-        outbox.postpone_batch(tx, first, -1)
+        outbox.postpone_batch(tx, first, -1, "away")
     with separate_store.begin() as tx:
         before = _rows_read(tx)
         repeated, new = (outbox.claim_batch(tx, OutboxKind.NOTIFY, 10, offsets=50) for _ in range(2))

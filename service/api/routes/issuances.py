@@ -10,12 +10,14 @@ from service.api.entity_tags import matches, weak_tag
 from service.api.errors import to_starlette
 from service.api.event_stream import IssuanceEventStream, final_event_id
 from service.api.request_parsing import JSON, ApiDeps, parse_id, read_body
+from service.api.schemas.history import history_view
 from service.api.schemas.issuances import NewIssuance, issuance_view, receipt_view
 from service.api_resources import ApiResources
 from service.clock import jitter, now_ms
-from service.domain.caller import Caller
+from service.domain.caller import Caller, Permission
 from service.domain.error_code import ErrorCode
 from service.domain.errors import NotFound
+from service.domain.request_history import for_user
 from service.domain.waiting import refresh_after_seconds
 from service.server.problems import PROBLEMS
 from service.server.responses import NO_STORE, RenderedResponse, encode
@@ -103,6 +105,21 @@ async def follow(
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     seconds = math.inf if caller.expires_at is None else caller.expires_at - now_ms() / 1000
     return IssuanceEventStream(api.events, status, seconds)
+
+
+@router.get("/issuances/{request_id}/history")
+async def history(request_id: str, api: ApiDeps, caller: CallerDep) -> Response:
+    """Show what happened to a request, from its acceptance to the notices about it.
+
+    Operators see all of it. For them the time of the append is read from the log, if no table has it any more.
+    """
+    status = await _find(request_id, api, caller)
+    if Permission.READ_OPERATIONS in caller.permissions:
+        found = await api.operators.run(api.histories.read, status.request, with_log=True)
+    else:
+        found = await api.user_lists.run(api.histories.read, status.request, with_log=False)
+        found = found._replace(events=for_user(found.events))
+    return Response(encode(history_view(found)), media_type=JSON)
 
 
 async def _find(request_id: str, api: ApiResources, caller: Caller) -> IssuanceStatus:

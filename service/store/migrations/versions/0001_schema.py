@@ -24,5 +24,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION failing_requests(jsonb)")
     tables = "outbox, dead_letter_actions, dead_letters, retries, requests, lost_ranges, offsets, logs"
     op.execute(f"DROP TABLE {tables}, coupon_changes, idempotency_keys, coupons")
-    op.execute("DROP TABLE request_id_keys, write_checks, verifications, api_keys")
+    op.execute("DROP TABLE request_id_keys, write_checks, verifications, api_keys, failed_attempts, notices")
     op.execute("DROP FUNCTION count_inserted_requests(), count_updated_requests(), keep_issued_requests()")

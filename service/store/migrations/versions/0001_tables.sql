@@ -129,6 +129,18 @@ CREATE TABLE retries (
 );
 CREATE INDEX retries_due ON retries (next_attempt_at);
 
+CREATE TABLE failed_attempts (
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    attempt smallint NOT NULL,
+    failed_at timestamptz NOT NULL,
+    error_type varchar NOT NULL,
+    error_message varchar NOT NULL,
+    dead_code varchar,
+    CONSTRAINT failed_attempts_pkey PRIMARY KEY (log_id, partition, "offset", attempt)
+);
+
 CREATE TABLE dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY,
     log_id smallint,
@@ -190,12 +202,29 @@ CREATE TABLE outbox (
     next_attempt_at timestamptz DEFAULT now() NOT NULL,
     lease_until timestamptz,
     delivery_id uuid,
+    failed_at timestamptz,
+    error varchar,
     CONSTRAINT outbox_pkey PRIMARY KEY (id),
     CONSTRAINT outbox_kind_check CHECK (kind IN ('notify', 'gate'))
 );
 CREATE INDEX outbox_delivery ON outbox (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX outbox_due ON outbox (kind, next_attempt_at);
 CREATE INDEX outbox_tried ON outbox (kind, id) WHERE delivery_id IS NOT NULL;
+
+CREATE TABLE notices (
+    log_id smallint NOT NULL,
+    partition integer NOT NULL,
+    first_offset bigint NOT NULL,
+    decided_at timestamptz NOT NULL,
+    last_offset bigint NOT NULL,
+    delivery_id uuid NOT NULL,
+    attempts smallint NOT NULL,
+    delivered_at timestamptz DEFAULT now() NOT NULL,
+    status smallint NOT NULL,
+    failed_at timestamptz,
+    error varchar,
+    CONSTRAINT notices_pkey PRIMARY KEY (log_id, partition, first_offset, decided_at)
+);
 
 CREATE TABLE request_id_keys (
     fingerprint varchar NOT NULL,
