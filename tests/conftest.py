@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.api_processes",
     "tests.fixtures.browser",
     "tests.fixtures.callers",
+    "tests.fixtures.commands",
     "tests.faults.selection",
     "tests.faults.report",
 ]

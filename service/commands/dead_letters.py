@@ -89,11 +89,14 @@ def replay(
 
 
 @app.command()
-def discard(dead_letter_id: _IdArgument) -> None:
+def discard(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     """Discard one dead letter; its request stays dead."""
     with open_for_command("dead-letters") as common:
         resources.dead_letter_service(common).discard(dead_letter_id)
-    print_line(f"{dead_letter_id} discarded")
+    if as_json:
+        print_json({"dead_letter_id": dead_letter_id, "state": DeadLetterState.DISCARDED})
+    else:
+        print_line(f"{dead_letter_id} discarded")
 
 
 def _print_dead_letters(found: Sequence[DeadLetterSummary]) -> None:

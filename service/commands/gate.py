@@ -3,7 +3,7 @@
 import typer
 
 from service import resources
-from service.commands.console import CouponOption, open_for_command, print_line
+from service.commands.console import CouponOption, JsonOption, open_for_command, print_json, print_line
 
 app = typer.Typer(
     help="The gate: coupons and seats in Redis, used to refuse requests without database work.", no_args_is_help=True
@@ -16,7 +16,7 @@ def _group() -> None:
 
 
 @app.command()
-def repair(coupon: CouponOption = None) -> None:
+def repair(coupon: CouponOption = None, *, as_json: JsonOption = False) -> None:
     """Fill the gate again from the database and the log.
 
     Needed only after something other than this service changed the gate's keys in Redis.
@@ -25,7 +25,11 @@ def repair(coupon: CouponOption = None) -> None:
         service = resources.coupon_service(common)
         coupon_ids = service.iterate_ids() if coupon is None else [service.get(coupon).id]
         service.repair_shared_keys()
-        print_line("progress of the partitions: published")
+        if not as_json:
+            print_line("progress of the partitions: published")
         for coupon_id in coupon_ids:
             service.refill_gate(coupon_id)
-            print_line(f"coupon {coupon_id}: filled")
+            if as_json:
+                print_json({"coupon_id": coupon_id, "filled": True})
+            else:
+                print_line(f"coupon {coupon_id}: filled")

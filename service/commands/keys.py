@@ -69,10 +69,13 @@ def rotate(
 
 
 @app.command()
-def revoke(prefix: _PrefixArgument) -> None:
+def revoke(prefix: _PrefixArgument, *, as_json: JsonOption = False) -> None:
     """Make a key invalid."""
     with _open_keys() as keys:
         keys.revoke(prefix)
+    if as_json:
+        print_json({"prefix": prefix, "refused_within_seconds": REFRESH_SECONDS})
+        return
     print_line(f"{prefix} is revoked; every API process refuses it within {REFRESH_SECONDS:g} s")
 
 

@@ -39,14 +39,16 @@ def show(*, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def adopt(by: ByOption = None) -> None:
+def adopt(by: ByOption = None, *, as_json: JsonOption = False) -> None:
     """Use the present topic as the log, after it was deleted and created again.
 
     The earlier log is closed. Its undecided requests are recorded as lost: their users may request again.
     """
     with open_for_command("log") as common:
         recovered = resources.log_recovery(common).adopt(by or resources.user_of_process())
-    if recovered is None:
+    if as_json:
+        print_json({"adopted": recovered is not None, "requests": recovered.requests if recovered else 0})
+    elif recovered is None:
         print_line("the topic is the open log already; the gate was emptied")
     else:
         print_line(f"adopted; {recovered.requests} undecided requests that the gate named are dead, code lost")
@@ -59,6 +61,8 @@ def skip(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why the records are gone, for the record.")] = "not stated",
     by: ByOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Go on after records that were deleted before they were decided, and record them as lost."""
     with open_for_command("log") as common:
@@ -66,8 +70,11 @@ def skip(
         partitions = recovery.lagging_partitions() if partition is None else [partition]
         for one in partitions:
             recovered = recovery.skip(one, by or resources.user_of_process(), reason)
+            if as_json:
+                print_json({"partition": one, "lost": recovered.lost, "requests": recovered.requests})
+                continue
             for lost in recovered.lost:
                 offsets = f"offsets {lost.first_offset} to {(lost.end_offset or 0) - 1}"
                 print_line(f"partition {one}: {offsets} recorded as lost; {recovered.requests} requests are dead")
-        if not partitions:
+        if not partitions and not as_json:
             print_line("no partition lacks undecided records")

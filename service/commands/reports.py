@@ -1,13 +1,12 @@
-"""`coupons report` and `coupons export`: how a coupon was sold, and every request for it."""
+"""`coupons coupon report` and `coupons coupon export`: how a coupon was sold, and every request for it."""
 
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from service import resources
-from service.commands.console import Cell, JsonOption, open_for_command, print_json, print_rows
+from service.commands.console import Cell, JsonOption, open_for_command, print_json, print_rows, write_bytes
 from service.domain.coupon_report import CouponReport
 from service.domain.request import RequestState
 from service.limits import MAX_ID
@@ -58,4 +57,5 @@ def export(
     """Write every request of a coupon to standard output, in the order of the log."""
     with open_for_command("export") as common:
         for page in resources.issuance_exporter(common).begin(coupon_id, form, state):
-            sys.stdout.buffer.write(page)
+            if not write_bytes(page):
+                break

@@ -27,13 +27,7 @@ def list_keys(*, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([{**one.key._asdict(), "place": one.place} for one in listed])
         return
-    rows = []
-    for key, place in listed:
-        if key.signs_since:
-            use = f"signs since {key.signs_since:%Y-%m-%d %H:%M:%S}Z"
-        else:
-            use = f"verified since {key.announced_at:%Y-%m-%d %H:%M:%S}Z, signs nothing yet"
-        rows.append((key.fingerprint, use, "missing" if place is None else "verifies" if place else "signs"))
+    rows = [(one.key.fingerprint, _times(one), _place(one)) for one in listed]
     print_rows(("Fingerprint", "Use", "REQUEST_ID_KEYS here"), rows)
 
 
@@ -45,11 +39,15 @@ def end(
         int,
         typer.Option(min=MIN_KEY_END_SECONDS, help="Until then each process that signs must have read the register."),
     ] = _END_SECONDS,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a key end that no process signs with any more: ids that it signs later count as another producer's."""
     with _open_keys() as keys:
         ends_at = keys.end(fingerprint, in_seconds)
-    print_line(f"key {fingerprint}: ends at {ends_at:%Y-%m-%d %H:%M:%S}Z")
+    if as_json:
+        print_json({"fingerprint": fingerprint, "ends_at": ends_at})
+    else:
+        print_line(f"key {fingerprint}: ends at {ends_at:%Y-%m-%d %H:%M:%S}Z")
 
 
 @app.command()
@@ -59,11 +57,15 @@ def remove(
     even_if_used: Annotated[
         bool, typer.Option(help="Also if requests have ids of it: only if the key is lost for ever.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a key of which no request has an id, so that processes need it no longer. Reads all requests."""
     with _open_keys() as keys:
         used = keys.remove(fingerprint, even_if_used=even_if_used)
-    print_line(f"key {fingerprint}: removed; {used} requests have an id of it")
+    if as_json:
+        print_json({"fingerprint": fingerprint, "requests": used})
+    else:
+        print_line(f"key {fingerprint}: removed; {used} requests have an id of it")
 
 
 @contextmanager

@@ -73,6 +73,16 @@ def present_range(settings: Settings, topic: Topic, partition: int) -> tuple[int
         consumer.close()
 
 
+def count_offsets(settings: Settings, topic: Topic, partitions: Iterable[int]) -> int:
+    """Return how many offsets the partitions have, from their first one to their end. Raises Unavailable."""
+    consumer = clients.build_reader(settings)
+    try:
+        ranges = [offset_range(consumer, topic, partition) for partition in partitions]
+    finally:
+        consumer.close()
+    return sum(end - first for first, end in ranges)
+
+
 def read_records(settings: Settings, topic: Topic, partition: int, first: int | None) -> Generator[RawRecord]:
     """Yield the records from `first` (None: the beginning) up to the present end of the partition.
 

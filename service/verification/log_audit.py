@@ -18,6 +18,7 @@ from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.verification import queries
 from service.verification.order import version_index_at
+from service.verification.progress import ProofProgress
 from service.verification.queries import AuditRow
 
 _UNDECIDED_BATCH_SIZE = 5_000
@@ -37,6 +38,7 @@ class LogAudit:
         reader: RecordReader,
         coupon_id: int | None,
         cancellation: Cancellation,
+        progress: ProofProgress,
     ) -> None:
         self._settings = settings
         self._tx = tx
@@ -45,6 +47,7 @@ class LogAudit:
         self._reader = reader
         self._coupon_id = coupon_id
         self._cancellation = cancellation
+        self._progress = progress
         self._undecided: list[str] = []
         #: findings in words, with their places
         self.details: list[str] = []
@@ -76,7 +79,7 @@ class LogAudit:
             yield "archived"
             row = next(rows, None)
         records = log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, None)
-        for raw in self._cancellation.watch(records):
+        for raw in self._progress.count(self._cancellation.watch(records)):
             request = self._reader.decode(raw, self._log.topic_id).request
             if self._coupon_id is not None and (request is None or request.coupon_id != self._coupon_id):
                 continue

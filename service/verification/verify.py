@@ -16,7 +16,7 @@ from service.domain.request_id import RequestIds
 from service.store import checkpoints, engine, logs, lost_ranges, verifications
 from service.store.checkpoints import Checkpoint
 from service.store.logs import Log
-from service.stream import topics
+from service.stream import log_reader, topics
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
@@ -26,6 +26,7 @@ from service.verification.answers import AnswerAudit
 from service.verification.history import ClientAnswer
 from service.verification.log_audit import LogAudit
 from service.verification.order import OrderChecker
+from service.verification.progress import OnProgress, ProofProgress, ProofStep
 
 _DUPLICATES = ("users_with_two", "request_ids_with_two", "duplicates_without_first")
 _DISORDER = (
@@ -87,12 +88,13 @@ class Verifier:
         history: Iterable[ClientAnswer] | None = None,
         coupon_id: int | None = None,
         cancellation: Cancellation | None = None,
+        on_progress: OnProgress = lambda *_: None,
     ) -> list[Check]:
         """Return every check, for one coupon or all, and those of the clients' history if given.
 
         Raises Unavailable, and Cancelled soon after `cancellation` is requested.
         """
-        cancellation = cancellation or Cancellation()
+        cancellation, progress = cancellation or Cancellation(), ProofProgress(on_progress)
         with engine.in_transaction(self._store) as tx, engine.cancellable(tx, cancellation):
             tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             tx.execute(text("SET LOCAL statement_timeout = 0"))
@@ -102,15 +104,17 @@ class Verifier:
             log, current = checkpoints.of_open_log(tx)
             same_log = self._compare_log(tx, log)
             audited, details = (
-                self._audit_log(tx, log, current, coupon_id, cancellation)
+                self._audit_log(tx, log, current, coupon_id, cancellation, progress)
                 if not same_log.numbers["other_topic"]
                 else (dict(_NOT_AUDITED), ())
             )
-            order = self._check_order(tx, coupon_id, cancellation)
+            progress.begin(ProofStep.ORDER, audited["records"])
+            order = self._check_order(tx, coupon_id, cancellation, progress)
             order["window_ignored"] = audited.pop("window_ignored")
             revised = {name: order.pop(name) for name in _REVISED}
-            counted = cancellation.watch((queries.over_issued, queries.duplicate_counts, queries.state_counts))
-            seats, users, counts = (count(tx, coupon_id) for count in counted)
+            counts_of = (queries.over_issued, queries.duplicate_counts, queries.state_counts)
+            progress.begin(ProofStep.COUNTS, len(counts_of))
+            seats, users, counts = (count(tx, coupon_id) for count in cancellation.watch(counts_of))
             checks = [
                 Check("P1", "never over-issued", seats, ("over_issued", "miscounted")),
                 Check("P2", "one per user", users, _DUPLICATES),
@@ -147,12 +151,14 @@ class Verifier:
         current: Mapping[int, Checkpoint],
         coupon_id: int | None,
         cancellation: Cancellation,
+        progress: ProofProgress,
     ) -> tuple[dict[str, int], tuple[str, ...]]:
         """Compare log and rows: each decided record has its row, and no row lacks its record."""
         found: Counter[str] = Counter(dict.fromkeys(_AUDIT_FINDINGS, 0))
         count = self._settings.topic_partitions
-        audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id, cancellation)
+        audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id, cancellation, progress)
         partitions = range(count) if coupon_id is None else [partition_of(coupon_id, count)]
+        progress.begin(ProofStep.LOG, log_reader.count_offsets(self._settings, Topic.ISSUE_COUPON, partitions))
         for partition in partitions:
             next_offset = current[partition].next_offset if partition in current else 0
             found.update(audit.audit_partition(partition, next_offset))
@@ -171,11 +177,13 @@ class Verifier:
                 )
         return dict(found), tuple(details)
 
-    def _check_order(self, tx: Connection, coupon_id: int | None, cancellation: Cancellation) -> dict[str, int]:
+    def _check_order(
+        self, tx: Connection, coupon_id: int | None, cancellation: Cancellation, progress: ProofProgress
+    ) -> dict[str, int]:
         """Check the requests of each coupon in order, one coupon after the other."""
         found: Counter[str] = Counter(dict.fromkeys((*_DISORDER, *_REVISED), 0))
         found.update(refused_sold_out=0, coupons_with_retries=0)
-        decided = cancellation.watch(queries.decided_requests(tx, coupon_id))
+        decided = progress.count(cancellation.watch(queries.decided_requests(tx, coupon_id)))
         for number, rows in groupby(decided, key=lambda one: one.coupon_id):
             checker = OrderChecker(queries.coupon_versions(tx, number))
             for _, request_id, request in rows:

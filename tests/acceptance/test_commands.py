@@ -157,8 +157,8 @@ def test_a_dead_letter_is_discarded(system: System) -> None:
         ("dead-letters show 999999", "There is no dead letter 999999."),
         ("dead-letters replay 999999", "There is no dead letter 999999."),
         ("verify --coupon 999999", "There is no coupon 999999."),
-        ("report 999999", "There is no coupon 999999."),
-        ("export 999999", "There is no coupon 999999."),
+        ("coupon report 999999", "There is no coupon 999999."),
+        ("coupon export 999999", "There is no coupon 999999."),
         ("gate repair --coupon 999999", "There is no coupon 999999."),
     ],
 )
@@ -210,7 +210,7 @@ def test_the_keys_of_request_ids_are_listed_and_kept_while_they_are_used(system:
 def coupons(system: System, *arguments: str) -> Ended:
     """Run the console script with the environment that `make up` prints for a shell."""
     return subprocess.run(
-        [Path(sys.executable).with_name("coupons"), *arguments],
+        [sys.executable, "-m", "service.cli", *arguments],
         env=system.stack.environment,
         cwd=_ROOT,
         capture_output=True,
@@ -243,7 +243,7 @@ def on_terminal(system: System, *arguments: str) -> Shown:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("coupons"), *arguments],
+        [sys.executable, "-m", "service.cli", *arguments],
         env=system.stack.environment | {"TERM": "xterm"},
         cwd=_ROOT,
         stdin=theirs,

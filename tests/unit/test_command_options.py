@@ -9,19 +9,45 @@ from service.cli import app
 @pytest.mark.parametrize("options", ["--coupon 7", "--code poison", "--dry-run"])
 def test_an_id_cannot_be_combined_with_options_that_select_dead_letters(options: str) -> None:
     """A dry run of one dead letter would otherwise replay it."""
-    assert "An id cannot be combined with --coupon, --code or --dry-run." in _refusal(f"replay 1 {options}")
+    assert "An id cannot be combined with --coupon, --code or --dry-run." in _refusal(
+        f"dead-letters replay 1 {options}"
+    )
 
 
 @pytest.mark.parametrize("command", ["list", "replay"])
 def test_only_the_codes_of_dead_letters_can_be_selected(command: str) -> None:
     """No dead letter has the code of a refusal."""
-    refusal = _refusal(f"{command} --code sold_out")
+    refusal = _refusal(f"dead-letters {command} --code sold_out")
 
     assert "'sold_out' is not one of 'poison', 'exhausted'" in refusal
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--quantity 0", "should be greater than or equal to 1"),
+        ("--quantity 1 --opens-at 2030-01-01T12:00:00", "a time needs its zone"),
+        ("--quantity 1 --opens-at noon", "Invalid isoformat string"),
+        ("--quantity 1 --opens-at 1969-01-01T00:00Z", "must lie between the years 1970 and 9998"),
+        ("--quantity 1 --opens-at 2030-01-02T00:00Z --closes-at 2030-01-02T00:00Z", "must be after --opens-at"),
+    ],
+)
+def test_a_coupon_is_created_by_the_rules_of_the_api(options: str, message: str) -> None:
+    assert message in _refusal(f"coupon create Noon {options}")
+
+
+def test_a_name_is_checked_as_in_the_api() -> None:
+    """Also when a coupon is renamed or searched for."""
+    for arguments in ("create \u2029 --quantity 1", "change 1 --name \u2029", "list --name \u2029"):
+        assert "name must not contain U+2029" in _refusal(f"coupon {arguments}")
+
+
+def test_a_change_names_what_it_changes() -> None:
+    assert "Name what to change" in _refusal("coupon change 1")
+
+
 def _refusal(arguments: str) -> str:
     """Return the error message of a command with invalid options, without the frame and the line breaks."""
-    ended = CliRunner().invoke(app, ["dead-letters", *arguments.split()])
+    ended = CliRunner().invoke(app, arguments.split(" "))
     assert ended.exit_code == 2
     return " ".join(ended.output.replace("│", " ").split())

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from service.commands.console import print_json, print_line, print_rows
+from service.commands.console import Cell, Mark, print_json, print_line, print_rows
 from service.domain.request import LogPosition
 
 _HEADERS = ("Id", "Result", "Detail")
@@ -21,7 +21,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _on_terminal(monkeypatch: pytest.MonkeyPatch, *rows: tuple[str | int | bool, ...], wrap_last: bool) -> list[str]:
+def _on_terminal(monkeypatch: pytest.MonkeyPatch, *rows: tuple[Cell, ...], wrap_last: bool) -> list[str]:
     """Print rows on a terminal of 40 columns and return its lines without styles."""
     terminal = _Terminal()
     monkeypatch.setenv("COLUMNS", "40")
@@ -32,14 +32,16 @@ def _on_terminal(monkeypatch: pytest.MonkeyPatch, *rows: tuple[str | int | bool,
 
 def test_rows_are_tab_separated_and_complete_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A pipe receives each row as one line, without header and not shortened; an empty last cell is left out."""
-    print_rows(_HEADERS, [(7, True, _LONG), (8, False, "")])
+    print_rows(_HEADERS, [(7, Mark.OK, _LONG), (8, Mark.BROKEN, "")])
 
     assert capsys.readouterr().out == f"7\tok\t{_LONG}\n8\tBROKEN\n"
 
 
 def test_a_terminal_shows_headers_marks_and_shortened_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row takes one line of the terminal, whose last cell ends with an ellipsis if it does not fit."""
-    header, _, first, second = _on_terminal(monkeypatch, (7, True, _LONG), (8, False, "[red]short"), wrap_last=False)
+    header, _, first, second = _on_terminal(
+        monkeypatch, (7, Mark.OK, _LONG), (8, Mark.BROKEN, "[red]short"), wrap_last=False
+    )
 
     assert header.split() == list(_HEADERS)
     assert first.split()[:3] == ["7", "✓", "ok"]
@@ -49,7 +51,7 @@ def test_a_terminal_shows_headers_marks_and_shortened_cells(monkeypatch: pytest.
 
 def test_a_terminal_shows_the_whole_last_cell_if_it_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers of a check are never cut off: they continue on the next line."""
-    _, _, *lines = _on_terminal(monkeypatch, (7, True, _LONG), wrap_last=True)
+    _, _, *lines = _on_terminal(monkeypatch, (7, Mark.OK, _LONG), wrap_last=True)
 
     assert len(lines) > 5
     assert " ".join(lines).split().count("detail") == 40
@@ -60,9 +62,9 @@ def test_foreign_text_cannot_control_a_terminal(
     foreign: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Escape sequences, line breaks and reversed text from records are printed as their escapes."""
-    shown = "".join(_on_terminal(monkeypatch, (7, True, foreign), wrap_last=True))
+    shown = "".join(_on_terminal(monkeypatch, (7, Mark.OK, foreign), wrap_last=True))
     monkeypatch.undo()
-    print_rows(_HEADERS, [(7, True, foreign)])
+    print_rows(_HEADERS, [(7, Mark.OK, foreign)])
     print_line(foreign)
     piped = capsys.readouterr().out
 
