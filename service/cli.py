@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from service import config, resources, startup
-from service.commands import coupons, dead_letters, gate, keys, log, proof, request_id_keys, requests
+from service.commands import coupons, dead_letters, doctor, gate, keys, log, proof, request_id_keys, requests
 from service.commands.console import print_line
 from service.limits import MAX_SAFE_ID
 
@@ -18,6 +18,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(log.app, name="log")
 app.add_typer(request_id_keys.app, name="request-id-keys")
 app.command()(proof.verify)
+app.command()(doctor.doctor)
 
 
 @app.command()

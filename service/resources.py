@@ -18,6 +18,7 @@ from service.domain.session import Sessions
 from service.domain.ticket import Tickets
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
+from service.gate.server_check import RedisServerCheck
 from service.identity import tokens
 from service.identity.key_set import KeySet
 from service.identity.tokens import TokenVerifier
@@ -32,6 +33,7 @@ from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.authenticate import Authenticator
 from service.usecases.coupon_report import CouponReporter
 from service.usecases.coupons import CouponService
+from service.usecases.doctor import Doctor
 from service.usecases.gate_fill import GateFiller
 from service.usecases.issuance_export import IssuanceExporter
 from service.usecases.key_register import KeyRegister
@@ -266,6 +268,19 @@ def open_api_keys(settings: Settings) -> Iterator[ApiKeyService]:
     """Connect to PostgreSQL only, and build the use cases of `coupons keys`."""
     with _open_store(settings, "api keys") as store:
         yield ApiKeyService(store, user_of_process())
+
+
+@contextmanager
+def open_doctor(settings: Settings) -> Iterator[Doctor]:
+    """Build the use case that examines a set-up; nothing needs to answer for that."""
+    with ExitStack() as opened:
+        store = opened.enter_context(open_engine(settings, "doctor"))
+        redis = opened.enter_context(build_client(settings.redis_url))
+        broker = None
+        if not settings.celery_over_kafka:
+            broker = RedisServerCheck(opened.enter_context(build_client(settings.celery_broker_url)))
+        register = KeyRegister(RequestIds(settings.mac_keys))
+        yield Doctor(settings, store, GateAdmin(redis), RedisServerCheck(redis), broker, register)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from service.log_events import LogEvent
 #: how often deadlines are compared, and how exact they are
 SWEEP_SECONDS = 0.5
 #: files that the process needs beside its connections: databases, brokers, logs
-_RESERVED_FILES = 128
+RESERVED_FILES = 128
 #: share of the possible connections above which a response ends its connection instead of leaving it idle
 _CROWDED = 0.8
 _log = get_logger(__name__)
@@ -22,7 +22,7 @@ _log = get_logger(__name__)
 def max_connections() -> int:
     """Return how many connections the process may have, by MAX_CONNECTIONS and by the files that it may open."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return min(MAX_CONNECTIONS, files - min(_RESERVED_FILES, files // 2))
+    return min(MAX_CONNECTIONS, files - min(RESERVED_FILES, files // 2))
 
 
 class GuardedConnection(Protocol):
@@ -64,7 +64,7 @@ class ConnectionGuard:
     @property
     def is_full(self) -> bool:
         """Whether so many connections are open beyond the limit that none of them may linger."""
-        return len(self._connections) > self._max_connections + _RESERVED_FILES // 2
+        return len(self._connections) > self._max_connections + RESERVED_FILES // 2
 
     def _sweep(self) -> None:
         self.now = self._loop.time()

@@ -1,5 +1,6 @@
 """Upgrades the database schema, and checks its revision and that the database accepts writes."""
 
+import re
 from collections.abc import Mapping
 
 from alembic import command
@@ -36,6 +37,13 @@ _GRANTS: Mapping[str, str] = {
 }
 
 
+_MISSING = text(
+    "SELECT * FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]), CAST(:rights AS text[]))"
+    " AS needed(table_name, column_name, wanted) WHERE NOT CASE WHEN column_name IS NULL"
+    " THEN has_table_privilege(table_name, wanted) ELSE has_column_privilege(table_name, column_name, wanted) END"
+)
+
+
 def migrate(engine: Engine, application_role: str | None = None) -> None:
     """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
@@ -66,6 +74,25 @@ def _grant(tx: Connection, role: str) -> None:
     tx.exec_driver_sql(f"GRANT INSERT ON {tables} TO {quoted}")
     for table, rights in _GRANTS.items():
         tx.exec_driver_sql(f"GRANT {rights} ON {table} TO {quoted}")
+
+
+def describe_session(tx: Connection) -> str:
+    """Return the version of the server, and the role and database of the connection."""
+    query = "SELECT format('PostgreSQL %s, role %s, database %s', version, current_user, current_database())"
+    return str(tx.execute(text(f"{query} FROM current_setting('server_version') AS version")).scalar_one())
+
+
+def missing_rights(tx: Connection) -> list[str]:
+    """Return what the role of the connection may not do with the tables although the service needs it."""
+    needed: list[tuple[str, str | None, str]] = [("alembic_version", None, "SELECT")]
+    needed += [(table, None, right) for table in NAMES.tables for right in ("SELECT", "INSERT")]
+    for table, granted in _GRANTS.items():
+        changed = re.findall(r"\w+", "".join(re.findall(r"\(([^)]*)\)", granted)))
+        needed += [(table, column, "UPDATE") for column in changed]
+        needed += [(table, None, "DELETE")] if "DELETE" in granted else []
+    tables, columns, rights = map(list, zip(*needed, strict=True))
+    missing = tx.execute(_MISSING, {"tables": tables, "columns": columns, "rights": rights})
+    return [f"{right} on {table}" + (f" ({column})" if column else "") for table, column, right in missing]
 
 
 def require_current(tx: Connection) -> None:

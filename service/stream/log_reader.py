@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from service.config import Settings
 from service.domain.errors import Unavailable
@@ -81,6 +82,15 @@ def count_offsets(settings: Settings, topic: Topic, partitions: Iterable[int]) -
     finally:
         consumer.close()
     return sum(end - first for first, end in ranges)
+
+
+def last_append_ms(admin: AdminClient, topic: Topic, partitions: Iterable[int]) -> int | None:
+    """Return the latest append time of the partitions' records, or None without records. Raises Unavailable."""
+    asked = {TopicPartition(topic, partition): OffsetSpec.max_timestamp() for partition in partitions}  # type: ignore[no-untyped-call]
+    with mapped_errors():
+        answers = admin.list_offsets(asked, request_timeout=_TIMEOUT_SECONDS)
+        times = [answer.result(_TIMEOUT_SECONDS).timestamp for answer in answers.values()]
+    return max((at for at in times if at >= 0), default=None)
 
 
 def read_records(settings: Settings, topic: Topic, partition: int, first: int | None) -> Generator[RawRecord]:

@@ -63,6 +63,12 @@ def build_admin(settings: Settings) -> AdminClient:
     )
 
 
+def count_brokers(admin: AdminClient, timeout_seconds: float) -> int:
+    """Return how many brokers the cluster has; raise Unavailable if none answers."""
+    with mapped_errors():
+        return len(admin.list_topics(Topic.ISSUE_COUPON.value, timeout=timeout_seconds).brokers)
+
+
 def create_missing(settings: Settings) -> None:
     """Create the topics that do not exist; raise Misconfigured with every setting of existing ones that differs."""
     admin = build_admin(settings)
