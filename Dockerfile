@@ -16,12 +16,15 @@ RUN hatchling build --target wheel --directory /wheel \
     && pip --python /opt/coupons install --no-deps --no-index /wheel/*.whl
 
 FROM python:3.13-slim-trixie
-RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin coupons
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin coupons \
+    && install --directory --owner=coupons --mode=700 /var/lib/flower
 COPY --from=builder /opt/coupons /opt/coupons
 COPY --chmod=755 entrypoint /usr/local/bin/
 ENV PATH=/opt/coupons/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /srv
+# Flower reads this file in its working directory; without it, it would show /metrics to everyone.
+COPY flowerconfig.py ./
 USER 10001
 ENTRYPOINT ["entrypoint"]
 CMD ["api"]

@@ -6,6 +6,8 @@ asks for credentials everywhere else, and only displays unless FLOWER_READ_ONLY=
 
 import os
 import re
+import stat
+from pathlib import Path
 from typing import Any
 
 from flower.options import default_options
@@ -23,11 +25,33 @@ address = default_options.address or "127.0.0.1"
 read_only = os.environ.get("FLOWER_READ_ONLY", "true")
 #: `args` and `kwargs` are the texts of workers/descriptions.py: which requests and which attempt, and why
 tasks_columns = os.environ.get("FLOWER_TASKS_COLUMNS", "name,args,kwargs,state,result,received,uuid")
+#: the file that keeps tasks and workers over a restart of Flower; empty: they are kept in memory only
+db = os.environ.get("FLOWER_DB", "")
+persistent = "true" if db else "false"
+#: milliseconds; a Flower that is killed forgets what it saw since the last time
+state_save_interval = os.environ.get("FLOWER_STATE_SAVE_INTERVAL", "10000")
+#: Flower answers nobody while it saves, which takes a third of a second for so many
+max_tasks = os.environ.get("FLOWER_MAX_TASKS", "10000")
+#: seconds for which a worker that is gone is listed as offline; a new container has a new name
+purge_offline_workers = os.environ.get("FLOWER_PURGE_OFFLINE_WORKERS", "3600")
 
 
 def _has_credentials() -> bool:
     logins = default_options.basic_auth or ()
     return bool(default_options.auth) or (bool(logins) and all(map(_LOGIN.fullmatch, logins)))
+
+
+def _fault_of_state_file() -> str | None:
+    """Return why Flower must not keep its state in FLOWER_DB, or None.
+
+    The file is a pickle: whoever can replace it decides what Flower's process runs.
+    """
+    directory = Path(db).absolute().parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"{directory} is not a directory in which Flower may create files"
+    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may replace the files in {directory}, which Flower loads as Python objects: chmod go-w it"
+    return None
 
 
 def _faults() -> list[str]:
@@ -42,6 +66,8 @@ def _faults() -> list[str]:
         faults.append(f"FLOWER_ADDRESS: others than you can reach {default_options.unix_socket or address}: {needed}")
     if not _has_credentials() and strtobool(os.environ.get("FLOWER_UNAUTHENTICATED_API") or "false"):
         faults.append(f"FLOWER_UNAUTHENTICATED_API: every web page that you open could call Flower: {needed} instead")
+    if db and (fault := _fault_of_state_file()):
+        faults.append(f"FLOWER_DB: {fault}")
     return faults
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from service.domain.errors import Unavailable
 from service.gate.gate_admin import GateAdmin
 from stack import logs
+from stack.files import create_private_directory
 from stack.process_spec import ProcessSpec, always_healthy, http_ok
 from stack.server_env import LOOPBACK, ROOT
 
@@ -56,11 +57,13 @@ def beat(environment: Mapping[str, str]) -> ProcessSpec:
     return _celery("beat", environment, "beat", "--loglevel=info", healthy=partial(_has_swept, environment))
 
 
-def flower(environment: Mapping[str, str]) -> ProcessSpec:
-    """Flower, the web view of Celery's tasks."""
+def flower(environment: Mapping[str, str], directory: Path) -> ProcessSpec:
+    """Flower, the web view of Celery's tasks; what it shows survives a restart in `directory`."""
+    create_private_directory(directory)
     port = int(environment["FLOWER_PORT"])
     arguments = ("flower", f"--address={LOOPBACK}", f"--port={port}")
-    return _celery("flower", environment, *arguments, healthy=partial(http_ok, LOOPBACK, port, "/healthcheck"))
+    healthy = partial(http_ok, LOOPBACK, port, "/healthcheck")
+    return _celery("flower", {"FLOWER_DB": str(directory / "state"), **environment}, *arguments, healthy=healthy)
 
 
 def _celery(name: str, environment: Mapping[str, str], *arguments: str, healthy: Callable[[], bool]) -> ProcessSpec:

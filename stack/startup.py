@@ -67,7 +67,7 @@ class ProcessFactory:
             case "beat":
                 return app_processes.beat(environment)
             case "flower":
-                return app_processes.flower(environment)
+                return app_processes.flower(environment, self.directory / "flower")
         raise StackError(f"there is no process {name}: choose from {', '.join(EVERYTHING)}")
 
 

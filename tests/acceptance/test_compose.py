@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import yaml
 from jsonschema.validators import validator_for
@@ -56,7 +58,7 @@ GIVEN = {
 
 # The forms of interpolation that the file uses: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\})")
-OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
+OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY", "FLOWER_DB"}
 PORT_VARIABLES = {"8000": "API_PORT", "8001": "ISSUER_PORT", "5555": "FLOWER_PORT"}
 HEALTHY_WITHIN_SECONDS = 60.0
 
@@ -228,6 +230,16 @@ def test_only_published_ports_and_webhooks_have_a_network_that_leads_outside() -
     outside = {name for name, network in RAW["networks"].items() if not (network and network["internal"])}
     assert outside == {"front"}
     assert {name for name, service in SERVICES.items() if "front" in service["networks"]} == {"api", "worker", "flower"}
+
+
+def test_flower_keeps_its_state_in_a_volume_that_is_its_own() -> None:
+    """A new volume gets the owner and the mode of the image's directory."""
+    directory = Path(SERVICES["flower"]["environment"]["FLOWER_DB"]).parent
+    assert SERVICES["flower"]["volumes"] == [f"flower:{directory}"]
+    assert [name for name, service in SERVICES.items() if "flower:" in str(service.get("volumes"))] == ["flower"]
+    created = [words for words in _stages()[-1] if words[0] == "RUN" and words[-1] == str(directory)]
+    assert len(created) == 1
+    assert {"--owner=coupons", "--mode=700"} <= set(created[0])
 
 
 def test_postgresql_gets_the_roles_of_the_local_stack() -> None:
@@ -429,7 +441,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
             "postgres:5432": database,
             "redis:6379": valkey,
             "broker:6379": valkey,
+            "/var/lib/flower": str(tmp_path),
         }
+        shutil.copy(ROOT / "flowerconfig.py", tmp_path)  # as the Dockerfile does
         chosen = ports.assign(tmp_path / "ports of the processes.json", dict.fromkeys(PORT_VARIABLES.values()))
         own = {name: str(port) for name, port in chosen.items()}
         own |= dict.fromkeys(("API_HOST", "ISSUER_HOST", "FLOWER_ADDRESS"), "127.0.0.1")
@@ -447,6 +461,8 @@ def test_every_service_becomes_healthy_and_stops_on_sigterm(host: Host) -> None:
         started = {name: stack.enter_context(host.running(name)) for name in PROCESSES}
         for name in PROCESSES:
             host.await_health(name)
+        # Flower itself shows them to everyone: it has read its configuration
+        assert httpx.get(f"http://127.0.0.1:{host.ports['5555']}/metrics").status_code == 401
         for process in started.values():
             process.terminate()
         assert {name: process.wait(_grace(name)) for name, process in started.items()} == EXIT_STATUSES

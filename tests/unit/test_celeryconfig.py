@@ -202,6 +202,35 @@ def test_flower_does_not_start_where_it_would_see_nothing(capsys: pytest.Capture
     assert "CELERY_BROKER_URL: Flower needs Celery events" in capsys.readouterr().err
 
 
+def test_flower_keeps_its_state_in_a_file_if_it_is_given_one(tmp_path: Path) -> None:
+    """And saves it often enough for a Flower that is killed."""
+    tmp_path.chmod(0o755)
+    kept, forgotten = _flower("", FLOWER_DB=str(tmp_path / "state")), _flower("", FLOWER_DB="")
+
+    assert (kept["persistent"], kept["db"]) == ("true", str(tmp_path / "state"))
+    assert 0 < int(kept["state_save_interval"]) <= 60_000
+    assert forgotten["persistent"] == "false"
+
+
+@pytest.mark.parametrize("name", ["state_save_interval", "max_tasks", "purge_offline_workers"])
+def test_what_flower_keeps_can_be_set(name: str) -> None:
+    assert _flower("", **{f"FLOWER_{name.upper()}": "17"})[name] == "17"
+    assert int(_flower("")[name]) > 0
+
+
+def test_flower_does_not_start_with_a_state_that_others_may_replace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is a pickle, which can run anything."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(SystemExit):
+        _flower("", FLOWER_DB=str(tmp_path / "state"))
+    assert f"FLOWER_DB: others may replace the files in {tmp_path}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        _flower("", FLOWER_DB=str(tmp_path / "absent" / "state"))
+    assert f"FLOWER_DB: {tmp_path}/absent is not a directory" in capsys.readouterr().err
+
+
 def test_flower_shows_the_description_and_the_result_of_a_task() -> None:
     """The columns have what a person looks for, without the quotes and brackets of Python values."""
     flower = _read("flowerconfig.py", facts.ENVIRONMENT)
