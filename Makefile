@@ -50,7 +50,7 @@ lock: $(READY) ## resolve the Python packages again and write the lock files
 	$(BIN)/uv pip compile pyproject.toml $(LOCK) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group stack --group demo --group test --group lint --group bench --group build $(LOCK) -o requirements-dev.lock
 
-LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+LOCK := --quiet --extra tracing --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
 sbom: $(READY) ## write .stack/sbom.json: the packages of requirements.lock as a CycloneDX document
 	@mkdir -p .stack

@@ -7,6 +7,7 @@ from time import monotonic_ns
 
 from sqlalchemy import Engine
 
+from service import tracing
 from service.clock import now_ms, shift_ms
 from service.config import Settings
 from service.dashboard_resources import DashboardResources, open_dashboard
@@ -108,6 +109,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
     operators, user_lists = BoundedThreads("calls of operators", 3), BoundedThreads("lists of users", 2)
     verifications, replays = ExclusiveWork("verification"), ExclusiveWork("replay of many dead letters")
     async with AsyncExitStack() as opened:
+        opened.callback(tracing.close)
         opened.callback(common.close)
         # Calls that wait for a connection must not make PostgreSQL look unavailable.
         readiness_engine = opened.enter_context(open_engine(settings, "api readiness"))

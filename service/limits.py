@@ -46,6 +46,8 @@ LOGINS_PER_ADDRESS, LOGINS_OF_ALL = 10, 60
 MAX_DASHBOARD_STREAMS = 100
 #: coupons that the dashboard shows with every snapshot: the newest ones
 MAX_DASHBOARD_COUPONS = 30
+#: traces that a process begins in a second: callers can ask for one with each request
+MAX_TRACES_PER_SECOND = 100
 #: items of one page of a list
 MAX_PAGE_SIZE = 500
 #: characters of each error of a dead letter in a list

@@ -74,7 +74,10 @@ def configure(settings: Settings) -> None:
             "formatters": {"line": formatter},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-            "loggers": {name: {"level": "WARNING"} for name in ("alembic", "httpx", "librdkafka")},
+            "loggers": {
+                **{name: {"level": "WARNING"} for name in ("alembic", "httpx", "librdkafka")},
+                "opentelemetry": {"level": "ERROR"},  # it warns of headers that any caller can send
+            },
         }
     )
 

@@ -38,6 +38,8 @@ class WebhookReceiver:
         self.decisions: Counter[tuple[str, str]] = Counter()
         #: POSTs by webhook-id, repeats included
         self.posts: Counter[str] = Counter()
+        #: the header `traceparent` of the POSTs that had one, by webhook-id
+        self.traceparents: dict[str, str] = {}
         #: repeats whose content differs from the first POST of their webhook-id
         self.changed_repeats = 0
         #: POSTs without a valid signature
@@ -81,7 +83,10 @@ class WebhookReceiver:
                 self.forged += 1
                 return HTTPStatus.UNAUTHORIZED
             if self.response_status < HTTPStatus.MULTIPLE_CHOICES:
-                webhook_id = {name.lower(): value for name, value in headers.items()}["webhook-id"]
+                lower = {name.lower(): value for name, value in headers.items()}
+                webhook_id = lower["webhook-id"]
+                if "traceparent" in lower:
+                    self.traceparents[webhook_id] = lower["traceparent"]
                 self._count(webhook_id, json.loads(body)["data"])
             return self.response_status
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import billiard.pool
 from celery import Celery, Task
-from celery.signals import celeryd_init, setup_logging, worker_process_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_process_shutdown
 
-from service import config, startup
+from service import config, startup, tracing
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
 from workers import messages, resources
@@ -23,7 +23,8 @@ class LoggedTask(Task):  # type: ignore[misc]  # Celery has no types
         with bound_contextvars(task=self.name, task_id=request.id, task_attempt=request.retries + 1):
             # Tests and fault runs count these lines. A metric would need one file for each child process.
             _log.info(LogEvent.TASK_STARTED, source=messages.source_of(request).value)
-            return self.run(*args, **kwargs)
+            with tracing.task(self.name, request.id, request.headers):
+                return self.run(*args, **kwargs)
 
 
 app = Celery("workers", task_cls=LoggedTask)
@@ -46,7 +47,14 @@ def configure_logging(**_: Any) -> None:
     startup.configure_process(config.load_without_keys)
 
 
+@worker_process_init.connect
+def record_traces(**_: Any) -> None:
+    """Begin to record traces in a child process, whose thread sends them."""
+    tracing.configure(config.load(), "worker")
+
+
 @worker_process_shutdown.connect
 def close_resources(**_: Any) -> None:
     """Close the clients of a child process before it ends."""
     resources.close()
+    tracing.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 
+from service import tracing
 from service.domain.errors import Unavailable
 from service.domain.request import LogPosition
 from service.domain.retry import ISSUE_RETRY_POLICY
@@ -118,7 +119,7 @@ def _send(
     args: tuple[Any, ...] = (),
     delay_seconds: float | None = None,
 ) -> None:
-    headers = {_SOURCE_HEADER: source.value}
+    headers = {_SOURCE_HEADER: source.value, **tracing.message_headers()}
     app.send_task(task.value, args, countdown=delay_seconds, headers=headers, **description.options())
 
 

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_swagger import patch_fastapi
 
+from service import tracing
 from service.api import errors, openapi
 from service.api.authorization import AuthorizationMiddleware
 from service.api.caching import CacheControlMiddleware
@@ -51,6 +53,7 @@ def create_app(common: Resources) -> FastAPI:
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
         dependencies=[Depends(refuse_repeated_parameters)],
+        telemetry=cast(TelemetryConfig, tracing.fastapi_options()),
     )
     patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)

@@ -7,12 +7,13 @@ from service.domain.caller import ANYONE, Caller
 from service.domain.errors import CouponsError
 from service.server.guarded_protocol import GuardedProtocol
 from service.server.responses import RenderedResponse
+from service.tracing import RequestTrace
 
 EXCHANGE_SLOTS: Final = (
     "_protocol", "body", "caller", "cross_origin", "disconnected", "keep_alive", "message_event", "more_body",
     "response_complete", "response_started",
 )  # fmt: skip
-"""The attributes of PlainExchange, for `__slots__` of its subclasses."""
+"""The attributes of PlainExchange, for `__slots__` of its subclasses; `trace` is one of PendingRequest's, too."""
 
 _NO_SLOTS: tuple[str, ...] = ()  # a type checker would refuse the attributes of a class with literally none
 
@@ -47,6 +48,8 @@ class PlainExchange:
     response_started: bool
     response_complete: bool
     message_event: _NobodyWaits
+    #: None: the request is not traced
+    trace: RequestTrace | None
 
     def begin(self, protocol: GuardedProtocol, *, keep_alive: bool) -> None:
         """Set the attributes: the request's head is complete."""
@@ -58,6 +61,7 @@ class PlainExchange:
         self.more_body = True
         self.disconnected = self.response_started = self.response_complete = False
         self.message_event = _NOBODY_WAITS
+        self.trace = None
 
     def submit(self, protocol: GuardedProtocol, caller: Caller) -> None:
         """Act on the request, which is complete; respond() follows. Raises what is wrong with it."""
@@ -73,6 +77,8 @@ class PlainExchange:
         if protocol is None:
             return
         self.response_started = self.response_complete = True
+        if self.trace is not None:
+            self.trace.end(response.status)
         if self.disconnected or protocol.transport.is_closing():
             return
         if self.cross_origin:

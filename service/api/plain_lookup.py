@@ -13,7 +13,7 @@ from service.server.guarded_protocol import GuardedProtocol
 class PlainLookup(PlainExchange):
     """A look-up by an id that has the form of this service's, with or without the entity tag of the last response."""
 
-    __slots__ = (*EXCHANGE_SLOTS, "_if_none_match", "_request_id")
+    __slots__ = (*EXCHANGE_SLOTS, "_if_none_match", "_request_id", "trace")
 
     def __init__(
         self, protocol: GuardedProtocol, request_id: str, if_none_match: str | None, *, keep_alive: bool

@@ -8,6 +8,7 @@ route, which calls the same use case and renders the same response.
 import re
 from typing import Any
 
+from service import tracing
 from service.api.authorization import authorize, permissions
 from service.api.cors import RawHeaders, cross_origin_headers
 from service.api.plain_exchange import PlainExchange
@@ -22,12 +23,12 @@ from service.server.guarded_protocol import GuardedProtocol
 _ISSUANCES = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
 #: the form of every request id
 _ISSUANCE = re.compile(rb"/issuances/([A-Za-z0-9_-]{60})")
+#: the routes of these paths, by method
+_ROUTES = {b"POST": "/coupons/{coupon_id}/issuances", b"GET": "/issuances/{request_id}"}
 _PERMISSIONS = permissions(public_docs=False)
-#: what the routes of these paths require, by method
-_NEEDED = {
-    b"POST": _PERMISSIONS["POST", "/coupons/{coupon_id}/issuances"],
-    b"GET": _PERMISSIONS["GET", "/issuances/{request_id}"],
-}
+#: what they require, by method
+_NEEDED = {method: _PERMISSIONS[method.decode(), route] for method, route in _ROUTES.items()}
+_TRACEPARENT = tracing.TRACEPARENT.encode()
 _PLAIN_CONTENT_TYPE = JSON.encode()
 #: headers that need the framework, or a part of the server that knows them
 _NOT_PLAIN = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"fault"))
@@ -42,6 +43,7 @@ class CouponProtocol(GuardedProtocol):
         self.host_names = settings.host_names
         self._allowed_origins = settings.allowed_origins
         self._cross_origin = cross_origin_headers(settings.allowed_origins)
+        self._tracer = tracing.active_tracer()
 
     def shutdown(self) -> None:
         """End the streams of the process at once: the server waits for its connections before the lifespan ends."""
@@ -57,6 +59,9 @@ class CouponProtocol(GuardedProtocol):
         exchange.caller = self._find_caller(fields)
         if self._cross_origin is not None:
             exchange.cross_origin = self._cross_origin.of(fields)
+        if self._tracer is not None:
+            method = self.parser.get_method()
+            exchange.trace = self._tracer.begin_request(fields.get(_TRACEPARENT), method, _ROUTES[method], self.url)
         self.cycle = exchange  # type: ignore[assignment]
 
     def _plain_exchange(self, fields: dict[bytes, bytes]) -> PlainExchange | None:

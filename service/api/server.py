@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from service import resources, startup
+from service import resources, startup, tracing
 from service.api import app, cors
 from service.api.plain_requests import CouponProtocol
 from service.config import Settings
@@ -34,6 +34,7 @@ def create_worker_app() -> ASGIApp:
 def build_application(settings: Settings) -> ASGIApp:
     """Build the ASGI application as soon as PostgreSQL and Kafka answer; raise Misconfigured."""
     common = resources.wait_for_signing_resources(settings, "api", connections=10)
+    tracing.configure(settings, "api")
     application = cors.allow_origins(app.create_app(common), settings.allowed_origins)
     tune_garbage_collector()
     return application

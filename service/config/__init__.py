@@ -18,6 +18,7 @@ from service.config.operation import OperationSettings
 from service.config.parsing import MIN_SECRET_BYTES
 from service.config.rate_limits import RateLimitSettings
 from service.config.servers import ServerSettings
+from service.config.tracing import TracingSettings
 from service.domain.errors import Misconfigured
 
 
@@ -28,6 +29,7 @@ class Settings(
     CredentialSettings,
     NetworkSettings,
     ServerSettings,
+    TracingSettings,
     BaseSettings,
 ):
     """The settings of a process; the environment variable of a field is its name in upper case."""

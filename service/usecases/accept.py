@@ -7,6 +7,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
 
+from service import tracing
 from service.domain.errors import BacklogFull, ProduceUnconfirmed, RateLimited, Refused, Unavailable
 from service.domain.rate_limit import Exceeded, LimitScope
 from service.domain.request import ReasonCode
@@ -119,6 +120,7 @@ class IssuanceAcceptor:
         """
         request = _AwaitedRequest(coupon_id, user_id, fault)
         request.address = address
+        request.trace = tracing.current_request()
         self.submit(request)
         try:
             return await request.receipt

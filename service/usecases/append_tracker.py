@@ -15,6 +15,8 @@ from service.metrics import ISSUE_RESPONSES
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, encode_key, encode_value
 from service.stream.partitioner import partition_of
 from service.stream.producer import Headers, ProduceOutcome, RequestProducer
+from service.stream.topics import Topic
+from service.tracing import TRACEPARENT, RequestTrace
 from service.usecases.backlog import Backlog
 
 #: Maximum number of offsets that wait to be recorded in the gate. Above this number an offset is dropped;
@@ -44,7 +46,7 @@ class PendingRequest(SeatRequest):
     A subclass passes the answer on to the caller, who may be gone: the request goes on without one.
     """
 
-    __slots__ = ("_outcome", "_waiters", "fault", "is_first_attempt", "next_offset", "was_filled")
+    __slots__ = ("_outcome", "_waiters", "fault", "is_first_attempt", "next_offset", "trace", "was_filled")
 
     def __init__(self, coupon_id: int, user_id: int, fault: str | None = None) -> None:
         """`fault` is a failure for the issuer to inject; None outside tests."""
@@ -56,6 +58,8 @@ class PendingRequest(SeatRequest):
         self.was_filled = False
         #: the partition's next offset to decide when the request was admitted; None if the gate does not have it
         self.next_offset: int | None = None
+        #: None: the request is not traced
+        self.trace: RequestTrace | None = None
         self._outcome: ProduceOutcome | None = None
         #: repeats that wait for the outcome, and its measurement
         self._waiters: list[asyncio.Future[bool]] | None = None
@@ -143,6 +147,8 @@ class AppendTracker:
         headers: Headers = [(REQUEST_ID_HEADER, request.request_id.encode())]
         if request.fault:
             headers.append((FAULT_HEADER, request.fault.encode()))
+        if request.trace is not None:
+            headers.append((TRACEPARENT, request.trace.start_append(Topic.ISSUE_COUPON, request.request_id)))
         value = encode_value(request.coupon_id, request.user_id, request.requested_at_ms)
         partition = partition_of(request.coupon_id, self._partitions)
         request.next_offset = progress.get(partition)
@@ -158,6 +164,8 @@ class AppendTracker:
         earlier append attempt, may be in the log. If the process is killed before the gate is updated,
         `maintenance.release_expired` resolves the request.
         """
+        if request.trace is not None:
+            request.trace.end_append(outcome)
         request.resolve(outcome)
         if isinstance(outcome, LogPosition):
             self.backlog.on_appended(outcome)

@@ -48,6 +48,8 @@ class IssueResult:
     unverified: list[LogPosition] = field(default_factory=list)
     #: number of requests by state and code
     counts: Counter[tuple[RequestState, ReasonCode | None]] = field(default_factory=Counter)
+    #: the trace that the messages continue; empty: none
+    traceparent: str = ""
 
     def merge(self, later: "IssueResult") -> None:
         """Add the result of a later batch."""
@@ -57,6 +59,7 @@ class IssueResult:
         self.outbox_kinds |= later.outbox_kinds
         self.has_dead_letters = self.has_dead_letters or later.has_dead_letters
         self.counts.update(later.counts)
+        self.traceparent = self.traceparent or later.traceparent
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import httpx
 import msgspec
 from standardwebhooks import Webhook
 
+from service import tracing
 from service.domain.errors import Unavailable
 from service.domain.request import Decision
 from service.webhooks.circuit_breaker import CircuitBreaker
@@ -64,7 +65,9 @@ class WebhookSender:
             "webhook-signature": self._signer.sign(delivery_id, sent_at, body.decode()),
         }
         try:
-            response = self._runner.run(self._post(body, headers))
+            with tracing.post(self._url) as traced:
+                response = self._runner.run(self._post(body, {**headers, **traced.headers}))
+                traced.on_response(response.status_code)
         except (httpx.HTTPError, TimeoutError) as error:
             self.circuit_breaker.record_failure()
             self._on_attempt(WebhookOutcome.UNREACHABLE)

@@ -58,7 +58,14 @@ GIVEN = {
 
 # The forms of interpolation that the file uses: $$, ${NAME}, ${NAME:-default}, ${NAME:?message}.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<sign>[-?])(?P<rest>[^}]*))?\})")
-OTHERS_VARIABLES = {"PGPASSWORD", "FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY", "FLOWER_DB"}
+OTHERS_VARIABLES = {
+    "PGPASSWORD",
+    "FLOWER_ADDRESS",
+    "FLOWER_BASIC_AUTH",
+    "FLOWER_READ_ONLY",
+    "FLOWER_DB",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+}
 PORT_VARIABLES = {"8000": "API_PORT", "8001": "ISSUER_PORT", "5555": "FLOWER_PORT"}
 HEALTHY_WITHIN_SECONDS = 60.0
 
@@ -123,6 +130,7 @@ def test_every_setting_can_be_given_in_env() -> None:
         *("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "MIGRATE_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
         *("API_HOST", "ISSUER_HOST", "ISSUER_PORT", "AUTH", "LOG_FORMAT"),
         *("TOPIC_PARTITIONS", "TOPIC_REPLICATION", "TOPIC_MIN_INSYNC_REPLICAS"),
+        *("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER", "OTEL_SERVICE_NAME"),
         *("FAULT_INJECTION", "CRASH_POINTS", "CLOCK_OFFSET_MS"),
     }
 

@@ -158,6 +158,15 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES: must be networks such as 10.0.0.0/8"),
         ({"TRUSTED_PROXIES": "proxy.example"}, "TRUSTED_PROXIES: must be networks such as 10.0.0.0/8"),
         ({"TRUSTED_PROXY_HEADER": "x-real-ip"}, "TRUSTED_PROXY_HEADER: "),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: must begin with https://"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:password@collector"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT: must not have a user name or a password",
+        ),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL: "),
+        ({"OTEL_TRACES_SAMPLER": "always_on"}, "OTEL_TRACES_SAMPLER: "),
+        ({"OTEL_TRACES_SAMPLER_ARG": "1.1"}, "OTEL_TRACES_SAMPLER_ARG: "),
+        ({"OTEL_TRACES_SAMPLER_ARG": "nan"}, "OTEL_TRACES_SAMPLER_ARG: "),
     ],
 )
 def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +196,13 @@ def test_each_contradiction_is_refused(variables: dict[str, str], fault: str, mo
         {"RATE_LIMIT_USER": "0", "RATE_LIMIT_ADDRESS": "1000000/1", "RATE_LIMIT_ALL": "1/86400"},
         {"TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,fd00::/8", "TRUSTED_PROXY_HEADER": "forwarded"},
         {"MIGRATE_DATABASE_URL": "postgresql://owner@127.0.0.1:5432/coupons"},
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318/otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "1",
+        },
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
     ],
 )
 def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +211,16 @@ def test_consistent_settings_are_accepted(variables: dict[str, str], monkeypatch
         monkeypatch.setenv(name, value)
 
     config.load()
+
+
+def test_traces_without_their_packages_are_refused_and_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are optional: a process without them says how they are installed."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector")
+    monkeypatch.setattr("service.config.tracing._NEEDED_MODULES", ("opentelemetry_absent.sdk",))
+
+    (found,) = _faults()
+
+    assert found.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are not installed: pip install ")
 
 
 def test_a_process_without_request_ids_needs_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 
-from service import resources, startup
+from service import resources, startup, tracing
 from service.config import Settings
 from service.domain.errors import Misconfigured
 from service.scrape import open_system_values
@@ -32,6 +32,8 @@ def main() -> None:
     """Check the settings, then issue until a signal comes; begin again when another log is adopted."""
     with startup.exit_on_error(), ExitStack() as opened:
         settings = startup.configure_server()
+        tracing.configure(settings, "issuer")
+        opened.callback(tracing.close)
         health = Health()
         authenticator = opened.enter_context(resources.open_authenticator(settings, "issuer keys"))
         values = opened.enter_context(open_system_values(settings, "issuer metrics", [*Queue]))

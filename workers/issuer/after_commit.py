@@ -3,11 +3,12 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from celery import Celery
 
+from service import tracing
 from service.domain.errors import Unavailable
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -79,13 +80,15 @@ class AfterCommit:
     def _run(self) -> None:
         """Send until the end mark. Progress and kinds of outbox entries wait for their interval, the rest does not."""
         progress: _Paced[dict[int, int]] = _Paced(dict, _PROGRESS_INTERVAL_SECONDS)
-        kinds: _Paced[set[OutboxKind]] = _Paced(set, _OUTBOX_INTERVAL_SECONDS)
+        #: with the trace that the message continues
+        kinds: _Paced[dict[OutboxKind, str]] = _Paced(dict, _OUTBOX_INTERVAL_SECONDS)
         ended = False
         while not ended:
             waits = [wait for one in (progress, kinds) if (wait := one.wait_seconds()) is not None]
             result, ended = self._next_result(min(waits, default=None))
             progress.waiting |= result.next_offsets
-            kinds.waiting |= result.outbox_kinds
+            for kind in result.outbox_kinds:
+                kinds.waiting[kind] = kinds.waiting.get(kind) or result.traceparent
             self._send(result, progress.take(now=ended), kinds.take(now=ended))
 
     def _next_result(self, wait_seconds: float | None) -> tuple[IssueResult, bool]:
@@ -100,14 +103,20 @@ class AfterCommit:
             return merged, False
         return merged, True
 
-    def _send(self, result: IssueResult, progress: Mapping[int, int], kinds: Collection[OutboxKind]) -> None:
+    def _send(self, result: IssueResult, progress: Mapping[int, int], kinds: Mapping[OutboxKind, str]) -> None:
         try:
             try:
                 self._gate_admin.publish_progress(progress)
             except Unavailable as error:  # Celery's broker may be another server that answers
                 _log.info(LogEvent.GATE_UPDATE_LOST, reason=str(error))
-            messages.send_retry(self._celery, self._log_id, result.held, attempts_made=1, failures=result.held_failures)
-            messages.send_outbox_tasks(self._celery, self._gate_admin, kinds, dead=result.has_dead_letters)
+            with tracing.continued(result.traceparent):
+                messages.send_retry(
+                    self._celery, self._log_id, result.held, attempts_made=1, failures=result.held_failures
+                )
+                messages.send_outbox_tasks(self._celery, self._gate_admin, (), dead=result.has_dead_letters)
+            for kind, traceparent in kinds.items():
+                with tracing.continued(traceparent):
+                    messages.send_outbox_tasks(self._celery, self._gate_admin, (kind,), dead=False)
         except Exception as error:  # noqa: BLE001  # the rows are committed, the sweep finds them
             _log.warning(LogEvent.MESSAGES_LOST, reason=str(error))
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException
 
-from service import crash_points
+from service import crash_points, tracing
 from service.clock import jitter
 from service.crash_points import CrashPoint
 from service.domain.errors import Fenced
@@ -19,7 +19,7 @@ from service.log_events import LogEvent
 from service.resources import Resources
 from service.store import checkpoints
 from service.stream import log_reader
-from service.stream.topics import Topic
+from service.stream.topics import Group, Topic
 from service.usecases.batch_bisect import MAX_FAILURES_PER_TRANSACTION
 from service.usecases.issue import Issuer
 from service.usecases.write_plan import IssueResult
@@ -199,9 +199,13 @@ class IssueLoop:
           decides them again; the sweep finds the rows whose messages were not sent.
         """
         measured = BatchMeasurement(self._decided.set)
-        with bound_contextvars(offsets=BatchOffsets(record.raw for record in records)):
+        with (
+            bound_contextvars(offsets=BatchOffsets(record.raw for record in records)),
+            tracing.batch(records, Topic.ISSUE_COUPON, Group.ISSUER),
+        ):
             issued = self._issuer.issue(records, next_offsets, on_decided=measured.on_decided)
             measured.on_committed(records, issued)
+            issued.traceparent = tracing.current_traceparent()
             self._after_commit.publish(issued)
             crash_points.reach(CrashPoint.ISSUER_PUBLISHED)
         measured.on_published()
