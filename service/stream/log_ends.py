@@ -1,6 +1,8 @@
 """Queries the end offsets of all partitions in one request to each leader."""
 
-from confluent_kafka import TopicPartition
+from contextlib import suppress
+
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from service.domain.errors import Unavailable
@@ -21,6 +23,18 @@ def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> 
                 found[at.partition] = answer.result(timeout_seconds).offset
         except Unavailable as failed:
             error = failed
+    if len(found) < partitions:
+        _learn_leaders(admin, timeout_seconds)
     if not found:
         raise error
     return found
+
+
+def _learn_leaders(admin: AdminClient, timeout_seconds: float) -> None:
+    """Fetch the metadata for the next query.
+
+    The client asks the leaders that it knows, in the epoch that it knows, and would not learn of another one: after a
+    restart of its broker a partition would never answer again.
+    """
+    with suppress(KafkaException):
+        admin.list_topics(Topic.ISSUE_COUPON, timeout=timeout_seconds)

@@ -113,25 +113,38 @@ def _small_disk(opened: ExitStack, folder: Path) -> Path | None:
 def stopped(environment: Environment, part: str) -> Iterator[None]:
     """Shut a part down in order, and start it again."""
     environment.system.stack.stop(part)
-    yield
-    environment.system.stack.start(part)
+    try:
+        yield
+    finally:
+        environment.system.stack.start(part)
+
+
+@contextmanager
+def database_away(environment: Environment, part: str) -> Iterator[None]:
+    """Shut PostgreSQL down; the proxy refuses connections as the server would."""
+    with stopped(environment, part), environment.database.refusing():
+        yield
 
 
 @contextmanager
 def killed(environment: Environment, part: str) -> Iterator[None]:
     """Kill a part, and start it again."""
     environment.system.stack.crash(part)
-    yield
-    environment.system.stack.start(part)
+    try:
+        yield
+    finally:
+        environment.system.stack.start(part)
 
 
 @contextmanager
 def frozen(environment: Environment, part: str) -> Iterator[None]:
     """Suspend a part; its runbook says to kill it, and its supervisor starts it."""
     environment.system.stack.freeze(part)
-    yield
-    environment.system.stack.kill(part)
-    environment.system.stack.wait_up(part)
+    try:
+        yield
+    finally:
+        environment.system.stack.kill(part)
+        environment.system.stack.wait_up(part)
 
 
 @contextmanager
@@ -141,8 +154,10 @@ def receiver_failing(environment: Environment, _: str) -> Iterator[None]:
     system.receiver.misbehave = error
     for coupon in (system.make_coupon(quantity=3) for _ in range(2)):
         system.request_many_until_answered(coupon, range(1, 4))
-    yield
-    system.receiver.misbehave = None
+    try:
+        yield
+    finally:
+        system.receiver.misbehave = None
 
 
 @contextmanager
@@ -195,7 +210,7 @@ FAULTS = [
     Fault("the issuer was killed", killed, "issuer", "CouponsIssuerDown", "No issuer has run for "),
     Fault("the issuer is frozen", frozen, "issuer", "CouponsIssuerFrozen", "its process is connected to PostgreSQL"),
     Fault("the database is slow", slow, "postgres", "CouponsDatabaseSlow", "the last reads took 0."),
-    Fault("the database is away", stopped, "postgres", "CouponsDatabaseDown", "onnection refused"),
+    Fault("the database is away", database_away, "postgres", "CouponsDatabaseDown", "onnection refused"),
     Fault("Kafka is away", stopped, "kafka", "CouponsKafkaDown", "Kafka has not answered"),
     Fault("Redis is away", stopped, "valkey", "CouponsRedisDown", "onnection refused"),
     Fault("the worker was stopped", stopped, "worker", "CouponsWorkerDown", "messages wait in the queue maintenance"),
