@@ -205,18 +205,19 @@ class Fault(NamedTuple):
     words: str
 
 
+#: what must go on after an outage of PostgreSQL or Redis has half a minute for that: so these outages are last
 FAULTS = [
     Fault("the issuer was stopped", stopped, "issuer", "CouponsIssuerDown", "No issuer has run for "),
     Fault("the issuer was killed", killed, "issuer", "CouponsIssuerDown", "No issuer has run for "),
     Fault("the issuer is frozen", frozen, "issuer", "CouponsIssuerFrozen", "its process is connected to PostgreSQL"),
-    Fault("the database is slow", slow, "postgres", "CouponsDatabaseSlow", "the last reads took 0."),
-    Fault("the database is away", database_away, "postgres", "CouponsDatabaseDown", "onnection refused"),
-    Fault("Kafka is away", stopped, "kafka", "CouponsKafkaDown", "Kafka has not answered"),
-    Fault("Redis is away", stopped, "valkey", "CouponsRedisDown", "onnection refused"),
     Fault("the worker was stopped", stopped, "worker", "CouponsWorkerDown", "messages wait in the queue maintenance"),
     Fault("beat was stopped", stopped, "beat", "CouponsBeatDown", "Celery beat has sent nothing for "),
     Fault("the receiver fails", receiver_failing, "", "CouponsWebhookFailing", "it rejected "),
+    Fault("the database is slow", slow, "postgres", "CouponsDatabaseSlow", "the last reads took 0."),
     Fault("the database's disk is full", full, "postgres", "CouponsWritesRefused", "No space left on device"),
+    Fault("the database is away", database_away, "postgres", "CouponsDatabaseDown", "onnection refused"),
+    Fault("Kafka is away", stopped, "kafka", "CouponsKafkaDown", "Kafka has not answered"),
+    Fault("Redis is away", stopped, "valkey", "CouponsRedisDown", "onnection refused"),
 ]
 
 
