@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(row): a row of the fault matrix, see docs/faults.md")
+    config.addinivalue_line("markers", "all_rows: a test that runs with all rows only: it needs the machine for itself")
     given = config.getoption("--seed")
     new = SLICE_SEED if config.getoption("--rows") == "slice" else secrets.randbelow(1_000_000)
     config.stash[_SEED] = new if given is None else given
@@ -45,6 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     rows = [item for item in items if row_of(item)]
     chosen = set(_chosen(config.getoption("--rows"), rows, seed_of(config)))
     deselected = [item for item in rows if item not in chosen]
+    if config.getoption("--rows") != "all":
+        deselected += [item for item in items if item.get_closest_marker("all_rows")]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]
 

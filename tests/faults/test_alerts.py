@@ -19,6 +19,8 @@ from tests.fixtures.running import running
 from tests.system import System
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.all_rows
+
 #: promised: a fault is said within this time
 SAID_SECONDS = 15.0
 #: the longest recovery is that of Kafka, which starts again
