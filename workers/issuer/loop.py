@@ -100,16 +100,12 @@ class IssueLoop:
     def _open_consumer(self) -> None:
         self._consumer = self._connect()
         self._group_offsets = GroupOffsets(self._consumer)
-        self._assignment = Assignment(self._consumer, self._health, self._finish_work)
+        self._assignment = Assignment(self._consumer, self._health, self._finish_batch)
         self._buffer = RecordBuffer(self._consumer, self._assignment, self._resources.reader, self._log.topic_id)
 
-    def _finish_work(self) -> None:
-        """Finish the batch in progress, and commit its offsets to the group while the partitions are assigned."""
-        self._finish_batch()
-        self._group_offsets.commit()
-
     def _close_consumer(self) -> None:
-        self._finish_work()
+        self._finish_batch()
+        self._group_offsets.commit(self._assignment.next_offsets)
         self._consumer.close()
         self._assignment.clear_health()
 
@@ -182,7 +178,7 @@ class IssueLoop:
             self._buffer.fill(self._max_records, 0)  # what has arrived in the meantime
 
         self._watermark.poll(self._assignment)
-        self._group_offsets.commit_if_due()
+        self._group_offsets.commit_if_due(self._assignment.next_offsets)
 
         if records := self._buffer.take(self._batch_size):
             self._decided.clear()
