@@ -45,9 +45,10 @@ def run_demo(console: Console, plan: Sale, *, details: bool) -> Iterator[bool]:
         all_checks = [*checks.verify(stack.environment, history.path), *checks.demo_checks(result)]
         print_report(console, result, all_checks, details=details)
         user, password = stack.flower_login
-        console.print(f"\nAPI     {stack.api_url}\ndocs    {stack.api_url}/docs")
-        console.print(f"Flower  {stack.flower_url}  user {user}, password {password}")
-        console.print(f"logs    {stack.directory / 'log'}")
+        console.print(f"\nAPI       {stack.api_url}\ndocs      {stack.api_url}/docs")
+        console.print(f"dashboard {stack.api_url}/dashboard")
+        console.print(f"Flower    {stack.flower_url}  user {user}, password {password}")
+        console.print(f"logs      {stack.directory / 'log'}")
         yield all(check.ok for check in all_checks)
 
 

@@ -55,6 +55,7 @@ def _run(directory: Path, names: Iterable[str]) -> None:
     with LocalStack(directory, names, preferred_ports=PREFERRED_PORTS, on_message=_print) as stack:
         if "API_URL" in stack.environment:
             _print(f"API       {stack.api_url}/docs")
+            _print(f"dashboard {stack.api_url}/dashboard")
         if "FLOWER_URL" in stack.environment:
             user, password = stack.flower_login
             _print(f"Flower    {stack.flower_url}  user {user}, password {password}")
