@@ -54,11 +54,13 @@ def _row(check: Check) -> tuple[str, str, Mark, str]:
 
 
 @contextmanager
-def _shown_progress() -> Iterator[OnProgress]:
-    """Show a bar on standard error while the proof runs, if that is a terminal; the bar goes at the end."""
+def _shown_progress() -> Iterator[OnProgress | None]:
+    """Show a bar on standard error while the proof runs, and remove it at the end; None if that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    is_shown = sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("", total=None)
 
         def show(step: ProofStep, done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -88,15 +89,14 @@ class Verifier:
         history: Iterable[ClientAnswer] | None = None,
         coupon_id: int | None = None,
         cancellation: Cancellation | None = None,
-        on_progress: OnProgress = lambda *_: None,
+        on_progress: OnProgress | None = None,
     ) -> list[Check]:
         """Return every check, for one coupon or all, and those of the clients' history if given.
 
         Raises Unavailable, and Cancelled soon after `cancellation` is requested.
         """
         cancellation, progress = cancellation or Cancellation(), ProofProgress(on_progress)
-        with engine.in_transaction(self._store) as tx, engine.cancellable(tx, cancellation):
-            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        with engine.repeatable_read(self._store) as tx, engine.cancellable(tx, cancellation):
             tx.execute(text("SET LOCAL statement_timeout = 0"))
             tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it reads the log in between
             KeyRegister(self._ids).require_complete(tx, "the proof cannot verify request ids")
@@ -108,12 +108,12 @@ class Verifier:
                 if not same_log.numbers["other_topic"]
                 else (dict(_NOT_AUDITED), ())
             )
-            progress.begin(ProofStep.ORDER, audited["records"])
+            progress.begin(ProofStep.ORDER, lambda: audited["records"])
             order = self._check_order(tx, coupon_id, cancellation, progress)
             order["window_ignored"] = audited.pop("window_ignored")
             revised = {name: order.pop(name) for name in _REVISED}
             counts_of = (queries.over_issued, queries.duplicate_counts, queries.state_counts)
-            progress.begin(ProofStep.COUNTS, len(counts_of))
+            progress.begin(ProofStep.COUNTS, lambda: len(counts_of))
             seats, users, counts = (count(tx, coupon_id) for count in cancellation.watch(counts_of))
             checks = [
                 Check("P1", "never over-issued", seats, ("over_issued", "miscounted")),
@@ -127,10 +127,8 @@ class Verifier:
             if history is not None:
                 answers = AnswerAudit(self._settings, tx, log, self._ids, coupon_id).audit(history)
                 checks.append(Check("P5", "the answers hold", answers, ("lost", "contradicted", "phantom")))
-        with (
-            suppress(Unavailable),
-            engine.in_transaction(self._store) as tx,
-        ):  # the result is worth more than its record
+        # the result is worth more than its record
+        with suppress(Unavailable), engine.in_transaction(self._store) as tx:
             verifications.record(tx, coupon_id, ok=all(check.ok for check in checks))
         return checks
 
@@ -158,7 +156,8 @@ class Verifier:
         count = self._settings.topic_partitions
         audit = LogAudit(self._settings, tx, log, self._ids, self._reader, coupon_id, cancellation, progress)
         partitions = range(count) if coupon_id is None else [partition_of(coupon_id, count)]
-        progress.begin(ProofStep.LOG, log_reader.count_offsets(self._settings, Topic.ISSUE_COUPON, partitions))
+        count_offsets = partial(log_reader.count_offsets, self._settings, Topic.ISSUE_COUPON, partitions)
+        progress.begin(ProofStep.LOG, count_offsets)
         for partition in partitions:
             next_offset = current[partition].next_offset if partition in current else 0
             found.update(audit.audit_partition(partition, next_offset))
