@@ -133,7 +133,7 @@ async def open_api_resources(common: Resources) -> AsyncIterator[ApiResources]:
         system_alerts = SystemAlerts(readiness, system_values)
         system_alerts.start()
         opened.push_async_callback(system_alerts.stop)
-        dashboard = await opened.enter_async_context(open_dashboard(settings, system_alerts, system_values))
+        dashboard = await opened.enter_async_context(open_dashboard(settings, addresses, system_alerts, system_values))
         # opened last, so closed first: the requests in progress are answered before anything else is waited for
         acceptor = await opened.enter_async_context(_open_acceptor(common, gate, producer, filler))
         yield ApiResources(

@@ -12,17 +12,13 @@ from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit
 from service.limits import LOGINS_OF_ALL, LOGINS_PER_ADDRESS
 from service.resources import open_engine
 from service.server.client_address import ClientAddresses
-from service.stream import topics
-from service.stream.log_ends import end_offsets
-from service.usecases.overview import OverviewReader, read_board, read_log_size
+from service.usecases.overview import OverviewReader, read_board
 from service.usecases.overview_feed import OverviewFeed
 from service.usecases.part_source import Source
 from service.usecases.system_alerts import SystemAlerts
 from service.usecases.system_values import SystemValues
 
 _MINUTE_SECONDS = 60
-#: less than the time after which a part of an overview is absent
-_KAFKA_SECONDS = 0.9
 _LOGIN_LIMITS = {
     LimitScope.ADDRESS: RateLimit(LOGINS_PER_ADDRESS, _MINUTE_SECONDS),
     LimitScope.ALL: RateLimit(LOGINS_OF_ALL, _MINUTE_SECONDS),
@@ -42,19 +38,15 @@ class DashboardResources:
 
 @asynccontextmanager
 async def open_dashboard(
-    settings: Settings, alerts: SystemAlerts, system_values: SystemValues
+    settings: Settings, addresses: ClientAddresses, alerts: SystemAlerts, system_values: SystemValues
 ) -> AsyncIterator[DashboardResources]:
-    """Build the feed with a connection and a client of Kafka of its own; at the end its streams end."""
-    partitions = settings.topic_partitions
-    read_ends = partial(end_offsets, topics.build_admin(settings), partitions, _KAFKA_SECONDS)
+    """Build the feed with a connection of its own; at the end its streams end."""
     with (
         open_engine(settings, "api dashboard") as store,
         closing(Source("postgresql for the dashboard", partial(read_board, store))) as board,
-        closing(Source("kafka for the dashboard", partial(read_log_size, read_ends, partitions))) as log_size,
     ):
-        feed = OverviewFeed(OverviewReader(alerts, system_values, board, log_size, now_ms))
+        feed = OverviewFeed(OverviewReader(alerts, system_values, board, settings.topic_partitions, now_ms))
         logins = LocalLimiter(_LOGIN_LIMITS, lambda: monotonic_ns() // 1000)
-        addresses = ClientAddresses(settings.trusted_proxy_header, settings.proxy_networks)
         try:
             yield DashboardResources(feed, logins, addresses)
         finally:

@@ -53,6 +53,17 @@ ByLabels = Mapping[tuple[str, ...], float]
 #: values of one scrape
 Values = Mapping[Metric, ByLabels]
 
+
+def by_label(values: Values, metric: Metric) -> Mapping[str, float]:
+    """Return the values of a metric with one label, by that label; none if they are not known."""
+    return {label: value for (label,), value in values.get(metric, {}).items()}
+
+
+def single(values: Values, metric: Metric) -> float | None:
+    """Return the value of a metric without labels, or None if it is not known."""
+    return values.get(metric, {}).get(())
+
+
 #: every metric, by name
 METRICS: dict[str, Metric] = {}
 

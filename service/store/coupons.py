@@ -66,11 +66,6 @@ def newest(tx: Connection, limit: int) -> list[Coupon]:
     return [_coupon(row) for row in tx.execute(matching.limit(limit))]
 
 
-def count_issued(tx: Connection) -> int:
-    """Return how many requests are issued, all coupons together."""
-    return int(tx.execute(select(func.coalesce(func.sum(_coupons.c.issued), 0))).scalar_one())
-
-
 def _state_at(at: datetime) -> ColumnElement[str]:
     """Return Coupon.state() as an expression; a test compares the two."""
     column = _coupons.c

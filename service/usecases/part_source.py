@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, NamedTuple, TypeVar
 
 from service.domain.errors import Unavailable
@@ -23,6 +23,8 @@ class Answer(NamedTuple, Generic[Result]):
 
     result: Result
     seconds: float
+    #: when it answered, by the monotonic clock
+    at: float
 
 
 class Source(Generic[Result]):
@@ -61,7 +63,14 @@ class Source(Generic[Result]):
             self._failure = reason
             raise
         self._failure = None
-        return Answer(result, time.monotonic() - began)
+        ended = time.monotonic()
+        return Answer(result, ended - began, ended)
+
+    def answer(self, timeout_seconds: float) -> Answer[Result] | None:
+        """Return the answer, or None if the read fails or takes longer."""
+        asked = self.ask()
+        wait([asked], timeout=timeout_seconds)
+        return answer_of(asked)
 
     @property
     def fault(self) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from service.domain.alert_rules import ActiveProblem, AlertRules
@@ -23,9 +22,8 @@ from service.metrics import (
     VERIFICATION_OK,
     WEBHOOK_ATTEMPTS,
     WORK_AGE_SECONDS,
-    ByLabels,
-    Metric,
-    Values,
+    by_label,
+    single,
 )
 from service.usecases.readiness import PARTS, Readiness, ReadinessCheck
 from service.usecases.system_values import SystemReading, SystemValues
@@ -82,22 +80,22 @@ class SystemAlerts:
 def _observation(readiness: Readiness, reading: SystemReading) -> Observation:
     values = reading.values
     reasons = {**readiness.reasons, **reading.faults}
-    proof_ok = _single(values, VERIFICATION_OK)
+    proof_ok = single(values, VERIFICATION_OK)
     return Observation(
         at=time.monotonic(),
-        available={Part(part): bool(answers) for part, answers in _by_label(values, PART_AVAILABLE).items()},
+        available={Part(part): bool(answers) for part, answers in by_label(values, PART_AVAILABLE).items()},
         ready={Part(part): part not in readiness.reasons for part in PARTS},
         reasons={part: _own_words(reasons[part]) for part in Part if part in reasons},
-        database_read_seconds=_by_label(values, PART_READ_SECONDS).get(Part.POSTGRESQL),
+        database_read_seconds=by_label(values, PART_READ_SECONDS).get(Part.POSTGRESQL),
         issuers=None if reading.issuers is None else [_issuer(published) for published in reading.issuers],
-        issuer_connections=_by_label(values, DATABASE_CONNECTIONS).get(_ISSUER_CONNECTIONS),
-        sweep_age_seconds=_single(values, SWEEP_AGE_SECONDS),
-        maintenance_messages=_by_label(values, CELERY_QUEUE_MESSAGES).get(_SWEEP_QUEUE),
-        webhook_attempts=_by_label(values, WEBHOOK_ATTEMPTS),
-        work_age_seconds=_by_label(values, WORK_AGE_SECONDS),
+        issuer_connections=by_label(values, DATABASE_CONNECTIONS).get(_ISSUER_CONNECTIONS),
+        sweep_age_seconds=single(values, SWEEP_AGE_SECONDS),
+        maintenance_messages=by_label(values, CELERY_QUEUE_MESSAGES).get(_SWEEP_QUEUE),
+        webhook_attempts=by_label(values, WEBHOOK_ATTEMPTS),
+        work_age_seconds=by_label(values, WORK_AGE_SECONDS),
         service_alerts=readiness.alerts,
         proof_ok=None if proof_ok is None else bool(proof_ok),
-        proof_age_seconds=_single(values, VERIFICATION_AGE_SECONDS) or 0.0,
+        proof_age_seconds=single(values, VERIFICATION_AGE_SECONDS) or 0.0,
         responses=_responses(),
     )
 
@@ -122,16 +120,6 @@ def _responses() -> dict[str, float]:
     """Return how many requests for coupons this process answered, by code."""
     (family,) = ISSUE_RESPONSES.collect()
     return {sample.labels["code"]: sample.value for sample in family.samples}
-
-
-def _by_label(values: Values, metric: Metric) -> Mapping[str, float]:
-    """Return the values of a metric with one label; none if they are not known."""
-    found: ByLabels = values.get(metric, {})
-    return {label: value for (label,), value in found.items()}
-
-
-def _single(values: Values, metric: Metric) -> float | None:
-    return values.get(metric, {}).get(())
 
 
 def _alert(active: ActiveProblem, at: float, now: datetime) -> SystemAlert:

@@ -87,6 +87,10 @@ class SystemReading(NamedTuple):
     issuers: Sequence[PublishedHealth] | None
     #: why a part did not answer, by part
     faults: Mapping[str, str]
+    #: when the database answered, by the monotonic clock; None: it did not
+    database_at: float | None
+    #: the end offsets by partition; of one without a leader that answers there is none
+    log_ends: Answer[Mapping[int, int]] | None
 
 
 def read_database(store: Engine) -> Mapping[Statistic, ByLabel]:
@@ -125,6 +129,7 @@ class SystemValues:
         asked = {source: source.ask() for source in self._sources}
         wait(asked.values(), timeout=_TIMEOUT_SECONDS)
         answers = {source: answer_of(future) for source, future in asked.items()}
+        database: Answer[Any] | None = answers[self._database]
         redis: Answer[RedisValues] | None = answers[self._redis]
         broker = self._broker_state(answers)
         faults = {source.part: source.fault for source, answer in answers.items() if answer is None}
@@ -141,7 +146,13 @@ class SystemValues:
         }
         if broker.queues is not None:
             values[metrics.CELERY_QUEUE_MESSAGES] = _labelled(metrics.CELERY_QUEUE_MESSAGES, broker.queues)
-        return SystemReading(values, redis.result.issuers if redis else None, faults)
+        return SystemReading(
+            values,
+            redis.result.issuers if redis else None,
+            faults,
+            database.at if database else None,
+            answers[self._log_ends],
+        )
 
     def _values(self, answers: Mapping[Source[Any], Answer[Any] | None]) -> dict[Metric, ByLabels]:
         values: dict[Metric, ByLabels] = {}
@@ -166,9 +177,7 @@ class SystemValues:
         """Return the state of Celery's broker only, in at most a second."""
         if self._broker is None:
             return BrokerState(None, None)
-        asked = self._broker.ask()
-        wait([asked], timeout=_TIMEOUT_SECONDS)
-        return self._broker_state({self._broker: answer_of(asked)})
+        return self._broker_state({self._broker: self._broker.answer(_TIMEOUT_SECONDS)})
 
     @property
     def _sources(self) -> Sequence[Source[Any]]:
