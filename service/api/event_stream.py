@@ -1,6 +1,9 @@
 """The response that streams what becomes of a request, as server-sent events."""
 
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +22,7 @@ from service.usecases.stream_listener import Listener, News, StreamEnd
 EVENT_STREAM = "text/event-stream"
 #: `no-transform`: a proxy that compresses would hold events back. The connection ends with the stream, because the
 #: server shrinks its buffers
-STREAM_HEADERS = [
+_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -33,14 +36,43 @@ _COUNTERS = {
 }
 
 
-class IssuanceEventStream(Response):
-    """A stream for one listener. It writes to ASGI itself: a framework's task and queue for each would cost more.
+class OpenStream(NamedTuple):
+    """A stream that is counted."""
+
+    #: called when the client goes
+    end: Callable[[], object]
+    #: sends all events, the last part of the body included
+    send_events: Callable[[Send], Awaitable[None]]
+
+
+class EventStream(Response):
+    """A stream of events. It writes to ASGI itself: a framework's task and queue for each would cost more.
 
     What may refuse the stream, TooManyStreams included, is raised before the first byte: a browser takes any status but
     200 as the end.
     """
 
     media_type = EVENT_STREAM
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Send events until the end; the stream is counted for exactly this call. HEAD gets the head only."""
+        start = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+        if scope["state"].get("is_head"):
+            await send(start)
+            await send({"type": "http.response.body"})
+            return
+        with self.open() as (end, send_events):
+            scope["state"]["begin_stream"](end)
+            await send(start)
+            await send_events(send)
+
+    def open(self) -> AbstractContextManager[OpenStream]:
+        """Open the stream for the block; raise TooManyStreams."""
+        raise NotImplementedError
+
+
+class IssuanceEventStream(EventStream):
+    """A stream for one listener to a request."""
 
     def __init__(self, events: IssuanceEvents, status: IssuanceStatus, max_seconds: float) -> None:
         """`max_seconds`: how long the caller's credentials are valid."""
@@ -49,17 +81,11 @@ class IssuanceEventStream(Response):
         self._status = status
         self._max_seconds = max_seconds
 
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        """Send events until the listener's end; the stream is counted for exactly this call."""
-        start = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS}
-        if scope["state"].get("is_head"):
-            await send(start)
-            await send({"type": "http.response.body"})
-            return
+    @contextmanager
+    def open(self) -> Iterator[OpenStream]:
+        """Listen to the request for the block; raise TooManyStreams."""
         with self._events.listen(self._status, self._max_seconds) as listener:
-            scope["state"]["begin_stream"](lambda: listener.end(StreamEnd.GONE))
-            await send(start)
-            await _send_news(listener, send)
+            yield OpenStream(partial(listener.end, StreamEnd.GONE), partial(_send_news, listener))
 
 
 async def _send_news(listener: Listener, send: Send) -> None:

@@ -16,13 +16,13 @@ from service.usecases.append_tracker import PendingRequest
 _UNLOGGED = (Refused, RateLimited, BacklogFull, InvalidInput, Unauthenticated, Forbidden)
 
 
-class PlainIssuance(PlainExchange, PendingRequest):
+class PlainIssuance(PendingRequest, PlainExchange):
     """One object for the connection, the gate, the log and the response."""
 
     __slots__ = EXCHANGE_SLOTS
 
     def __init__(self, protocol: GuardedProtocol, coupon_id: int, *, keep_alive: bool) -> None:
-        PendingRequest.__init__(self, coupon_id, 0)
+        super().__init__(coupon_id, 0)
         self.begin(protocol, keep_alive=keep_alive)
 
     def submit(self, protocol: GuardedProtocol, caller: Caller) -> None:
@@ -32,10 +32,6 @@ class PlainIssuance(PlainExchange, PendingRequest):
         if api.client_addresses:
             self.address = api.client_addresses.find(protocol.client, protocol.headers)
         api.acceptor.submit(self)
-
-    def fail(self, error: Exception) -> None:
-        """Count the refusal, and respond with problem details."""
-        PendingRequest.fail(self, error)
 
     def on_accepted(self, position: int | None) -> None:
         """Send the 202."""

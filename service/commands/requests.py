@@ -36,7 +36,8 @@ def watch(request_id: _IdArgument, every: EveryOption = 1.0, *, as_json: JsonOpt
     with open_for_command("request") as common:
         read = partial(resources.lookup(common).find, request_id)
         for found in follow(read, every, lambda one: one.state in FINAL_STATES):
-            if not (print_json(found) if as_json else print_rows(("State", "Code", "Attempts"), [_state(found)])):
+            row = found.state, found.code or "-", found.attempts
+            if not (print_json(found) if as_json else print_rows(("State", "Code", "Attempts"), [row])):
                 break
 
 
@@ -64,10 +65,6 @@ def _rows(found: RequestStatus) -> Iterator[tuple[str, Cell]]:
     yield "partition/offset", f"{found.partition}/{'not known' if found.offset is None else found.offset}"
     yield "requested at", show_time(to_datetime(found.requested_at_ms))
     yield "decided at", show_time(to_optional_datetime(found.decided_at_ms))
-
-
-def _state(found: RequestStatus) -> tuple[Cell, ...]:
-    return found.state, found.code or "-", found.attempts
 
 
 def _fields(event: HistoryEvent) -> dict[str, object]:

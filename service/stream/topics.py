@@ -138,10 +138,8 @@ def request_description(admin: AdminClient, topic: Topic, timeout_seconds: float
     deadline = time.monotonic() + timeout_seconds
     try:
         return _describe(admin, topic, min(_KNOWN_CONTROLLER_SECONDS, timeout_seconds / 2), **options)
-    except TimeoutError:
-        pass
-    except KafkaException as error:
-        if error.args[0].code() not in _NO_ANSWER:
+    except (TimeoutError, KafkaException) as error:  # no answer: the controller may be another one
+        if isinstance(error, KafkaException) and error.args[0].code() not in _NO_ANSWER:
             raise
     admin.list_topics(topic.value, timeout=max(0.0, deadline - time.monotonic()))
     return _describe(admin, topic, max(0.0, deadline - time.monotonic()), **options)
