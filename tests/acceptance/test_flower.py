@@ -95,7 +95,9 @@ def test_a_task_is_shown_in_words_and_the_sweep_is_not_shown(system: System, flo
     assert row["args"].startswith(f"1 request of coupon {coupon}, attempt 2 of 3 (partition ")
     assert row["kwargs"] == "after DivisionByZero: an injected fault"
     assert row["result"] == "none failed again"
-    shown = {task["name"] for task in flower.get("/api/tasks").json().values()}
+    # Flower knows the name of a task only if it has seen its receipt, which is not so of one that is older than Flower
+    shown = {task["name"] for task in flower.get("/api/tasks").json().values() if task["received"]}
+    assert Task.RETRY in shown
     assert shown <= set(Task) - {beat.task for beat in BeatEntry}
 
 

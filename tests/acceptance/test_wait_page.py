@@ -33,7 +33,8 @@ def test_the_page_shows_the_place_in_line_and_then_the_result(system: System, br
         request_ids = [response.json()["request_id"] for response in accepted]
         followed = [request_ids[0], *request_ids[others + 1 :]]
         pages = [_open(system, browser, request_id, *one) for request_id, one in zip(followed, _VIEWS, strict=True)]
-        for place, page in enumerate(pages[1:], others + 1):
+        for place, (request_id, page) in enumerate(zip(followed[1:], pages[1:], strict=True), others + 1):
+            assert system.read_status(request_id)["position"] == place
             language = _language(page)
             expect(page.locator("h1")).to_have_text(_IN_LINE[language])
             expect(page.locator("#ahead-number")).to_have_text(str(place))
