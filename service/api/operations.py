@@ -226,6 +226,7 @@ PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
         "Only those whose name contains this text, in upper or lower case.",
         {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": PART_PATTERN},
     ),
+    "dry_run": ("Return the result that it would have, and change nothing.", {"type": "boolean", "default": False}),
     "archived": (
         "Only those that are not archived, only those that are, or all.",
         {"type": "string", "enum": list(coupons.ArchivedChoice), "default": coupons.ArchivedChoice.FALSE},

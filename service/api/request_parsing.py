@@ -88,6 +88,13 @@ def parse_choice(name: str, text: str, kind: type[Choice]) -> Choice:
         raise InvalidInput(f"{name} must be one of {', '.join(kind)}.") from None
 
 
+def parse_flag(name: str, text: str) -> bool:
+    """Return whether the value is true; raise InvalidInput for what is neither true nor false."""
+    if text not in ("true", "false"):
+        raise InvalidInput(f"{name} must be true or false.")
+    return text == "true"
+
+
 def parse_name_part(text: str) -> str:
     """Return the normalized part of a name that is searched for; raise InvalidInput for what no name contains."""
     part = normalize_name(text)

@@ -70,12 +70,12 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Replay one dead letter, or new ones in the order of their offsets; their eligibility is decided again."""
-    if dead_letter_id is not None and (dry_run or coupon or code):
-        raise typer.BadParameter("An id cannot be combined with --coupon, --code or --dry-run.")
+    if dead_letter_id is not None and (coupon or code):
+        raise typer.BadParameter("An id cannot be combined with --coupon or --code.")
     with open_for_command("dead-letters") as common:
         service = resources.dead_letter_service(common)
         if dead_letter_id is not None:
-            results = [service.replay(dead_letter_id)]
+            results = [service.replay(dead_letter_id, dry_run=dry_run)]
         else:
             results = service.replay_many(DeadLetterFilter(coupon, code), limit, dry_run=dry_run)
     if as_json:

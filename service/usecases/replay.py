@@ -88,13 +88,13 @@ class DeadLetterService:
         other.acted_by = name
         return other
 
-    def replay(self, dead_letter_id: int) -> ReplayResult:
+    def replay(self, dead_letter_id: int, *, dry_run: bool = False) -> ReplayResult:
         """Decide the request again under its original offset: issued, refused, on standby, or held and retried.
 
-        A repeated call returns the result of the latest replay. Raises Conflict when it was discarded, cannot be
-        replayed or became dead again meanwhile, NotFound, and Unavailable.
+        A dry run changes nothing. A repeated call returns the result of the latest replay. Raises Conflict when it was
+        discarded, cannot be replayed or became dead again meanwhile, NotFound, and Unavailable.
         """
-        results = self._replay([dead_letter_id], dry_run=False)
+        results = self._replay([dead_letter_id], dry_run=dry_run)
         result = results[0] if results else self._earlier_result(dead_letter_id, DeadLetterState.REPLAYED)
         if result.why:
             raise Conflict(ErrorCode.NOT_REPLAYABLE, result.why)

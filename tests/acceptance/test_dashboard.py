@@ -137,7 +137,9 @@ def test_an_operator_reads_discards_and_replays_one_dead_letter(system: System, 
             expect(page.locator("main")).to_contain_text("psycopg.errors.DivisionByZero")
             expect(page.locator("main")).to_contain_text(f'"couponId":{coupon}')
             assert_usable(page)
-            page.get_by_role("button", name=action).click()
+            page.get_by_role("button", name="Dry run").click()
+            expect(page.locator(".outcome")).to_have_text("Dry run, nothing is changed: the request would be issued.")
+            page.get_by_role("button", name=action, exact=True).click()
             page.get_by_role("dialog").get_by_role("button", name=action).click()
             expect(page.locator(".outcome")).to_have_text(result)
     states = {
@@ -145,6 +147,32 @@ def test_an_operator_reads_discards_and_replays_one_dead_letter(system: System, 
         for one in system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
     }
     assert states == {letters[0]["id"]: "replayed", letters[1]["id"]: "discarded"}
+
+
+@pytest.mark.timeout(120)
+def test_a_request_shows_what_happened_to_it(system: System, browser: Browser) -> None:
+    """Found by its id: each failed attempt with its error, then the dead letter, its notice and its replay."""
+    coupon = system.make_coupon(quantity=1)
+    (name,) = make_dead(system, coupon, 7)
+    letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
+    assert system.http.post(f"/dead-letters/{letter}/replay").json()["state"] == "issued"
+    system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
+    for width, scheme in _VIEWS:
+        with _opened(system, browser, "#/requests", width, scheme) as page:
+            page.get_by_label("Request id").fill(name)
+            page.get_by_role("button", name="Show").click()
+            events = page.locator(".timeline li")
+            expect(events.locator("strong").last).to_have_text("Notice delivered")
+            shown = [str(event.get_attribute("data-kind")) for event in events.all()]
+            told = [event["kind"] for event in system.http.get(f"/issuances/{name}/history").json()["events"]]
+            assert shown == told
+            assert (shown[:2], shown.count("attempt_failed")) == (["requested", "appended"], 3)
+            assert {"decided", "replayed", "notice_delivered"} < set(shown)
+            expect(events.filter(has_text="Attempt failed").first).to_contain_text("DivisionByZero: an injected fault")
+            expect(page.get_by_role("link", name=str(letter)).first).to_have_attribute(
+                "href", f"#/dead-letters/{letter}"
+            )
+            assert_usable(page)
 
 
 @pytest.mark.timeout(120)

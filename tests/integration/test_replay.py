@@ -152,6 +152,21 @@ def test_replay_many_decides_in_offset_order_and_a_dry_run_changes_nothing(
     assert dead_letter_service.replay_many(DeadLetterFilter(coupon_id=999), 100, dry_run=False) == []
 
 
+def test_a_dry_run_of_one_dead_letter_changes_nothing(
+    make_dead: MakeDead, dead_letter_service: DeadLetterService, query: Query
+) -> None:
+    """It returns what the replay does; after the replay it returns the latest result, as a repeat does."""
+    make_dead(quantity=1, users=[1], faults={1: "22012 3"})
+    before = query(_ROWS)
+
+    previewed = dead_letter_service.replay(1, dry_run=True)
+
+    assert (query(_ROWS), query(_ACTIONS)) == (before, [])
+    replayed = dead_letter_service.replay(1)
+    assert [previewed, dead_letter_service.replay(1, dry_run=True)] == [replayed, replayed]
+    assert len(query(_ACTIONS)) == 1
+
+
 def test_a_discarded_dead_letter_stays_dead(
     make_dead: MakeDead, dead_letter_service: DeadLetterService, query: Query
 ) -> None:

@@ -7,9 +7,10 @@ import { facts, h, label, showRows, table, time } from "./dom.js";
 export function openDeadLetter(main, { may }, id) {
   const said = outcome();
   const content = h("div");
+  const dryRun = h("button", { type: "button", id: "dry-run", click: dryRunIt }, "Dry run");
   const replay = h("button", { type: "button", id: "replay", class: "primary", click: replayIt }, "Replay");
   const discard = h("button", { type: "button", id: "discard", click: discardIt }, "Discard");
-  const buttons = h("p", { class: "actions", hidden: true }, replay, discard);
+  const buttons = h("p", { class: "actions", hidden: true }, dryRun, replay, discard);
   const actions = table("Who did what", [["Action", false], ["By", false], ["The request became", false], ["At", false]],
     "No operator has replayed or discarded it.");
   main.append(h("h1", {}, `Dead letter ${id}`), said.element, buttons, content, actions.element);
@@ -22,9 +23,14 @@ export function openDeadLetter(main, { may }, id) {
   function show(letter) {
     content.replaceChildren(letterFacts(letter), h("h2", {}, "Errors"), errors(letter), h("h2", {}, "Record"), record(letter.record));
     showRows(actions, letter.actions.map((one, index) => ({ ...one, index })), ({ index }) => index, (one) => [
-      label(one.action), one.acted_by, one.state ? `${one.state}${one.code ? ` (${one.code})` : ""}` : "–", time(one.acted_at),
+      label(one.action), one.acted_by, one.state ? became(one) : "–", time(one.acted_at),
     ]);
     buttons.hidden = !may("operate") || letter.state !== "new";
+  }
+
+  async function dryRunIt() {
+    const answer = await said.run(() => call("POST", `/dead-letters/${id}/replay?dry_run=true`));
+    if (answer !== null) said.say(`Dry run, nothing is changed: the request would be ${became(answer.body)}.`);
   }
 
   async function replayIt() {
@@ -32,7 +38,7 @@ export function openDeadLetter(main, { may }, id) {
     if (!(await confirm(`Replay dead letter ${id}?`, h("p", {}, meaning), "Replay"))) return;
     const answer = await said.run(() => call("POST", `/dead-letters/${id}/replay`));
     if (answer === null) return;
-    said.say(`Replayed: the request is ${answer.body.state}${answer.body.code ? ` (${answer.body.code})` : ""}.`);
+    said.say(`Replayed: the request is ${became(answer.body)}.`);
     read();
   }
 
@@ -46,6 +52,10 @@ export function openDeadLetter(main, { may }, id) {
 
   read();
   return {};
+}
+
+function became({ state, code }) {
+  return code ? `${state} (${code})` : state;
 }
 
 function letterFacts(letter) {

@@ -11,6 +11,7 @@ from service.api.request_parsing import (
     JSON,
     ApiDeps,
     parse_choice,
+    parse_flag,
     parse_id,
     read_body,
     wait_until_gone,
@@ -83,13 +84,14 @@ async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Resp
 
 
 @router.post("/dead-letters/{dead_letter_id}/replay")
-async def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep) -> Response:
-    """Replay a dead letter with its original offset; its eligibility is decided again.
+async def replay(dead_letter_id: str, api: ApiDeps, caller: CallerDep, dry_run: str = "false") -> Response:
+    """Replay a dead letter with its original offset; its eligibility is decided again. `dry_run` changes nothing.
 
     A repeat returns the result of the latest replay, and 409 `changed` if the request is dead again.
     """
     number = parse_id(dead_letter_id, "dead_letter_id")
-    result = await api.operators.run(api.dead_letters.acting_as(caller.name).replay, number)
+    replay_one = partial(api.dead_letters.acting_as(caller.name).replay, number, dry_run=parse_flag("dry_run", dry_run))
+    result = await api.operators.run(replay_one)
     return Response(encode(replayed_view(result)), media_type=JSON)
 
 
