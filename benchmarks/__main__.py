@@ -26,6 +26,7 @@ from benchmarks.experiments import (
     hostile,
     memory,
     notices,
+    observation,
     parts,
     profiles,
     request_cost,
@@ -55,6 +56,7 @@ EXPERIMENTS = (
     coupons.EXPERIMENT,
     scaling.ISSUERS,
     notices.EXPERIMENT,
+    observation.EXPERIMENT,
     retries.EXPERIMENT,
     profiles.EXPERIMENT,
 )

@@ -61,11 +61,11 @@ class CpuTime:
 class Environment:
     """A running stack and its database. Processes that are started here end with the environment."""
 
-    def __init__(self, stack: LocalStack, store: Engine, checkout: Checkout, *, profiled: bool) -> None:
+    def __init__(self, stack: LocalStack, store: Engine, checkout: Checkout, *, under: str) -> None:
         self.stack = stack
         self.store = store
         self._checkout = checkout
-        self._profiled = profiled
+        self._under = (under,) if under else ()
 
     def start_api(self, name: str = "api", **variables: str) -> int:
         """Start an API process and return its port."""
@@ -92,12 +92,11 @@ class Environment:
         self._start(name, self._python(arguments), lambda: ready_message in logs.since_start(log), {})
 
     def _argv(self, process: str, module: str) -> tuple[str, ...]:
-        """Return the command of one of the project's processes; the profiler needs its module."""
-        return self._python((module,)) if self._profiled else self._checkout.argv(process)
+        """Return the command of one of the project's processes; to run it under another one takes its module."""
+        return self._python((module,)) if self._under else self._checkout.argv(process)
 
     def _python(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        profiler = ("benchmarks.profiler",) if self._profiled else ()
-        return (sys.executable, "-m", *profiler, *arguments)
+        return (sys.executable, "-m", *self._under, *arguments)
 
     def _start_server(self, name: str, argv: tuple[str, ...], port_variable: str, variables: Mapping[str, str]) -> int:
         port = ports.any_free()
@@ -174,13 +173,12 @@ def start_environment(
     variables: Mapping[str, str] = _NO_VARIABLES,
     checkout: Checkout = WORK_TREE,
     *,
-    profiled: bool = False,
+    under: str = "",
 ) -> Iterator[Environment]:
     """Start an empty stack in an emptied directory. PostgreSQL records commit timestamps: waits end at them.
 
     `variables` are added to the environment variables of every process. Migration, API and issuer run from `checkout`.
-    With `profiled`, Python processes of this work tree run under `benchmarks.profiler`, so that py-spy may read their
-    memory.
+    Python processes of this work tree run under the module `under`, if there is one, such as `benchmarks.profiler`.
     """
     shutil.rmtree(directory, ignore_errors=True)
     environ = {**ISOLATED, "REQUEST_ID_KEYS": KEY, "LOG_LEVEL": "warning", **variables}
@@ -190,7 +188,7 @@ def start_environment(
             connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
         stack.restart("postgres")
         store = engine.build(stack.database_url, "benchmark")
-        yield Environment(stack, store, checkout, profiled=profiled)
+        yield Environment(stack, store, checkout, under=under)
         store.dispose()
 
 

@@ -29,7 +29,7 @@ class Size(NamedTuple):
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
     """Yield shares of time, named `present part (thread) location` and `running part (thread) location`."""
-    with start_environment(directory, WEBHOOK, profiled=True) as environment:
+    with start_environment(directory, WEBHOOK, under="benchmarks.profiler") as environment:
         api, as_is = environment.start_api(), start_as_is(environment, 0.1, 0)
         environment.start_issuer()
         start_to_be(environment)

@@ -66,6 +66,16 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "delivering_": "while a worker delivers",
         "paced_": "at the constant rate",
     },
+    "observation": {
+        "observed_accepted_": "with metrics and alerts, accepted while issuing",
+        "observed_drained_": "with metrics and alerts, drained",
+        "observed_rest_": "with metrics and alerts, at rest",
+        "unobserved_accepted_": "without metrics and alerts, accepted while issuing",
+        "unobserved_drained_": "without metrics and alerts, drained",
+        "unobserved_rest_": "without metrics and alerts, at rest",
+        "dashboards_rest_": "with five dashboards open, at rest",
+        "dashboards_more_": "five dashboards, beside none",
+    },
     "drain": {
         "limit_copy_at_once_": "COPY of all rows in one transaction",
         "limit_copy_": "COPY in the issuer's transactions",
@@ -121,6 +131,6 @@ def label(result: Result, name: str) -> str:
     measure = name.removeprefix(prefix)
     for words, text in _MEASURES.items():
         measure = measure.replace(words, text)
-    of_requests = result.experiment in _OF_REQUESTS or prefix.startswith("limit_gate_")
+    of_requests = result.experiment in _OF_REQUESTS or prefix.startswith("limit_gate_") or prefix.endswith("accepted_")
     measure = measure.replace("per_second", "requests/s" if of_requests else "records/s")
     return count + subject + measure.replace("_", " ").replace(" mb", " MB").replace(" kb", " kB")

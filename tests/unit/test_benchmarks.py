@@ -224,6 +224,12 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
         ("hostile", "half_closed_ended_by_server", "half-closed connections: ended by server"),
         ("waiting", "beside_polls_unchanged", "beside listeners and pollers: polls unchanged"),
         ("waiting", "listener_api_kb", "listener: api kB"),
+        (
+            "observation",
+            "observed_accepted_per_second",
+            "with metrics and alerts, accepted while issuing: requests/s",
+        ),
+        ("observation", "dashboards_more_cores", "five dashboards, beside none: cores"),
         ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
         ("accept", "by_256_issuer_0_cpu_us", "256 connections, issuer 0: CPU time per request (µs)"),
         ("accept", "half_per_second", "at half of the rate while issuing: requests/s"),
