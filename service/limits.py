@@ -19,7 +19,7 @@ MAX_BODY_BYTES = 16_384
 HEAD_TIMEOUT_SECONDS = 5.0
 #: seconds in which the whole body of a request must arrive
 BODY_TIMEOUT_SECONDS = 5.0
-#: seconds that a connection may be idle after a response
+#: seconds that a connection may be idle after a response; to the API KEEP_ALIVE_SECONDS, while it is not crowded
 IDLE_TIMEOUT_SECONDS = 5.0
 #: seconds in which a client must read a part of its responses
 READ_TIMEOUT_SECONDS = 5.0

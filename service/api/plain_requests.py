@@ -41,6 +41,7 @@ class CouponProtocol(GuardedProtocol):
         super().__init__(*arguments, **options)
         settings = self.app_state["api"].settings
         self.host_names = settings.host_names
+        self.keep_alive_seconds = settings.keep_alive_seconds
         self._allowed_origins = settings.allowed_origins
         self._cross_origin = cross_origin_headers(settings.allowed_origins)
         self._tracer = tracing.active_tracer()

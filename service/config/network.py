@@ -22,6 +22,13 @@ class NetworkSettings(BaseModel):
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     api_port: int = Field(8000, ge=1, le=65535, description="port the API binds to")
     api_processes: int = Field(1, ge=1, le=64, description="API processes that share the port")
+    keep_alive_seconds: int = Field(
+        75,
+        ge=5,
+        le=3_600,
+        description="seconds for which the API keeps an idle connection; more than a proxy or load balancer in front of"
+        " it, which would otherwise send requests on connections that the API has just closed",
+    )
     issuer_host: str = Field("127.0.0.1", description="address of the issuer's /readyz and /metrics")
     issuer_port: int = Field(8001, ge=1, le=65535, description="port of the issuer's /readyz and /metrics")
     allowed_hosts: str = Field(

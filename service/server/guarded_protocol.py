@@ -71,6 +71,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     #: the names that Host may have, in lower case and without the port; None: any
     host_names: frozenset[str] | None = None
+    #: seconds for which a connection may be idle after a response while the server is not crowded
+    keep_alive_seconds: float = IDLE_TIMEOUT_SECONDS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -79,6 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
             guard = _guards[self.server_state] = ConnectionGuard(self.connections)  # type: ignore[arg-type]
         self.guard = guard
         self.deadline = inf
+        #: when an idle connection ends; before that it is looked at every IDLE_TIMEOUT_SECONDS
+        self._idle_until = 0.0
         self._reading = _Reading.NOTHING
         #: the last request that the application was called with; others may wait behind it
         self._started: RequestResponseCycle | None = None
@@ -280,6 +284,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _become_idle(self) -> None:
         self.deadline = self.guard.now + (_DRAIN_SECONDS if self._draining else IDLE_TIMEOUT_SECONDS)
+        self._idle_until = self.guard.now + self.keep_alive_seconds
 
     def _is_answering(self) -> bool:
         """Return whether a request that has arrived completely has no response yet. One that was dropped gets none."""
@@ -346,6 +351,8 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._reading is _Reading.BODY:
             detail = f"The body must arrive within {BODY_TIMEOUT_SECONDS:g} seconds."
             self._stop_reading(Rejection(ErrorCode.REQUEST_TIMEOUT, detail))
+        elif self.guard.now < self._idle_until and not self.guard.crowded and not self._draining:
+            self.deadline = min(self._idle_until, self.guard.now + IDLE_TIMEOUT_SECONDS)
         else:
             self._stop_reading(None)
 

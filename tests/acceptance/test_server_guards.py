@@ -12,11 +12,11 @@ import pytest
 from service.limits import (
     BODY_TIMEOUT_SECONDS,
     HEAD_TIMEOUT_SECONDS,
-    IDLE_TIMEOUT_SECONDS,
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     READ_TIMEOUT_SECONDS,
 )
+from tests.fixtures.running import KEEP_ALIVE_SECONDS
 from tests.raw_http import connected, raw_post, read_response, read_to_end
 from tests.system import System
 
@@ -136,7 +136,7 @@ _SILENCES = [
         BODY_TIMEOUT_SECONDS,
         None,
     ),
-    (_HEALTH, IDLE_TIMEOUT_SECONDS, None),
+    (_HEALTH, KEEP_ALIVE_SECONDS, None),
 ]
 
 

@@ -255,9 +255,11 @@ def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Se
 
     class OrdinaryProtocol(GuardedProtocol):
         host_names: frozenset[str] | None
+        keep_alive_seconds = 1.0
 
     def start_both(settings: Settings) -> _Servers:
         OrdinaryProtocol.host_names = settings.host_names
+        settings = settings.model_copy(update={"keep_alive_seconds": 1})
         for protocol in (CouponProtocol, OrdinaryProtocol):
             started.append(_Server(service_resources.open_resources(settings, protocol.__name__), protocol))
             started[-1].start()

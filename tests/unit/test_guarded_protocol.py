@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any, cast
@@ -88,6 +89,36 @@ def test_a_crowded_server_keeps_no_connection_idle(monkeypatch: pytest.MonkeyPat
         eventually(lambda: guard.crowded)
 
         assert b"connection: close" in _ask(opened[0])
+
+
+def test_an_idle_connection_is_kept_for_as_long_as_is_set(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """A load balancer sends its next request on a connection that it has kept for a shorter time."""
+    monkeypatch.setattr(guarded_protocol, "IDLE_TIMEOUT_SECONDS", 0.25)
+    monkeypatch.setattr(GuardedProtocol, "keep_alive_seconds", 3.0)
+    with server.connect() as connection:
+        (protocol,) = server.connections()
+        _ask(connection)
+        first_deadline = protocol.deadline
+        eventually(lambda: protocol.deadline > first_deadline)
+
+        assert _ask(connection).startswith(b"HTTP/1.1 200 ")
+        answered_at = time.monotonic()
+        assert connection.recv(4096) == b""
+        assert time.monotonic() - answered_at > 2.0
+
+
+def test_a_server_that_becomes_crowded_ends_idle_connections(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """However long it would keep them otherwise: those who only keep connections take none from others."""
+    monkeypatch.setattr(connection_guard, "MAX_CONNECTIONS", 10)
+    monkeypatch.setattr(guarded_protocol, "IDLE_TIMEOUT_SECONDS", 0.25)
+    monkeypatch.setattr(GuardedProtocol, "keep_alive_seconds", 3_600.0)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(server.connect()) for _ in range(8)]
+        for connection in opened:
+            assert b"connection: close" not in _ask(connection)
+        stack.enter_context(server.connect())
+
+        assert opened[0].recv(4096) == b""
 
 
 def test_a_request_that_is_on_its_way_at_shutdown_is_answered(server: Server) -> None:
