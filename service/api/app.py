@@ -7,7 +7,6 @@ from typing import TypedDict, cast
 
 from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
-from fastapi_swagger import patch_fastapi
 
 from service import tracing
 from service.api import errors, openapi
@@ -18,6 +17,7 @@ from service.api.routes import (
     coupons,
     dashboard,
     dead_letters,
+    documentation,
     health,
     issuances,
     problems,
@@ -55,9 +55,11 @@ def create_app(common: Resources) -> FastAPI:
         dependencies=[Depends(refuse_repeated_parameters)],
         telemetry=cast(TelemetryConfig, tracing.fastapi_options()),
     )
-    patch_fastapi(app)  # serves Swagger's files from here, so that /docs loads without access to other hosts
     errors.install_error_handlers(app)
-    for routes in (coupons, issuances, users, reports, tickets, dead_letters, health, problems, wait_page, dashboard):
+    for routes in (
+        coupons, issuances, users, reports, tickets, dead_letters, health, problems, wait_page, dashboard,
+        documentation,
+    ):  # fmt: skip
         app.include_router(routes.router)
     openapi.describe(app)
     app.add_middleware(AuthorizationMiddleware, public_docs=common.settings.public_docs)

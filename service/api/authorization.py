@@ -57,17 +57,13 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("GET", "/dashboard/session"): Permission.READ_OPERATIONS,
     ("GET", "/dashboard/events"): Permission.READ_OPERATIONS,
 }
-DOCUMENTATION = frozenset(
-    ("GET", path)
-    for path in (
-        "/",
-        "/docs",
-        "/openapi.json",
-        "/swagger/swagger-ui-bundle.js",
-        "/swagger/swagger-ui.css",
-        "/swagger/favicon-32x32.png",
-    )
-)
+DOCUMENTATION_FILES = {
+    "/swagger/swagger-ui-bundle.js": "application/javascript",
+    "/swagger/swagger-ui.css": "text/css",
+    "/swagger/favicon-32x32.png": "image/png",
+}
+"""The files that the page about the API loads, and their media types."""
+DOCUMENTATION = frozenset(("GET", path) for path in ("/", "/docs", "/openapi.json", *DOCUMENTATION_FILES))
 SESSION_COOKIE = "coupons_session"
 """The cookie with the session of an operator."""
 _SESSION = re.compile(rb"(?:^|;) *%b=([A-Za-z0-9_-]+)" % SESSION_COOKIE.encode())

@@ -1,5 +1,6 @@
 """Decides which responses caches may store: those of the documentation, and what a route itself says. No other one."""
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.authorization import DOCUMENTATION
@@ -21,7 +22,7 @@ class CacheControlMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        default = _DOCUMENTATION if scope["path"] in _DOCUMENTATION_PATHS else NO_STORE
+        default = _DOCUMENTATION if get_route_path(scope) in _DOCUMENTATION_PATHS else NO_STORE
 
         async def send_with_default(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -14,6 +14,7 @@ from service.domain.error_code import ErrorCode
 from service.domain.request import FINAL_STATES
 from service.metrics import STREAM_EVENTS
 from service.server.responses import encode, problem_response
+from service.server.root_path import below
 from service.usecases.issuance_events import IssuanceEvents
 from service.usecases.lookup import RequestStatus
 from service.usecases.progress_watch import IssuanceStatus, PartitionProgress
@@ -74,39 +75,40 @@ class EventStream(Response):
 class IssuanceEventStream(EventStream):
     """A stream for one listener to a request."""
 
-    def __init__(self, events: IssuanceEvents, status: IssuanceStatus, max_seconds: float) -> None:
-        """`max_seconds`: how long the caller's credentials are valid."""
+    def __init__(self, events: IssuanceEvents, status: IssuanceStatus, max_seconds: float, root_path: str) -> None:
+        """`max_seconds`: how long the caller's credentials are valid. `root_path`: below which it reaches the API."""
         super().__init__()
         self._events = events
         self._status = status
         self._max_seconds = max_seconds
+        self._root_path = root_path
 
     @contextmanager
     def open(self) -> Iterator[OpenStream]:
         """Listen to the request for the block; raise TooManyStreams."""
         with self._events.listen(self._status, self._max_seconds) as listener:
-            yield OpenStream(partial(listener.end, StreamEnd.GONE), partial(_send_news, listener))
+            yield OpenStream(partial(listener.end, StreamEnd.GONE), partial(_send_news, listener, self._root_path))
 
 
-async def _send_news(listener: Listener, send: Send) -> None:
+async def _send_news(listener: Listener, root_path: str, send: Send) -> None:
     """Send the listener's news, the time after which to connect again first. A slow client delays only itself."""
     begin = retry_event()
     while True:
         news = await listener.next()
         more_body = news.end is None
-        await send({"type": "http.response.body", "body": begin + _render(news), "more_body": more_body})
+        await send({"type": "http.response.body", "body": begin + _render(news, root_path), "more_body": more_body})
         if not more_body:
             return
         begin = b""
 
 
-def _render(news: News) -> bytes:
+def _render(news: News, root_path: str) -> bytes:
     """Return the events. A single one is not copied: all listeners of a partition send the same bytes."""
     events = []
     if news.status is not None:
         events.append(_status_event(news.status))
     if news.end is StreamEnd.UNKNOWN:
-        body = problem_response(ErrorCode.UNKNOWN_REQUEST).body
+        body = below(problem_response(ErrorCode.UNKNOWN_REQUEST), root_path).body
         events.append(_event("unknown", body))
     elif news.end is StreamEnd.CLOSED:
         events.append(_counted("retry", retry_event()))

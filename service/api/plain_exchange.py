@@ -7,11 +7,12 @@ from service.domain.caller import ANYONE, Caller
 from service.domain.errors import CouponsError
 from service.server.guarded_protocol import GuardedProtocol
 from service.server.responses import RenderedResponse
+from service.server.root_path import below
 from service.tracing import RequestTrace
 
 EXCHANGE_SLOTS: Final = (
     "_protocol", "body", "caller", "cross_origin", "disconnected", "keep_alive", "message_event", "more_body",
-    "response_complete", "response_started",
+    "response_complete", "response_started", "root_path",
 )  # fmt: skip
 """The attributes of PlainExchange, for `__slots__` of its subclasses; `trace` is one of PendingRequest's, too."""
 
@@ -42,6 +43,8 @@ class PlainExchange:
     caller: Caller | CouponsError
     #: headers of the response for a page of another site
     cross_origin: RawHeaders
+    #: the path below which the caller reaches the server
+    root_path: str
     body: bytes
     more_body: bool
     disconnected: bool
@@ -57,6 +60,7 @@ class PlainExchange:
         self.keep_alive = keep_alive
         self.caller = ANYONE
         self.cross_origin = ()
+        self.root_path = ""
         self.body = b""
         self.more_body = True
         self.disconnected = self.response_started = self.response_complete = False
@@ -81,6 +85,8 @@ class PlainExchange:
             self.trace.end(response.status)
         if self.disconnected or protocol.transport.is_closing():
             return
+        if self.root_path:
+            response = below(response, self.root_path)
         if self.cross_origin:
             response.headers.extend(self.cross_origin)
         default_headers = protocol.server_state.default_headers

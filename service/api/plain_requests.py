@@ -6,11 +6,12 @@ route, which calls the same use case and renders the same response.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from service import tracing
 from service.api.authorization import authorize, permissions
-from service.api.cors import RawHeaders, cross_origin_headers
+from service.api.cors import cross_origin_headers
 from service.api.plain_exchange import PlainExchange
 from service.api.plain_issuance import PlainIssuance
 from service.api.plain_lookup import PlainLookup
@@ -19,6 +20,8 @@ from service.domain.caller import Caller
 from service.domain.errors import CouponsError
 from service.limits import MAX_ID
 from service.server.guarded_protocol import GuardedProtocol
+from service.server.responses import RenderedResponse
+from service.server.root_path import root_paths
 
 _ISSUANCES = re.compile(rb"/coupons/([1-9][0-9]{0,18})/issuances")
 #: the form of every request id
@@ -41,6 +44,7 @@ class CouponProtocol(GuardedProtocol):
         super().__init__(*arguments, **options)
         settings = self.app_state["api"].settings
         self.host_names = settings.host_names
+        self.root_paths = root_paths(settings.root_path, settings.trusted_proxies)
         self.keep_alive_seconds = settings.keep_alive_seconds
         self._allowed_origins = settings.allowed_origins
         self._cross_origin = cross_origin_headers(settings.allowed_origins)
@@ -58,6 +62,7 @@ class CouponProtocol(GuardedProtocol):
             super().begin_request(fields)
             return
         exchange.caller = self._find_caller(fields)
+        exchange.root_path = self.find_root_path(fields)
         if self._cross_origin is not None:
             exchange.cross_origin = self._cross_origin.of(fields)
         if self._tracer is not None:
@@ -110,6 +115,9 @@ class CouponProtocol(GuardedProtocol):
         except Exception as error:  # noqa: BLE001  # rendered as the application's exception handlers do
             exchange.fail(error)
 
-    def rejection_headers(self) -> RawHeaders:
+    def complete_rejection(self, response: RenderedResponse, fields: Mapping[bytes, bytes]) -> RenderedResponse:
         """Let a page of an allowed site read why its request was rejected, if its Origin has arrived."""
-        return () if self._cross_origin is None else self._cross_origin.of(dict(self.headers or ()))
+        completed = super().complete_rejection(response, fields)
+        if self._cross_origin is not None:
+            completed.headers.extend(self._cross_origin.of(fields))
+        return completed

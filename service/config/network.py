@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from service.config.parsing import IPNetwork, is_loopback, parse_networks, parse_origins, split_list
+from service.config.parsing import ROOT_PATH_PATTERN, IPNetwork, is_loopback, parse_networks, parse_origins, split_list
 
 #: as `Host` names them, without the port
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -22,6 +22,12 @@ class NetworkSettings(BaseModel):
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     api_port: int = Field(8000, ge=1, le=65535, description="port the API binds to")
     api_processes: int = Field(1, ge=1, le=64, description="API processes that share the port")
+    root_path: str = Field(
+        "",
+        description="path below which a reverse proxy serves the API, such as /coupons-api; the proxy removes it from"
+        " requests, and references of the API begin with it; empty: none, or that in X-Forwarded-Prefix of"
+        " TRUSTED_PROXIES",
+    )
     keep_alive_seconds: int = Field(
         75,
         ge=5,
@@ -64,6 +70,13 @@ class NetworkSettings(BaseModel):
         if (info.data.get("issuer_host"), port) == (info.data.get("api_host"), info.data.get("api_port")):
             raise ValueError("must differ from API_PORT: both would listen on the same address")
         return port
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_root_path(cls, path: str) -> str:
+        if path and not ROOT_PATH_PATTERN.fullmatch(path):
+            raise ValueError("must be a path such as /coupons-api, with a slash at its beginning and none at its end")
+        return path
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -7,6 +7,8 @@ from pydantic import SecretStr
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 MIN_SECRET_BYTES = 16
+#: the path below which a reverse proxy serves the API
+ROOT_PATH_PATTERN = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII)
 #: what a browser sends as Origin: a scheme, a host in lower case, and a port if it is not that of the scheme
 _ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}

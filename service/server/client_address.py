@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+IPNetworks = Sequence[IPv4Network | IPv6Network]
+
 #: what one proxy says about its peer: address, address:port, [IPv6] or [IPv6]:port
 _NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+|([0-9A-Fa-f:.]+)", re.ASCII)
 _FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^;]*)', re.ASCII | re.IGNORECASE)
@@ -19,7 +21,7 @@ class ClientAddresses:
     proxy.
     """
 
-    def __init__(self, header: str, proxies: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, header: str, proxies: IPNetworks) -> None:
         """`header` is that which the proxies set, in lower case: x-forwarded-for or forwarded."""
         self._header = header.encode()
         self._is_forwarded = header == "forwarded"
@@ -33,7 +35,7 @@ class ClientAddresses:
         if peer is None:
             return ""
         address = _canonical(peer[0])
-        if not self._is_trusted(address):
+        if not _is_in(address, self._proxies):
             return _key(address)
         text = b",".join(value for name, value in headers if name == self._header).decode("latin-1")
         for hop in reversed(text.split(",") if text else []):
@@ -41,15 +43,9 @@ class ClientAddresses:
             if node is None:
                 break
             address = node
-            if not self._is_trusted(address):
+            if not _is_in(address, self._proxies):
                 break
         return _key(address)
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            return any(ip_address(address) in network for network in self._proxies)
-        except ValueError:
-            return False
 
     def _node(self, hop: str) -> str | None:
         """Return the address that one hop names, or None."""
@@ -61,6 +57,18 @@ class ClientAddresses:
             return _canonical(next(filter(None, match.groups()))) if match else None
         except ValueError:
             return None
+
+
+def is_from(peer: tuple[str, int] | None, networks: IPNetworks) -> bool:
+    """Return whether a connection comes from one of these networks; not if its peer has no address."""
+    return peer is not None and _is_in(_canonical(peer[0]), networks)
+
+
+def _is_in(address: str, networks: IPNetworks) -> bool:
+    try:
+        return any(ip_address(address) in network for network in networks)
+    except ValueError:
+        return False
 
 
 def _canonical(text: str) -> str:

@@ -16,7 +16,7 @@ A connection that is silent, idle, or does not read its responses is closed.
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from math import inf
 from typing import Any
@@ -40,7 +40,8 @@ from service.limits import (
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.server.connection_guard import ConnectionGuard
-from service.server.responses import Rejection, retry_after
+from service.server.responses import Rejection, RenderedResponse, retry_after
+from service.server.root_path import RootPaths, application_below, below
 
 #: Seconds for which a connection is read after a rejection. Closed at once, the client would be reset, and could lose
 #: the response (RFC 9112, section 9.6).
@@ -71,6 +72,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     #: the names that Host may have, in lower case and without the port; None: any
     host_names: frozenset[str] | None = None
+    #: finds the path below which callers reach the server; None: there is none
+    root_paths: RootPaths | None = None
     #: seconds for which a connection may be idle after a response while the server is not crowded
     keep_alive_seconds: float = IDLE_TIMEOUT_SECONDS
 
@@ -228,6 +231,7 @@ class GuardedProtocol(HttpToolsProtocol):
         fields: the headers; of a repeated one the last.
         """
         url, headers = self.url, self.headers
+        self.root_path = self.find_root_path(fields)
         super().on_message_begin()
         self.url = url
         self.headers = self.scope["headers"] = headers
@@ -240,8 +244,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
 
+    def find_root_path(self, fields: Mapping[bytes, bytes]) -> str:
+        """Return the path below which the caller of a request with these headers reaches the server."""
+        return "" if self.root_paths is None else self.root_paths.find(self.client, fields)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._started = cycle
+        if root_path := cycle.scope["root_path"]:
+            app = application_below(app, root_path)
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -314,8 +324,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end(self) -> None:
         """Send the rejection, if any, and end the connection."""
         if self._rejection is not None:
-            response = self._rejection.response()
-            response.headers.extend(self.rejection_headers())
+            response = self.complete_rejection(self._rejection.response(), dict(self.headers or ()))
             self.guard.rejections[response.status] += 1
             self.transport.write(response.to_http1(self.server_state.default_headers, keep_alive=True))
         if self._rejection is None or self._draining or self.guard.is_full:
@@ -327,9 +336,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def rejection_headers(self) -> Iterable[tuple[bytes, bytes]]:
-        """Return headers for a rejection; `headers` are those of its request that have arrived, None before any."""
-        return ()
+    def complete_rejection(self, response: RenderedResponse, fields: Mapping[bytes, bytes]) -> RenderedResponse:
+        """Return a rejection as it is sent; `fields` are the headers of its request that have arrived."""
+        return below(response, self.find_root_path(fields))
 
     def _wait_until_read(self) -> None:
         """Give the client some seconds to read a part of its responses."""

@@ -84,7 +84,6 @@ def test_every_route_states_what_it_requires(with_auth: Settings, log_id: int) -
     assert served - {("HEAD", "/openapi.json")} == permissions(public_docs=False).keys()
 
 
-@pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")  # fastapi_swagger
 def test_each_route_admits_who_has_its_permission_and_nobody_else(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
     """401 without credentials, 403 with others; with those that suffice the route itself answers."""
     for (method, template), needed in permissions(public_docs=False).items():

@@ -57,7 +57,6 @@ def test_a_page_for_everybody_is_stored_for_a_while(api: httpx.Client, path: str
     assert re.fullmatch("public, max-age=[1-9][0-9]*", read.headers["Cache-Control"])
 
 
-@pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")  # fastapi_swagger's own
 @pytest.mark.parametrize(("method", "path"), sorted(DOCUMENTATION))
 def test_the_documentation_is_stored_by_those_who_may_read_it(
     api: httpx.Client, keys: dict[Role, NewKey], method: str, path: str

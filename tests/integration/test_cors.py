@@ -40,7 +40,6 @@ def _path(template: str) -> str:
     return template.replace("{request_id}", "x").replace("{name}", "wait.js")
 
 
-@pytest.mark.filterwarnings("ignore:open_binary is deprecated:DeprecationWarning")  # fastapi_swagger
 def test_only_a_page_of_an_allowed_site_reads_a_response(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
     """Of every route, whether it succeeds or not; no site may use the browser's own credentials."""
     for method, template in _ROUTES:

@@ -30,6 +30,7 @@ from service.limits import MAX_BODY_BYTES, MAX_ID, MAX_PIPELINED, MAX_SAFE_ID
 from service.resources import Resources
 from service.server import guarded_protocol, responses
 from service.server.guarded_protocol import GuardedProtocol
+from service.server.root_path import root_paths
 from tests.builders import AT_MS
 from tests.fixtures.callers import ticket, token
 from tests.gate_client import admit_script_at
@@ -259,6 +260,7 @@ def start(monkeypatch: pytest.MonkeyPatch, log_id: int) -> Iterator[Callable[[Se
 
     def start_both(settings: Settings) -> _Servers:
         OrdinaryProtocol.host_names = settings.host_names
+        OrdinaryProtocol.root_paths = root_paths(settings.root_path, settings.trusted_proxies)
         settings = settings.model_copy(update={"keep_alive_seconds": 1})
         for protocol in (CouponProtocol, OrdinaryProtocol):
             started.append(_Server(service_resources.open_resources(settings, protocol.__name__), protocol))
@@ -450,6 +452,43 @@ def test_a_page_of_another_site_has_the_same_response(
     assert different == {}
     assert _Counted.count - before == 3 * (len(origins) - 1), "the batch path was hardly used"
     assert _CountedLookup.count >= len(origins) - 1
+
+
+def test_the_same_path_of_a_proxy_has_the_same_response(
+    settings: Settings, start: Callable[[Settings], _Servers], reset: Callable[[], _Coupons]
+) -> None:
+    """What refers to the API begins with the path, that of the proxy or the configured one; accepted and refused."""
+    servers = start(settings.model_copy(update={"root_path": "/shop/api", "trusted_proxies": "127.0.0.1"}))
+    coupons, different, before = reset(), {}, _Counted.count
+    paths = {
+        b"X: a": b"/shop/api",
+        b"X-Forwarded-Prefix: /other": b"/other",
+        b"x-forwarded-prefix: /other/": b"/other",
+        b"X-Forwarded-Prefix: /outer, /inner": b"/outer/inner",
+        b"X-Forwarded-Prefix: /": b"",
+        b"X-Forwarded-Prefix: //evil.example": b"/shop/api",
+        b"X-Forwarded-Prefix: https://evil.example": b"/shop/api",
+        b"X-Forwarded-Prefix: /a/../b": b"/shop/api",
+        b"X-Forwarded-Prefix: /" + 300 * b"a": b"/shop/api",
+    }
+    for header, path in paths.items():
+        head = _HEAD + header + b"\r\n"
+        accepted, duplicate = _post(coupons.open, head=head), _post(coupons.sold_out, b'{"user_id":9}', head=head)
+        kinds = (accepted, duplicate, _post(coupons.closed, head=head), _post(1, b"{", head=head))
+        for data in (*kinds, _get(60 * "x", header + b"\r\n"), accepted[:30] + b"no HTTP\r\n\r\n"):
+            batch = servers.batch.respond(data + _LAST)
+            reset()
+            ordinary = servers.ordinary.respond(data + _LAST)
+            reset()
+            if batch != ordinary:
+                different[data] = batch, ordinary
+            if data == accepted:
+                assert b"location: %b/issuances/" % path in batch
+            elif data in kinds:
+                assert b'{"type":"%b/problems/' % path in batch
+
+    assert different == {}
+    assert _Counted.count - before == 4 * len(paths), "the batch path was hardly used"
 
 
 def _bearer(credentials: str) -> bytes:

@@ -74,8 +74,9 @@ def _with_cookie(request: Request, session: str, max_age: int) -> Response:
     """
     response = Response(status_code=204)
     is_secure = request.headers.get("origin", "").startswith("https://")
+    path = request.scope["root_path"] or "/"  # other applications of the same host do not get it
     response.set_cookie(
-        SESSION_COOKIE, session, max_age=max_age, path="/", secure=is_secure, httponly=True, samesite="strict"
+        SESSION_COOKIE, session, max_age=max_age, path=path, secure=is_secure, httponly=True, samesite="strict"
     )
     return response
 

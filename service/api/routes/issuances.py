@@ -82,6 +82,7 @@ async def read(
 @router.get("/issuances/{request_id}/events")
 async def follow(
     request_id: str,
+    request: Request,
     api: ApiDeps,
     caller: CallerDep,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -104,7 +105,7 @@ async def follow(
     if last_event_id is not None and last_event_id == final_event_id(status.request):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     seconds = math.inf if caller.expires_at is None else caller.expires_at - now_ms() / 1000
-    return IssuanceEventStream(api.events, status, seconds)
+    return IssuanceEventStream(api.events, status, seconds, request.scope["root_path"])
 
 
 @router.get("/issuances/{request_id}/history")
