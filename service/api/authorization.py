@@ -165,7 +165,6 @@ class AuthorizationMiddleware:
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
                 scope, send = {**scope, "method": "GET"}, _head_only(send)
-                scope["state"]["is_head"] = True
             try:
                 needed = self._find(scope)
                 headers = _unique(scope["headers"])

@@ -56,15 +56,13 @@ class EventStream(Response):
     media_type = EVENT_STREAM
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        """Send events until the end; the stream is counted for exactly this call. HEAD gets the head only."""
-        start = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
-        if scope["state"].get("is_head"):
-            await send(start)
-            await send({"type": "http.response.body"})
-            return
+        """Send events until the end; the stream is counted for exactly this call.
+
+        After the response to HEAD the connection ends, and with it the stream.
+        """
         with self.open() as (end, send_events):
             scope["state"]["begin_stream"](end)
-            await send(start)
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send_events(send)
 
     def open(self) -> AbstractContextManager[OpenStream]:

@@ -187,3 +187,10 @@ def test_an_address_may_be_of_ipv6(health: Health, authenticator: Authenticator)
     server.start()
     with closing(server):
         assert json.loads(httpx.get(f"http://[::1]:{server.port}/readyz").content)["ready"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_query_is_ignored(client: httpx.Client, path: str) -> None:
+    """Load balancers and scrapers add parameters of their own."""
+    for method in ("GET", "HEAD"):
+        assert client.request(method, f"{path}?format=any&x").status_code == 200
