@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from service.config.parsing import is_service_address
 from stack.errors import PortTaken, StackError
 from stack.files import write_atomically
 from stack.server_env import LOOPBACK
@@ -34,7 +35,11 @@ def user_ports(user_env: Mapping[str, str], names: Mapping[str, str]) -> dict[st
     `names` maps a variable to the name of its port. Raises PortTaken for a port in use, StackError for a value that
     is not a port; both name the variable.
     """
-    chosen = {name: _parse(variable, user_env[variable]) for variable, name in names.items() if user_env.get(variable)}
+    chosen = {
+        name: _parse(variable, text)
+        for variable, name in names.items()
+        if (text := user_env.get(variable)) and not is_service_address(text)
+    }
     for variable, name in names.items():
         if name in chosen and not is_free(chosen[name]):
             raise PortTaken(

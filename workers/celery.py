@@ -1,5 +1,6 @@
 """The Celery application; `celery -A workers` finds it here. Tasks open their clients in the process that runs them."""
 
+import os
 from typing import Any
 
 import billiard.pool
@@ -7,6 +8,7 @@ from celery import Celery, Task
 from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_process_shutdown
 
 from service import config, startup, tracing
+from service.config.parsing import is_service_address
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
 from workers import messages, resources
@@ -27,6 +29,8 @@ class LoggedTask(Task):  # type: ignore[misc]  # Celery has no types
                 return self.run(*args, **kwargs)
 
 
+if is_service_address(os.environ.get("FLOWER_PORT", "")):
+    del os.environ["FLOWER_PORT"]  # Flower, which loads this application first, would take it for its port
 app = Celery("workers", task_cls=LoggedTask)
 app.config_from_object("celeryconfig")
 # A child that ends waits until its parent has counted all its results. Under load the parent miscounts now and then

@@ -1,11 +1,20 @@
 """The addresses at which the API and the issuer listen, and who reaches them there."""
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticUseDefault
 
-from service.config.parsing import ROOT_PATH_PATTERN, IPNetwork, is_loopback, parse_networks, parse_origins, split_list
+from service.config.parsing import (
+    ROOT_PATH_PATTERN,
+    IPNetwork,
+    is_loopback,
+    is_service_address,
+    parse_networks,
+    parse_origins,
+    split_list,
+)
 
 #: as `Host` names them, without the port
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -63,6 +72,13 @@ class NetworkSettings(BaseModel):
         if info.data.get("auth") == "off" and not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address and AUTH is off: set AUTH=on")
         return host
+
+    @field_validator("api_port", "issuer_port", mode="before")
+    @classmethod
+    def _ignore_address_of_service(cls, value: Any) -> Any:
+        if isinstance(value, str) and is_service_address(value):
+            raise PydanticUseDefault
+        return value
 
     @field_validator("issuer_port")
     @classmethod

@@ -12,6 +12,15 @@ ROOT_PATH_PATTERN = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII
 #: what a browser sends as Origin: a scheme, a host in lower case, and a port if it is not that of the scheme
 _ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
+def is_service_address(text: str) -> bool:
+    """Return whether Kubernetes has set a variable, and not a person: the address of a service, tcp://10.0.0.1:8000.
+
+    For a service `api` it sets API_PORT in every pod of the namespace, unless `enableServiceLinks` is false.
+    """
+    return _SERVICE_ADDRESS.match(text) is not None
 
 
 def split_list(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pytest
 
 from service.log_events import LogEvent
 from stack.local import LocalStack
+from stack.process_spec import http_ok
 from tests.waiting import eventually
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +103,18 @@ def test_a_server_may_open_as_many_files_as_the_hard_limit_allows(parts: LocalSt
     with psutil.Popen(["/bin/sh", "-c", command], env=environment, cwd=_ROOT, stderr=subprocess.DEVNULL) as started:
         try:
             eventually(lambda: started.rlimit(psutil.RLIMIT_NOFILE) == (hard_limit, hard_limit))
+        finally:
+            started.terminate()
+
+
+def test_flower_starts_where_kubernetes_has_set_the_address_of_its_service(parts: LocalStack) -> None:
+    """It reads FLOWER_PORT itself, before its configuration, and takes no number that is none."""
+    port = free_port()
+    environment = {**parts.environment, "FLOWER_PORT": "tcp://10.0.0.1:5555"}
+    command = [sys.executable, "-m", "celery", "-A", "workers", "flower", f"--port={port}"]
+    with subprocess.Popen(command, env=environment, cwd=_ROOT, stderr=subprocess.DEVNULL) as started:
+        try:
+            eventually(lambda: http_ok("127.0.0.1", int(port), "/healthcheck"), within_seconds=60)
         finally:
             started.terminate()
 

@@ -58,6 +58,17 @@ def test_every_fault_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert named == {*GOOD, "API_PORT", "WEBHOOK_URL", "LOG_LEVEL"}
 
 
+def test_the_variables_of_kubernetes_services_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service named `api` or `issuer` sets them in every pod of its namespace. Another fault is still one."""
+    for name, value in {"API_PORT": "tcp://10.0.0.1:8000", "ISSUER_PORT": "udp://[fd00::1]:8001"}.items():
+        monkeypatch.setenv(name, value)
+    settings = config.load()
+    monkeypatch.setenv("API_PORT", "http://10.0.0.1:8000")
+
+    assert (settings.api_port, settings.issuer_port) == (8000, 8001)
+    assert [fault.partition(":")[0] for fault in _faults()] == ["API_PORT"]
+
+
 def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing key is an error at start, and so is an empty one."""
     monkeypatch.setenv("REQUEST_ID_KEYS", "")

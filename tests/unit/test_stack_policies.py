@@ -73,6 +73,11 @@ def test_an_invalid_user_port_is_refused_by_name(text: str) -> None:
         ports.user_ports({"API_PORT": text}, {"API_PORT": "api"})
 
 
+def test_the_address_of_a_kubernetes_service_is_no_port() -> None:
+    """As if the variable were not set."""
+    assert ports.user_ports({"API_PORT": "tcp://10.0.0.1:8000"}, {"API_PORT": "api"}) == {}
+
+
 def test_a_server_is_external_only_if_every_address_of_it_is_set() -> None:
     assert "valkey" in settings.processes_to_start(EVERYTHING, {"REDIS_URL": "redis://elsewhere/0"})
     both = {"REDIS_URL": "redis://elsewhere/0", "CELERY_BROKER_URL": "redis://elsewhere/1"}
