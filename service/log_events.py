@@ -36,6 +36,9 @@ class LogEvent(StrEnum):
     HEALTH_NOT_PUBLISHED = "issuer.health_not_published"
 
     # HTTP servers
+    #: logged at the start of the API and the issuer: the connections that it may have, and the files that it may open.
+    #: A warning if these are few: raise the hard limit (LimitNOFILE of systemd, ulimits of Docker)
+    CONNECTIONS_ALLOWED = "http.connections_allowed"
     #: requests that the server answered before any route saw them, or whose connection was one too many: how many since
     #: the last such line, by status
     REQUESTS_REJECTED = "http.requests_rejected"

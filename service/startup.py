@@ -1,13 +1,13 @@
 """Configures a process at its start, or exits with one message on standard error and no stack trace."""
 
-import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from service import clock, config, crash_points, log
 from service.config import Settings
 from service.domain.errors import CouponsError
+from service.server.connection_guard import raise_file_limit
 
 #: exit status of a process that cannot start and of a command that cannot be done
 EXIT_STATUS = 2
@@ -33,12 +33,7 @@ def configure_process(load: Callable[[], Settings] = config.load) -> Settings:
 
 
 def configure_server() -> Settings:
-    """Configure a process that accepts connections: as configure_process does, and with as many files as it may open.
-
-    Each connection is a file. Service managers give a process 1,024, so that older programs do not fail with more.
-    """
+    """Configure a process that accepts connections: as configure_process does, and with as many files as possible."""
     settings = configure_process()
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a system may refuse the hard limit itself, for example if there is none
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    raise_file_limit()
     return settings

@@ -1,9 +1,11 @@
 """What the connections of one server share: the sweep that ends those past their deadline, and their limit."""
 
 import asyncio
+import logging
 import resource
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Protocol
 
 from service.limits import MAX_CONNECTIONS
@@ -22,7 +24,24 @@ _log = get_logger(__name__)
 def max_connections() -> int:
     """Return how many connections the process may have, by MAX_CONNECTIONS and by the files that it may open."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
     return min(MAX_CONNECTIONS, files - min(RESERVED_FILES, files // 2))
+
+
+def raise_file_limit() -> None:
+    """Let the process open as many files as the system allows, and log how many connections that are.
+
+    Each connection is a file. Service managers give a process 1,024, so that older programs do not fail with more.
+    """
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_limited = hard_limit != resource.RLIM_INFINITY  # macOS has no hard limit, and refuses to have no soft one
+    wanted = hard_limit if is_limited else MAX_CONNECTIONS + RESERVED_FILES
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard_limit))
+    allowed, files = max_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    level = logging.INFO if allowed >= MAX_CONNECTIONS // 2 else logging.WARNING
+    _log.log(level, LogEvent.CONNECTIONS_ALLOWED, connections=allowed, open_files=files)
 
 
 class GuardedConnection(Protocol):
@@ -64,7 +83,7 @@ class ConnectionGuard:
     @property
     def is_full(self) -> bool:
         """Whether so many connections are open beyond the limit that none of them may linger."""
-        return len(self._connections) > self._max_connections + RESERVED_FILES // 2
+        return len(self._connections) > self._max_connections + min(RESERVED_FILES, self._max_connections) // 2
 
     def _sweep(self) -> None:
         self.now = self._loop.time()

@@ -6,6 +6,8 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections import Counter
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -105,6 +107,31 @@ def test_a_server_may_open_as_many_files_as_the_hard_limit_allows(parts: LocalSt
             eventually(lambda: started.rlimit(psutil.RLIMIT_NOFILE) == (hard_limit, hard_limit))
         finally:
             started.terminate()
+
+
+@pytest.mark.parametrize("process", ["api", "issuer"])
+def test_a_client_beyond_the_limit_of_files_gets_an_answer(parts: LocalStack, tmp_path: Path, process: str) -> None:
+    """At the start the log says how many connections there may be, and later how many were refused."""
+    environment = {**parts.environment, "API_PORT": free_port(), "ISSUER_PORT": free_port(), "LOG_LEVEL": "info"}
+    port = int(environment[f"{process.upper()}_PORT"])
+    command = f"ulimit -n 256; exec {shlex.join([sys.executable, *_PROCESSES[process]])}"
+    log = tmp_path / "log"
+    with log.open("wb") as out, ExitStack() as opened:
+        started = subprocess.Popen(["/bin/sh", "-c", command], env=environment, cwd=_ROOT, stderr=out)
+        opened.callback(started.wait, 30)
+        opened.callback(started.terminate)
+        eventually(lambda: http_ok("127.0.0.1", port, "/healthz"), within_seconds=60)
+
+        clients = [opened.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(300)]
+        for client in clients:
+            with suppress(OSError):  # it was refused before it had sent its request
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        statuses = Counter(client.recv(4096)[9:12] for client in clients)
+        eventually(lambda: LogEvent.REQUESTS_REJECTED in log.read_text())
+
+    assert statuses.keys() == {b"200", b"503"}
+    assert statuses[b"503"] > 100
+    assert re.search(rf"{re.escape(LogEvent.CONNECTIONS_ALLOWED)}.*connections=128.*open_files=256", log.read_text())
 
 
 def test_flower_starts_where_kubernetes_has_set_the_address_of_its_service(parts: LocalStack) -> None:
