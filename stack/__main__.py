@@ -1,11 +1,15 @@
 """Command line of the local stack: up, servers, lock."""
 
 import argparse
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
+from service.log import escape_lines
 from stack import jars
 from stack.errors import StackError
 from stack.local import LocalStack
@@ -30,7 +34,7 @@ def main() -> int:
     except StopRequested:
         return 0
     except StackError as error:
-        print(error, file=sys.stderr)
+        _print(escape_lines(str(error)), sys.stderr)
         return 1
     return 0
 
@@ -59,7 +63,7 @@ def _run(directory: Path, names: Iterable[str]) -> None:
         if "FLOWER_URL" in stack.environment:
             user, password = stack.flower_login
             _print(f"Flower    {stack.flower_url}  user {user}, password {password}")
-        _print(f"shell     source {stack.directory / 'env'}")
+        _print(f"shell     source {shlex.quote(str(stack.directory / 'env'))}")
         if stack.environment.get("AUTH") == "on":
             _print("users     coupons token 7            (after `source`)")
             _print("operators coupons keys new NAME --role admin")
@@ -77,8 +81,12 @@ def _request_stop(*_: object) -> None:
     raise StopRequested
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(line: str, file: TextIO = sys.stdout) -> None:
+    """Print a line. Once nobody reads, the stack goes on: its log file has the same lines."""
+    try:
+        print(line, file=file, flush=True)
+    except OSError:  # the reader of a pipe has gone, or the terminal; what follows, and what Python holds, goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stack.errors import StackError
 from stack.files import write_atomically
+from stack.server_env import ROOT
 
 LOCK = Path(__file__).with_name("kafka.lock")
 BROKER = "org.apache.kafka:kafka_2.13:4.3.1"
@@ -45,8 +46,14 @@ class Jar:
 
 
 def repository() -> Path:
-    """Return the local Maven repository, which Maven itself uses too."""
-    return Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
+    """Return the local Maven repository, which Maven itself uses too; for a user without a home, one of the stack's."""
+    if chosen := os.environ.get("M2_REPO"):
+        return Path(chosen)
+    with suppress(RuntimeError):  # the user has neither HOME nor an entry in the system's list
+        home = Path.home()
+        if os.access(home, os.W_OK | os.X_OK):
+            return home / ".m2" / "repository"
+    return ROOT / ".stack" / "m2"
 
 
 def sha256(path: Path) -> str:
@@ -134,10 +141,14 @@ def main(class_path: Path) -> None:
     """Download the locked jars and write Java's class path option for them to a file."""
     jars = read_lock()
     try:
+        if ":" in str(repository()):
+            raise StackError(f"Java cannot use jars in {repository()}: set M2_REPO to a directory without a colon")
         download_missing(jars)
     except StackError as error:
         sys.exit(str(error))
-    write_atomically(class_path, '-cp "{}"\n'.format(":".join(str(jar.path) for jar in jars)))
+    paths = ":".join(str(jar.path) for jar in jars)
+    quoted = paths.replace("\\", r"\\").replace('"', r"\"")
+    write_atomically(class_path, f'-cp "{quoted}"\n')
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Log files of the stack: the supervisor's own, and one for each process with a marker at every start."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -23,8 +24,9 @@ class SupervisorLog:
         self.file.close()
 
     def write(self, line: str) -> None:
-        """Append a line with the time, and pass it to `on_message`."""
-        self.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n".encode())
+        """Append a line with the time, and pass it to `on_message`; on a full disk the file lacks lines."""
+        with suppress(OSError):
+            self.file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n".encode())
         if self._on_message:
             self._on_message(line)
 

@@ -21,6 +21,12 @@ from stack.servers.kafka_node import Node
 NODE_NAMES = {"1": ("kafka",), "3": ("kafka-1", "kafka-2", "kafka-3")}
 """KAFKA_BROKERS -> the names of the nodes."""
 
+CLASS_PATH, PROPERTIES = "classpath", "server.properties"
+"""Files in the directory of a node."""
+
+UTF8_PATHS = {"LC_ALL": "C.UTF-8"}
+"""The locale by which Java reads paths: in the C locale it cannot open one with letters beyond ASCII."""
+
 LOG4J = Path(__file__).parents[1] / "log4j2.properties"
 HEAP_ONE_NODE = ("-Xms256m", "-Xmx512m")
 HEAP_OF_THREE = ("-Xms128m", "-Xmx256m")
@@ -69,12 +75,14 @@ def load_or_create_cluster_id(path: Path) -> str:
 def spec(name: str, node: Node) -> ProcessSpec:
     """Return the specification of one node; its jars are downloaded and verified before every start."""
     heap = HEAP_ONE_NODE if node.cluster.replicas == 1 else HEAP_OF_THREE
-    java = (str(JAVA), *heap, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={LOG4J}", f"@{node.directory / 'classpath'}")
+    # Files are named relative to the node's directory: Kafka and log4j take a comma in a path for the end of it, and
+    # properties have another encoding than paths.
+    java = (str(JAVA), *heap, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={LOG4J.name}", f"@{CLASS_PATH}")
     return ProcessSpec(
         name=name,
-        argv=(*java, "kafka.Kafka", str(node.directory / "server.properties")),
-        env=clean_environment(),
-        cwd=node.directory.parent,
+        argv=(*java, "kafka.Kafka", PROPERTIES),
+        env=clean_environment() | UTF8_PATHS,
+        cwd=node.directory,
         prepare=lambda run: _prepare(run, java, node),
         healthy=lambda: _is_registered(node.port),
         stop_timeout_seconds=20.0,
@@ -83,9 +91,10 @@ def spec(name: str, node: Node) -> ProcessSpec:
 
 def _prepare(run: RunCommand, java: tuple[str, ...], node: Node) -> None:
     create_private_directory(node.directory)
-    run([sys.executable, "-m", "stack.jars", str(node.directory / "classpath")])
+    run([sys.executable, "-m", "stack.jars", CLASS_PATH])
+    write_atomically(node.directory / LOG4J.name, LOG4J.read_text())
     _format(run, java, node)
-    write_atomically(node.directory / "server.properties", node.properties(node.directory / "data"))
+    write_atomically(node.directory / PROPERTIES, node.properties("data"))
 
 
 def _format(run: RunCommand, java: tuple[str, ...], node: Node) -> None:
@@ -94,8 +103,8 @@ def _format(run: RunCommand, java: tuple[str, ...], node: Node) -> None:
         return
     draft, properties = node.directory / "data.draft", node.directory / "format.properties"
     shutil.rmtree(draft, ignore_errors=True)
-    write_atomically(properties, node.properties(draft))
-    run([*java, "kafka.tools.StorageTool", "format", "-t", node.cluster.id, "-c", str(properties)])
+    write_atomically(properties, node.properties(draft.name))
+    run([*java, "kafka.tools.StorageTool", "format", "-t", node.cluster.id, "-c", properties.name])
     draft.rename(node.directory / "data")
 
 

@@ -86,8 +86,8 @@ class Node:
         """The port for clients without a proxy."""
         return self.listeners[0].port
 
-    def properties(self, data: Path) -> str:
-        """Return the node's server.properties, with the log in the directory `data`."""
+    def properties(self, data: str) -> str:
+        """Return the node's server.properties, with the log in the folder `data` of its directory."""
         return PROPERTIES.format(
             number=self.number,
             host=LOOPBACK,

@@ -206,6 +206,36 @@ def test_a_server_can_have_its_data_in_another_directory(tmp_path: Path) -> None
     assert {path.name for path in (tmp_path / "stack").iterdir() if path.is_dir()} == {"log", "secrets"}
 
 
+def test_directories_may_have_any_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a Korean home, and those that end a path in a setting or in a list; the jars are there as well."""
+    strange = tmp_path / "홍길동, 'a\\b\" %c"
+    strange.mkdir()
+    (strange / "jars").symlink_to(jars.repository())
+    monkeypatch.setenv("M2_REPO", str(strange / "jars"))
+    with LocalStack(strange / "stack") as stack:
+        _write(stack)
+        stack.restart("kafka")
+        assert _read(stack) == ("row", b"value", b"record")
+    assert {path.name for path in strange.iterdir()} == {"jars", "stack"}
+
+
+def test_a_stack_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    """`make up | head`: a process that ends is still restarted, which is a line for nobody."""
+    with _command("servers", tmp_path) as running:
+        assert running.stdout
+        running.stdout.close()
+        for process in psutil.Process(running.pid).children():
+            if "valkey" in process.name():
+                process.kill()
+                process.wait(WAIT_SECONDS)
+        log = tmp_path / "log" / "stack.log"
+        eventually(lambda: "valkey    is back" in log.read_text(), within_seconds=WAIT_SECONDS)
+        with redis.Redis.from_url(read_exports(tmp_path / "env")["REDIS_URL"]) as client:
+            assert client.ping()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(WAIT_SECONDS) == 0
+
+
 @pytest.mark.parametrize("arguments", [{"overrides": {"isuer": {}}}, {"directories": {"isuer": Path()}}])
 def test_settings_for_an_unknown_process_are_refused(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(StackError, match="this stack does not run isuer: choose from "):

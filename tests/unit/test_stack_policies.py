@@ -17,6 +17,7 @@ from stack.errors import PortTaken, StackError
 from stack.files import load_or_create_secret, read_exports, write_exports
 from stack.local import LocalStack
 from stack.restarter import restart_delay
+from stack.server_env import ROOT
 from stack.servers import kafka
 from stack.startup import EVERYTHING
 
@@ -228,3 +229,14 @@ def test_the_reaper_ignores_a_process_that_has_already_exited() -> None:
         ended.wait()
     assert not psutil.pid_exists(ended.pid)
     assert reaper.read_registrations([f"+ {ended.pid} {reaper.registration(0, signal.SIGTERM, 1)}\n"]) == {}
+
+
+def test_a_user_without_a_home_keeps_the_jars_in_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As service accounts and containers have it; a repository that is named comes first."""
+    monkeypatch.delenv("M2_REPO", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert jars.repository() == tmp_path / ".m2" / "repository"
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    assert jars.repository() == ROOT / ".stack" / "m2"
+    monkeypatch.setenv("M2_REPO", str(tmp_path / "jars"))
+    assert jars.repository() == tmp_path / "jars"
