@@ -1,8 +1,10 @@
 """Configures a process at its start, or exits with one message on standard error and no stack trace."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from service import clock, config, crash_points, log
 from service.config import Settings
@@ -19,8 +21,21 @@ def exit_on_error(status: int = EXIT_STATUS) -> Iterator[None]:
     try:
         yield
     except CouponsError as error:
-        print(f"error: {log.escape_lines(str(error))}", file=sys.stderr)  # noqa: T201  # the log may not be configured yet
+        print_error(f"error: {error}")
         sys.exit(status)
+
+
+def print_error(text: str) -> None:
+    """Print to standard error, as the log may not be configured yet; if nobody reads, the exit status tells enough."""
+    try:
+        print(log.escape_lines(text), file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is printed from now on, and what Python still holds, go nowhere instead of failing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def configure_process(load: Callable[[], Settings] = config.load) -> Settings:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from service.log import escape_lines
 from stack import jars
 from stack.errors import StackError
 from stack.local import LocalStack
@@ -34,7 +33,7 @@ def main() -> int:
     except StopRequested:
         return 0
     except StackError as error:
-        _print(escape_lines(str(error)), sys.stderr)
+        _print(str(error), sys.stderr)
         return 1
     return 0
 

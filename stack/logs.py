@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from service.log import escape
+
 TAIL_LINES = 12
 START_MARKER = "--- started "
 
@@ -48,6 +50,9 @@ def since_start(log: Path) -> str:
 
 
 def tail(log: Path) -> str:
-    """Return the last lines since a process's last start, indented below the log's path, for an error message."""
+    """Return the last lines since a process's last start, indented below the log's path, for an error message.
+
+    What they quote of others cannot control the terminal.
+    """
     lines = since_start(log).splitlines()[1:][-TAIL_LINES:]
-    return "\n".join([f"the end of {log}:", *(f"    {line}" for line in lines)]) if lines else f"{log} is empty"
+    return "\n".join([f"the end of {log}:", *(f"    {escape(line)}" for line in lines)]) if lines else f"{log} is empty"

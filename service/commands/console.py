@@ -9,7 +9,6 @@ usual status. What prints returns whether somebody still reads, so that a comman
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from rich.text import Text
 from service import resources, startup
 from service.domain.errors import CouponsError
 from service.limits import MAX_ID
-from service.log import escape, escape_lines
+from service.log import escape
 from service.resources import Resources
 
 CouponOption = Annotated[
@@ -62,7 +61,7 @@ def open_for_command(name: str) -> Iterator[Resources]:
     try:
         yield common
     except CouponsError as error:
-        typer.echo(escape_lines(str(error)), err=True)
+        startup.print_error(str(error))
         sys.exit(startup.EXIT_STATUS)
     finally:
         common.close()
@@ -155,6 +154,5 @@ def _echo(text: str) -> bool:
 
 
 def _discard_output() -> bool:
-    """Let what is printed from now on, and what Python still holds, go nowhere instead of failing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    startup.discard(sys.stdout)
     return False
