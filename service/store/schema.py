@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from importlib import metadata
 
 from alembic import command
 from alembic.config import Config
@@ -47,6 +48,7 @@ _MISSING = text(
 def migrate(engine: Engine, application_role: str | None = None) -> None:
     """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
+    It notes this version in the database, for the message of an older one.
     Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is too old, for a revision that
     this version does not have and for a role that does not exist, and Unavailable.
     """
@@ -57,6 +59,7 @@ def migrate(engine: Engine, application_role: str | None = None) -> None:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         _require_known_revision(connection)
         command.upgrade(_config(connection), "head")
+        connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS 'coupons {metadata.version('coupons')}'")
         if application_role:
             _grant(connection, application_role)
 
@@ -130,13 +133,16 @@ def _require_version(tx: Connection) -> None:
 
 
 def _require_known_revision(tx: Connection) -> None:
-    """A revision that is not among ours belongs to another version; upgrading from it is impossible."""
+    """Raise Misconfigured for a revision that is not among ours: it belongs to another version, mostly a newer one."""
     found = MigrationContext.configure(tx).get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(_config(tx)).walk_revisions()}
     if found is not None and found not in known:
+        noted = tx.execute(text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")).scalar()
         fault = (
-            f"the database schema is at revision {found}, which this version of coupons does not have: "
-            "use the version that created it, or set DATABASE_URL to a new database"
+            f"the database schema is at revision {found}, which this version of coupons does not have"
+            f" ({metadata.version('coupons')}): {noted or 'another version'} upgraded it."
+            f" Deploy {noted or 'that version'} or a newer one, and do not run `coupons migrate` of this one;"
+            " or set DATABASE_URL to another database"
         )
         raise Misconfigured([fault])
 

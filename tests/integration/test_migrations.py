@@ -113,6 +113,20 @@ def test_a_database_of_another_version_is_refused(fresh_database: Engine, revisi
             operation(fresh_database)
 
 
+def test_a_database_of_a_newer_version_names_that_version(fresh_database: Engine) -> None:
+    """The operator of an older program hears which one to deploy, and not to migrate with this one."""
+    schema.migrate(fresh_database)
+    with fresh_database.begin() as tx:
+        tx.execute(text("COMMENT ON TABLE alembic_version IS 'coupons 99.1.0'"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '0999_later'"))
+
+    for operation in (schema.migrate, _require_current):
+        with pytest.raises(
+            Misconfigured, match=r"Deploy coupons 99\.1\.0 or a newer one, and do not run `coupons migrate`"
+        ):
+            operation(fresh_database)
+
+
 def test_an_older_postgresql_is_refused(fresh_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start, and not when a query uses what it lacks."""
     monkeypatch.setattr(schema, "_MIN_POSTGRESQL", 99)
