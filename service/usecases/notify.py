@@ -16,7 +16,8 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
     """Claim one batch of outbox entries and deliver its decisions in one notice, which is one POST.
 
     Returns the number of entries delivered: 0 when none is due or the circuit breaker is open. Raises Unavailable when
-    the receiver does not accept the POST; the entries are then due again later, under the same delivery id.
+    the receiver does not accept the POST; the entries are then due again later, under the same delivery id, and not
+    before the time that the receiver asked for.
 
     The entries are moved to table `notices` after the POST. After a crash in between, the same POST is made again once
     the lease ends; the receiver recognises it by its webhook-id, which is the delivery id.
@@ -32,7 +33,10 @@ def deliver_notices(engine: Engine, sender: WebhookSender, lease_seconds: float)
     try:
         status = sender.send(str(batch.delivery_id), decisions) if decisions else None
     except Exception as error:
-        pause = backoff_seconds(batch.entries[0].attempts, jitter=jitter())
+        pause = max(
+            backoff_seconds(batch.entries[0].attempts, jitter=jitter()),
+            sender.circuit_breaker.open_seconds,  # for as long as the receiver asked: other processes do not ask sooner
+        )
         with engine.begin() as tx:
             outbox.postpone_batch(tx, batch, pause, escape_lines(str(error)))
         raise

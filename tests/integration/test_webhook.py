@@ -8,12 +8,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import Engine
 
 from service.domain.errors import Unavailable
 from service.domain.request import Decision, ReasonCode, RequestState
+from service.usecases.notify import deliver_notices
 from service.webhooks.sender import WebhookOutcome, WebhookSender
 from testkit.webhook_receiver import WebhookReceiver
 from tests.fixtures.parts import WEBHOOK_SECRET
+from tests.integration.conftest import Query, StartSale
 
 _TIMEOUT_SECONDS = 1.0
 Serve = Callable[[Callable[[socket.socket], None]], str]
@@ -160,6 +163,22 @@ def test_retry_after_opens_the_circuit_breaker_for_that_long(serve: Serve) -> No
         sender.send("id", [])
 
     assert 29 < sender.circuit_breaker.open_seconds <= 30
+    sender.close()
+
+
+def test_no_process_asks_a_receiver_again_before_the_time_that_it_asked_for(
+    serve: Serve, start_sale: StartSale, store: Engine, query: Query
+) -> None:
+    """The circuit breaker is one process's, the rows are due for all of them; the error is recorded."""
+    start_sale(3, range(1, 4), {})
+    sender = WebhookSender(serve(_status(b"429 Slowly\r\nretry-after: 120\r\n")), WEBHOOK_SECRET, _TIMEOUT_SECONDS)
+
+    with pytest.raises(Unavailable):
+        deliver_notices(store, sender, 7.5)
+
+    (row,) = query("SELECT next_attempt_at - failed_at AS pause, error FROM outbox WHERE kind = 'notify'")
+    assert 119 < row.pause.total_seconds() <= 120
+    assert "429" in row.error
     sender.close()
 
 

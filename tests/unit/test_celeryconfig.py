@@ -20,6 +20,7 @@ from tests.unit.conftest import Facts
 from workers import celery
 from workers.queues import BeatEntry, Queue, Task
 from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS
+from workers.tasks.notify import retry_delay
 
 ROOT = Path(__file__).parents[2]
 #: in a process of its own, as reading a task configures the application that holds it
@@ -106,6 +107,17 @@ def test_beat_schedules_registered_tasks_that_expire(conf: dict[str, Any]) -> No
 def test_a_lost_childs_task_comes_back_before_its_message_would(conf: dict[str, Any]) -> None:
     """P7: Celery's own delay, three minutes, would outlast the visibility timeout many times over."""
     assert conf["task_annotations"]["*"]["default_retry_delay"] < conf["broker_transport_options"]["visibility_timeout"]
+
+
+@pytest.mark.parametrize(
+    ("open_seconds", "retries", "delay"), [(0.7, 0, 0.7), (4.0, 2, 4.0), (0.7, 3, None), (4.1, 0, None), (300, 0, None)]
+)
+def test_a_retry_of_a_notice_does_not_wait_until_its_message_comes_again(
+    conf: dict[str, Any], open_seconds: float, retries: int, delay: float | None
+) -> None:
+    """A receiver that asks for a longer pause is left to the sweep; the task itself takes up to three seconds."""
+    assert retry_delay(open_seconds, retries) == delay
+    assert delay is None or delay + 3 < conf["broker_transport_options"]["visibility_timeout"]
 
 
 def test_over_kafka_every_queue_is_a_topic_of_its_own_name(over_kafka: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ from workers.queues import Task
 from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS, worker_resources
 
 _MAX_RETRIES = 3
+#: longest delay of a retry: a message that waits is not acknowledged, and after the visibility timeout (celeryconfig.py)
+#: it would be delivered again and again, to every worker
+_MAX_COUNTDOWN_SECONDS = 4.0
 #: issuing has priority: two children at full speed would take more than one processor from it
 _IDLE_RATIO = 8
 
@@ -20,8 +23,8 @@ _IDLE_RATIO = 8
 def deliver(self: Any) -> str:
     """Deliver the notices that are due, for at most three seconds.
 
-    After a failed POST, Celery retries the task three times, each time when the circuit breaker has closed. After that,
-    the sweep sends the task.
+    After a failed POST, Celery retries the task up to three times, each time when the circuit breaker has closed. After
+    that, or if the breaker stays open for longer because the receiver asked for it, the sweep sends the task.
     """
     opened = worker_resources()
     if opened.sender is None:
@@ -36,12 +39,21 @@ def deliver(self: Any) -> str:
             gate_admin=opened.shared.gate_admin,
         )
     except Unavailable as error:
-        if self.request.retries < _MAX_RETRIES:
+        countdown = retry_delay(opened.sender.circuit_breaker.open_seconds, self.request.retries)
+        if countdown is not None:
             description = describe_due_work_retry(Task.NOTIFY, self.request.retries + 2, _MAX_RETRIES + 1, error)
             raise self.retry(
                 exc=error,
-                countdown=opened.sender.circuit_breaker.open_seconds,
+                countdown=countdown,
                 **description.options(),
             ) from error
         raise
     return f"outbox entries delivered: {count}"
+
+
+def retry_delay(open_seconds: float, retries: int) -> float | None:
+    """Return the seconds after which Celery retries the task; None: the sweep sends it when rows are due.
+
+    `open_seconds`: for how long the circuit breaker is open. `retries`: how often this task was retried.
+    """
+    return open_seconds if retries < _MAX_RETRIES and open_seconds <= _MAX_COUNTDOWN_SECONDS else None
