@@ -27,8 +27,6 @@ class WorkerResources:
     ids: RequestIds
     recoverer: Recoverer
     dead_letter_producer: DeadLetterProducer
-    #: None if no webhook is configured
-    sender: WebhookSender | None
     task_counts: TaskCounts
 
 
@@ -38,13 +36,22 @@ def worker_resources() -> WorkerResources:
     settings = config.load()
     shared = resources.open_resources(settings, "worker", connections=2)
     counts = TaskCounts(build_client(settings.redis_url))
-    sender = None
-    if settings.webhook_url:
-        secret = settings.webhook_secret.get_secret_value()
-        count_attempt = partial(counts.add, TaskCount.WEBHOOK_ATTEMPTS)
-        sender = WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS, count_attempt)
     producer = DeadLetterProducer(clients.build_producer(settings))
-    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, sender, counts)
+    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, counts)
+
+
+@cache
+def webhook_sender() -> WebhookSender | None:
+    """Return this process's sender of notices; None if no webhook is configured.
+
+    Only the task that needs it opens it: what makes it fail must not end retries and the sweep.
+    """
+    settings = config.load()
+    if not settings.webhook_url:
+        return None
+    secret = settings.webhook_secret.get_secret_value()
+    count_attempt = partial(worker_resources().task_counts.add, TaskCount.WEBHOOK_ATTEMPTS)
+    return WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS, count_attempt)
 
 
 def close() -> None:
@@ -52,8 +59,9 @@ def close() -> None:
     if not worker_resources.cache_info().currsize:
         return
     opened = worker_resources()
-    if opened.sender:
-        opened.sender.close()
+    if webhook_sender.cache_info().currsize and (sender := webhook_sender()):
+        sender.close()
+    webhook_sender.cache_clear()
     opened.dead_letter_producer.close(2)
     opened.shared.close()
     worker_resources.cache_clear()

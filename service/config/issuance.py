@@ -4,10 +4,11 @@ import re
 from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
+from standardwebhooks import Webhook
 
 from service.config.connection_urls import check_http_url
 
-WEBHOOK_SECRET_PATTERN = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
+_WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 
 
 class IssuanceSettings(BaseModel):
@@ -54,8 +55,19 @@ class IssuanceSettings(BaseModel):
     @field_validator("webhook_secret")
     @classmethod
     def _has_signing_key(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
-        if info.data.get("webhook_url") and not WEBHOOK_SECRET_PATTERN.fullmatch(secret.get_secret_value()):
+        if info.data.get("webhook_url") and not _can_sign(secret.get_secret_value()):
             raise ValueError(
                 "is required by WEBHOOK_URL to sign notices: whsec_ and at least 24 random bytes in base64"
             )
         return secret
+
+
+def _can_sign(secret: str) -> bool:
+    """Return whether the key is long enough and the library that signs takes it."""
+    if not _WEBHOOK_SECRET.fullmatch(secret):  # the library ignores characters that are not base64
+        return False
+    try:
+        Webhook(secret)
+    except ValueError:
+        return False
+    return True

@@ -67,6 +67,16 @@ def test_a_port_in_use_is_reported(parts: LocalStack) -> None:
     assert "ISSUER_PORT" in completed.stderr
 
 
+@pytest.mark.parametrize("host", ["[::1]", "no-such-host.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_reported(parts: LocalStack, host: str) -> None:
+    """It is not the port that is wrong."""
+    completed = run(parts, "issuer", ISSUER_HOST=host, ISSUER_PORT=free_port(), AUTH="on", JWT_ISSUER="")
+
+    assert completed.returncode == 2
+    assert f"ISSUER_HOST: {host} is no address of this machine" in completed.stderr
+    assert "ISSUER_PORT" not in completed.stderr
+
+
 @pytest.mark.parametrize("process", ["api", "issuer"])
 @pytest.mark.parametrize(
     ("variable", "value", "server"),

@@ -1,7 +1,9 @@
 """Runs the issuer: `python -m workers.issuer`."""
 
+import errno
 import gc
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -40,7 +42,7 @@ def main() -> None:
         try:
             server = HealthServer(health, authenticator, values.read, settings.issuer_host, settings.issuer_port)
         except OSError as error:
-            raise Misconfigured([f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"]) from error
+            raise Misconfigured([_fault_of_address(settings, error)]) from error
         opened.callback(server.close)
         server.start()
         publisher = HealthPublisher(settings, health, values.read_broker)
@@ -48,6 +50,18 @@ def main() -> None:
         publisher.start()
         while issue_log(settings, health):
             pass
+
+
+def _fault_of_address(settings: Settings, error: OSError) -> str:
+    """Return which setting is the reason that the port could not be bound."""
+    try:
+        socket.getaddrinfo(settings.issuer_host, settings.issuer_port)
+        is_host = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    except OSError:
+        is_host = True
+    if is_host:
+        return f"ISSUER_HOST: {settings.issuer_host} is no address of this machine: {error}"
+    return f"ISSUER_PORT: {settings.issuer_port} cannot be used: {error}"
 
 
 def issue_log(settings: Settings, health: Health) -> bool:

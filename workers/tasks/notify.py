@@ -9,11 +9,11 @@ from workers import batching
 from workers.celery import app
 from workers.descriptions import describe_due_work_retry
 from workers.queues import Task
-from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS, worker_resources
+from workers.resources import LEASE_SECONDS, WEBHOOK_TIMEOUT_SECONDS, webhook_sender, worker_resources
 
 _MAX_RETRIES = 3
-#: longest delay of a retry: a message that waits is not acknowledged, and after the visibility timeout (celeryconfig.py)
-#: it would be delivered again and again, to every worker
+#: longest delay of a retry: a message that waits is not acknowledged, and would be delivered again after each
+#: visibility timeout (celeryconfig.py)
 _MAX_COUNTDOWN_SECONDS = 4.0
 #: issuing has priority: two children at full speed would take more than one processor from it
 _IDLE_RATIO = 8
@@ -26,10 +26,10 @@ def deliver(self: Any) -> str:
     After a failed POST, Celery retries the task up to three times, each time when the circuit breaker has closed. After
     that, or if the breaker stays open for longer because the receiver asked for it, the sweep sends the task.
     """
-    opened = worker_resources()
-    if opened.sender is None:
+    opened, sender = worker_resources(), webhook_sender()
+    if sender is None:
         return "no webhook is configured"  # entries written earlier stay in the outbox
-    post = partial(deliver_notices, opened.shared.engine, opened.sender, LEASE_SECONDS)
+    post = partial(deliver_notices, opened.shared.engine, sender, LEASE_SECONDS)
     try:
         count = batching.run_batches(
             Task.NOTIFY,
@@ -39,7 +39,7 @@ def deliver(self: Any) -> str:
             gate_admin=opened.shared.gate_admin,
         )
     except Unavailable as error:
-        countdown = retry_delay(opened.sender.circuit_breaker.open_seconds, self.request.retries)
+        countdown = retry_delay(sender.circuit_breaker.open_seconds, self.request.retries)
         if countdown is not None:
             description = describe_due_work_retry(Task.NOTIFY, self.request.retries + 2, _MAX_RETRIES + 1, error)
             raise self.retry(
