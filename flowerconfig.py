@@ -17,6 +17,7 @@ from tornado.web import authenticated
 
 from service import config, startup
 from service.config.parsing import MIN_SECRET_BYTES, is_loopback
+from service.config.secret_files import FileFault, read_secret
 from service.domain.errors import Misconfigured
 
 _LOGIN = re.compile(rf"[^:]+:.{{{MIN_SECRET_BYTES},}}")
@@ -34,10 +35,16 @@ state_save_interval = os.environ.get("FLOWER_STATE_SAVE_INTERVAL", "10000")
 max_tasks = os.environ.get("FLOWER_MAX_TASKS", "10000")
 #: seconds for which a worker that is gone is listed as offline; a new container has a new name
 purge_offline_workers = os.environ.get("FLOWER_PURGE_OFFLINE_WORKERS", "3600")
+#: the content of FLOWER_BASIC_AUTH_FILE, the same as FLOWER_BASIC_AUTH
+_in_file = os.environ.get("FLOWER_BASIC_AUTH_FILE") and read_secret(
+    "FLOWER_BASIC_AUTH_FILE", os.environ["FLOWER_BASIC_AUTH_FILE"]
+)
+if _in_file and not isinstance(_in_file, FileFault):
+    basic_auth = _in_file.split(",")
 
 
 def _has_credentials() -> bool:
-    logins = default_options.basic_auth or ()
+    logins = default_options.basic_auth or globals().get("basic_auth", ())
     return bool(default_options.auth) or (bool(logins) and all(map(_LOGIN.fullmatch, logins)))
 
 
@@ -62,6 +69,10 @@ def _faults() -> list[str]:
             "CELERY_BROKER_URL: Flower needs Celery events, which the Kafka transport does not support; "
             "use Redis as the broker"
         )
+    if isinstance(_in_file, FileFault):
+        faults.append(f"FLOWER_BASIC_AUTH: {_in_file.reason}")
+    elif _in_file and default_options.basic_auth:
+        faults.append("FLOWER_BASIC_AUTH: is set, and FLOWER_BASIC_AUTH_FILE as well: unset one of them")
     if not _has_credentials() and (default_options.unix_socket or not is_loopback(address)):
         faults.append(f"FLOWER_ADDRESS: others than you can reach {default_options.unix_socket or address}: {needed}")
     if not _has_credentials() and strtobool(os.environ.get("FLOWER_UNAUTHENTICATED_API") or "false"):

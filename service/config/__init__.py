@@ -8,8 +8,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.config.credentials import CredentialSettings
 from service.config.issuance import IssuanceSettings
@@ -17,6 +17,7 @@ from service.config.network import NetworkSettings
 from service.config.operation import OperationSettings
 from service.config.parsing import MIN_SECRET_BYTES
 from service.config.rate_limits import RateLimitSettings
+from service.config.secret_files import SecretFiles, checked
 from service.config.servers import ServerSettings
 from service.config.tracing import TracingSettings
 from service.domain.errors import Misconfigured
@@ -32,9 +33,29 @@ class Settings(
     TracingSettings,
     BaseSettings,
 ):
-    """The settings of a process; the environment variable of a field is its name in upper case."""
+    """The settings of a process; the environment variable of a field is its name in upper case.
+
+    A secret or a URL may be in a file instead, whose path is in the variable with `_FILE` appended.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _could_be_read(cls, value: Any) -> Any:
+        return checked(value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # not used: what sets a process is its environment
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the first one that has a value decides; files come first to see a value given twice."""
+        return init_settings, SecretFiles(settings_cls), env_settings
 
 
 def load() -> Settings:

@@ -149,6 +149,18 @@ def test_an_option_of_the_broker_that_kombu_does_not_know_is_a_fault(
     assert "CELERY_BROKER_URL: " in capsys.readouterr().err
 
 
+def test_the_brokers_address_can_be_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery reads it through the settings, like every process."""
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    file = tmp_path / "broker"
+    file.write_text("redis://:from-a-file@127.0.0.1:9/1\n")
+    environment = {name: value for name, value in facts.ENVIRONMENT.items() if name != "CELERY_BROKER_URL"}
+
+    assert _read("celeryconfig.py", environment | {"CELERY_BROKER_URL_FILE": str(file)})["broker_url"] == (
+        "redis://:from-a-file@127.0.0.1:9/1"
+    )
+
+
 def test_a_producer_over_kafka_has_a_short_timeout(over_kafka: dict[str, Any]) -> None:
     """By default librdkafka tries for five minutes, in which the after-commit thread would send nothing else."""
     assert over_kafka["broker_transport_options"]["kafka_producer_config"]["message.timeout.ms"] <= 2_000
@@ -196,6 +208,20 @@ def test_flower_does_not_start_beyond_loopback_without_credentials(
         _flower(address, *logins)
     assert f"FLOWER_ADDRESS: others than you can reach {address}: set FLOWER_BASIC_AUTH=" in capsys.readouterr().err
     assert _flower(address, _LOGIN)["address"] == address
+
+
+def test_flower_takes_its_credentials_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flower applies the name `basic_auth` of its configuration; both variables at once are a fault."""
+    file = tmp_path / "login"
+    file.write_text(f"{_LOGIN}\n")
+
+    assert _flower("0.0.0.0", FLOWER_BASIC_AUTH_FILE=str(file))["basic_auth"] == [_LOGIN]
+    with pytest.raises(SystemExit):
+        _flower("", _LOGIN, FLOWER_BASIC_AUTH_FILE=str(file))
+    assert "FLOWER_BASIC_AUTH: is set, and FLOWER_BASIC_AUTH_FILE as well" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        _flower("", FLOWER_BASIC_AUTH_FILE=f"{file}-absent")
+    assert f"FLOWER_BASIC_AUTH_FILE={file}-absent: the file cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_flower_does_not_start_with_an_api_for_everybody(capsys: pytest.CaptureFixture[str]) -> None:

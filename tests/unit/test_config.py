@@ -1,12 +1,15 @@
 """Settings are checked at start: every fault is reported at once, and no secret is printed."""
 
 import re
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from service import config
 from service.config import Settings
+from service.config.secret_files import SecretFiles
 from service.domain.errors import Misconfigured
 from service.domain.rate_limit import LimitScope, RateLimit
 
@@ -26,6 +29,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the required variables and remove every other variable of the service."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"{name.upper()}_FILE", raising=False)
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
 
@@ -278,7 +282,23 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert secret not in printed
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"])
+#: every setting that is a URL: with what makes it needed, and its scheme
+_URLS = {
+    "DATABASE_URL": ({}, "postgresql"),
+    "MIGRATE_DATABASE_URL": ({}, "postgresql"),
+    "REDIS_URL": ({}, "redis"),
+    "CELERY_BROKER_URL": ({}, "redis"),
+    "WEBHOOK_URL": ({"WEBHOOK_SECRET": SECRET}, "https"),
+    "JWT_JWKS_URL": ({}, "https"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ({}, "https"),
+}
+
+
+def test_the_list_of_urls_is_complete() -> None:
+    assert {field.upper() for field in Settings.model_fields if re.search("_(url|endpoint)$", field)} == set(_URLS)
+
+
+@pytest.mark.parametrize("name", _URLS)
 @pytest.mark.parametrize(
     "user_info",
     ["us3r:p@55w0rd", "us3r:p/55w0rd", "us3r:55#w0rd", "us3r:55?w0rd", "us3r:55/w0rd", ":[55w0rd", "us3r@:"],
@@ -287,7 +307,10 @@ def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
     name: str, user_info: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error about that host would print the end of the password, or the user name, in the log."""
-    monkeypatch.setenv(name, f"{GOOD[name].partition('://')[0]}://{user_info}@127.0.0.1:1/1")
+    needed, scheme = _URLS[name]
+    for other, value in needed.items():
+        monkeypatch.setenv(other, value)
+    monkeypatch.setenv(name, f"{scheme}://{user_info}@127.0.0.1:1/1")
 
     (fault,) = _faults()
 
@@ -402,3 +425,106 @@ def test_every_origin_that_no_browser_sends_is_reported(monkeypatch: pytest.Monk
     (fault,) = _faults()
 
     assert re.findall("[;:] ([^ ]+) (?:is not|has)", fault) == ["b", "http://c.example:80"]
+
+
+_SECRETS_IN_FILES = {
+    "REQUEST_ID_KEYS": "f" * 16,
+    "DATABASE_URL": "postgresql://user:from-a-file@127.0.0.1/coupons",
+    "MIGRATE_DATABASE_URL": "postgresql://owner:from-a-file@127.0.0.1/coupons",
+    "REDIS_URL": "redis://:from-a-file@127.0.0.1/0",
+    "CELERY_BROKER_URL": "redis://:from-a-file@127.0.0.1/1",
+    "WEBHOOK_URL": "https://receiver/from-a-file",
+    "WEBHOOK_SECRET": "whsec_" + "F" * 32,
+    "JWT_SECRET": "f" * 32,
+    "JWT_JWKS_URL": "https://id.example/from-a-file",
+    "TICKET_KEYS": "f" * 16,
+}
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_every_secret_and_every_url_can_be_in_a_file(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Docker and Kubernetes mount them; an editor adds a line break."""
+    for name, value in _SECRETS_IN_FILES.items():
+        monkeypatch.delenv(name, raising=False)
+        file = tmp_path / name
+        file.write_bytes(f"{value}{ending}".encode())
+        monkeypatch.setenv(f"{name}_FILE", str(file))
+
+    settings = config.load()
+
+    read = {name: getattr(settings, name.lower()) for name in _SECRETS_IN_FILES}
+    assert {n: v.get_secret_value() if isinstance(v, SecretStr) else v for n, v in read.items()} == _SECRETS_IN_FILES
+
+
+def test_no_secret_and_no_url_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are added later."""
+    (tmp_path / "any").write_text("any")
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / "any"))
+    secrets = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+
+    assert SecretFiles(Settings)().keys() == secrets | {name for name in Settings.model_fields if name.endswith("_url")}
+
+
+def test_faults_of_files_are_reported_at_once_with_their_paths_and_never_their_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the faults of other settings."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xffpa55w0rd")
+    (tmp_path / "short").write_text("pa55w0rd")
+    (tmp_path / "url").write_text("postgresql://user:pa55w0rd@host:x/db")
+    for name, file in {
+        "REDIS_URL": "absent",
+        "CELERY_BROKER_URL": "empty",
+        "REQUEST_ID_KEYS": "short",
+        "DATABASE_URL": "url",
+        "JWT_SECRET": "binary",
+        "MIGRATE_DATABASE_URL": ".",
+    }.items():
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / file))
+    monkeypatch.setenv("TICKET_KEYS", "t" * 16)
+    monkeypatch.setenv("TICKET_KEYS_FILE", str(tmp_path / "short"))
+    monkeypatch.setenv("API_PORT", "http")
+
+    faults = {fault.partition(": ")[0]: fault.partition(": ")[2] for fault in _faults()}
+
+    assert "pa55w0rd" not in str(faults)
+    assert faults.keys() == {
+        *("REDIS_URL", "CELERY_BROKER_URL", "REQUEST_ID_KEYS", "DATABASE_URL", "JWT_SECRET", "MIGRATE_DATABASE_URL"),
+        *("TICKET_KEYS", "API_PORT"),
+    }
+    assert faults["REDIS_URL"] == (
+        f"REDIS_URL_FILE={tmp_path}/absent: the file cannot be read: No such file or directory"
+    )
+    assert faults["CELERY_BROKER_URL"] == f"CELERY_BROKER_URL_FILE={tmp_path}/empty: the file is empty"
+    assert faults["JWT_SECRET"] == f"JWT_SECRET_FILE={tmp_path}/binary: the file is not text in UTF-8"
+    assert "Is a directory" in faults["MIGRATE_DATABASE_URL"]
+    assert faults["TICKET_KEYS"] == "is set, and TICKET_KEYS_FILE as well: unset one of them"
+
+
+def test_a_file_variable_that_is_empty_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every variable does."""
+    monkeypatch.setenv("DATABASE_URL_FILE", "")
+
+    assert config.load().database_url == GOOD["DATABASE_URL"]
+
+
+def test_a_setting_that_is_no_secret_is_not_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "port").write_text("9000")
+    monkeypatch.setenv("API_PORT_FILE", str(tmp_path / "port"))
+
+    assert config.load().api_port == 8000
+
+
+def test_a_process_without_request_ids_reads_no_file_with_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beat and Flower start where the file of the keys is not mounted."""
+    monkeypatch.delenv("REQUEST_ID_KEYS")
+    monkeypatch.setenv("REQUEST_ID_KEYS_FILE", "/absent")
+
+    config.load_without_keys()
