@@ -15,6 +15,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from service.config import database_url
+
 #: a host for libpq that has no server: it checks every option first, and then fails at once
 _NO_HOST = "/dev/null"
 #: arguments that are no options: what _split checks, and addresses that libpq would connect to
@@ -24,13 +26,25 @@ _HINT = "the characters @ : / ? # [ ] % of a user name or password must be perce
 
 
 def check_postgresql_url(url: str) -> str:
-    """Return the URL; raise ValueError if it is malformed, or if libpq refuses an option or its value."""
-    _split(url, ("postgresql", "postgresql+psycopg"))
+    """Return the URL; raise ValueError if it is malformed, or if libpq refuses an option or its value.
+
+    An option that would undo what the service relies on is refused, too.
+    """
     try:
-        parsed = make_url(url)
+        address, _ = database_url.split_hosts(url)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_HINT}") from None
+    _split(address, ("postgresql", "postgresql+psycopg"))
+    try:
+        parsed = make_url(address)
         _, arguments = parsed.get_dialect()().create_connect_args(parsed)
     except (ArgumentError, ValueError):
         raise ValueError(f"is not a URL with hosts and ports; {_HINT}") from None
+    database_url.session_settings(parsed)
+    if repeated := [
+        name for name, value in parsed.query.items() if name not in _ADDRESS and not isinstance(value, str)
+    ]:
+        raise ValueError(f"has the option {', '.join(repeated)} twice")
     options = {name: str(value) for name, value in arguments.items() if name not in _ADDRESS}
     if unknown := [name for name in options if not _is_libpq_option(name)]:
         raise ValueError(f"PostgreSQL's client does not know the option {', '.join(unknown)}")
@@ -39,6 +53,8 @@ def check_postgresql_url(url: str) -> str:
     connection.finish()
     if _NO_HOST not in reason:
         raise ValueError(reason)
+    if not re.fullmatch("[1-9][0-9]{0,3}", options.get("connect_timeout", "1")):
+        raise ValueError("connect_timeout must be a number of seconds above 0: without it a process may wait for ever")
     return url
 
 

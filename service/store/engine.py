@@ -1,6 +1,7 @@
 """Builds the engines of a process: their timeouts, their planner settings, and transactions."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -9,11 +10,12 @@ from typing import Any
 from psycopg import Connection as Driver
 from psycopg import Cursor
 from psycopg import Error as DriverError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 
 from service.cancellation import Cancellation
+from service.config import database_url
 from service.store.errors import ends_connection, mapped_errors
 
 #: after this the transaction of a frozen process ends and releases its locks, so that another process can continue
@@ -27,37 +29,51 @@ _CANCEL_SECONDS = 3
 _MAX_CONNECTION_SECONDS = 300
 _READ_WRITE = "read-write"
 
+#: settings of every session that promises depend on: nobody can set them otherwise
+_REQUIRED: Mapping[str, str] = {
+    "lock_timeout": f"{LOCK_SECONDS}s",
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+    "timezone": "UTC",
+}
 #: Plan every statement on execution. A plan cached for a small table would scan the whole table later. The pages read
 #: are in memory, so random access costs little more than sequential access. A plan that is used once is not worth
-#: compiling.
-_PLANS = "-c plan_cache_mode=force_custom_plan -c random_page_cost=1.1 -c jit=off"
+#: compiling. The URL may set them otherwise.
+_PLANS: Mapping[str, str] = {"plan_cache_mode": "force_custom_plan", "random_page_cost": "1.1", "jit": "off"}
+#: a connection that drops all packets fails; the URL may set them otherwise
+_CONNECTION: Mapping[str, int] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
-def build(database_url: str, name: str, connections: int = 5) -> Engine:
+def build(url: str, name: str, connections: int = 5) -> Engine:
     """Return an engine that connects at first use; PostgreSQL shows `name` as application_name.
 
+    What the URL sets is kept: settings of the session beside those of _REQUIRED, and an application_name before `name`.
     It connects only to a server that accepts writes, unless the URL sets target_session_attrs. After an error that
     ends_connection() names, none of its connections is used again: the others have the same server.
     """
-    url = make_url(database_url)
-    session = url.query.get("target_session_attrs", _READ_WRITE)
-    options = (
-        f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s"
-        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s -c timezone=UTC {_PLANS}"
-    )
+    given = database_url.parse(url)
+    session = given.option("target_session_attrs") or _READ_WRITE
+    settings = {**_PLANS, **given.session_settings, **_REQUIRED}
     built = create_engine(
-        url,
+        given.url,
+        isolation_level="READ COMMITTED",  # the database or the role may have another default
         pool_size=connections,
         max_overflow=0,
         pool_timeout=3,
         pool_pre_ping=True,
         pool_recycle=_MAX_CONNECTION_SECONDS,
         connect_args={
-            "application_name": name,
-            "options": options,
-            "connect_timeout": 3,
+            **{option: value for option, value in _CONNECTION.items() if given.option(option) is None},
+            **given.hosts,
+            "application_name": " ".join(filter(None, (given.option("application_name"), name))),
+            "options": _as_options(settings),
             "target_session_attrs": session,
-            **_KEEPALIVE,
         },
     )
     event.listen(built, "do_executemany", _execute_one_by_one)
@@ -67,9 +83,15 @@ def build(database_url: str, name: str, connections: int = 5) -> Engine:
     return built
 
 
-def role_of(database_url: str) -> str | None:
+def _as_options(settings: Mapping[str, str]) -> str:
+    """Return the settings as `options` of libpq, in which a space and a backslash are escaped."""
+    escaped = {name: re.sub(r"([\s\\])", r"\\\1", value) for name, value in settings.items()}
+    return " ".join(f"-c {name}={value}" for name, value in escaped.items())
+
+
+def role_of(url: str) -> str | None:
     """Return the name of the role in a URL."""
-    return make_url(database_url).username
+    return database_url.parse(url).url.username
 
 
 def _require_writable(driver: Driver, *_: object) -> None:
@@ -99,9 +121,6 @@ def _execute_one_by_one(cursor: Cursor, statement: Any, parameters: Sequence[Any
     return True
 
 
-_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-
-
 @contextmanager
 def in_transaction(engine: Engine) -> Iterator[Connection]:
     """Run the block in a transaction; raise Unavailable when the database is away or overloaded."""
@@ -112,9 +131,10 @@ def in_transaction(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def repeatable_read(engine: Engine) -> Iterator[Connection]:
     """Run the block in a transaction whose statements all read the same snapshot; raise Unavailable as above."""
-    with in_transaction(engine) as tx:
-        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        yield tx
+    with mapped_errors(), engine.connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager

@@ -48,12 +48,15 @@ _MISSING = text(
 def migrate(engine: Engine, application_role: str | None = None) -> None:
     """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
-    It notes this version in the database, for the message of an older one.
-    Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is too old, for a revision that
-    this version does not have and for a role that does not exist, and Unavailable.
+    The tables are in the first schema of the search_path. It notes this version in the database, for the message of an
+    older one. Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is too old, for a
+    revision that this version does not have, and for a schema or a role that does not exist, and Unavailable.
     """
     with in_transaction(engine) as connection:
         _require_version(connection)
+        if connection.execute(text("SELECT current_schema()")).scalar() is None:
+            search_path = connection.execute(text("SHOW search_path")).scalar()
+            raise Misconfigured([f"the search_path ({search_path}) names no schema that exists: create it first"])
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
@@ -71,6 +74,8 @@ def _grant(tx: Connection, role: str) -> None:
     quoted = tx.dialect.identifier_preparer.quote(role)
     if role == tx.execute(text("SELECT current_user")).scalar():
         return  # it owns the schema
+    used = tx.execute(text("SELECT current_schema()")).scalar_one()
+    tx.exec_driver_sql(f"GRANT USAGE ON SCHEMA {tx.dialect.identifier_preparer.quote(used)} TO {quoted}")
     tables = ", ".join(NAMES.tables)
     tx.exec_driver_sql(f"REVOKE ALL ON {tables}, alembic_version FROM {quoted}")  # what an earlier version granted
     tx.exec_driver_sql(f"GRANT SELECT ON {tables}, alembic_version TO {quoted}")

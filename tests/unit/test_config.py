@@ -92,6 +92,49 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"DATABASE_URL": "postgresql://user@host/db?sslmode=maybe"}, "DATABASE_URL: invalid sslmode value"),
         ({"DATABASE_URL": "postgresql://user@host/db?port=x"}, "DATABASE_URL: is not a URL with hosts and ports"),
         ({"DATABASE_URL": "postgresql://user@host:65536/db"}, "DATABASE_URL: is not a URL with one host and one port"),
+        (
+            {"DATABASE_URL": "postgresql://user@one:5432,two:x/db"},
+            "DATABASE_URL: has a host or a port that is malformed",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://user@one,two:65536/db"},
+            "DATABASE_URL: has a host or a port that is malformed",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://user@host/db?connect_timeout=0"},
+            "DATABASE_URL: connect_timeout must be a number",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://user@host/db?connect_timeout=x"},
+            "DATABASE_URL: connect_timeout must be a number",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://user@host/db?sslmode=require&sslmode=disable"},
+            "DATABASE_URL: has the option sslmode twice",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://user@host/db?options=-csearch_path%3Da&options=-cjit%3Don"},
+            "DATABASE_URL: has `options` twice",
+        ),
+        *(
+            (
+                {"DATABASE_URL": f"postgresql://user@host/db?options={options}"},
+                f"DATABASE_URL: sets {name} in `options`",
+            )
+            for name, options in {
+                "lock_timeout": "-c%20lock_timeout%3D0",
+                "statement_timeout": "-cstatement_timeout%3D1h",
+                "idle_in_transaction_session_timeout": "--idle-in-transaction-session-timeout%3D0",
+                "timezone": "-c%20search_path%3Da%20-cTimeZone%3DAsia/Seoul",
+            }.items()
+        ),
+        *(
+            (
+                {"MIGRATE_DATABASE_URL": f"postgresql://user@host/db?options={options}"},
+                "MIGRATE_DATABASE_URL: has something in `options` that is not -c name=value",
+            )
+            for options in ("-e", "-c", "-c%20jit", "--jit", "jit%3Doff", "-c%20%3D1", "-S%20100")
+        ),
         ({"MIGRATE_DATABASE_URL": "mysql://owner@host/db"}, "MIGRATE_DATABASE_URL: must begin with postgresql://"),
         (
             {"MIGRATE_DATABASE_URL": "postgresql://owner@host/db", "DATABASE_URL": "postgresql://host/db"},
@@ -325,6 +368,12 @@ def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
         {"DATABASE_URL": "postgresql://us3r:p%4055%2Fw0rd@127.0.0.1:5432/coupons?sslmode=disable"},
         {"DATABASE_URL": "postgresql:///coupons?host=/run/postgresql"},
         {"DATABASE_URL": "postgresql://user@/coupons?host=one:5432&host=two:5433&target_session_attrs=any"},
+        {"DATABASE_URL": "postgresql://us3r:p%2Cw@one:5432,[::1]:5433,two/coupons?target_session_attrs=primary"},
+        {"DATABASE_URL": "postgresql://user@%2Frun%2Fpostgresql/coupons"},
+        {
+            "DATABASE_URL": "postgresql://user@host/coupons?sslmode=verify-full&sslrootcert=/etc/ca.pem&connect_timeout=9"
+        },
+        {"DATABASE_URL": "postgresql://user@host/coupons?options=-csearch_path%3Dshop,public%20--work-mem%3D8MB"},
         {"REDIS_URL": "redis://us3r:p%4055%2Fw0rd@[::1]:6379/0?socket_timeout=2"},
         {"REDIS_URL": "rediss://host?ssl_cert_reqs=required"},
     ],
