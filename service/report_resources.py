@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.config import Settings
 from service.limits import MAX_EXPORTS
-from service.store import engine
+from service.resources import open_engine
 from service.usecases.coupon_report import CouponReporter
 from service.usecases.issuance_export import IssuanceExporter
 from service.usecases.log_watch import LogWatch
@@ -28,8 +28,7 @@ async def open_reports(settings: Settings, log_watch: LogWatch) -> AsyncIterator
     """Build the use cases; at the end what reads all rows of a coupon is cancelled, and a page is waited for."""
     async with AsyncExitStack() as opened:
         # one connection for the report, one for the thread of the exports
-        store = engine.build(settings.database_url, "api reports", connections=2)
-        opened.callback(store.dispose)
+        store = opened.enter_context(open_engine(settings, "api reports", connections=2))
         reporting, exports = ExclusiveWork("report"), BoundedStreams("exports", MAX_EXPORTS)
         for threads in (reporting, exports):
             opened.push_async_callback(threads.close)

@@ -77,7 +77,7 @@ def migrate(settings: Settings) -> None:
     With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created again
     is not adopted: `coupons log adopt` does that.
     """
-    store = engine.build(settings.migrate_database_url or settings.database_url, "migrate", connections=1)
+    store = _build_engine(settings, "migrate", 1, settings.migrate_database_url)
     schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
     topics.create_missing(settings)
     _open_first_log(settings, store)
@@ -94,7 +94,7 @@ def open_resources(settings: Settings, name: str, connections: int = 5) -> Resou
             GateAdmin(redis).require_no_eviction()
         except NotPermitted as error:
             _log.warning(LogEvent.GATE_POLICY_UNKNOWN, reason=str(error))
-    store = engine.build(settings.database_url, name, connections)
+    store = _build_engine(settings, name, connections)
     ids = RequestIds(settings.mac_keys)
     key_register = KeyRegister(ids)
     with engine.in_transaction(store) as tx:
@@ -130,6 +130,8 @@ def wait_for_signing_resources(
     while True:
         try:
             return open_signing_resources(settings, name, connections, announce_keys=announce_keys)
+        except Misconfigured:
+            raise
         except Unavailable as error:
             attempts += 1
             _log.warning(LogEvent.START_WAITING, reason=str(error))
@@ -152,10 +154,20 @@ def open_signing_resources(settings: Settings, name: str, connections: int, *, a
     return opened
 
 
+def _build_engine(settings: Settings, name: str, connections: int, url: str = "") -> Engine:
+    return engine.build(
+        url or settings.database_url,
+        name,
+        connections,
+        pooler=settings.database_pooler,
+        prepare=settings.prepares_statements,
+    )
+
+
 @contextmanager
-def open_engine(settings: Settings, name: str) -> Iterator[Engine]:
-    """Build an engine with a single connection, which is closed at the end; PostgreSQL shows `name` for it."""
-    built = engine.build(settings.database_url, name, connections=1)
+def open_engine(settings: Settings, name: str, connections: int = 1) -> Iterator[Engine]:
+    """Build an engine whose connections are closed at the end; PostgreSQL shows `name` for them."""
+    built = _build_engine(settings, name, connections)
     try:
         yield built
     finally:

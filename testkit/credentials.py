@@ -37,7 +37,10 @@ def create(environment: Mapping[str, str]) -> Credentials:
     """
     if environment["AUTH"] == "off":
         return Credentials({})
-    database = engine.build(environment["DATABASE_URL"], "credentials", connections=1)
+    pooler = environment.get("DATABASE_POOLER") == "true"
+    database = engine.build(
+        environment["DATABASE_URL"], "credentials", connections=1, pooler=pooler, prepare=not pooler
+    )
     try:
         service = ApiKeyService(database, "testkit")
         roles = (Role.ON_BEHALF, Role.ADMIN)

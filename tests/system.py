@@ -43,6 +43,7 @@ class System:
         self.settings = Settings(
             kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
             database_url=stack.database_url,
+            database_pooler=stack.environment.get("DATABASE_POOLER") == "true",
             redis_url=stack.redis_url,
             celery_broker_url=stack.celery_broker_url,
             request_id_keys=stack.environment["REQUEST_ID_KEYS"],
@@ -51,7 +52,8 @@ class System:
             topic_replication=int(stack.environment.get("TOPIC_REPLICATION", 1)),
             topic_min_insync_replicas=int(stack.environment.get("TOPIC_MIN_INSYNC_REPLICAS", 1)),
         )
-        self.store = engine.build(stack.database_url, "tests")
+        pooler = self.settings.database_pooler
+        self.store = engine.build(stack.database_url, "tests", pooler=pooler, prepare=not pooler)
         self.redis: Redis = Redis.from_url(stack.redis_url)
         self.credentials = credentials.create(stack.environment)
         self.http = httpx.Client(base_url=stack.api_url, timeout=10, auth=self.credentials)

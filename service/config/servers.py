@@ -24,6 +24,16 @@ class ServerSettings(BaseModel):
         description="PostgreSQL for `coupons migrate`, as the role that owns the schema; it grants the role of"
         " DATABASE_URL what the service needs; empty: DATABASE_URL",
     )
+    database_pooler: bool = Field(
+        False,
+        description="true: DATABASE_URL leads to a connection pooler such as PgBouncer, in whichever mode; each"
+        " transaction sets its timeouts itself, and statements are not prepared",
+    )
+    database_prepare: bool | None = Field(
+        None,
+        description="prepare repeated statements: empty: unless DATABASE_POOLER=true; true needs a pooler that keeps"
+        " prepared statements (PgBouncer 1.22 or newer with max_prepared_statements above 0)",
+    )
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
         description="Redis or Valkey for the gate: redis://host:port/database"
     )
@@ -68,6 +78,11 @@ class ServerSettings(BaseModel):
         if replicas > info.data.get("topic_replication", replicas):
             raise ValueError("must not exceed TOPIC_REPLICATION: no record could be acknowledged")
         return replicas
+
+    @property
+    def prepares_statements(self) -> bool:
+        """Whether statements that are repeated on a connection are prepared."""
+        return not self.database_pooler if self.database_prepare is None else self.database_prepare
 
     @property
     def celery_over_kafka(self) -> bool:

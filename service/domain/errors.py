@@ -94,6 +94,18 @@ class Unavailable(Retryable):
         self.part = part
 
 
+class UnsupportedConnection(Misconfigured, Unavailable):
+    """PostgreSQL answers through something that does not keep what the service needs: change the settings.
+
+    A process does not start then. To one that runs already it means that the database is unavailable.
+    """
+
+    def __init__(self, fault: str) -> None:
+        CouponsError.__init__(self, fault)
+        self.part = "PostgreSQL"
+        self.faults = (fault,)
+
+
 class CreationUnconfirmed(Unavailable):
     """The database did not confirm the creation, which it may have stored: a repeat may create a second one."""
 

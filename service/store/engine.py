@@ -16,6 +16,7 @@ from sqlalchemy.exc import InvalidatePoolError
 
 from service.cancellation import Cancellation
 from service.config import database_url
+from service.domain.errors import Unavailable, UnsupportedConnection
 from service.store.errors import ends_connection, mapped_errors
 
 #: after this the transaction of a frozen process ends and releases its locks, so that another process can continue
@@ -48,17 +49,35 @@ _CONNECTION: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+#: the driver prepares a statement when a connection executes it once more than so many times
+_PREPARE_AFTER = 5
+#: what PgBouncer answers to `options` that it is not told to ignore
+_REFUSED_BY_POOLER = "unsupported startup parameter"
+_POOLER_REMEDY = "set DATABASE_POOLER=true for all processes, or connect to PostgreSQL itself (docs/own-servers.md)"
+_SET_FOR_TRANSACTION = text(
+    "SELECT current_setting('transaction_read_only') = 'on', count(set_config(name, value, true))"
+    " FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS setting(name, value)"
+)
+#: which settings did not come from the connection; settings of extensions that are not loaded are not listed
+_LOST_SETTINGS = (
+    "SELECT pg_backend_pid(), array(SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND source <> 'client')"
+)
 
 
-def build(url: str, name: str, connections: int = 5) -> Engine:
+def build(url: str, name: str, connections: int = 5, *, pooler: bool = False, prepare: bool = True) -> Engine:
     """Return an engine that connects at first use; PostgreSQL shows `name` as application_name.
 
     What the URL sets is kept: settings of the session beside those of _REQUIRED, and an application_name before `name`.
     It connects only to a server that accepts writes, unless the URL sets target_session_attrs. After an error that
     ends_connection() names, none of its connections is used again: the others have the same server.
+
+    pooler: the URL leads to a connection pooler, which may give each transaction another session of the server. Then
+    each transaction begins with a statement that sets what is otherwise set for the session. Without it, a connection
+    that leads to a pooler, or that lacks a setting, raises UnsupportedConnection.
+    prepare: whether statements that are repeated on a connection are prepared.
     """
     given = database_url.parse(url)
-    session = given.option("target_session_attrs") or _READ_WRITE
+    wanted_session = given.option("target_session_attrs")
     settings = {**_PLANS, **given.session_settings, **_REQUIRED}
     built = create_engine(
         given.url,
@@ -72,13 +91,20 @@ def build(url: str, name: str, connections: int = 5) -> Engine:
             **{option: value for option, value in _CONNECTION.items() if given.option(option) is None},
             **given.hosts,
             "application_name": " ".join(filter(None, (given.option("application_name"), name))),
-            "options": _as_options(settings),
-            "target_session_attrs": session,
+            "options": "" if pooler else _as_options(settings),
+            # a pooler says what its first server was, so that is asked in each transaction
+            "target_session_attrs": wanted_session or ("any" if pooler else _READ_WRITE),
+            "prepare_threshold": _PREPARE_AFTER if prepare else None,
         },
     )
     event.listen(built, "do_executemany", _execute_one_by_one)
     event.listen(built, "handle_error", _end_connections)
-    if session == _READ_WRITE:
+    must_write = wanted_session in {None, _READ_WRITE}
+    if pooler:
+        event.listen(built, "begin", lambda tx: _begin_over_pooler(tx, settings, must_write=must_write))
+        return built
+    event.listen(built, "connect", lambda driver, _: _require_settings(driver, settings))
+    if must_write:
         event.listen(built, "checkout", _require_writable)
     return built
 
@@ -94,6 +120,33 @@ def role_of(url: str) -> str | None:
     return database_url.parse(url).url.username
 
 
+def _begin_over_pooler(tx: Connection, settings: Mapping[str, str], *, must_write: bool) -> None:
+    """Set for this transaction what no session keeps, before it has a lock; raise Unavailable on a read-only server."""
+    values = {"names": list(settings), "values": list(settings.values())}
+    read_only, _ = tx.execute(_SET_FOR_TRANSACTION, values).one()
+    if must_write and read_only:
+        tx.invalidate()
+        raise Unavailable("PostgreSQL", "session is read-only")
+
+
+def _require_settings(driver: Driver, settings: Mapping[str, str]) -> None:
+    """Raise UnsupportedConnection if the server did not take a setting, or if a pooler answers in its place.
+
+    A pooler gives a client another process id than that of the server, because it forwards cancel requests itself.
+    """
+    driver.autocommit = True
+    try:
+        ((server_pid, lost),) = driver.execute(_LOST_SETTINGS, [list(settings)]).fetchall()
+    except DriverError:
+        driver.close()
+        raise
+    driver.autocommit = False
+    if lost or server_pid != driver.info.backend_pid:
+        driver.close()
+        found = f"the server did not take the settings {', '.join(lost)}" if lost else "a connection pooler answers"
+        raise UnsupportedConnection(f"DATABASE_URL: {found}: {_POOLER_REMEDY}")
+
+
 def _require_writable(driver: Driver, *_: object) -> None:
     """Replace every connection of the pool if the server has become read-only since this one was made.
 
@@ -104,10 +157,16 @@ def _require_writable(driver: Driver, *_: object) -> None:
         raise InvalidatePoolError
 
 
-def _end_connections(context: ExceptionContext) -> None:
-    """Let the pool replace this connection, and every other one when it is next requested."""
+def _end_connections(context: ExceptionContext) -> BaseException | None:
+    """Let the pool replace this connection, and every other one when it is next requested.
+
+    Returns the error to raise instead, if there is a better one.
+    """
     if ends_connection(context.original_exception):
         context.is_disconnect = True
+    if _REFUSED_BY_POOLER in (reason := str(context.original_exception)):
+        return UnsupportedConnection(f"DATABASE_URL: a connection pooler answers ({reason}): {_POOLER_REMEDY}")
+    return None
 
 
 def _execute_one_by_one(cursor: Cursor, statement: Any, parameters: Sequence[Any], _: object) -> bool:

@@ -108,6 +108,8 @@ class Doctor:
         try:
             with in_transaction(self._engine) as tx:
                 yield schema.describe_session(tx)
+        except Misconfigured:
+            raise
         except Unavailable as error:
             # libpq reports neither SQLSTATE nor class of an error during the connection
             known = (remedy for words, remedy in _CONNECTION_REMEDIES.items() if words in str(error))

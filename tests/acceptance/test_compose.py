@@ -128,6 +128,7 @@ def test_every_setting_can_be_given_in_env() -> None:
     given = {found["name"] for found in VARIABLE.finditer((ROOT / "docker-compose.yml").read_text())}
     assert {field.upper() for field in Settings.model_fields} - given == {
         *("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "MIGRATE_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
+        *("DATABASE_POOLER", "DATABASE_PREPARE"),
         *("API_HOST", "ISSUER_HOST", "ISSUER_PORT", "AUTH", "LOG_FORMAT"),
         *("TOPIC_PARTITIONS", "TOPIC_REPLICATION", "TOPIC_MIN_INSYNC_REPLICAS"),
         *("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER", "OTEL_SERVICE_NAME"),

@@ -1,12 +1,20 @@
-"""What a process checks about Redis at its start."""
+"""What a process checks about Redis at its start, and how many connections to PostgreSQL it may open."""
+
+import asyncio
+import re
+from typing import Any
 
 import pytest
+import sqlalchemy
 from redis import Redis
 
 from service import resources
+from service.api_resources import open_api_resources
 from service.config import Settings
 from service.domain.errors import Misconfigured
 from service.log_events import LogEvent
+from service.store import engine
+from stack.server_env import ROOT
 
 
 def _open(settings: Settings) -> None:
@@ -43,3 +51,24 @@ def test_without_redis_a_process_starts(settings: Settings, caplog: pytest.LogCa
     _open(settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"}))
 
     assert _logged(caplog) == []
+
+
+@pytest.mark.usefixtures("log_id")
+def test_an_api_has_as_many_connections_as_documented(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sets `max_connections` of the server, or the pool of a pooler, adds them up."""
+    pools: list[int] = []
+
+    def record(*arguments: Any, **options: Any) -> sqlalchemy.Engine:
+        pools.append(options["pool_size"])
+        return sqlalchemy.create_engine(*arguments, **options)
+
+    async def open_and_close() -> None:
+        async with open_api_resources(resources.open_resources(settings, "api", connections=10)):
+            pass
+
+    monkeypatch.setattr(engine, "create_engine", record)
+    asyncio.run(open_and_close())
+
+    documented = re.search(r"^\| API \| (\d+) for each", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE)
+    assert documented
+    assert sum(pools) == int(documented[1])
