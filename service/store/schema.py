@@ -19,12 +19,12 @@ _ADVISORY_LOCK = 4_217_001
 #: the oldest major version of PostgreSQL that has everything the queries use: 17 has the collation pg_c_utf8
 _MIN_POSTGRESQL = 17
 #: what the service's role may do with each table besides SELECT and INSERT: it changes no column that the code never
-#: changes, and deletes only rows that are done or have expired
+#: changes, no counter, which the triggers change with the rights of the owner, and deletes only rows that are done or
+#: have expired
 _GRANTS: Mapping[str, str] = {
     "api_keys": "UPDATE (expires_at, last_used_at, revoked_at, revoked_by)",
     "coupon_changes": "UPDATE (published_at)",
-    "coupons": "UPDATE (name, quantity, waitlist, opens_at, closes_at, override, version, updated_at, archived_at,"
-    " issued, held, standby)",
+    "coupons": "UPDATE (name, quantity, waitlist, opens_at, closes_at, override, version, updated_at, archived_at)",
     "dead_letters": "UPDATE (coupon_id, user_id, request_id, code, attempts, error_type, error_message, state, dead_at,"
     " lease_until, forwarded_at, dlt_partition, dlt_offset)",
     "idempotency_keys": "DELETE",
@@ -38,6 +38,16 @@ _GRANTS: Mapping[str, str] = {
 }
 
 
+#: finds requests that cannot be written, with the rights of the caller; the other functions are of triggers
+_FUNCTION = "failing_requests(jsonb)"
+#: rights that every role has unless they were revoked from PUBLIC, and whether a role has each
+_COMMON_RIGHTS = text(
+    "SELECT * FROM (VALUES"
+    " ('CONNECT', 'DATABASE', current_database(), has_database_privilege(:role, current_database(), 'CONNECT')),"
+    " ('TEMPORARY', 'DATABASE', current_database(), has_database_privilege(:role, current_database(), 'TEMPORARY')),"
+    " ('USAGE', 'SCHEMA', current_schema(), has_schema_privilege(:role, current_schema(), 'USAGE'))"
+    ") AS common(wanted, kind, name, has)"
+)
 _MISSING = text(
     "SELECT * FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[]), CAST(:rights AS text[]))"
     " AS needed(table_name, column_name, wanted) WHERE NOT CASE WHEN column_name IS NULL"
@@ -74,8 +84,10 @@ def _grant(tx: Connection, role: str) -> None:
     quoted = tx.dialect.identifier_preparer.quote(role)
     if role == tx.execute(text("SELECT current_user")).scalar():
         return  # it owns the schema
-    used = tx.execute(text("SELECT current_schema()")).scalar_one()
-    tx.exec_driver_sql(f"GRANT USAGE ON SCHEMA {tx.dialect.identifier_preparer.quote(used)} TO {quoted}")
+    for wanted, kind, name, has in tx.execute(_COMMON_RIGHTS, {"role": role}):
+        if not has:
+            tx.exec_driver_sql(f"GRANT {wanted} ON {kind} {tx.dialect.identifier_preparer.quote(name)} TO {quoted}")
+    tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {quoted}")
     tables = ", ".join(NAMES.tables)
     tx.exec_driver_sql(f"REVOKE ALL ON {tables}, alembic_version FROM {quoted}")  # what an earlier version granted
     tx.exec_driver_sql(f"GRANT SELECT ON {tables}, alembic_version TO {quoted}")
@@ -91,7 +103,7 @@ def describe_session(tx: Connection) -> str:
 
 
 def missing_rights(tx: Connection) -> list[str]:
-    """Return what the role of the connection may not do with the tables although the service needs it."""
+    """Return what the role of the connection may not do although the service needs it."""
     needed: list[tuple[str, str | None, str]] = [("alembic_version", None, "SELECT")]
     needed += [(table, None, right) for table in NAMES.tables for right in ("SELECT", "INSERT")]
     for table, granted in _GRANTS.items():
@@ -100,7 +112,14 @@ def missing_rights(tx: Connection) -> list[str]:
         needed += [(table, None, "DELETE")] if "DELETE" in granted else []
     tables, columns, rights = map(list, zip(*needed, strict=True))
     missing = tx.execute(_MISSING, {"tables": tables, "columns": columns, "rights": rights})
-    return [f"{right} on {table}" + (f" ({column})" if column else "") for table, column, right in missing]
+    found = [f"{right} on {table}" + (f" ({column})" if column else "") for table, column, right in missing]
+    role = tx.execute(text("SELECT current_user")).scalar_one()
+    common = tx.execute(_COMMON_RIGHTS, {"role": role})
+    found += [f"{wanted} on {kind.lower()} {name}" for wanted, kind, name, has in common if not has]
+    may_execute = text("SELECT has_function_privilege(:function, 'EXECUTE')")
+    if not tx.execute(may_execute, {"function": _FUNCTION}).scalar_one():
+        found.append(f"EXECUTE on function {_FUNCTION}")
+    return found
 
 
 def require_current(tx: Connection) -> None:

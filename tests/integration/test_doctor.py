@@ -92,9 +92,9 @@ def test_a_database_that_is_away(settings: Settings) -> None:
 def test_a_database_without_a_schema(settings: Settings, fresh_database: Engine) -> None:
     url = fresh_database.url.render_as_string(hide_password=False)
 
-    assert _failed(_findings(settings, database_url=url)) == {
-        Part.SCHEMA: "the database schema is at revision None, 0001_schema is required: run `coupons migrate`: "
-    }
+    (said,) = _failed(_findings(settings, database_url=url)).values()
+
+    assert said == "the database schema is at revision None, 0002_counting_rights is required: run `coupons migrate`: "
 
 
 def test_a_schema_of_a_newer_version(settings: Settings, fresh_database: Engine) -> None:
@@ -113,19 +113,30 @@ def test_a_schema_of_a_newer_version(settings: Settings, fresh_database: Engine)
 def test_a_right_that_is_missing(settings: Settings, log_id: int, admin: Engine) -> None:
     """Every missing right is named, of a table or of a column."""
     del log_id
-    with _revoked(admin, "UPDATE (state)", "requests"), _revoked(admin, "DELETE", "outbox"):
+    function = "FUNCTION failing_requests(jsonb)"
+    with (
+        _revoked(admin, "UPDATE (state)", "requests"),
+        _revoked(admin, "DELETE", "outbox"),
+        _revoked(admin, "TEMPORARY", "DATABASE coupons", "PUBLIC"),
+        _revoked(admin, "EXECUTE", function, "PUBLIC", "coupons"),
+    ):
         (said,) = _failed(_findings(settings)).values()
 
     assert said == (
-        "the role of DATABASE_URL lacks DELETE on outbox, UPDATE on requests (state): run `coupons migrate` with"
-        " MIGRATE_DATABASE_URL"
+        "the role of DATABASE_URL lacks DELETE on outbox, UPDATE on requests (state), TEMPORARY on database coupons,"
+        " EXECUTE on function failing_requests(jsonb): run `coupons migrate` with MIGRATE_DATABASE_URL"
     )
+    with admin.begin() as tx:  # the migration has granted them to the role alone
+        tx.execute(text(f"GRANT EXECUTE ON {function} TO PUBLIC"))
+        tx.execute(text("REVOKE TEMPORARY ON DATABASE coupons FROM coupons"))
+        tx.execute(text("GRANT TEMPORARY ON DATABASE coupons TO PUBLIC"))
 
 
 @contextmanager
-def _revoked(admin: Engine, right: str, table: str) -> Iterator[None]:
+def _revoked(admin: Engine, right: str, of: str, *roles: str) -> Iterator[None]:
+    """Take a right from roles, by default from the service's; afterwards the migration grants it."""
     with admin.begin() as tx:
-        tx.execute(text(f"REVOKE {right} ON {table} FROM coupons"))
+        tx.execute(text(f"REVOKE {right} ON {of} FROM {', '.join(roles or ['coupons'])}"))
     yield
     schema.migrate(admin, "coupons")
 

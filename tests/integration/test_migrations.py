@@ -72,7 +72,10 @@ def test_every_revision_can_be_downgraded_and_applied_again(connection: Connecti
 
 
 #: a revision that was released is frozen: a change of its files is a new revision
-_HASHES = {"0001": "671e2ab5d47496cea7b4725f13b82bea71e2d89d52ae42e8320b4a356063c5cf"}
+_HASHES = {
+    "0001": "671e2ab5d47496cea7b4725f13b82bea71e2d89d52ae42e8320b4a356063c5cf",
+    "0002": "fcee43638697063b5a1338c3b84026cc901e8d00546d4ea045581960f5be0d15",
+}
 
 
 def test_a_released_revision_never_changes() -> None:

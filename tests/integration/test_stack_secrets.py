@@ -1,8 +1,9 @@
 """What another user of the machine can do with a local stack, and what the service's own role cannot do."""
 
+import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,11 +15,13 @@ from redis import Redis
 from redis.exceptions import AuthenticationError
 from sqlalchemy import Engine
 
+from service.domain.coupon import Coupon
 from service.domain.errors import Misconfigured
 from service.store import engine, schema
 from service.store.tables import NAMES
 from stack.errors import StackError
 from stack.local import LocalStack
+from stack.server_env import ROOT
 from stack.settings import ISOLATED
 from stack.startup import SERVERS
 from tests.waiting import eventually
@@ -141,7 +144,19 @@ def test_the_services_role_owns_nothing(admin: Engine) -> None:
         "ALTER TABLE requests DISABLE TRIGGER USER",
         "DROP INDEX requests_one_live",
         "TRUNCATE requests",
+        "UPDATE coupons SET issued = 0",
+        "UPDATE coupons SET held = 0",
+        "UPDATE coupons SET standby = 0",
+        "DELETE FROM coupons",
+        "DELETE FROM coupon_changes",
         "DELETE FROM requests",
+        "DELETE FROM dead_letters",
+        "DELETE FROM lost_ranges",
+        "DELETE FROM offsets",
+        "DELETE FROM verifications",
+        "ALTER FUNCTION count_inserted_requests() SECURITY INVOKER",
+        "CREATE OR REPLACE FUNCTION count_inserted_requests() RETURNS trigger LANGUAGE sql AS 'SELECT 1'",
+        "GRANT EXECUTE ON FUNCTION count_inserted_requests() TO coupons",
         "DELETE FROM dead_letter_actions",
         "DELETE FROM failed_attempts",
         "DELETE FROM notices",
@@ -161,8 +176,47 @@ def test_the_services_role_cannot_remove_a_guard_or_change_a_decision_or_an_entr
         application.execute(statement.encode())
 
 
+def test_the_services_role_cannot_count_with_a_trigger_of_its_own(application: psycopg.Connection) -> None:
+    """P1: on a table of its own the functions, which run with the owner's rights, would count what it inserts there."""
+    application.execute("CREATE TEMPORARY TABLE own (LIKE requests)")
+    for event, rows in {"INSERT": "NEW TABLE AS new_rows", "UPDATE": "OLD TABLE AS old_rows"}.items():
+        function = "count_inserted_requests" if event == "INSERT" else "count_updated_requests"
+        with pytest.raises(InsufficientPrivilege, match=f"permission denied for function {function}"):
+            application.execute(
+                f"CREATE TRIGGER own AFTER {event} ON own REFERENCING {rows} FOR EACH STATEMENT"
+                f" EXECUTE FUNCTION {function}()".encode()
+            )
+
+
+def test_only_the_functions_that_count_have_the_owners_rights(admin: Engine) -> None:
+    """Their search_path is fixed and looks at temporary tables last; the others run with those of the caller."""
+    query = (
+        "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1"
+    )
+    with admin.begin() as tx:
+        found = {name: list(options) for name, options in tx.exec_driver_sql(query)}
+
+    fixed = ["search_path=pg_catalog, public, pg_temp"]
+    assert found == {"count_inserted_requests": fixed, "count_updated_requests": fixed}
+
+
+def test_a_table_of_the_same_name_is_not_counted_in(
+    application: psycopg.Connection, make_coupon: Callable[..., Coupon]
+) -> None:
+    """P1: neither in a schema of the caller's search_path nor a temporary one."""
+    coupon = make_coupon(quantity=2)
+    application.execute("CREATE TEMPORARY TABLE coupons (LIKE public.coupons INCLUDING ALL)")
+    application.execute(
+        "INSERT INTO requests SELECT 1, 0, 0, %s, 7, 'r', 'issued', NULL, 1, 1, now(), now()", [coupon.id]
+    )
+
+    counted = application.execute("SELECT issued FROM public.coupons WHERE id = %s", [coupon.id]).fetchone()
+    assert counted == (1,)
+    application.execute("DROP TABLE pg_temp.coupons")
+
+
 _CHANGES = {
-    "coupons": "name quantity waitlist opens_at closes_at override version updated_at archived_at issued held standby",
+    "coupons": "name quantity waitlist opens_at closes_at override version updated_at archived_at",
     "coupon_changes": "published_at",
     "requests": "state code sequence attempts decided_at",
     "offsets": "next_offset advanced_to watermark closed",
@@ -187,6 +241,42 @@ def test_the_services_role_changes_only_what_the_service_changes(application: ps
         ("idempotency_keys", "DELETE"),
     }
     assert _changeable(application) == {(table, column) for table in _CHANGES for column in _CHANGES[table].split()}
+
+
+_DOCUMENTED = re.compile(r"^\| `(?P<table>[a-z_]+)` \| (?P<changed>[^|]*) \| (?P<deletes>yes|no) \|$", re.MULTILINE)
+
+
+def test_the_documented_rights_are_those_of_the_services_role(application: psycopg.Connection) -> None:
+    """The table of docs/own-servers.md, for those who grant by hand."""
+    found = list(_DOCUMENTED.finditer((ROOT / "docs" / "own-servers.md").read_text()))
+    changed = {(row["table"], column) for row in found for column in re.findall("`([a-z_]+)`", row["changed"])}
+    deleted = {(row["table"], "DELETE") for row in found if row["deletes"] == "yes"}
+
+    assert [row["table"] for row in found] == sorted(NAMES.tables)
+    assert changed == _changeable(application)
+    assert deleted == {right for right in _rights(application) if right[1] == "DELETE"}
+
+
+def test_rights_that_were_revoked_from_everybody_are_granted(
+    admin: Engine, application: psycopg.Connection, owner: psycopg.Connection
+) -> None:
+    """As a hardened server has it; the owner of the database and the schema grants them to the role alone."""
+    del owner
+    rights = {"CONNECT, TEMPORARY": "DATABASE coupons", "USAGE": "SCHEMA public"}
+    with admin.begin() as tx:
+        for right, of in rights.items():
+            tx.exec_driver_sql(f"REVOKE {right} ON {of} FROM PUBLIC")
+        tx.exec_driver_sql("REVOKE EXECUTE ON FUNCTION failing_requests(jsonb) FROM PUBLIC")
+    try:
+        schema.migrate(admin, "coupons")
+        application.execute("CREATE TEMPORARY TABLE own (id int)")
+        assert application.execute("SELECT * FROM failing_requests('[]')").fetchall() == []
+    finally:
+        with admin.begin() as tx:
+            for right, of in rights.items():
+                tx.exec_driver_sql(f"GRANT {right} ON {of} TO PUBLIC")
+                tx.exec_driver_sql(f"REVOKE {right} ON {of} FROM coupons")
+            tx.exec_driver_sql("GRANT EXECUTE ON FUNCTION failing_requests(jsonb) TO PUBLIC")
 
 
 def test_a_migration_takes_back_what_an_earlier_one_granted(
