@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from service.config.connection_urls import check_http_url
 
-#: what `pip install coupons[tracing]` adds, as it is imported
+#: what the extra `tracing` adds, as it is imported
 _NEEDED_MODULES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 
 
@@ -44,7 +44,7 @@ class TracingSettings(BaseModel):
         if check_http_url(url).username is not None:
             raise ValueError("must not have a user name or a password: OTEL_EXPORTER_OTLP_HEADERS can have them")
         if not all(map(_is_installed, _NEEDED_MODULES)):
-            raise ValueError("needs packages that are not installed: pip install 'coupons[tracing]'")
+            raise ValueError("needs the extra `tracing`, which is not installed: in a clone, pip install '.[tracing]'")
         return url
 
 
