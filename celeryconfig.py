@@ -4,8 +4,11 @@ The work is in rows of PostgreSQL, and the sweep finds rows whose message was lo
 settings.
 """
 
+import ssl
+
 from kombu import Connection, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.url import parse_url
 
 from service import config, startup
 from service.domain.errors import Misconfigured
@@ -19,8 +22,15 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_trans
 
 with startup.exit_on_error():
     _settings = config.load_without_keys()  # beat and Flower need none; the worker reads them when it starts
+    # Over TLS the broker's certificate is verified, as the gate's is: by default kombu verifies none, and Flower's own
+    # client reads this setting only, not the URL.
+    broker_use_ssl: dict[str, object] | bool = False
     try:
-        Connection(_settings.celery_broker_url)  # nothing is connected; kombu knows fewer options than Redis's client
+        _url = parse_url(_settings.celery_broker_url)
+        if _url["transport"] == "rediss":
+            broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **_url.get("ssl", {})}
+        # nothing is connected; kombu knows fewer options than Redis's client
+        Connection(_settings.celery_broker_url, ssl=broker_use_ssl)
     except (KeyError, TypeError, ValueError) as error:
         raise Misconfigured([f"CELERY_BROKER_URL: kombu refuses an option: {error}"]) from None
 

@@ -63,12 +63,22 @@ def check_redis_url(url: str) -> str:
 
     redis-py would silently use database 0 in place of one that is not a number.
     """
+    refuse_sentinel(url)
     parts = _split(url, ("redis", "rediss"))
     if not _REDIS_DATABASE.fullmatch(parts.path):
         raise ValueError("the database must be a number, as in redis://host:port/0")
     if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
         raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
     return url
+
+
+def refuse_sentinel(url: str) -> None:
+    """Raise ValueError for an address of Redis Sentinel: a client would have to ask it for the primary."""
+    if "sentinel" in url.partition("://")[0].lower():
+        raise ValueError(
+            "Redis Sentinel is not supported: use redis:// or rediss:// with an address that always leads to the"
+            " primary, such as a proxy's or a managed server's"
+        )
 
 
 def check_http_url(url: str) -> SplitResult:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from service.config.connection_urls import check_postgresql_url, check_redis_url
+from service.config.connection_urls import check_postgresql_url, check_redis_url, refuse_sentinel
 
 KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
@@ -62,6 +62,7 @@ class ServerSettings(BaseModel):
     def _is_supported_broker(cls, url: str, info: ValidationInfo) -> str:
         if KAFKA_BROKER_PATTERN.fullmatch(url):
             return url
+        refuse_sentinel(url)
         if not url.startswith(("redis://", "rediss://")):
             raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
         check_redis_url(url)

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from unittest import mock
 
 import pytest
 from billiard import pool
+from celery import Celery
 from celery.events.state import Task as EventTask
 from flower.options import default_options
 from kombu.transport import confluentkafka
@@ -159,6 +161,26 @@ def test_the_brokers_address_can_be_in_a_file(tmp_path: Path, monkeypatch: pytes
     assert _read("celeryconfig.py", environment | {"CELERY_BROKER_URL_FILE": str(file)})["broker_url"] == (
         "redis://:from-a-file@127.0.0.1:9/1"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "ca"), [("", None), ("?ssl_ca_certs=/etc/ssl/ca.pem", "/etc/ssl/ca.pem")], ids=["the system's", "own"]
+)
+def test_the_brokers_certificate_is_verified(options: str, ca: str | None) -> None:
+    """By kombu's default it is not, and whoever is between reads the password."""
+    url = f"rediss://me:mine@127.0.0.1:9/1{options}"
+    found = _read("celeryconfig.py", facts.ENVIRONMENT | {"CELERY_BROKER_URL": url})
+    app = Celery("tests", set_as_current=False)
+    app.conf.update(broker_url=found["broker_url"], broker_use_ssl=found["broker_use_ssl"])
+    used = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **app.connection_for_write().ssl}
+
+    assert (used["ssl_cert_reqs"], used.get("ssl_ca_certs")) == (ssl.CERT_REQUIRED, ca)
+    assert found["broker_use_ssl"]["ssl_cert_reqs"] == ssl.CERT_REQUIRED  # what Flower's own client reads
+    assert found["broker_use_ssl"].get("ssl_ca_certs") == ca
+
+
+def test_without_tls_nothing_is_verified(conf: dict[str, Any]) -> None:
+    assert conf["broker_use_ssl"] is False
 
 
 def test_a_producer_over_kafka_has_a_short_timeout(over_kafka: dict[str, Any]) -> None:

@@ -149,6 +149,8 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"REDIS_URL": "redis://host:6379x/0"}, "REDIS_URL: is not a URL with one host and one port"),
         ({"CELERY_BROKER_URL": "redis://host/1?bogus=1"}, "CELERY_BROKER_URL: Redis's client does not know the option"),
         ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: must not name the database of REDIS_URL"),
+        ({"REDIS_URL": "sentinel://host:26379/0"}, "REDIS_URL: Redis Sentinel is not supported"),
+        ({"CELERY_BROKER_URL": "sentinel://host:26379/1"}, "CELERY_BROKER_URL: Redis Sentinel is not supported"),
         ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"TOPIC_PARTITIONS": "0"}, "TOPIC_PARTITIONS: "),
