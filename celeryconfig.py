@@ -12,6 +12,7 @@ from kombu.utils.url import parse_url
 
 from service import config, startup
 from service.domain.errors import Misconfigured
+from service.stream.connection import log_client_error, security_settings
 from workers.kafka_transport import raise_if_undelivered
 from workers.queues import TOPIC_PREFIX, BeatEntry, Task
 from workers.queues import Queue as QueueName
@@ -49,7 +50,12 @@ if _settings.celery_over_kafka:
         "num_partitions": _settings.topic_partitions,  # the limit on workers that consume one queue in parallel
         "replication_factor": _settings.topic_replication,
         "topic_config": {"retention.ms": 3_600_000},  # an old message is of no use: the sweep has sent it again
-        "kafka_common_config": {"log_level": 0, "reconnect.backoff.max.ms": 1_000},
+        "kafka_common_config": {
+            **security_settings(_settings),
+            "log_level": 0,
+            "error_cb": log_client_error,
+            "reconnect.backoff.max.ms": 1_000,
+        },
         "kafka_producer_config": {"message.timeout.ms": 2_000, "on_delivery": raise_if_undelivered},
         "kafka_consumer_config": {
             "session.timeout.ms": 6_000,  # after this another worker consumes the queues of a killed one

@@ -16,6 +16,9 @@ class LogEvent(StrEnum):
     KAFKA_CLIENT_ERROR = "kafka.client_error"
     #: a topic was missing and has been created
     TOPIC_CREATED = "topic.created"
+    #: Kafka refuses the right to read a topic's settings (DescribeConfigs): grant it, or compare by hand the settings
+    #: that `reason` names
+    TOPIC_SETTINGS_UNKNOWN = "topic.settings_unknown"
     #: Redis refuses the right to read its eviction policy (INFO), which must be noeviction: check it by hand
     GATE_POLICY_UNKNOWN = "gate.policy_unknown"
     #: the topic is not the open log of the database, or too small: nothing is accepted or decided

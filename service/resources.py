@@ -2,7 +2,7 @@
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import sleep
@@ -120,11 +120,16 @@ def _open_first_log(settings: Settings, store: Engine) -> Log:
 
 
 def wait_for_signing_resources(
-    settings: Settings, name: str, connections: int = 5, *, announce_keys: bool = False
+    settings: Settings,
+    name: str,
+    connections: int = 5,
+    *,
+    announce_keys: bool = False,
+    on_waiting: Callable[[str], None] = lambda _: None,
 ) -> Resources:
     """Call open_signing_resources until PostgreSQL and Kafka answer and the process may sign, and log why it waits.
 
-    Raises Misconfigured.
+    `on_waiting` is called with the reason as well. Raises Misconfigured.
     """
     attempts = 0
     while True:
@@ -135,6 +140,7 @@ def wait_for_signing_resources(
         except Unavailable as error:
             attempts += 1
             _log.warning(LogEvent.START_WAITING, reason=str(error))
+            on_waiting(str(error))
             sleep(backoff_seconds(attempts, initial_seconds=0.5, max_seconds=5, jitter=jitter()))
 
 

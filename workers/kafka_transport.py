@@ -35,7 +35,12 @@ class Channel(confluentkafka.Channel):
             raise Empty from None
 
     def _new_queue(self, queue: str, **_: Any) -> None:
-        """Create the topic if it is absent; kombu sets no time limit and does not check that it was created."""
+        """Create the topic if it is absent; kombu sets no time limit and does not check that it was created.
+
+        An existing topic needs no right to create it.
+        """
+        if self.client.list_topics(queue, timeout=_ADMIN_TIMEOUT_SECONDS).topics[queue].error is None:
+            return
         settings = {name: self.options[name] for name in ("num_partitions", "replication_factor")}
         topic = NewTopic(queue, **settings, config=self.options["topic_config"])
         created = self.client.create_topics([topic], request_timeout=_ADMIN_TIMEOUT_SECONDS)[queue]

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.config.credentials import CredentialSettings
 from service.config.issuance import IssuanceSettings
+from service.config.kafka_security import KafkaSecuritySettings
 from service.config.network import NetworkSettings
 from service.config.operation import OperationSettings
 from service.config.parsing import MIN_SECRET_BYTES
@@ -30,6 +31,7 @@ class Settings(
     CredentialSettings,
     NetworkSettings,
     ServerSettings,
+    KafkaSecuritySettings,
     TracingSettings,
     BaseSettings,
 ):

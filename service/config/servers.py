@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from service.config.connection_urls import check_postgresql_url, check_redis_url, refuse_sentinel
+from service.config.parsing import split_list
 
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s,:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 KAFKA_BROKER_PATTERN = re.compile(r"confluentkafka://[^/?#@,;:]+:[0-9]{1,5}")
 
 
@@ -47,6 +49,13 @@ class ServerSettings(BaseModel):
     topic_min_insync_replicas: int = Field(
         1, ge=1, le=9, description="replicas that must have a record before it is acknowledged"
     )
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, servers: str) -> str:
+        if not split_list(servers) or not all(map(_is_address, split_list(servers))):
+            raise ValueError("must be host:port, separated by commas, each without a scheme and without a user")
+        return servers
 
     @field_validator("migrate_database_url")
     @classmethod
@@ -89,6 +98,11 @@ class ServerSettings(BaseModel):
     def celery_over_kafka(self) -> bool:
         """Whether Celery's broker is Kafka and not Redis."""
         return bool(KAFKA_BROKER_PATTERN.fullmatch(self.celery_broker_url))
+
+
+def _is_address(server: str) -> bool:
+    match = _ADDRESS.fullmatch(server)
+    return match is not None and int(match["port"] or "1") in range(1, 65_536)
 
 
 def _redis_database(url: str) -> tuple[str, str]:

@@ -9,11 +9,9 @@ from confluent_kafka import Consumer, Producer
 
 from service.config import Settings
 from service.limits import MAX_DEAD_LETTER_BYTES
-from service.log import get_logger
-from service.log_events import LogEvent
+from service.stream.connection import connection_settings, log_client_error
 from service.stream.topics import Group
 
-_log = get_logger(__name__)
 #: how the client.id of every issuer of this service begins; other members of the group are not ours
 ISSUER_CLIENT_ID_PREFIX = "coupons-issuer-"
 
@@ -114,10 +112,10 @@ def build_offset_watcher(settings: Settings) -> Consumer:
 
 def _common(settings: Settings, client: str) -> dict[str, Any]:
     return {
+        **connection_settings(settings),
         "client.id": client,
-        "bootstrap.servers": settings.kafka_bootstrap_servers,
         "logger": logging.getLogger("librdkafka"),
-        "error_cb": lambda error: _log.warning(LogEvent.KAFKA_CLIENT_ERROR, reason=str(error)),
+        "error_cb": log_client_error,
         "reconnect.backoff.max.ms": 1_000,  # so that a broker that is back is used within a second
         "allow.auto.create.topics": False,
     }

@@ -3,14 +3,15 @@
 from contextlib import suppress
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from service.domain.errors import Unavailable
+from service.stream.connection import Admin
 from service.stream.errors import mapped_errors
 from service.stream.topics import Topic
 
 
-def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> dict[int, int]:
+def end_offsets(admin: Admin, partitions: int, timeout_seconds: float) -> dict[int, int]:
     """Return the end offsets of the partitions whose leader answers; raise Unavailable if none does."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {TopicPartition(Topic.ISSUE_COUPON, partition): latest for partition in range(partitions)}
@@ -19,7 +20,7 @@ def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> 
     found, error = {}, Unavailable("Kafka", "no leader answered")
     for at, answer in answers.items():
         try:
-            with mapped_errors():
+            with mapped_errors(admin):
                 found[at.partition] = answer.result(timeout_seconds).offset
         except Unavailable as failed:
             error = failed
@@ -30,7 +31,7 @@ def end_offsets(admin: AdminClient, partitions: int, timeout_seconds: float) -> 
     return found
 
 
-def _learn_leaders(admin: AdminClient, timeout_seconds: float) -> None:
+def _learn_leaders(admin: Admin, timeout_seconds: float) -> None:
     """Fetch the metadata for the next query.
 
     The client asks the leaders that it knows, in the epoch that it knows, and would not learn of another one: after a

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from service.config import Settings
 from service.domain.errors import Unavailable
@@ -15,6 +15,7 @@ from service.domain.record import RawRecord
 from service.domain.request import LogPosition
 from service.stream import clients
 from service.stream.codec import UNREADABLE_HEADERS
+from service.stream.connection import Admin
 from service.stream.errors import mapped_errors
 from service.stream.topics import Topic
 
@@ -84,10 +85,10 @@ def count_offsets(settings: Settings, topic: Topic, partitions: Iterable[int]) -
     return sum(end - first for first, end in ranges)
 
 
-def last_append_ms(admin: AdminClient, topic: Topic, partitions: Iterable[int]) -> int | None:
+def last_append_ms(admin: Admin, topic: Topic, partitions: Iterable[int]) -> int | None:
     """Return the latest append time of the partitions' records, or None without records. Raises Unavailable."""
     asked = {TopicPartition(topic, partition): OffsetSpec.max_timestamp() for partition in partitions}  # type: ignore[no-untyped-call]
-    with mapped_errors():
+    with mapped_errors(admin):
         answers = admin.list_offsets(asked, request_timeout=_TIMEOUT_SECONDS)
         times = [answer.result(_TIMEOUT_SECONDS).timestamp for answer in answers.values()]
     return max((at for at in times if at >= 0), default=None)

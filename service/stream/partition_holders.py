@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
-from confluent_kafka.admin import AdminClient
-
 from service.config import Settings
 from service.domain.errors import Unavailable
 from service.stream import clients, log_reader
 from service.stream.clients import ISSUER_CLIENT_ID_PREFIX, client_id
+from service.stream.connection import Admin
 from service.stream.errors import mapped_errors
 from service.stream.topics import Group, Topic
 
@@ -56,15 +55,14 @@ class GroupReader:
     """Reads the members of group `coupon`; its client is built at the first call."""
 
     def __init__(self, settings: Settings) -> None:
-        self._bootstrap_servers = settings.kafka_bootstrap_servers
-        self._admin: AdminClient | None = None
+        self._settings = settings
+        self._admin: Admin | None = None
 
     def holders(self) -> Holders:
         """Return who holds which partition of the topic; raise Unavailable when Kafka does not say within a second."""
         if self._admin is None:
-            names = {"bootstrap.servers": self._bootstrap_servers, "client.id": client_id("holders")}
-            self._admin = AdminClient({**names, "log_level": 0})
-        with mapped_errors():
+            self._admin = Admin(self._settings, **{"client.id": client_id("holders")})
+        with mapped_errors(self._admin):
             groups = self._admin.list_groups(Group.ISSUER.value, timeout=_TIMEOUT_SECONDS)
         by_partition: dict[int, Holder] = {}
         for group in groups:

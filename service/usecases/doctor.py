@@ -141,7 +141,11 @@ class Doctor:
         yield f"REQUEST_ID_KEYS has every key that signs; registered keys: {len(registered)}"
 
     def _kafka(self) -> Iterator["_Problem | str"]:
-        yield f"brokers of the cluster: {topics.count_brokers(self._admin, _TIMEOUT_SECONDS)}"
+        try:
+            yield f"brokers of the cluster: {topics.count_brokers(self._admin, _TIMEOUT_SECONDS)}"
+        except Unavailable as error:
+            known = (remedy for words, remedy in _KAFKA_REMEDIES.items() if words in str(error))
+            yield _Problem(str(error), next(known, None))
 
     def _topics(self) -> Iterator["_Problem | str"]:
         for topic in Topic:
@@ -153,8 +157,11 @@ class Doctor:
                 yield _Problem(fault, "correct the setting, or extend the topic before the first sale")
             for fault in topics.too_many(topic, found, self._settings):
                 yield _Problem(fault, "set TOPIC_PARTITIONS to what the topic has", Verdict.WARNING)
-            for fault in topics.other_settings(self._admin, topic, self._settings):
-                yield _Problem(fault, "change the topic with Kafka's kafka-configs.sh, or the setting of this service")
+            try:
+                for fault in topics.other_settings(self._admin, topic, self._settings):
+                    yield _Problem(fault, _CHANGE_TOPIC)
+            except NotPermitted as error:
+                yield _Problem(str(error), "grant it, or compare these settings by hand", Verdict.WARNING)
         yield "both topics have the required settings"
 
     def _log(self) -> Iterator["_Problem | str"]:
@@ -260,6 +267,14 @@ class _Check(NamedTuple):
 
 #: verdicts of a part that hide what depends on it
 _HIDING = (Verdict.FAILED, Verdict.SKIPPED)
+#: words of Kafka's client about a connection, and what to do
+_KAFKA_REMEDIES = {
+    "certificate verify failed": "set KAFKA_SSL_CA to the CA that signed the brokers' certificates",
+    "(_SSL)": "correct KAFKA_SECURITY_PROTOCOL and the settings KAFKA_SSL_*",
+    "KAFKA_SECURITY_PROTOCOL": "correct KAFKA_SECURITY_PROTOCOL: this listener expects another protocol",
+    "(_AUTHENTICATION)": "correct KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    "authorization failed": "grant Describe on the topics: docs/security.md lists what each process needs",
+}
 #: words of PostgreSQL's client, and what to do
 _CONNECTION_REMEDIES = {
     "password": "correct the password in DATABASE_URL; deploy/roles.sql sets the roles' passwords",
@@ -268,6 +283,7 @@ _CONNECTION_REMEDIES = {
 }
 
 
+_CHANGE_TOPIC = "change the topic with Kafka's kafka-configs.sh, or the setting of this service"
 _GRANT = "correct the user and the password, or grant the right: docs/security.md lists what each one needs"
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from service.background_thread import BackgroundThread
 from service.config import Settings
-from service.domain.errors import Unavailable
+from service.domain.errors import NotPermitted, Unavailable
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.store import logs
@@ -69,7 +69,9 @@ class LogWatch(BackgroundThread):
     def compare_settings(self) -> None:
         """Raise or clear the alert about the topic's settings; raise Unavailable without Kafka."""
         topic = topics.describe(self._admin, Topic.ISSUE_COUPON)
-        deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
+        deviations: list[str] = []
+        with suppress(NotPermitted):  # logged at the start
+            deviations = topics.other_settings(self._admin, Topic.ISSUE_COUPON, self._settings)
         self.alert = "; ".join([*deviations, *topics.too_many(Topic.ISSUE_COUPON, topic, self._settings)]) or None
 
     def run(self) -> None:

@@ -30,7 +30,7 @@ def test_the_topic_is_created_again(scenario: Scenario, faults: FaultInjector) -
     coupon = scenario.system.make_coupon(1000)
     before = [scenario.submit(coupon, user) for user in range(1, 31)]
     with scenario.under_load():
-        admin = AdminClient({"bootstrap.servers": scenario.stack.kafka_bootstrap_servers})
+        admin = topics.build_admin(settings)
         admin.delete_topics([Topic.ISSUE_COUPON.value])[Topic.ISSUE_COUPON.value].result(10)
         scenario.system.eventually(lambda: topics.find(admin, Topic.ISSUE_COUPON) is None)
         topics.create_missing(settings)

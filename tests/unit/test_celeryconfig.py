@@ -183,6 +183,20 @@ def test_without_tls_nothing_is_verified(conf: dict[str, Any]) -> None:
     assert conf["broker_use_ssl"] is False
 
 
+def test_over_kafka_kombu_connects_as_every_other_client() -> None:
+    login = {
+        "KAFKA_SECURITY_PROTOCOL": "sasl_plaintext",
+        "KAFKA_SASL_MECHANISM": "PLAIN",
+        "KAFKA_SASL_USERNAME": "me",
+        "KAFKA_SASL_PASSWORD": "mine",
+    }
+    found = _read("celeryconfig.py", facts.ENVIRONMENT | OVER_KAFKA | login)
+    used = found["broker_transport_options"]["kafka_common_config"]
+
+    assert (used["security.protocol"], used["sasl.username"], used["sasl.password"]) == ("sasl_plaintext", "me", "mine")
+    assert "bootstrap.servers" not in used
+
+
 def test_a_producer_over_kafka_has_a_short_timeout(over_kafka: dict[str, Any]) -> None:
     """By default librdkafka tries for five minutes, in which the after-commit thread would send nothing else."""
     assert over_kafka["broker_transport_options"]["kafka_producer_config"]["message.timeout.ms"] <= 2_000

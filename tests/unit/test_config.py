@@ -21,6 +21,16 @@ GOOD = {
     "REQUEST_ID_KEYS": "k" * 16,
 }
 SECRET = "whsec_" + "A" * 32
+TLS = {"KAFKA_SECURITY_PROTOCOL": "ssl"}
+SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}
+LOGIN = {"KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": "my-password"}
+OAUTH = {
+    **SASL,
+    "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+    "KAFKA_OAUTH_TOKEN_URL": "https://id.example/token",
+    "KAFKA_OAUTH_CLIENT_ID": "me",
+    "KAFKA_OAUTH_CLIENT_SECRET": "my-secret",
+}
 TOKENS = {"JWT_AUDIENCE": "coupons", "TICKET_KEYS": "t" * 16}
 
 
@@ -38,6 +48,17 @@ def _faults() -> tuple[str, ...]:
     with pytest.raises(Misconfigured) as caught:
         config.load()
     return caught.value.faults
+
+
+def test_no_module_replaces_a_check_of_another() -> None:
+    """The modules are bases of one class, in which a later method hides one of the same name without an error."""
+    checks = [
+        name for base in Settings.__bases__ for name, found in vars(base).items() if isinstance(found, classmethod)
+    ]
+    checks = [name for name in checks if not name.startswith("__")]
+
+    assert len(checks) > 10
+    assert sorted(set(checks)) == sorted(checks)
 
 
 def test_the_required_variables_suffice() -> None:
@@ -151,6 +172,35 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: must not name the database of REDIS_URL"),
         ({"REDIS_URL": "sentinel://host:26379/0"}, "REDIS_URL: Redis Sentinel is not supported"),
         ({"CELERY_BROKER_URL": "sentinel://host:26379/1"}, "CELERY_BROKER_URL: Redis Sentinel is not supported"),
+        *(
+            ({"KAFKA_BOOTSTRAP_SERVERS": servers}, "KAFKA_BOOTSTRAP_SERVERS: must be host:port, separated by commas")
+            for servers in (",", "host:port", "host:0", "host:65536", "kafka://host:9092", "me:pw@host:9092", "a b:1")
+        ),
+        ({"KAFKA_SECURITY_PROTOCOL": "tls"}, "KAFKA_SECURITY_PROTOCOL: must be one of plaintext, ssl"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "sasl_ssl"},
+            "KAFKA_SASL_MECHANISM: is needed by KAFKA_SECURITY_PROTOCOL=sasl_ssl",
+        ),
+        ({"KAFKA_SASL_MECHANISM": "PLAIN", **LOGIN}, "KAFKA_SASL_MECHANISM: has no effect without SASL"),
+        ({"KAFKA_SASL_USERNAME": "me"}, "KAFKA_SASL_USERNAME: is used by the mechanisms PLAIN and SCRAM only"),
+        ({**SASL, "KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}, "KAFKA_SASL_MECHANISM: must be one of PLAIN"),
+        ({**SASL, "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me"}, "KAFKA_SASL_PASSWORD: is needed by"),
+        ({**SASL, **LOGIN, "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512", "KAFKA_OAUTH_SCOPE": "s"}, "KAFKA_OAUTH_SCOPE: is"),
+        (
+            {**OAUTH, "KAFKA_OAUTH_TOKEN_URL": ""},
+            "KAFKA_OAUTH_TOKEN_URL: is needed by KAFKA_SASL_MECHANISM=OAUTHBEARER",
+        ),
+        (
+            {**OAUTH, "KAFKA_OAUTH_TOKEN_URL": "http://id.example/token"},
+            "KAFKA_OAUTH_TOKEN_URL: must begin with https://",
+        ),
+        ({**OAUTH, "KAFKA_OAUTH_EXTENSIONS": "cluster"}, "KAFKA_OAUTH_EXTENSIONS: must be name=value"),
+        ({"KAFKA_SSL_CA": "/etc/hostname"}, "KAFKA_SSL_CA: has no effect without TLS"),
+        ({"KAFKA_SSL_VERIFY_HOSTNAME": "false"}, "KAFKA_SSL_VERIFY_HOSTNAME: has no effect without TLS"),
+        ({**TLS, "KAFKA_SSL_CA": "/absent"}, "KAFKA_SSL_CA: cannot be read: No such file or directory: /absent"),
+        ({**TLS, "KAFKA_SSL_CA": __file__}, "KAFKA_SSL_CA: Kafka's client refuses it: "),
+        ({**TLS, "KAFKA_SSL_KEY": __file__}, "KAFKA_SSL_KEY: and KAFKA_SSL_CERTIFICATE go together"),
+        ({**TLS, "KAFKA_SSL_KEY_PASSWORD": "p"}, "KAFKA_SSL_KEY: is needed by KAFKA_SSL_KEY_PASSWORD"),
         ({"REQUEST_ID_KEYS": "k" * 15}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"REQUEST_ID_KEYS": "k" * 16 + ","}, "REQUEST_ID_KEYS: each key must have at least 16 bytes"),
         ({"TOPIC_PARTITIONS": "0"}, "TOPIC_PARTITIONS: "),

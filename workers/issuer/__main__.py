@@ -17,7 +17,7 @@ from service.usecases.issue import Issuer
 from workers.issuer.after_commit import AfterCommit, build_celery_client
 from workers.issuer.dead_letter_listener import DeadLetterListener
 from workers.issuer.follow_up_relay import FollowUpRelay
-from workers.issuer.health import Health
+from workers.issuer.health import JOINING, Health
 from workers.issuer.health_publisher import HealthPublisher
 from workers.issuer.health_server import HealthServer
 from workers.issuer.loop import IssueLoop
@@ -70,8 +70,11 @@ def issue_log(settings: Settings, health: Health) -> bool:
     Everything that is opened is closed in reverse order.
     """
     with ExitStack() as opened:
-        shared = resources.wait_for_signing_resources(settings, "issuer", announce_keys=True)
+        shared = resources.wait_for_signing_resources(
+            settings, "issuer", announce_keys=True, on_waiting=health.set_starting
+        )
         opened.callback(shared.close)
+        health.set_starting(JOINING)
         celery = build_celery_client()
         after_commit = AfterCommit(celery, shared)
         opened.callback(after_commit.close, _PUBLISH_TIMEOUT_SECONDS)

@@ -8,7 +8,7 @@ from service.domain.record import Record
 from service.log import get_logger
 from service.log_events import LogEvent
 from service.stream.topics import Topic
-from workers.issuer.health import Health
+from workers.issuer.health import JOINING, Health
 
 _log = get_logger(__name__)
 
@@ -87,6 +87,11 @@ class Assignment:
             self.stopped_at.pop(partition, None)
             self.next_offsets[partition] = offsets[partition]
             self._health.set_ready(f"partition {partition}")
+
+    def report_error(self, reason: str) -> None:
+        """Report an error of the consumer while it is not in its group: it may be the reason."""
+        if "issuer" in self._health.reasons:
+            self._health.set_starting(f"{JOINING}: {reason}")
 
     def clear_health(self) -> None:
         """Remove all partitions from the health report, because a failed consumer triggers no revoke callback."""

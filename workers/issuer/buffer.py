@@ -9,6 +9,7 @@ from service.log import get_logger
 from service.log_events import LogEvent
 from service.stream import log_reader
 from service.stream.codec import RecordReader
+from service.stream.connection import explain
 from workers.issuer.assignment import Assignment
 
 _log = get_logger(__name__)
@@ -49,7 +50,8 @@ class RecordBuffer:
                 elif error.code() == KafkaError._FATAL:  # noqa: SLF001  # its public name
                     raise KafkaException(error)
                 else:
-                    _log.warning(LogEvent.CONSUMER_ERROR, reason=str(error))
+                    _log.warning(LogEvent.CONSUMER_ERROR, reason=explain(error))
+                    self._assignment.report_error(explain(error))
         self._records = self._records + records  # a rebalance during the poll may have shortened the buffer
 
     def push_front(self, records: Sequence[Record]) -> None:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Mapping
 
+#: why an issuer is not ready that has begun and holds no partition yet
+JOINING = "the issuer has not joined its consumer group yet"
 #: an iteration of the loop that lasts longer is stuck in a call; above the time limit of database statements
 _MAX_ITERATION_SECONDS = 8.0
 
@@ -11,7 +13,7 @@ class Health:
     """The reasons why the issuer is not ready, and its alerts, each by subject."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, str] = {"issuer": "the issuer has not joined its consumer group yet"}
+        self._reasons: dict[str, str] = {"issuer": JOINING}
         self._alerts: dict[str, str] = {}
         self._stalled: Mapping[int, str] = {}
         self._last_iteration: float | None = None
@@ -19,6 +21,10 @@ class Health:
     def record_iteration(self) -> None:
         """Record that the loop has begun another iteration."""
         self._last_iteration = time.monotonic()
+
+    def set_starting(self, reason: str) -> None:
+        """Say why the issuer has not begun: what it waits for."""
+        self.set_unready("issuer", reason)
 
     def set_unready(self, subject: str, reason: str) -> None:
         """Add or replace the reason of a subject."""
