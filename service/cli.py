@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from service import config, resources, startup
-from service.commands import coupons, dead_letters, doctor, gate, keys, log, proof, request_id_keys, requests
+from service.commands import coupons, dead_letters, doctor, gate, keys, log, proof, request_id_keys, requests, topics
 from service.commands.console import print_line
 from service.limits import MAX_SAFE_ID
 
@@ -17,13 +17,14 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(gate.app, name="gate")
 app.add_typer(log.app, name="log")
 app.add_typer(request_id_keys.app, name="request-id-keys")
+app.add_typer(topics.app, name="topics")
 app.command()(proof.verify)
 app.command()(doctor.doctor)
 
 
 @app.command()
 def migrate() -> None:
-    """Upgrade the database schema to the newest revision, grant the service its rights and create the topics."""
+    """Upgrade the database schema to the newest revision, grant the service its rights and create missing topics."""
     with startup.exit_on_error():
         resources.migrate(startup.configure_process(config.load_without_keys))
 

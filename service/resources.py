@@ -28,7 +28,7 @@ from service.store import engine, logs, schema
 from service.store.logs import Log
 from service.stream import topics
 from service.stream.codec import RecordReader
-from service.stream.topics import Topic
+from service.stream.topics import Topic, TopicState
 from service.usecases.api_keys import ApiKeyCache, ApiKeyService
 from service.usecases.authenticate import Authenticator
 from service.usecases.coupon_report import CouponReporter
@@ -81,6 +81,16 @@ def migrate(settings: Settings) -> None:
     schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
     topics.create_missing(settings)
     _open_first_log(settings, store)
+
+
+def create_topics(settings: Settings) -> None:
+    """Create the missing topics; raise Misconfigured, Unavailable, or NotPermitted if one must not be created."""
+    topics.create_missing(settings)
+
+
+def topic_states(settings: Settings) -> list[TopicState]:
+    """Return every topic as it is, and what differs from the settings; raise Unavailable."""
+    return topics.states(settings)
 
 
 def open_resources(settings: Settings, name: str, connections: int = 5) -> Resources:
