@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit faults fuzz broken bench bench-quick metrics lock sbom clean
+.PHONY: help demo up test check unit faults secured fuzz broken bench bench-quick metrics lock sbom clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ unit: $(READY) ## the pure tests alone, in seconds
 
 faults: $(READY) ## every row of the matrix of faults; FAULTS='--seed 7 --rows 14,15' to choose rows
 	$(BIN)/python -m pytest tests/faults --rows all $(FAULTS)
+
+secured: $(READY) ## sales on servers with TLS, passwords and exactly the documented rights, and the proof
+	$(BIN)/python -m pytest tests/acceptance/test_secured.py tests/integration/test_secured_servers.py --rows all
 
 fuzz: $(READY) ## many generated requests against the contract of the API; FUZZ='--generated-examples 2000' for more
 	$(BIN)/python -m pytest tests/integration/test_api_contract.py --generated-examples 300 $(FUZZ)

@@ -1,6 +1,7 @@
 """Specifications of the application's own processes: migrate, API, issuer, Celery's worker and beat, Flower."""
 
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -99,6 +100,8 @@ def _log_contains(log: Path, text: str) -> bool:
 def _answers_ping(environment: Mapping[str, str]) -> bool:
     """Ping from this process: starting one for each ping would take a second from the worker that is starting."""
     with Celery("stack", broker=environment["CELERY_BROKER_URL"], set_as_current=False) as celery:
+        if environment["CELERY_BROKER_URL"].startswith("rediss"):
+            celery.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         try:
             # without a destination the ping waits for other workers too
             return bool(celery.control.ping(destination=[f"celery@{socket.gethostname()}"], timeout=PING_SECONDS))

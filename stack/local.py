@@ -14,9 +14,10 @@ from stack.launcher import Launcher
 from stack.logs import SupervisorLog
 from stack.process_spec import ProcessSpec
 from stack.reaper import Reaper
+from stack.secured import Secured
 from stack.server_env import LOOPBACK
 from stack.servers import kafka, postgres
-from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, ProcessFactory, start_in_order
+from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, TLS_PROXY, ProcessFactory, start_in_order
 from stack.supervisor import Supervisor
 
 RESTART_TIMEOUT_SECONDS = 60.0
@@ -45,6 +46,7 @@ class LocalStack:
 
         `names` are the servers and processes to run. A server whose address the environment sets is external: it is
         used and not started. With KAFKA_BROKERS=3 the server kafka is three processes: kafka-1, kafka-2 and kafka-3.
+        With SECURED=on Kafka and Valkey ask for TLS and passwords, see stack/secured.py.
         `variables` are added to the environment, `overrides` to that of single processes.
         `preferred_ports` are used for the named processes if they are free.
         `on_message` is called with each line of the supervisor's log.
@@ -63,6 +65,9 @@ class LocalStack:
         self._overrides = _require_running(overrides or {}, APP_PROCESSES, self._names)
         self._directories = _require_running(directories or {}, SERVER_PROCESSES, self._names)
         self._kafka_proxies = kafka_proxies or {}
+        self._secured: Secured | None = None
+        if self._is_secured and "valkey" in self._names:
+            self._names.append(TLS_PROXY)
         self._ports: Mapping[str, int] = {}
         self._credentials: Credentials | None = None
         self._supervisor: Supervisor | None = None
@@ -88,11 +93,20 @@ class LocalStack:
         create_private_directory(logs)
         with ExitStack() as undo:
             lock = undo.enter_context(directory_lock.hold(self.directory))
+            if self._is_secured:
+                self._secured = Secured.load_or_create(
+                    self.directory / "secured",
+                    oauth_keys_url=self._user_env.get(settings.OAUTH_KEYS_URL, ""),
+                    celery_over_kafka=settings.is_celery_over_kafka(self._user_env),
+                )
             port_names = settings.port_names(self._names, self._kafka_proxies)
+            port_names += self._secured.port_names if self._secured else ()
             memory = self.directory / "ports.json"
             self._ports = settings.choose_ports(memory, port_names, self._user_env, self._preferred_ports)
             self._credentials = Credentials.load_or_create(self.directory / "secrets")
             self.environment = settings.process_environment(self._credentials, self._ports, self._user_env)
+            if self._secured:
+                self.environment |= self._secured.environment("operator", self._ports)
             log = undo.enter_context(SupervisorLog(logs / "stack.log", self._on_message))
             reaper = undo.enter_context(Reaper(self.directory / "env", log.file, lock))
             self._supervisor = undo.enter_context(Supervisor(Launcher(logs, reaper), log.write))
@@ -105,6 +119,7 @@ class LocalStack:
                 self._overrides,
                 self._directories,
                 self._kafka_proxies,
+                self._secured,
             )
             start_in_order(self._supervisor, factory, self._names)
             write_exports(self.directory / "env", settings.exports(self.environment))
@@ -125,6 +140,18 @@ class LocalStack:
         if self._credentials is None:
             raise StackError("the stack has no credentials yet: call up() first")
         return self._credentials
+
+    @property
+    def secured(self) -> Secured:
+        """The certificates and passwords of a secured stack; raises StackError if this one is not."""
+        if self._secured is None:
+            raise StackError("this stack is not secured: set SECURED=on, and call up() first")
+        return self._secured
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The ports of the servers and processes, by name."""
+        return self._ports
 
     @property
     def kafka_bootstrap_servers(self) -> str:
@@ -225,9 +252,14 @@ class LocalStack:
     def add_issuer(self, instance: str, overrides: Mapping[str, str] | None = None) -> str:
         """Start one more issuer as a process named `instance`, and return its URL; raises CannotStart."""
         port = ports.any_free()
-        variables = {"ISSUER_INSTANCE": instance, "ISSUER_PORT": str(port), **(overrides or {})}
+        own = self._secured.environment("issuer", self._ports) if self._secured else {}
+        variables = {**own, "ISSUER_INSTANCE": instance, "ISSUER_PORT": str(port), **(overrides or {})}
         self.add(app_processes.issuer({**self.environment, **variables}, instance))
         return f"http://{LOOPBACK}:{port}"
+
+    @property
+    def _is_secured(self) -> bool:
+        return self._user_env.get(settings.SECURED) == "on"
 
     @property
     def _running_supervisor(self) -> Supervisor:
@@ -239,6 +271,8 @@ class LocalStack:
         brokers = sum(name in settings.KAFKA_NODES for name in self._names)
         if brokers > 1 and self._kafka_proxies:
             raise StackError("a Kafka proxy supports one broker: unset KAFKA_BROKERS")
+        if self._is_secured and (brokers > 1 or self._kafka_proxies):
+            raise StackError("a secured stack has one broker, without proxies: unset KAFKA_BROKERS")
         if brokers and (shortage := kafka.memory_shortage(brokers)):
             raise StackError(shortage)
 

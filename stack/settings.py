@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from service.config.kafka_security import KafkaSecuritySettings
 from stack import ports
 from stack.credentials import Credentials
 from stack.server_env import LOOPBACK, ROOT
@@ -40,6 +41,15 @@ PORT_NAMES = {
 PORT_VARIABLES = {"API_PORT": "api", "ISSUER_PORT": "issuer", "FLOWER_PORT": "flower"}
 """Variable -> the name of the port that it sets."""
 
+SECURED = "SECURED"
+"""on: a secured stack, see stack/secured.py."""
+
+OAUTH_KEYS_URL = "KAFKA_OAUTH_KEYS_URL"
+"""Where the Kafka of a secured stack gets the keys of tokens; empty: it accepts no tokens."""
+
+KAFKA_SECURITY = tuple(name.upper() for name in KafkaSecuritySettings.model_fields)
+"""Settings of the connections to Kafka."""
+
 ISOLATED = dict.fromkeys(
     [
         *(variable for variables in ADDRESSES.values() for variable in variables),
@@ -47,6 +57,9 @@ ISOLATED = dict.fromkeys(
         *THREE_BROKER_TOPICS,
         MIGRATE_DATABASE_URL,
         "KAFKA_BROKERS",
+        *KAFKA_SECURITY,
+        SECURED,
+        OAUTH_KEYS_URL,
     ],
     "",
 )
@@ -55,6 +68,7 @@ ISOLATED = dict.fromkeys(
 # Without FLOWER_PORT: a Flower that is started by hand in that shell would find this port taken.
 EXPORTED = (
     MIGRATE_DATABASE_URL,
+    *KAFKA_SECURITY,
     "REQUEST_ID_KEYS",
     "AUTH",
     "JWT_ISSUER",
@@ -75,12 +89,17 @@ def is_external(name: str, user_env: Mapping[str, str]) -> bool:
     return name in ADDRESSES and all(map(user_env.get, ADDRESSES[name]))
 
 
+def is_celery_over_kafka(user_env: Mapping[str, str]) -> bool:
+    """Return whether Celery's broker is Kafka."""
+    return user_env.get("CELERY_BROKER_URL", "").startswith(CELERY_OVER_KAFKA)
+
+
 def processes_to_start(names: Iterable[str], user_env: Mapping[str, str]) -> list[str]:
     """Return the processes to start for these names.
 
     External servers are left out, and Flower if Celery's broker is Kafka. `kafka` stands for each of its nodes.
     """
-    skipped = {"flower"} if user_env.get("CELERY_BROKER_URL", "").startswith(CELERY_OVER_KAFKA) else set()
+    skipped = {"flower"} if is_celery_over_kafka(user_env) else set()
     started = [name for name in names if not is_external(name, user_env) and name not in skipped]
     return [process for name in started for process in (kafka.node_names(user_env) if name == "kafka" else [name])]
 

@@ -8,12 +8,16 @@ from stack import app_processes, logs, settings
 from stack.credentials import Credentials
 from stack.errors import StackError
 from stack.process_spec import ProcessSpec
-from stack.servers import kafka, postgres, valkey
+from stack.secured import LISTENER, MUTUAL_LISTENER, MUTUAL_PORT, OAUTH_LISTENER, OAUTH_PORT, VALKEY_PORT, Secured
+from stack.servers import kafka, postgres, tls_proxy, valkey
 from stack.servers.kafka_node import DIRECT, Cluster, Listener, Node
 from stack.supervisor import Supervisor
 
 SERVERS = ("kafka", "postgres", "valkey")
 SERVER_PROCESSES = (*settings.KAFKA_NODES, "postgres", "valkey")
+TLS_PROXY = "valkey-tls"
+"""The process through which clients of a secured stack reach Valkey."""
+
 APP_PROCESSES = ("api", "issuer", "worker", "beat", "flower")
 EVERYTHING = (*SERVERS, "migrate", *APP_PROCESSES)
 
@@ -29,15 +33,21 @@ class ProcessFactory:
     overrides: Mapping[str, Mapping[str, str]]
     directories: Mapping[str, Path]
     kafka_proxies: Mapping[str, int]
+    #: None: the stack is not secured
+    secured: Secured | None = None
 
     def spec(self, name: str) -> ProcessSpec:
         """Return a process's specification; raises StackError for an unknown name."""
         if name in settings.KAFKA_NODES:
-            return kafka.spec(name, self._kafka_node(name))
+            return kafka.spec(name, self._kafka_node(name), self.secured)
         if name == "postgres":
             return postgres.spec(self._data_directory(name), self.ports[name], self.credentials)
         if name == "valkey":
-            return valkey.spec(self._data_directory(name), self.ports[name], self.credentials.valkey)
+            users = self.secured.valkey_users() if self.secured else ""
+            return valkey.spec(self._data_directory(name), self.ports[name], self.credentials.valkey, users=users)
+        if name == TLS_PROXY and self.secured:
+            files = self.secured.server.both_file, self.secured.ca_file
+            return tls_proxy.spec(name, self.ports[VALKEY_PORT], self.ports["valkey"], *files)
         return self._app_process(name)
 
     def _data_directory(self, name: str) -> Path:
@@ -47,14 +57,27 @@ class ProcessFactory:
         nodes = [node for node in settings.KAFKA_NODES if node in self.ports]
         cluster_id = kafka.load_or_create_cluster_id(self.directory / "kafka_cluster_id")
         cluster = Cluster(cluster_id, [self.ports[f"{node}_controller"] for node in nodes])
-        listeners = [Listener(DIRECT, self.ports[name], self.ports[name])]
+        listeners = self._secured_listeners(name) or [Listener(DIRECT, self.ports[name], self.ports[name])]
         for proxy, advertised_port in self.kafka_proxies.items():
             port = self.ports[settings.proxy_port_name(proxy)]
             listeners.append(Listener(f"PROXY_{proxy.upper()}", port, advertised_port))
-        return Node(nodes.index(name) + 1, self._data_directory(name), listeners, cluster)
+        security = self.secured.kafka_properties() if self.secured else ""
+        return Node(nodes.index(name) + 1, self._data_directory(name), listeners, cluster, security)
+
+    def _secured_listeners(self, name: str) -> list[Listener]:
+        if self.secured is None:
+            return []
+        found = [
+            Listener(LISTENER, self.ports[name], self.ports[name], "SASL_SSL"),
+            Listener(MUTUAL_LISTENER, self.ports[MUTUAL_PORT], self.ports[MUTUAL_PORT], "SSL"),
+        ]
+        if port := self.ports.get(OAUTH_PORT):
+            found.append(Listener(OAUTH_LISTENER, port, port, "SASL_SSL"))
+        return found
 
     def _app_process(self, name: str) -> ProcessSpec:
-        environment = {**self.environment, **self.overrides.get(name, {})}
+        own = self.secured.environment(name, self.ports) if self.secured else {}
+        environment = {**self.environment, **own, **self.overrides.get(name, {})}
         match name:
             case "migrate":
                 return app_processes.migrate(environment)
@@ -78,7 +101,7 @@ def start_in_order(supervisor: Supervisor, factory: ProcessFactory, names: Seque
     """
     for name in names:
         logs.rotate(factory.directory / "log" / f"{name}.log")
-    supervisor.start([factory.spec(name) for name in names if name in SERVER_PROCESSES])
+    supervisor.start([factory.spec(name) for name in names if name in (*SERVER_PROCESSES, TLS_PROXY)])
     if "migrate" in names:
         supervisor.run(factory.spec("migrate"))
     supervisor.start([factory.spec(name) for name in APP_PROCESSES if name in names and name != "flower"])

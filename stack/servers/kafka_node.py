@@ -14,7 +14,7 @@ process.roles=broker,controller
 node.id={number}
 listeners={listeners},CONTROLLER://{host}:{controller_port}
 advertised.listeners={advertised}
-listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
+listener.security.protocol.map={protocols},CONTROLLER:{controller_protocol}
 inter.broker.listener.name={direct}
 controller.listener.names=CONTROLLER
 controller.quorum.voters={voters}
@@ -47,6 +47,7 @@ class Listener:
     name: str
     port: int
     advertised_port: int
+    protocol: str = "PLAINTEXT"
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Node:
-    """One process that is both broker and controller; its first listener is DIRECT."""
+    """One process that is both broker and controller; brokers use its first listener."""
 
     number: int
     directory: Path
     listeners: Sequence[Listener]
     cluster: Cluster
+    #: further lines of server.properties; with those of stack/secured.py brokers authenticate themselves to controllers
+    security: str = ""
 
     @property
     def port(self) -> int:
@@ -88,18 +91,22 @@ class Node:
 
     def properties(self, data: str) -> str:
         """Return the node's server.properties, with the log in the folder `data` of its directory."""
-        return PROPERTIES.format(
-            number=self.number,
-            host=LOOPBACK,
-            direct=DIRECT,
-            listeners=",".join(f"{listener.name}://{LOOPBACK}:{listener.port}" for listener in self.listeners),
-            advertised=",".join(
-                f"{listener.name}://{LOOPBACK}:{listener.advertised_port}" for listener in self.listeners
-            ),
-            protocols=",".join(f"{listener.name}:PLAINTEXT" for listener in self.listeners),
-            controller_port=self.cluster.controller_ports[self.number - 1],
-            voters=self.cluster.voters,
-            replicas=self.cluster.replicas,
-            min_insync=self.cluster.min_insync,
-            data=data,
+        return (
+            PROPERTIES.format(
+                number=self.number,
+                host=LOOPBACK,
+                direct=self.listeners[0].name,
+                listeners=",".join(f"{listener.name}://{LOOPBACK}:{listener.port}" for listener in self.listeners),
+                advertised=",".join(
+                    f"{listener.name}://{LOOPBACK}:{listener.advertised_port}" for listener in self.listeners
+                ),
+                protocols=",".join(f"{listener.name}:{listener.protocol}" for listener in self.listeners),
+                controller_protocol="SASL_PLAINTEXT" if self.security else "PLAINTEXT",
+                controller_port=self.cluster.controller_ports[self.number - 1],
+                voters=self.cluster.voters,
+                replicas=self.cluster.replicas,
+                min_insync=self.cluster.min_insync,
+                data=data,
+            )
+            + self.security
         )

@@ -18,11 +18,17 @@ def url(port: int, password: str, database: int) -> str:
 
 
 def spec(
-    directory: Path, port: int, password: str, name: str = "valkey", primary_port: int | None = None
+    directory: Path,
+    port: int,
+    password: str,
+    name: str = "valkey",
+    primary_port: int | None = None,
+    users: str = "",
 ) -> ProcessSpec:
     """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file.
 
-    With `primary_port` it is a replica of the server on that port, which must have the same password.
+    With `primary_port` it is a replica of the server on that port, which must have the same password. `users` are lines
+    of its configuration with users beside the default one.
     """
     create_private_directory(directory)
     config = directory / "valkey.conf"
@@ -35,7 +41,7 @@ def spec(
         argv=(str(_find_binary()), str(config), *arguments),
         env=clean_environment(),
         cwd=directory,
-        prepare=lambda _: _write_password(config, password),
+        prepare=lambda _: _write_passwords(config, password, users),
         healthy=lambda: _is_healthy(port, password),
     )
 
@@ -48,9 +54,9 @@ def _find_binary() -> Path:
     )
 
 
-def _write_password(config: Path, password: str) -> None:
-    """Write the password to a file: every user of the machine can read the arguments of a process."""
-    write_atomically(config, f"requirepass {password}\nprimaryauth {password}\n")
+def _write_passwords(config: Path, password: str, users: str) -> None:
+    """Write the passwords to a file: every user of the machine can read the arguments of a process."""
+    write_atomically(config, f"requirepass {password}\nprimaryauth {password}\n{users}")
 
 
 def _is_healthy(port: int, password: str) -> bool:

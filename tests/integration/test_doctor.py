@@ -213,7 +213,7 @@ def test_a_redis_user_without_a_right(settings: Settings, log_id: int, redis: Re
         redis.acl_deluser("limited")
 
     assert "Redis refuses a right that the service needs, so grant it: " in said
-    assert said.endswith("docs/security.md lists what each one needs")
+    assert said.endswith("docs/own-servers.md lists what each one needs")
 
 
 def test_a_key_of_request_ids_that_is_missing(settings: Settings, log_id: int, store: Engine) -> None:
