@@ -341,7 +341,7 @@ def test_traces_without_their_packages_are_refused_and_not_missed(monkeypatch: p
 
     (found,) = _faults()
 
-    assert found.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are not installed: pip install ")
+    assert found.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: needs the extra `tracing`, which is not installed: ")
 
 
 def test_a_process_without_request_ids_needs_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +385,15 @@ _URLS = {
     "CELERY_BROKER_URL": ({}, "redis"),
     "WEBHOOK_URL": ({"WEBHOOK_SECRET": SECRET}, "https"),
     "JWT_JWKS_URL": ({}, "https"),
+    "KAFKA_OAUTH_TOKEN_URL": (
+        {
+            "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+            "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+            "KAFKA_OAUTH_CLIENT_ID": "coupons",
+            "KAFKA_OAUTH_CLIENT_SECRET": "its-secret",
+        },
+        "https",
+    ),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ({}, "https"),
 }
 
