@@ -38,7 +38,7 @@ class Board(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """The state of the system at one moment. What a part did not answer is None or absent."""
+    """The state of the system at one moment. What a part did not answer is None, or absent from `values`."""
 
     at_ms: int
     #: since when rates are watched

@@ -97,6 +97,67 @@ def test_the_overview_shows_the_numbers_of_the_database_during_a_sale(system: Sy
         system.stack.thaw("issuer")
 
 
+_OF_POSTGRESQL = ("wait", "undecided", "issued", "retrying", "dead", "outbox", "proof")
+_TABLES_OF_POSTGRESQL = (
+    "Newest coupons",
+    "Lag by partition",
+    "Work that waits for Celery",
+    "Processes with connections to PostgreSQL",
+)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("part", "tiles", "tables"),
+    [
+        ("postgres", _OF_POSTGRESQL, _TABLES_OF_POSTGRESQL),
+        ("kafka", ("undecided",), ()),
+        ("valkey", ("sweep",), ("Celery's queues",)),
+    ],
+)
+def test_what_a_part_does_not_answer_is_not_known(
+    system: System, browser: Browser, part: str, tiles: tuple[str, ...], tables: tuple[str, ...]
+) -> None:
+    """It is neither 0 nor "never" nor "none": an outage must not look like a quiet hour. Afterwards it is known again."""
+    with _opened(system, browser, "", NARROW) as page:
+        figures = {tile: page.locator(f"#tile-{tile}") for tile in tiles}
+        shown = [page.get_by_role("region", name=table) for table in tables]
+        system.stack.freeze(part)
+        try:
+            for figure in figures.values():
+                expect(figure.locator("small")).to_have_text("not known", timeout=_SOON_MS)
+                expect(figure.locator("strong")).to_have_text("–")
+            for table in shown:
+                expect(table).to_contain_text("Not known")
+                expect(table.locator("tbody tr")).to_have_count(0)
+            assert_usable(page)
+        finally:
+            system.stack.thaw(part)
+        for figure in figures.values():
+            expect(figure.locator("small")).not_to_have_text("not known", timeout=30_000)
+
+
+@pytest.mark.timeout(120)
+def test_a_page_without_data_says_since_when_nothing_is_known(system: System, browser: Browser) -> None:
+    """It is grey, and no light stays green; when the API answers again, so does the page."""
+    with _opened(system, browser, "") as page:
+        expect(page.get_by_role("heading", name="All is well")).to_be_visible(timeout=30_000)
+        system.stack.freeze("api")
+        try:
+            unknown = page.get_by_role("heading", name=re.compile("^Not known since [0-9:]{8}$"))
+            expect(unknown).to_be_visible(timeout=5_000)
+            expect(page.locator(".status")).to_have_attribute("data-light", "unknown")
+            expect(page.locator("main")).to_have_class("old")
+            assert_usable(page)
+            page.get_by_role("link", name="All coupons").click()
+            page.get_by_role("link", name="Overview").click()
+            expect(unknown).to_be_visible()
+        finally:
+            system.stack.thaw("api")
+        expect(page.locator("main")).not_to_have_class("old", timeout=_SOON_MS)
+        expect(unknown).to_be_hidden()
+
+
 @pytest.mark.timeout(120)
 def test_a_dead_letter_is_dry_run_and_replayed_by_clicking(system: System, browser: Browser) -> None:
     """The dry run changes nothing; the replay keeps the place in the log, and the audit trail names who did it."""

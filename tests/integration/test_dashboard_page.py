@@ -1,7 +1,9 @@
 """The operators' page with authentication: login, roles, the end of a session, and what tabs share."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -14,7 +16,9 @@ from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.usecases.api_keys import ApiKeyService
+from tests.event_streams import named, read_events
 from tests.fixtures.browser import NARROW, WIDE, assert_usable, view
+from tests.fixtures.callers import bearer
 from tests.waiting import eventually
 
 _HIDE = "Object.defineProperty(document, 'hidden', {configurable: true, get: () => true});"
@@ -143,11 +147,37 @@ def test_tabs_share_one_stream_and_a_hidden_one_gives_it_back(
 
     first.evaluate(_HIDE + _CHANGED)
     expect(first.locator("#connection")).to_have_text("Paused while the page is hidden")
+    expect(first.locator("main")).to_have_class("old")  # who comes back sees that the figures are not of now
     expect(second.locator("#connection")).to_have_text("Live")
     eventually(lambda: (second.evaluate("0"), len(opened) == 2)[1])  # the browser's events come with a call of it
     first.evaluate(_SHOW + _CHANGED)
     expect(first.locator("#connection")).to_have_text("Live")
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "heading"), [(0, "All is well"), (5, "All is well"), (7, "Not known since "), (None, "Not known")]
+)
+def test_alerts_that_were_not_observed_lately_are_not_known(
+    api: httpx.Client, keys: dict[Role, NewKey], context: BrowserContext, seconds: int | None, heading: str
+) -> None:
+    """What derives them may hang while the figures arrive: then none of them does not mean that all is well."""
+    page = _open(api, context)
+    _log_in(page, keys[Role.READ].text)
+    expect(page.locator("#connection")).to_have_text("Live")
+    with api.stream("GET", "/dashboard/events", headers=bearer(keys[Role.READ].text)) as response:
+        overview = named(read_events(response), "overview").data
+    at = datetime.fromisoformat(overview["at"])
+    observed_at = None if seconds is None else (at - timedelta(seconds=seconds)).isoformat()
+    body = json.dumps({**overview, "alerts": [], "alerts_observed_at": observed_at})
+    page.route(
+        "**/dashboard/events",
+        lambda route: route.fulfill(content_type="text/event-stream", body=f"event: overview\ndata: {body}\n\n"),
+    )
+    page.reload()
+
+    expect(page.locator("#alerts-heading")).to_contain_text(heading)
+    expect(page.locator(".status")).to_have_attribute("data-light", "green" if seconds in {0, 5} else "unknown")
 
 
 class _OtherPage(BaseHTTPRequestHandler):

@@ -20,7 +20,7 @@ from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.domain.errors import Unavailable
 from service.limits import MAX_DASHBOARD_COUPONS
-from service.usecases import overview_feed
+from service.usecases import overview_feed, system_values
 from service.usecases.api_keys import ApiKeyService
 from tests.event_streams import Event, named, read_events
 from tests.fixtures.callers import bearer, serving, token
@@ -65,7 +65,9 @@ def test_the_overview_shows_the_line_and_the_coupons(
         field: overview["coupons"][0][field] for field in ("id", "quantity", "remaining", "issued", "held", "standby")
     }
     assert shown == {"id": coupon.id, "quantity": 5, "remaining": 5, "issued": 0, "held": 0, "standby": 0}
-    assert (overview["issued"], overview["dead"], overview["waits_ms"], overview["proof"]) == (0, {}, None, None)
+    assert (overview["issued"], overview["dead"], overview["retrying"]) == (0, {}, {"1": 0, "2": 0})
+    assert overview["waits_ms"] == {"p50": None, "p99": None, "decisions": 0}
+    assert overview["proof"] == {"ok": None, "age_seconds": None}
     assert {"postgresql": True, "redis": True, "kafka": True}.items() <= overview["parts"].items()
 
 
@@ -90,21 +92,34 @@ def test_only_the_newest_coupons_are_sent_each_second(client: httpx.Client, make
     assert [one["id"] for one in _overview_with(client, lambda _: True)["coupons"]] == newest
 
 
-def test_what_a_part_does_not_answer_is_absent(
+def test_what_a_part_does_not_answer_is_null(
     with_auth: Settings, real_log: Log, redis: Redis, keys: dict[Role, NewKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other parts are shown all the same."""
+    """Neither 0 nor empty; the other parts are shown all the same."""
     del real_log, redis
 
     def fail(_: Engine) -> None:
         raise Unavailable("PostgreSQL", "it is away")
 
     monkeypatch.setattr(dashboard_resources, "read_board", fail)
+    monkeypatch.setattr(system_values, "read_database", fail)
     with serving(with_auth) as client:
         client.headers.update(bearer(keys[Role.READ].text))
         overview = _overview_with(client, lambda _: True)
 
-    assert (overview["coupons"], overview["waits_ms"]) == (None, None)
+    of_database = (
+        "coupons",
+        "waits_ms",
+        "issued",
+        "held",
+        "standby",
+        "partitions",
+        "retrying",
+        "dead",
+        "work",
+        "proof",
+    )
+    assert {overview[name] for name in (*of_database, "dead_last_minute", "connections")} == {None}
     assert overview["parts"]["kafka"]
 
 

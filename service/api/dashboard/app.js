@@ -30,14 +30,23 @@ const PAGES = [
   [/^#\/requests(?:\/([\w-]+))?$/, "requests", "Request", openRequest],
 ];
 
-const shown = { session: null, live: null, overview: null, page: null };
+const shown = { session: null, live: null, connection: null, overview: null, page: null };
 
 /** Return whether the caller may do something. */
 const may = (permission) => shown.session.permissions.includes(permission);
 
 function showConnection(state) {
+  shown.connection = state;
   element("connection").dataset.connection = state;
   setText(element("connection"), CONNECTIONS[state]);
+  expireUnlessLive();
+}
+
+/** Grey the page, and let it say since when nothing is known, unless overviews arrive. */
+function expireUnlessLive() {
+  const isOld = shown.overview !== null && shown.connection !== "live";
+  main.classList.toggle("old", isOld);
+  if (isOld) shown.page?.expire?.(shown.overview.at);
 }
 
 function show(open, title, ...parameters) {
@@ -46,6 +55,7 @@ function show(open, title, ...parameters) {
   document.title = `${title} · Coupons`;
   shown.page = open(main, { may, overview: () => shown.overview }, ...parameters);
   if (shown.overview !== null) shown.page.update?.(shown.overview);
+  expireUnlessLive();
 }
 
 function showPage() {

@@ -12,7 +12,7 @@ export function openDeadLetter(main, { may }, id) {
   const discard = h("button", { type: "button", id: "discard", click: discardIt }, "Discard");
   const buttons = h("p", { class: "actions", hidden: true }, dryRun, replay, discard);
   const actions = table("Who did what", [["Action", false], ["By", false], ["The request became", false], ["At", false]],
-    "No operator has replayed or discarded it.");
+    { none: "No operator has replayed or discarded it." });
   main.append(h("h1", {}, `Dead letter ${id}`), said.element, buttons, content, actions.element);
 
   async function read() {

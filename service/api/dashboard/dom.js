@@ -45,14 +45,14 @@ export function keepChildren(parent, items, key, make, update) {
   for (const child of before.values()) child.remove();
 }
 
-/** Return a table with a caption; `columns` are [heading, is a number], `none` is said in place of rows. */
-export function table(caption, columns, none = "There are none.") {
+/** Return a table with a caption; `columns` are [heading, is a number], `none` and `unknown` stand in place of rows. */
+export function table(caption, columns, { none = "There are none.", unknown = "Not known." } = {}) {
   const heads = columns.map(([name, isNumber]) => h("th", { scope: "col", class: isNumber ? "number" : null }, name));
   const body = h("tbody");
   const made = h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, heads)), body);
   const empty = h("p", { class: "note empty" }, none);
   const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, made, empty);
-  return { element: scroll, body, columns, empty };
+  return { element: scroll, body, columns, empty, none, unknown };
 }
 
 /** Return a row of a table: its first cell names the row. */
@@ -61,10 +61,11 @@ export function row(columns) {
     index === 0 ? h("th", { scope: "row" }) : h("td", { class: isNumber ? "number" : null })));
 }
 
-/** Show items as rows; `cells` returns the texts or elements of one. Elements are made once for each item. */
-export function showRows({ body, columns, empty }, items, key, cells) {
-  empty.hidden = items.length > 0;
-  keepChildren(body, items, key, () => row(columns), (line, item) => {
+/** Show items as rows, null: they are not known. `cells` returns the texts or elements of one, which is kept by `key`. */
+export function showRows({ body, columns, empty, none, unknown }, items, key, cells) {
+  empty.hidden = items?.length > 0;
+  setText(empty, items === null ? unknown : none);
+  keepChildren(body, items ?? [], key, () => row(columns), (line, item) => {
     cells(item).forEach((content, index) => {
       const cell = line.children[index];
       if (!(content instanceof Node)) setText(cell, content);

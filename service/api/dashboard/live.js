@@ -4,7 +4,7 @@ const NAME = "coupons-dashboard";
 /** Milliseconds after which a stream that was refused is opened again. */
 const AGAIN_MS = 3_000;
 /** Milliseconds without an overview after which the page says so. */
-const SILENT_MS = 5_000;
+const SILENT_MS = 3_500;
 
 export class Live {
   /**

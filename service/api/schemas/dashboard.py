@@ -37,10 +37,10 @@ class RateView(Struct, frozen=True):
 
 
 class WaitsView(Struct, frozen=True):
-    """Milliseconds from the request to its decision, of the latest decisions."""
+    """Milliseconds from the request to its decision, of the latest decisions; null without any in the last minute."""
 
-    p50: Count
-    p99: Count
+    p50: Count | None
+    p99: Count | None
     decisions: Count
 
 
@@ -61,10 +61,10 @@ class WorkView(Struct, frozen=True):
 
 
 class ProofView(Struct, frozen=True):
-    """The last proof of all coupons."""
+    """The last proof of all coupons; null before the first one."""
 
-    ok: bool
-    age_seconds: float
+    ok: bool | None
+    age_seconds: float | None
 
 
 class OverviewCouponView(Struct, frozen=True):
@@ -82,7 +82,7 @@ class OverviewCouponView(Struct, frozen=True):
 
 
 class OverviewView(Struct, frozen=True):
-    """The state of the system; what a part did not answer is null or absent."""
+    """The state of the system. What a part did not answer is null, never 0 or empty."""
 
     at: Time
     watched_since: Time
@@ -95,21 +95,20 @@ class OverviewView(Struct, frozen=True):
     issued: Count | None
     held: Count | None
     standby: Count | None
-    partitions: list[PartitionView]
+    partitions: list[PartitionView] | None
     #: held requests by the number of attempts that were made
-    retrying: dict[str, Count]
+    retrying: dict[str, Count] | None
     #: dead letters that no operator has replayed or discarded, by reason code
     dead: dict[str, Count] | None
     dead_last_minute: Count | None
-    work: list[WorkView]
+    work: list[WorkView] | None
     #: messages by queue of Celery's broker
     queues: dict[str, Count] | None
     #: seconds since a Celery worker last ran the sweep
     sweep_age_seconds: float | None
     proof: ProofView | None
     #: connections to PostgreSQL by the process, or part of one, that has them
-    connections: dict[str, Count]
-    #: null: the database did not answer
+    connections: dict[str, Count] | None
     coupons: list[OverviewCouponView] | None
 
 
@@ -122,8 +121,6 @@ def session_view(caller: Caller, *, authentication: bool) -> SessionView:
 def overview_view(overview: Overview) -> OverviewView:
     """Render the snapshot."""
     board, at_ms = overview.board, overview.at_ms
-    dead = overview.values.get(metrics.NEW_DEAD_LETTERS)
-    ok, age = (overview.value(metric) for metric in (metrics.VERIFICATION_OK, metrics.VERIFICATION_AGE_SECONDS))
     return OverviewView(
         at=to_datetime(at_ms),
         watched_since=to_datetime(overview.watched_since_ms),
@@ -131,18 +128,18 @@ def overview_view(overview: Overview) -> OverviewView:
         parts={part: available > 0 for part, available in overview.by_label(metrics.PART_AVAILABLE).items()},
         accepts=_rate(overview.accepts),
         issues=_rate(overview.issues),
-        waits_ms=board and board.waits and WaitsView(*board.waits),
+        waits_ms=None if board is None else WaitsView(*(board.waits or (None, None, 0))),
         issued=_count(overview, metrics.ISSUED_REQUESTS),
         held=_count(overview, metrics.HELD_REQUESTS),
         standby=_count(overview, metrics.STANDBY_REQUESTS),
         partitions=_partitions(overview),
         retrying=_counts(overview, metrics.RETRYING_REQUESTS),
-        dead=None if dead is None else _counts(overview, metrics.NEW_DEAD_LETTERS),
+        dead=_counts(overview, metrics.NEW_DEAD_LETTERS),
         dead_last_minute=_count(overview, metrics.RECENT_DEAD_LETTERS),
         work=_work(overview),
-        queues=_counts(overview, metrics.CELERY_QUEUE_MESSAGES) or None,
+        queues=_counts(overview, metrics.CELERY_QUEUE_MESSAGES),
         sweep_age_seconds=overview.value(metrics.SWEEP_AGE_SECONDS),
-        proof=None if ok is None or age is None else ProofView(ok > 0, round(age, 1)),
+        proof=_proof(overview),
         connections=_counts(overview, metrics.DATABASE_CONNECTIONS),
         coupons=None if board is None else [_coupon(coupon, at_ms) for coupon in board.coupons],
     )
@@ -157,14 +154,20 @@ def _count(overview: Overview, metric: Metric) -> int | None:
     return None if value is None else int(value)
 
 
-def _counts(overview: Overview, metric: Metric) -> dict[str, int]:
+def _counts(overview: Overview, metric: Metric) -> dict[str, int] | None:
+    """Render counts by label; None: the part that has them did not answer."""
+    if metric not in overview.values:
+        return None
     return {label: int(value) for label, value in sorted(overview.by_label(metric).items())}
 
 
-def _partitions(overview: Overview) -> list[PartitionView]:
-    """Render the lag of each partition. One without undecided records is not behind, however old its watermark is."""
+def _partitions(overview: Overview) -> list[PartitionView] | None:
+    """Render the lag of each partition, or None if none is known.
+
+    A partition without undecided records is not behind, however old its watermark is.
+    """
     lags, ages = overview.by_label(metrics.UNDECIDED_RECORDS), overview.by_label(metrics.OLDEST_UNDECIDED_AGE)
-    return [
+    found = [
         PartitionView(
             int(partition),
             None if (lag := lags.get(partition)) is None else int(lag),
@@ -172,9 +175,19 @@ def _partitions(overview: Overview) -> list[PartitionView]:
         )
         for partition in sorted({**lags, **ages}, key=int)
     ]
+    return found or None
 
 
-def _work(overview: Overview) -> list[WorkView]:
+def _proof(overview: Overview) -> ProofView | None:
+    if metrics.VERIFICATION_OK not in overview.values:
+        return None
+    ok, age = (overview.value(metric) for metric in (metrics.VERIFICATION_OK, metrics.VERIFICATION_AGE_SECONDS))
+    return ProofView(None, None) if ok is None or age is None else ProofView(ok > 0, round(age, 1))
+
+
+def _work(overview: Overview) -> list[WorkView] | None:
+    if metrics.WORK_ROWS not in overview.values:
+        return None
     ages = overview.by_label(metrics.WORK_AGE_SECONDS)
     return [
         WorkView(kind, int(rows), round(ages.get(kind, 0.0), 1))
