@@ -118,7 +118,7 @@ _TABLES_OF_POSTGRESQL = (
 def test_what_a_part_does_not_answer_is_not_known(
     system: System, browser: Browser, part: str, tiles: tuple[str, ...], tables: tuple[str, ...]
 ) -> None:
-    """It is neither 0 nor "never" nor "none": an outage must not look like a quiet hour. Afterwards it is known again."""
+    """It is neither 0 nor "never" nor "none": an outage must not look like a quiet hour. Then it is known again."""
     with _opened(system, browser, "", NARROW) as page:
         figures = {tile: page.locator(f"#tile-{tile}") for tile in tiles}
         shown = [page.get_by_role("region", name=table) for table in tables]
@@ -234,6 +234,39 @@ def test_a_request_shows_what_happened_to_it(system: System, browser: Browser) -
                 "href", f"#/dead-letters/{letter}"
             )
             assert_usable(page)
+
+
+@pytest.mark.timeout(120)
+def test_a_request_is_read_again_after_a_failure_and_after_it_is_final(system: System, browser: Browser) -> None:
+    """What follows its final state is shown without a reload: here a replay, and the notice about it."""
+    coupon = system.make_coupon(quantity=1)
+    (name,) = make_dead(system, coupon, 7)
+    letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
+    with _opened(system, browser, "#/requests") as page:
+        page.route(f"**/issuances/{name}", lambda route: route.abort(), times=1)
+        page.get_by_label("Request id").fill(name)
+        page.get_by_role("button", name="Show").click()
+        expect(page.locator(".outcome")).to_have_text("The API does not answer.")
+        expect(page.locator(".facts").first).to_contain_text("dead")
+        assert system.http.post(f"/dead-letters/{letter}/replay").json()["state"] == "issued"
+        expect(page.locator('.timeline li[data-kind="replayed"]')).to_be_visible()
+        notices = page.locator('.timeline li[data-kind="replayed"] ~ li[data-kind="notice_delivered"]')
+        expect(notices).to_have_count(1, timeout=30_000)
+
+
+@pytest.mark.timeout(120)
+def test_a_coupon_shows_what_is_refused_after_the_sell_out(system: System, browser: Browser) -> None:
+    """No counter of it changes then; the report is read again all the same."""
+    coupon = system.make_coupon(quantity=1)
+    system.wait_until_final(system.request_until_answered(coupon, 1).json()["request_id"])
+    with _opened(system, browser, f"#/coupons/{coupon}") as page:
+        refused = page.locator("dt", has_text="Refused after acceptance").locator("+ dd")
+        expect(refused).to_have_text("none", timeout=_SOON_MS)
+        expect(page.locator("#counter-issued strong")).to_have_text("1")
+        with page.expect_response(lambda response: response.url.endswith("/report"), timeout=_SOON_MS):
+            pass
+        system.produce(coupon, b'{"userId":2,"couponId":%d,"requestTimeMillis":1767225600000}' % coupon)
+        expect(refused).to_have_text("1 sold out", timeout=15_000)
 
 
 @pytest.mark.timeout(120)

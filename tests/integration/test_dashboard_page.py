@@ -155,6 +155,25 @@ def test_tabs_share_one_stream_and_a_hidden_one_gives_it_back(
     assert len(opened) == 2
 
 
+def test_a_list_says_of_when_it_is_and_is_read_again_by_a_click(
+    api: httpx.Client, keys: dict[Role, NewKey], make_coupon: Callable[..., Coupon], context: BrowserContext
+) -> None:
+    """It does not change by itself: what an operator is about to click would move."""
+    page = _open(api, context, "#/coupons")
+    _log_in(page, keys[Role.READ].text)
+    expect(page.get_by_text(re.compile(r"^As of [0-9:]{8}\.$"))).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(0)
+    make_coupon(quantity=5)
+    page.get_by_role("button", name="Refresh").click()
+
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.route("**/coupons?*", lambda route: route.abort())
+    page.get_by_role("button", name="Refresh").click()
+    failed = re.compile(r"^The API does not answer\. The list is as of [0-9:]{8}\.$")
+    expect(page.get_by_text(failed)).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
 @pytest.mark.parametrize(
     ("seconds", "heading"), [(0, "All is well"), (5, "All is well"), (7, "Not known since "), (None, "Not known")]
 )

@@ -3,7 +3,8 @@
 import { call } from "./api.js";
 import { drawCurve } from "./chart.js";
 import { confirm, outcome } from "./dialog.js";
-import { duration, facts, h, keepChildren, label, number, setText, time } from "./dom.js";
+import { duration, facts, h, keepChildren, label, number, setChildren, setText, time } from "./dom.js";
+import { repeat } from "./repeat.js";
 
 /** Milliseconds between two reads of the coupon, and of its report. */
 const COUPON_MS = 1_000;
@@ -24,10 +25,10 @@ export function openCoupon(main, { may }, id) {
   const reading = outcome();
   const curve = h("div", { class: "chart" });
   const details = h("div");
-  const timers = [];
   let coupon = null;
   let tag = null;
   let reported = null;
+  let mayHaveChanged = true;
   let refresh = () => {};
   main.append(heading, counters, settings, buttons, result.element, reading.element, h("h2", {}, "From the opening to the sell-out"), curve,
     h("p", { class: "legend" }, h("span", { class: "accepted" }, "accepted"), " ", h("span", { class: "issued" }, "issued"), " ",
@@ -53,11 +54,10 @@ export function openCoupon(main, { may }, id) {
     ], ([name]) => name,
     ([name]) => h("li", { class: "card", id: `counter-${name}` }, h("span", { class: "name" }, name), h("strong", {})),
     (tile, [, value]) => setText(tile.children[1], value));
-    const state = facts([
+    setChildren(settings, facts([
       ["State", label(coupon.state)], ["Opens", coupon.opens_at ? time(coupon.opens_at) : "at once"],
       ["Closes", coupon.closes_at ? time(coupon.closes_at) : "never"], ["Last changed", time(coupon.updated_at)],
-    ]);
-    if (settings.firstElementChild?.outerHTML !== state.outerHTML) settings.replaceChildren(state);
+    ]));
     for (const button of buttons.querySelectorAll("[data-change]")) button.disabled = isAlready(button.dataset.change);
   }
 
@@ -65,13 +65,15 @@ export function openCoupon(main, { may }, id) {
 
   async function readReport() {
     const wanted = coupon && `${coupon.issued} ${coupon.held} ${coupon.standby} ${coupon.quantity}`;
-    if (reported === wanted && reported !== null) return;
+    if (reported === wanted && !mayHaveChanged) return;
+    mayHaveChanged = false;
     try {
       const { body } = await call("GET", `/coupons/${id}/report`);
       reported = wanted;
       curve.replaceChildren(drawCurve(body) ?? h("p", { class: "note" }, "No request has been decided yet."));
       details.replaceChildren(reportFacts(body));
     } catch (problem) {
+      mayHaveChanged = true;
       if (problem.code !== "too_busy") curve.replaceChildren(h("p", { class: "note" }, problem.message));
     }
   }
@@ -107,13 +109,14 @@ export function openCoupon(main, { may }, id) {
     if (isConfirmed && Number.isInteger(quantity) && quantity !== before.quantity) await change({ quantity }, asked, `The quantity is ${number(quantity)}.`);
   }
 
-  const every = (ms, work) => {
-    work();
-    timers.push(setInterval(() => document.hidden || work(), ms));
+  const ends = [repeat(COUPON_MS, read), repeat(REPORT_MS, readReport)];
+  return {
+    close: () => ends.forEach((end) => end()),
+    /** What is accepted or decided without a change of the counters is refused: the report counts it, too. */
+    update({ accepts, partitions }) {
+      if (accepts.now !== 0 || partitions === null || partitions.some(({ lag }) => lag !== 0)) mayHaveChanged = true;
+    },
   };
-  every(COUPON_MS, read);
-  every(REPORT_MS, readReport);
-  return { close: () => timers.forEach(clearInterval) };
 }
 
 /** Return what follows from another quantity, in words. */

@@ -74,6 +74,11 @@ export function showRows({ body, columns, empty, none, unknown }, items, key, ce
   });
 }
 
+/** Set the children of an element only if they differ: what is selected or has the focus stays. */
+export function setChildren(parent, ...children) {
+  if (parent.innerHTML !== children.map((child) => child.outerHTML).join("")) parent.replaceChildren(...children);
+}
+
 /** Return a list of names and values; values are texts or elements. */
 export function facts(entries) {
   return h("dl", { class: "facts" }, entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
@@ -105,6 +110,11 @@ const SHORT = new Intl.DateTimeFormat("en-GB", {
 /** Return a time as an element, in the zone of the browser; its title is UTC. */
 export function time(text) {
   return text === null ? UNKNOWN : h("time", { datetime: text, title: text }, SHORT.format(new Date(text)));
+}
+
+/** Return the time of the day of a date or a time. */
+export function timeOfDay(at) {
+  return new Date(at).toLocaleTimeString("en-GB");
 }
 
 /** Return a state as a coloured label. */

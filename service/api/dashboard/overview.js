@@ -1,6 +1,6 @@
 // The overview: what is wrong and why, whether the line moves, and what waits.
 
-import { duration, h, keepChildren, label, number, setText, showRows, table } from "./dom.js";
+import { duration, h, keepChildren, label, number, setText, showRows, table, timeOfDay } from "./dom.js";
 
 /** Seconds after which a sweep is late: it is due every second. */
 const SWEEP_LATE_SECONDS = 7;
@@ -96,8 +96,6 @@ function alertList() {
     },
   };
 }
-
-const timeOfDay = (at) => new Date(at).toLocaleTimeString("en-GB");
 
 /** Return the sum of what `value` returns of each; null if one, or what they are, is not known. */
 function sum(items, value) {

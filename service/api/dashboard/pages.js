@@ -1,40 +1,43 @@
-// Loads a list page by page.
+// Loads a list page by page, and says of when it is: it is read again only if somebody asks for it.
 
-import { h, setText } from "./dom.js";
+import { h, setText, timeOfDay } from "./dom.js";
 
 /**
- * Return what loads a list: `element` has a button for the next page, and what went wrong.
+ * Return what loads a list: `element` says of when it is and what went wrong, and has buttons for the next page and for
+ * the list as it is now.
  * `read(cursor)` calls the API, `field` is that of its items, `show(items)` shows all that were loaded.
  */
 export function loadPages(read, field, show) {
   const message = h("p", { class: "note", role: "status" });
   const more = h("button", { type: "button", hidden: true, click: () => next() }, "More");
+  const refresh = h("button", { type: "button", click: () => begin() }, "Refresh");
   let items = [];
   let cursor = null;
+  let at = null;
 
-  async function next() {
-    more.disabled = true;
+  /** Read the page at `from`, and show it after the items `before`. */
+  async function load(before, from) {
+    more.disabled = refresh.disabled = true;
     try {
-      const { body } = await read(cursor);
-      items = [...items, ...body[field]];
+      const { body } = await read(from);
+      if (from === null) at = new Date();
+      items = [...before, ...body[field]];
       cursor = body.next;
       show(items);
       more.hidden = cursor === null;
-      setText(message, cursor === null ? "" : "There are more.");
+      setText(message, `As of ${timeOfDay(at)}.${cursor === null ? "" : " There are more."}`);
     } catch (problem) {
-      setText(message, problem.message);
+      setText(message, at === null ? problem.message : `${problem.message} The list is as of ${timeOfDay(at)}.`);
     } finally {
-      more.disabled = false;
+      more.disabled = refresh.disabled = false;
     }
   }
 
+  const next = () => load(items, cursor);
+  const begin = () => load([], null);
+
   return {
-    element: h("div", {}, message, more),
-    items: () => items,
-    begin() {
-      items = [];
-      cursor = null;
-      return next();
-    },
+    element: h("div", {}, message, h("p", { class: "actions" }, more, refresh)),
+    begin,
   };
 }

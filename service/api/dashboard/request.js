@@ -2,10 +2,13 @@
 
 import { call } from "./api.js";
 import { outcome } from "./dialog.js";
-import { facts, h, label, number, time } from "./dom.js";
+import { facts, h, label, number, setChildren, time } from "./dom.js";
+import { repeat } from "./repeat.js";
 
-/** Milliseconds between two reads of a request that is not final. */
+/** Milliseconds between two reads of a request. */
 const AGAIN_MS = 1_000;
+/** Milliseconds for which a request is read on after it is final: its notices and its dead letter follow later. */
+const AFTER_FINAL_MS = 60_000;
 const FINAL = ["issued", "refused", "dead"];
 /** What the kind of an event means. */
 const KINDS = {
@@ -29,34 +32,41 @@ export function openRequest(main, _context, id) {
   const result = outcome();
   const state = h("div");
   const timeline = h("ol", { class: "timeline" });
-  let timer = null;
+  let end = () => {};
   main.append(h("h1", {}, "Request"), form, result.element, state, timeline);
 
   function search(event) {
     event.preventDefault();
     const wanted = `#/requests/${encodeURIComponent(input.value.trim())}`;
-    if (location.hash === wanted) read();
+    if (location.hash === wanted) begin();
     else location.hash = wanted;
   }
 
+  function begin() {
+    let finalSince = null;
+    end();
+    end = repeat(AGAIN_MS, async () => {
+      const found = await read();
+      if (found === null) return;
+      finalSince = FINAL.includes(found.state) ? finalSince ?? Date.now() : null;
+      if (finalSince !== null && Date.now() - finalSince > AFTER_FINAL_MS) end();
+    });
+  }
+
+  /** Show the request and its history; return it, or null if it was not read. */
   async function read() {
-    clearTimeout(timer);
     const found = await result.run(() => call("GET", `/issuances/${encodeURIComponent(id)}`));
-    if (found === null) return;
-    const request = found.body;
-    state.replaceChildren(stateFacts(request));
+    if (found === null) return null;
+    setChildren(state, stateFacts(found.body));
     const history = await result.run(() => call("GET", `/issuances/${encodeURIComponent(id)}/history`));
-    if (history !== null) timeline.replaceChildren(...history.body.events.map(eventItem));
-    if (history !== null) result.say("");
-    if (!FINAL.includes(request.state)) readLater();
+    if (history === null) return null;
+    setChildren(timeline, ...history.body.events.map(eventItem));
+    result.say("");
+    return found.body;
   }
 
-  function readLater() {
-    timer = setTimeout(() => (document.hidden ? readLater() : read()), AGAIN_MS);
-  }
-
-  if (id !== null) read();
-  return { close: () => clearTimeout(timer) };
+  if (id !== null) begin();
+  return { close: () => end() };
 }
 
 function stateFacts(request) {
