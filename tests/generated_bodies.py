@@ -26,7 +26,7 @@ def map_body(_: schemathesis.HookContext, body: Any) -> Any:
     """
     if not isinstance(body, dict):
         return body
-    body = {name: int(value) if _is_integral_float(value) else value for name, value in body.items()}
+    body = {name: _with_integers(value) for name, value in body.items()}
     for name, year in _YEARS.items():
         if isinstance(body.get(name), str):
             body[name] = _YEAR.sub(year, body[name])
@@ -44,5 +44,8 @@ def before_call(_: schemathesis.HookContext, case: Any, __: dict[str, Any]) -> N
         headers["idempotency-key"] = uuid4().hex
 
 
-def _is_integral_float(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer()
+def _with_integers(value: Any) -> Any:
+    """Return a value, and those of a list, with integral floats as integers."""
+    if isinstance(value, list):
+        return [_with_integers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

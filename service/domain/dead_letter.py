@@ -1,5 +1,6 @@
 """A dead letter as operators see it, and the actions on it."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -83,3 +84,4 @@ class DeadLetterFilter(NamedTuple):
     coupon_id: int | None = None
     code: DeadLetterCode | None = None
     state: DeadLetterState | None = None
+    ids: Sequence[int] | None = None

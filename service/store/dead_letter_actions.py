@@ -20,6 +20,7 @@ from service.timestamps import to_milliseconds
 _MATCHES = (
     "(CAST(:coupon_id AS bigint) IS NULL OR coupon_id = :coupon_id) AND (CAST(:code AS text) IS NULL OR code = :code)"
     " AND (CAST(:state AS text) IS NULL OR state = :state)"
+    " AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))"
 )
 
 _LAST_ERROR = "error_type || ': ' || error_message"

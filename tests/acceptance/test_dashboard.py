@@ -160,7 +160,10 @@ def test_a_page_without_data_says_since_when_nothing_is_known(system: System, br
 
 @pytest.mark.timeout(120)
 def test_a_dead_letter_is_dry_run_and_replayed_by_clicking(system: System, browser: Browser) -> None:
-    """The dry run changes nothing; the replay keeps the place in the log, and the audit trail names who did it."""
+    """The dry run changes nothing. The replay does what it has shown, and not more: one that has died since then waits.
+
+    It keeps the place in the log, and the audit trail names who did it.
+    """
     coupon = system.make_coupon(quantity=5)
     (name,) = make_dead(system, coupon, 7)
     offset = system.read_status(name)["offset"]
@@ -173,11 +176,13 @@ def test_a_dead_letter_is_dry_run_and_replayed_by_clicking(system: System, brows
         assert system.read_status(name)["state"] == "dead"
         assert_usable(page)
 
+        (later,) = make_dead(system, coupon, 8)
         page.get_by_role("button", name="Replay them").click()
         assert_usable(page)
         page.get_by_role("dialog").get_by_role("button", name="Replay").click()
         expect(page.locator(".outcome")).to_have_text("Replayed: 1 issued.")
         assert (system.read_status(name)["state"], system.read_status(name)["offset"]) == ("issued", offset)
+        assert system.read_status(later)["state"] == "dead"
 
         page.get_by_role("region", name="Result for each").get_by_role("link").click()
         expect(page.get_by_role("region", name="Who did what").locator("tbody tr")).to_have_count(1)

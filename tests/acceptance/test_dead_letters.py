@@ -162,18 +162,20 @@ def test_a_discarded_request_stays_dead(system: System) -> None:
 
 
 def test_a_bulk_replay_does_what_its_dry_run_says_in_order(system: System) -> None:
-    """Three requests are dead and two seats are free: the replays, `limit` at a time, do what the dry run says."""
+    """Three requests are dead and two seats are free: replays of some of them do what the dry run of all says."""
     coupon = system.make_coupon(quantity=3)
     names = make_dead(system, coupon, 1, 2, 3)
     change(system, coupon, quantity=2)
 
     dry = replay_many(system, coupon_id=coupon, code="exhausted", dry_run=True)
     states = [system.read_status(name)["state"] for name in names]
-    first = replay_many(system, coupon_id=coupon, limit=1)
-    rest = replay_many(system, coupon_id=coupon)
+    assert replay_many(system, ids=[dry[0]["id"]], code="poison") == []
+    first = replay_many(system, ids=[dry[0]["id"], 2**53 - 1])
+    limited = replay_many(system, coupon_id=coupon, limit=1)
+    rest = replay_many(system, ids=[item["id"] for item in dry])
 
     assert states == ["dead"] * 3
-    assert first + rest == dry
+    assert first + limited + rest == dry
     assert [(item["request_id"], item["state"], item["code"]) for item in dry] == [
         (names[0], "issued", None),
         (names[1], "issued", None),
@@ -192,6 +194,8 @@ def test_unknown_ids_and_invalid_input_are_problems(system: System) -> None:
         assert_problem(system.http.get(f"/dead-letters?{query}"), 422, "invalid")
     for body in ({"limit": 0}, {"limit": 1001}, {"code": "dead"}, {"coupon_id": "1"}, {"dry_run": 1}, {"all": True}):
         assert_problem(system.http.post("/dead-letters/replay", json=body), 422, "invalid")
+    for ids in ([], [0], ["1"], [1.0], 1, list(range(1, 1002))):
+        assert_problem(system.http.post("/dead-letters/replay", json={"ids": ids}), 422, "invalid")
 
 
 def test_many_dead_letters_raise_an_alert_and_stop_nothing(system: System) -> None:

@@ -19,6 +19,7 @@ export function openDeadLetters(main, { may }) {
   ]);
   const results = table("Result for each", [["Dead letter", false], ["Becomes", false], ["Reason", false]]);
   const said = outcome();
+  let previewed = [];
   const pages = loadPages(
     (cursor) => call("GET", `/dead-letters${query({ ...filter(), state: state.value, limit: 100, cursor })}`), "dead_letters",
     (found) => showRows(list, found, ({ id }) => id, cells),
@@ -38,6 +39,7 @@ export function openDeadLetters(main, { may }) {
 
   /** What was shown is not what another filter would replay. */
   function forgetDryRun() {
+    previewed = [];
     replayAll.disabled = results.element.hidden = true;
     said.say("");
   }
@@ -47,10 +49,11 @@ export function openDeadLetters(main, { may }) {
     return pages.begin();
   }
 
-  /** Replay all new dead letters of the filter, or show what would become of them. Each keeps its place in the log. */
+  /** Show what would become of the new dead letters of the filter, or replay those that were shown and no others. */
   async function replay(isDry) {
     if (!form.reportValidity()) return;
     const body = { limit: MAX_REPLAY, dry_run: isDry };
+    if (!isDry) body.ids = previewed;
     if (coupon.value) body.coupon_id = Number(coupon.value);
     if (code.value) body.code = code.value;
     if (!isDry && !(await confirm("Replay these dead letters?", h("p", {}, said.element.textContent), "Replay"))) return;
@@ -59,6 +62,7 @@ export function openDeadLetters(main, { may }) {
     dryRun.disabled = false;
     if (answer === null) return;
     const { replayed } = answer.body;
+    previewed = isDry ? replayed.map(({ id }) => id) : [];
     showRows(results, replayed, ({ id }) => id, (one) => [
       h("a", { href: `#/dead-letters/${one.id}` }, String(one.id)), one.state ? label(one.state) : "–", one.why ?? one.code ?? "",
     ]);

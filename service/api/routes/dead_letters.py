@@ -68,11 +68,12 @@ async def read(dead_letter_id: str, api: ApiDeps) -> Response:
 async def replay_many(request: Request, api: ApiDeps, caller: CallerDep) -> Response:
     """Replay the new dead letters that match, in the order of their offsets; `dry_run` changes nothing.
 
+    A dead letter that becomes new after a dry run matches, too: send the `ids` of its result to replay these only.
     A dry run ends early if the records have more than 32 MiB. Each API process runs one such replay at a time; another
     call is refused at once with 429 `too_busy`. A client that closes its connection ends the replay after a batch.
     """
     body = await read_body(request, ReplayRequest)
-    filters = DeadLetterFilter(body.coupon_id, body.code)
+    filters = DeadLetterFilter(body.coupon_id, body.code, ids=body.ids)
 
     service = api.dead_letters.acting_as(caller.name)
 

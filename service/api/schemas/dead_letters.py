@@ -69,10 +69,11 @@ class DeadLetterPage(Struct, frozen=True):
 
 
 class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Selects the new dead letters to replay: of one coupon, with one code, at most `limit`."""
+    """Selects the new dead letters to replay: of one coupon, with one code, of these ids, at most `limit`."""
 
     coupon_id: Id | None = None
     code: DeadLetterCode | None = None
+    ids: Annotated[list[SafeId], Meta(min_length=1, max_length=MAX_REPLAY_SIZE)] | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_REPLAY_SIZE)] = 100
     dry_run: bool = False
 
