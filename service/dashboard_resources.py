@@ -1,4 +1,4 @@
-"""Builds what the dashboard uses: the overview that all its viewers share, and the limit on logins."""
+"""Builds what the dashboard uses: the overview that all its viewers share, and the limit on failed logins."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -9,7 +9,7 @@ from time import monotonic_ns
 from service.clock import now_ms
 from service.config import Settings
 from service.domain.rate_limit import LimitScope, LocalLimiter, RateLimit
-from service.limits import LOGINS_OF_ALL, LOGINS_PER_ADDRESS
+from service.limits import FAILED_LOGINS_OF_ALL, FAILED_LOGINS_PER_ADDRESS
 from service.resources import open_engine
 from service.server.client_address import ClientAddresses
 from service.usecases.overview import OverviewReader, read_board
@@ -19,9 +19,9 @@ from service.usecases.system_alerts import SystemAlerts
 from service.usecases.system_values import SystemValues
 
 _MINUTE_SECONDS = 60
-_LOGIN_LIMITS = {
-    LimitScope.ADDRESS: RateLimit(LOGINS_PER_ADDRESS, _MINUTE_SECONDS),
-    LimitScope.ALL: RateLimit(LOGINS_OF_ALL, _MINUTE_SECONDS),
+_FAILED_LOGIN_LIMITS = {
+    LimitScope.ADDRESS: RateLimit(FAILED_LOGINS_PER_ADDRESS, _MINUTE_SECONDS),
+    LimitScope.ALL: RateLimit(FAILED_LOGINS_OF_ALL, _MINUTE_SECONDS),
 }
 
 
@@ -30,9 +30,9 @@ class DashboardResources:
     """What the routes of the dashboard use."""
 
     feed: OverviewFeed
-    #: charged with each attempt to log in
-    logins: LocalLimiter
-    #: for the limit on logins
+    #: charged with each login that is refused
+    failed_logins: LocalLimiter
+    #: for that limit
     client_addresses: ClientAddresses
 
 
@@ -46,8 +46,8 @@ async def open_dashboard(
         closing(Source("postgresql for the dashboard", partial(read_board, store))) as board,
     ):
         feed = OverviewFeed(OverviewReader(alerts, system_values, board, settings.topic_partitions, now_ms))
-        logins = LocalLimiter(_LOGIN_LIMITS, lambda: monotonic_ns() // 1000)
+        failed_logins = LocalLimiter(_FAILED_LOGIN_LIMITS, lambda: monotonic_ns() // 1000)
         try:
-            yield DashboardResources(feed, logins, addresses)
+            yield DashboardResources(feed, failed_logins, addresses)
         finally:
             await feed.stop()

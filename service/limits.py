@@ -40,8 +40,8 @@ MAX_STREAM_SECONDS = 3_600.0
 MAX_UNREAD_STREAM_BYTES = 16_384
 #: seconds for which an operator's session in a browser is valid: a working day
 MAX_SESSION_SECONDS = 43_200
-#: logins from one address, and in all, that one process checks in a minute
-LOGINS_PER_ADDRESS, LOGINS_OF_ALL = 10, 60
+#: failed logins from one address, and in all, that one process answers and logs in a minute; it refuses the others
+FAILED_LOGINS_PER_ADDRESS, FAILED_LOGINS_OF_ALL = 10, 60
 #: open streams of the dashboard of one process
 MAX_DASHBOARD_STREAMS = 100
 #: coupons that the dashboard shows with every snapshot: the newest ones

@@ -16,7 +16,7 @@ from service.domain.api_key import NewKey
 from service.domain.caller import Role
 from service.domain.coupon import Coupon
 from service.domain.session import Session, Sessions
-from service.limits import LOGINS_PER_ADDRESS, MAX_SESSION_SECONDS
+from service.limits import FAILED_LOGINS_PER_ADDRESS, MAX_SESSION_SECONDS
 from service.usecases.api_keys import ApiKeyService
 from tests.fixtures.callers import bearer, serving, token
 from tests.log import Log
@@ -101,15 +101,24 @@ def test_a_malformed_login_is_refused(api: httpx.Client, content: bytes, status:
     assert api.post("/dashboard/session", data={"key": "ck_"}).status_code == 415
 
 
-def test_logins_are_limited_by_address(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
-    """Also those that would succeed; another address goes on."""
-    responses = [_log_in(api, "ck_wrong", **{"X-Forwarded-For": "192.0.2.7"}) for _ in range(LOGINS_PER_ADDRESS)]
-    limited = _log_in(api, keys[Role.ADMIN].text, **{"X-Forwarded-For": "192.0.2.7"})
+def test_failed_logins_are_limited_by_address(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
+    """Another address goes on, and a valid key is taken from any: strangers cannot lock operators out."""
+    stranger, other = {"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-For": "192.0.2.8"}
+    responses = [_log_in(api, "ck_wrong", **stranger) for _ in range(FAILED_LOGINS_PER_ADDRESS)]
+    limited = _log_in(api, "ck_wrong", **stranger)
 
     assert {response.status_code for response in responses} == {401}
     assert (limited.status_code, limited.json()["code"]) == (429, "rate_limited")
     assert int(limited.headers["Retry-After"]) >= 1
-    _cookie(_log_in(api, keys[Role.ADMIN].text, **{"X-Forwarded-For": "192.0.2.8"}))
+    assert _log_in(api, keys[Role.ON_BEHALF].text, **stranger).status_code == 429
+    assert _log_in(api, "ck_wrong", **other).status_code == 401
+    _cookie(_log_in(api, keys[Role.ADMIN].text, **stranger))
+
+
+def test_logins_that_succeed_are_not_limited(api: httpx.Client, keys: dict[Role, NewKey]) -> None:
+    """A whole team may be behind one address."""
+    for _ in range(FAILED_LOGINS_PER_ADDRESS + 2):
+        _cookie(_log_in(api, keys[Role.READ].text, **{"X-Forwarded-For": "192.0.2.9"}))
 
 
 @pytest.mark.parametrize(

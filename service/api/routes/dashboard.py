@@ -45,16 +45,17 @@ async def show_session(api: ApiDeps, caller: CallerDep) -> Response:
 async def log_in(request: Request, api: ApiDeps) -> Response:
     """Exchange the API key of an operator for a session, which the browser keeps in a cookie.
 
-    Each attempt is charged to the limits on logins before the key is looked at.
+    The key is looked up in memory first, so that nobody can lock an operator out. A failure is charged to the limits.
+    Raises RateLimited for one above them, which is not logged.
     """
     body = await read_body(request, NewSession)
     dashboard = api.dashboard
     address = dashboard.client_addresses.find(request.client, request.headers.raw)
-    if exceeded := dashboard.logins.charge(0, address):
-        raise RateLimited(exceeded)
     try:
         session, opened = api.authenticator.open_session(body.key)
     except (Unauthenticated, Forbidden) as error:
+        if exceeded := dashboard.failed_logins.charge(0, address):
+            raise RateLimited(exceeded) from None
         _log.warning(LogEvent.SESSION_REFUSED, address=address, reason=str(error))
         raise
     _log.info(LogEvent.SESSION_OPENED, address=address, key=opened.key_prefix)
