@@ -132,6 +132,24 @@ def test_the_session_ends_when_the_key_is_revoked(
         expect(page.get_by_role("heading", name="Log in")).to_be_visible(timeout=20_000)
 
 
+def test_a_log_out_ends_the_page_in_every_tab(
+    api: httpx.Client, keys: dict[Role, NewKey], context: BrowserContext
+) -> None:
+    """Also where the stream is open, and in a hidden tab: whoever looks at the screen next is not logged in."""
+    following, sharing, hidden = (_open(api, context, fragment) for fragment in ("", "#/dead-letters", "#/coupons"))
+    _log_in(following, keys[Role.OPERATE].text)
+    expect(following.locator("#connection")).to_have_text("Live")
+    for page in (sharing, hidden):
+        page.reload()
+        expect(page.locator("#connection")).to_have_text("Live")
+    hidden.evaluate(_HIDE + _CHANGED)
+    sharing.get_by_role("button", name="Log out").click()
+
+    for page in (following, sharing, hidden):
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        expect(page.locator("#connection")).to_have_text("Logged out")
+
+
 def test_tabs_share_one_stream_and_a_hidden_one_gives_it_back(
     api: httpx.Client, keys: dict[Role, NewKey], context: BrowserContext
 ) -> None:

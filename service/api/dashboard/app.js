@@ -89,6 +89,7 @@ async function begin() {
       shown.overview = overview;
       shown.page?.update?.(overview);
     },
+    onLogOut: end,
     isAllowed,
   });
   showPage();
@@ -120,6 +121,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 element("log-out").addEventListener("click", async () => {
   await call("POST", "/dashboard/session/end").catch(() => {});
+  shown.live?.announceLogOut();
   end();
 });
 addEventListener("hashchange", () => {

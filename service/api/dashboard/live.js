@@ -8,13 +8,13 @@ const SILENT_MS = 3_500;
 
 export class Live {
   /**
-   * onOverview(overview); onConnection(state): connecting, live, silent, paused;
+   * onOverview(overview); onConnection(state): connecting, live, silent, paused; onLogOut(): in another tab;
    * isAllowed(): resolves to whether the session is still valid, after the stream was refused.
    */
-  constructor(url, { onOverview, onConnection, isAllowed }) {
+  constructor(url, { onOverview, onConnection, onLogOut, isAllowed }) {
     Object.assign(this, { url, onOverview, onConnection, isAllowed });
     this.channel = new BroadcastChannel(NAME);
-    this.channel.onmessage = ({ data }) => this.take(data);
+    this.channel.onmessage = ({ data }) => (data.overview ? this.take(data.overview) : onLogOut());
     this.following = null;
     this.silence = null;
     this.onVisibility = () => (document.hidden ? this.pause() : this.follow());
@@ -27,6 +27,11 @@ export class Live {
     document.removeEventListener("visibilitychange", this.onVisibility);
     this.pause();
     this.channel.close();
+  }
+
+  /** Let the other tabs end, too: they have the same session, and their streams go on. */
+  announceLogOut() {
+    this.channel.postMessage({ overview: null });
   }
 
   /** Wait for the turn to open the stream; meanwhile another tab sends what it gets. */
@@ -66,7 +71,7 @@ export class Live {
       signal.addEventListener("abort", end, { once: true });
       source.addEventListener("overview", ({ data }) => {
         const overview = JSON.parse(data);
-        this.channel.postMessage(overview);
+        this.channel.postMessage({ overview });
         this.take(overview);
       });
       source.onerror = () => {
