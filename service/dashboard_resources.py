@@ -43,7 +43,7 @@ async def open_dashboard(
     """Build the feed with a connection of its own; at the end its streams end."""
     with (
         open_engine(settings, "api dashboard") as store,
-        closing(Source("postgresql for the dashboard", partial(read_board, store))) as board,
+        closing(Source("postgresql for the dashboard", partial(read_board, store, now_ms))) as board,
     ):
         feed = OverviewFeed(OverviewReader(alerts, system_values, board, settings.topic_partitions, now_ms))
         failed_logins = LocalLimiter(_FAILED_LOGIN_LIMITS, lambda: monotonic_ns() // 1000)

@@ -44,7 +44,7 @@ MAX_SESSION_SECONDS = 43_200
 FAILED_LOGINS_PER_ADDRESS, FAILED_LOGINS_OF_ALL = 10, 60
 #: open streams of the dashboard of one process
 MAX_DASHBOARD_STREAMS = 100
-#: coupons that the dashboard shows with every snapshot: the newest ones
+#: coupons that the dashboard shows with every snapshot
 MAX_DASHBOARD_COUPONS = 30
 #: traces that a process begins in a second: callers can ask for one with each request
 MAX_TRACES_PER_SECOND = 100

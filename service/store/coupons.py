@@ -1,10 +1,10 @@
 """Queries on coupons."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, text
 
 from service.domain.coupon import Coupon, CouponChange, CouponFilter, CouponState, Override
 from service.store import coupon_changes
@@ -14,6 +14,9 @@ from service.timestamps import to_datetime, to_milliseconds, to_optional_datetim
 _coupons = CouponRow.__table__  # type: ignore[attr-defined]
 #: the collation that says which letters are the same in upper and lower case, whatever the database's own is
 _LETTERS = "pg_c_utf8"
+#: a sort of so many rows takes a few milliseconds; they are found by the index coupons_unarchived
+_MAX_RANKED = 10_000
+_ABOUT_TO_OPEN = timedelta(hours=1)
 
 
 def create(
@@ -60,15 +63,25 @@ def page(tx: Connection, filters: CouponFilter, after_id: int, limit: int) -> li
     return [_coupon(row) for row in tx.execute(matching.order_by(_coupons.c.id).limit(limit))]
 
 
-def newest(tx: Connection, limit: int) -> list[Coupon]:
-    """Return up to `limit` coupons that are not archived, the newest first."""
-    matching = select(_coupons).where(_coupons.c.archived_at.is_(None)).order_by(_coupons.c.id.desc())
-    return [_coupon(row) for row in tx.execute(matching.limit(limit))]
+def on_sale_first(tx: Connection, at_ms: int, limit: int) -> list[Coupon]:
+    """Return up to `limit` coupons that are not archived, by what an operator watches.
+
+    First those that are open, paused or about to open, then those that open later, sold-out ones, closed ones; of each
+    the one that opened last is first. Of more than _MAX_RANKED coupons the newest are looked at.
+    """
+    unarchived = select(_coupons).where(_coupons.c.archived_at.is_(None))
+    column = unarchived.order_by(_coupons.c.id.desc()).limit(_MAX_RANKED).subquery().c
+    state, opens_at = _state_at(to_datetime(at_ms), column), func.coalesce(column.opens_at, column.created_at)
+    is_later = and_(state == CouponState.SCHEDULED.value, opens_at > to_datetime(at_ms) + _ABOUT_TO_OPEN)
+    rank = case(
+        (is_later, 1), (state == CouponState.SOLD_OUT.value, 2), (state == CouponState.CLOSED.value, 3), else_=0
+    )
+    ranked = select(*column).order_by(rank, opens_at.desc(), column.id.desc())
+    return [_coupon(row) for row in tx.execute(ranked.limit(limit))]
 
 
-def _state_at(at: datetime) -> ColumnElement[str]:
-    """Return Coupon.state() as an expression; a test compares the two."""
-    column = _coupons.c
+def _state_at(at: datetime, column: Any = _coupons.c) -> ColumnElement[str]:
+    """Return Coupon.state() as an expression on these columns; a test compares the two."""
     closed = or_(column.override == Override.CLOSED.value, column.closes_at <= at)
     return case(
         (closed, CouponState.CLOSED.value),

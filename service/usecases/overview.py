@@ -32,7 +32,7 @@ class Rate(NamedTuple):
 class Board(NamedTuple):
     """What is read of the database for the overview alone."""
 
-    #: the newest ones that are not archived
+    #: those on sale first
     coupons: Sequence[Coupon]
     waits: RecentWaits | None
 
@@ -59,10 +59,10 @@ class Overview(NamedTuple):
         return by_label(self.values, metric)
 
 
-def read_board(store: Engine) -> Board:
-    """Return the newest coupons and the latest waits; raise Unavailable."""
+def read_board(store: Engine, now_ms: Callable[[], int]) -> Board:
+    """Return the coupons to watch and the latest waits; raise Unavailable."""
     with in_transaction(store) as tx:
-        return Board(coupons.newest(tx, MAX_DASHBOARD_COUPONS), recent_waits.read(tx))
+        return Board(coupons.on_sale_first(tx, now_ms(), MAX_DASHBOARD_COUPONS), recent_waits.read(tx))
 
 
 class OverviewReader:

@@ -55,7 +55,7 @@ def _numbers_of_the_database(system: System, coupon: int) -> dict[str, Any]:
 
 def _cells(page: Page, coupon: int) -> Locator:
     """Return the cells of a coupon's row in the overview, after its name."""
-    return page.get_by_role("region", name="Newest coupons").locator(f'tr[data-key="{coupon}"] td')
+    return page.get_by_role("region", name="Coupons, on sale first").locator(f'tr[data-key="{coupon}"] td')
 
 
 def _numbers_of_the_page(page: Page, coupon: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_the_overview_shows_the_numbers_of_the_database_during_a_sale(system: Sy
 
 _OF_POSTGRESQL = ("wait", "undecided", "issued", "retrying", "dead", "outbox", "proof")
 _TABLES_OF_POSTGRESQL = (
-    "Newest coupons",
+    "Coupons, on sale first",
     "Lag by partition",
     "Work that waits for Celery",
     "Processes with connections to PostgreSQL",

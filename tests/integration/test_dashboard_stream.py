@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from service import dashboard_resources
 from service import resources as service_resources
@@ -85,11 +85,29 @@ def test_records_that_are_appended_count_as_accepted(
     assert 1 <= peak["accepts"]["peak"] <= 80
 
 
-def test_only_the_newest_coupons_are_sent_each_second(client: httpx.Client, make_coupon: Callable[..., Coupon]) -> None:
-    """The page lists the others with the public API."""
-    newest = [make_coupon().id for _ in range(MAX_DASHBOARD_COUPONS + 2)][:1:-1]
+def test_the_coupons_on_sale_are_sent_each_second(
+    client: httpx.Client, make_coupon: Callable[..., Coupon], admin: Engine
+) -> None:
+    """However many newer ones there are that are not on sale. The page lists the others with the public API."""
+    on_sale, opens_soon, paused, sold_out, closed, opens_later, archived = (make_coupon().id for _ in range(7))
+    others = [make_coupon().id for _ in range(MAX_DASHBOARD_COUPONS)]
+    changes = {
+        opens_soon: "opens_at = now() + interval '10 minutes'",
+        paused: "override = 'paused', opens_at = now() - interval '1 hour'",
+        on_sale: "opens_at = now() - interval '30 days'",
+        opens_later: "opens_at = now() + interval '1 day'",
+        sold_out: "issued = quantity, opens_at = now() - interval '1 minute'",
+        closed: "override = 'closed'",
+        archived: "override = 'closed', archived_at = now()",
+    }
+    with admin.begin() as tx:  # counters are changed by triggers only
+        for coupon_id, change in changes.items():
+            tx.execute(text(f"UPDATE coupons SET {change} WHERE id = {coupon_id}"))
+        tx.execute(text(f"UPDATE coupons SET closes_at = now() WHERE id >= {others[0]}"))
 
-    assert [one["id"] for one in _overview_with(client, lambda _: True)["coupons"]] == newest
+    shown = [one["id"] for one in _overview_with(client, lambda _: True)["coupons"]]
+
+    assert shown == [opens_soon, paused, on_sale, opens_later, sold_out, *others[::-1]][:MAX_DASHBOARD_COUPONS]
 
 
 def test_what_a_part_does_not_answer_is_null(
@@ -98,7 +116,7 @@ def test_what_a_part_does_not_answer_is_null(
     """Neither 0 nor empty; the other parts are shown all the same."""
     del real_log, redis
 
-    def fail(_: Engine) -> None:
+    def fail(*_: object) -> None:
         raise Unavailable("PostgreSQL", "it is away")
 
     monkeypatch.setattr(dashboard_resources, "read_board", fail)

@@ -17,7 +17,7 @@ const WORK = {
 export function openOverview(main) {
   const alerts = alertList();
   const tiles = tileList();
-  const coupons = table("Newest coupons", [
+  const coupons = table("Coupons, on sale first", [
     ["Coupon", false], ["State", false], ["Remaining", true], ["Held", true], ["Standby", true], ["Issued", true],
     ["Quantity", true],
   ]);
