@@ -47,7 +47,7 @@ def show(dead_letter_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     if as_json:
         shown = {**dead_letter.summary._asdict(), "raw": dead_letter.raw}
         del shown["log_position"], shown["appended_at_ms"]  # the record has them
-        print_json({"letter": shown, "actions": actions})
+        print_json({"dead_letter": shown, "actions": actions})
         return
     _print_dead_letters([dead_letter.summary])
     print_line(f"first error: {dead_letter.summary.first_error}")

@@ -46,11 +46,11 @@ def history(request_id: _IdArgument, *, as_json: JsonOption = False) -> None:
     """Show what happened to a request: the record, the attempts, the decision, its dead letter, notices about it."""
     with open_for_command("request") as common:
         found = resources.lookup(common).find(request_id)
-        told = resources.request_histories(common).read(found, with_log=True)
+        shown = resources.request_histories(common).read(found, with_log=True)
     if as_json:
-        print_json({"request": told.request, "events": [_fields(event) for event in told.events]})
+        print_json({"request": shown.request, "events": [_fields(event) for event in shown.events]})
     else:
-        rows = [(show_time(event.at), event.kind, _describe(event)) for event in told.events]
+        rows = [(show_time(event.at), event.kind, _describe(event)) for event in shown.events]
         print_rows(("Time", "Event", "Details"), rows, wrap_last=True)
 
 

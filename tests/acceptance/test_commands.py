@@ -114,7 +114,7 @@ def test_dead_letters_are_listed_shown_and_replayed(system: System) -> None:
     assert system.read_status(name)["state"] == "issued"
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
     after = parsed(coupons(system, "dead-letters", "show", str(dead_letter), "--json"))
-    assert (after["letter"]["state"], after["actions"][0]["acted_by"]) == ("replayed", user_of_process())
+    assert (after["dead_letter"]["state"], after["actions"][0]["acted_by"]) == ("replayed", user_of_process())
 
 
 def test_a_foreign_dead_letter_cannot_control_a_terminal(system: System) -> None:

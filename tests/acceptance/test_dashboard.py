@@ -195,11 +195,11 @@ def test_an_operator_reads_discards_and_replays_one_dead_letter(system: System, 
     """Its record and its errors are shown in full."""
     coupon = system.make_coupon(quantity=5)
     make_dead(system, coupon, 7, 8)
-    letters = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
-    for letter, action, result in zip(
-        letters, ("Replay", "Discard"), ("Replayed: the request is issued.", "Discarded."), strict=True
+    dead_letters = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
+    for dead_letter, action, result in zip(
+        dead_letters, ("Replay", "Discard"), ("Replayed: the request is issued.", "Discarded."), strict=True
     ):
-        with _opened(system, browser, f"#/dead-letters/{letter['id']}") as page:
+        with _opened(system, browser, f"#/dead-letters/{dead_letter['id']}") as page:
             expect(page.locator("main")).to_contain_text("psycopg.errors.DivisionByZero")
             expect(page.locator("main")).to_contain_text(f'"couponId":{coupon}')
             assert_usable(page)
@@ -212,7 +212,7 @@ def test_an_operator_reads_discards_and_replays_one_dead_letter(system: System, 
         one["id"]: one["state"]
         for one in system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"]
     }
-    assert states == {letters[0]["id"]: "replayed", letters[1]["id"]: "discarded"}
+    assert states == {dead_letters[0]["id"]: "replayed", dead_letters[1]["id"]: "discarded"}
 
 
 @pytest.mark.timeout(120)
@@ -220,8 +220,8 @@ def test_a_request_shows_what_happened_to_it(system: System, browser: Browser) -
     """Found by its id: each failed attempt with its error, then the dead letter, its notice and its replay."""
     coupon = system.make_coupon(quantity=1)
     (name,) = make_dead(system, coupon, 7)
-    letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
-    assert system.http.post(f"/dead-letters/{letter}/replay").json()["state"] == "issued"
+    dead_letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
+    assert system.http.post(f"/dead-letters/{dead_letter}/replay").json()["state"] == "issued"
     system.eventually(lambda: set(system.receiver.states(name)) == {"dead", "issued"})
     for width, scheme in _VIEWS:
         with _opened(system, browser, "#/requests", width, scheme) as page:
@@ -230,13 +230,13 @@ def test_a_request_shows_what_happened_to_it(system: System, browser: Browser) -
             events = page.locator(".timeline li")
             expect(events.locator("strong").last).to_have_text("Notice delivered")
             shown = [str(event.get_attribute("data-kind")) for event in events.all()]
-            told = [event["kind"] for event in system.http.get(f"/issuances/{name}/history").json()["events"]]
-            assert shown == told
+            recorded = [event["kind"] for event in system.http.get(f"/issuances/{name}/history").json()["events"]]
+            assert shown == recorded
             assert (shown[:2], shown.count("attempt_failed")) == (["requested", "appended"], 3)
             assert {"decided", "replayed", "notice_delivered"} < set(shown)
             expect(events.filter(has_text="Attempt failed").first).to_contain_text("DivisionByZero: an injected fault")
-            expect(page.get_by_role("link", name=str(letter)).first).to_have_attribute(
-                "href", f"#/dead-letters/{letter}"
+            expect(page.get_by_role("link", name=str(dead_letter)).first).to_have_attribute(
+                "href", f"#/dead-letters/{dead_letter}"
             )
             assert_usable(page)
 
@@ -246,14 +246,14 @@ def test_a_request_is_read_again_after_a_failure_and_after_it_is_final(system: S
     """What follows its final state is shown without a reload: here a replay, and the notice about it."""
     coupon = system.make_coupon(quantity=1)
     (name,) = make_dead(system, coupon, 7)
-    letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
+    dead_letter = system.http.get("/dead-letters", params={"coupon_id": coupon}).json()["dead_letters"][0]["id"]
     with _opened(system, browser, "#/requests") as page:
         page.route(f"**/issuances/{name}", lambda route: route.abort(), times=1)
         page.get_by_label("Request id").fill(name)
         page.get_by_role("button", name="Show").click()
         expect(page.locator(".outcome")).to_have_text("The API does not answer.")
         expect(page.locator(".facts").first).to_contain_text("dead")
-        assert system.http.post(f"/dead-letters/{letter}/replay").json()["state"] == "issued"
+        assert system.http.post(f"/dead-letters/{dead_letter}/replay").json()["state"] == "issued"
         expect(page.locator('.timeline li[data-kind="replayed"]')).to_be_visible()
         notices = page.locator('.timeline li[data-kind="replayed"] ~ li[data-kind="notice_delivered"]')
         expect(notices).to_have_count(1, timeout=30_000)

@@ -20,12 +20,12 @@ export function openDeadLetter(main, { may }, id) {
     if (found !== null) show(found.body);
   }
 
-  function show(letter) {
-    content.replaceChildren(letterFacts(letter), h("h2", {}, "Errors"), errors(letter), h("h2", {}, "Record"), record(letter.record));
-    showRows(actions, letter.actions.map((one, index) => ({ ...one, index })), ({ index }) => index, (one) => [
+  function show(deadLetter) {
+    content.replaceChildren(deadLetterFacts(deadLetter), h("h2", {}, "Errors"), errors(deadLetter), h("h2", {}, "Record"), record(deadLetter.record));
+    showRows(actions, deadLetter.actions.map((one, index) => ({ ...one, index })), ({ index }) => index, (one) => [
       label(one.action), one.acted_by, one.state ? became(one) : "–", time(one.acted_at),
     ]);
-    buttons.hidden = !may("operate") || letter.state !== "new";
+    buttons.hidden = !may("operate") || deadLetter.state !== "new";
   }
 
   async function dryRunIt() {
@@ -58,22 +58,22 @@ function became({ state, code }) {
   return code ? `${state} (${code})` : state;
 }
 
-function letterFacts(letter) {
-  const request = letter.request_id;
+function deadLetterFacts(deadLetter) {
+  const request = deadLetter.request_id;
   return facts([
-    ["State", label(letter.state)], ["Code", letter.code],
+    ["State", label(deadLetter.state)], ["Code", deadLetter.code],
     ["Request", request ? h("a", { href: `#/requests/${request}` }, request) : "–"],
-    ["Coupon", letter.coupon_id ? h("a", { href: `#/coupons/${letter.coupon_id}` }, letter.coupon_id) : "–"],
-    ["User", String(letter.user_id ?? "–")],
-    ["Place that a replay keeps", letter.offset === null ? "none" : `partition ${letter.partition}, offset ${letter.offset}`],
-    ["Attempts", String(letter.attempts)], ["Appended", time(letter.appended_at)], ["Dead since", time(letter.dead_at)],
-    ["In ISSUE_COUPON.dlt", letter.forwarded_at ? time(letter.forwarded_at) : "not yet"],
+    ["Coupon", deadLetter.coupon_id ? h("a", { href: `#/coupons/${deadLetter.coupon_id}` }, deadLetter.coupon_id) : "–"],
+    ["User", String(deadLetter.user_id ?? "–")],
+    ["Place that a replay keeps", deadLetter.offset === null ? "none" : `partition ${deadLetter.partition}, offset ${deadLetter.offset}`],
+    ["Attempts", String(deadLetter.attempts)], ["Appended", time(deadLetter.appended_at)], ["Dead since", time(deadLetter.dead_at)],
+    ["In ISSUE_COUPON.dlt", deadLetter.forwarded_at ? time(deadLetter.forwarded_at) : "not yet"],
   ]);
 }
 
-function errors(letter) {
-  const entries = [["First", letter.first_error]];
-  if (letter.last_error !== letter.first_error) entries.push(["Last", letter.last_error]);
+function errors(deadLetter) {
+  const entries = [["First", deadLetter.first_error]];
+  if (deadLetter.last_error !== deadLetter.first_error) entries.push(["Last", deadLetter.last_error]);
   return facts(entries.map(([name, text]) => [name, h("code", {}, text)]));
 }
 

@@ -82,10 +82,10 @@ function choice(id, values, chosen) {
     values.map((value) => h("option", { value, selected: value === chosen }, value)));
 }
 
-function cells(letter) {
+function cells(deadLetter) {
   return [
-    h("a", { href: `#/dead-letters/${letter.id}` }, String(letter.id)), label(letter.state), letter.code,
-    String(letter.coupon_id ?? "–"), String(letter.user_id ?? "–"), letter.last_error, time(letter.dead_at),
+    h("a", { href: `#/dead-letters/${deadLetter.id}` }, String(deadLetter.id)), label(deadLetter.state), deadLetter.code,
+    String(deadLetter.coupon_id ?? "–"), String(deadLetter.user_id ?? "–"), deadLetter.last_error, time(deadLetter.dead_at),
   ];
 }
 

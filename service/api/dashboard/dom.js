@@ -22,7 +22,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Set the text of an element only if it is another one: a reader is not told again. */
+/** Set the text of an element only if it is another one: a screen reader does not read it again. */
 export function setText(element, text) {
   const wanted = String(text);
   if (element.textContent !== wanted) element.textContent = wanted;
