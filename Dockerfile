@@ -10,6 +10,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     sed -nE '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --require-hashes --only-binary :all: --requirement build.lock
 COPY pyproject.toml README.md celeryconfig.py ./
+COPY docs/runbooks docs/runbooks
 COPY service service
 COPY workers workers
 RUN hatchling build --target wheel --directory /wheel \

@@ -56,6 +56,7 @@ _PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("POST", "/dashboard/session/end"): Permission.PUBLIC,
     ("GET", "/dashboard/session"): Permission.READ_OPERATIONS,
     ("GET", "/dashboard/events"): Permission.READ_OPERATIONS,
+    ("GET", "/dashboard/runbooks/{name}"): Permission.READ_OPERATIONS,
 }
 DOCUMENTATION_FILES = {
     "/swagger/swagger-ui-bundle.js": "application/javascript",

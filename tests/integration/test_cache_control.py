@@ -32,7 +32,7 @@ _PAGES = {
 #: a stream, of which tests/integration/test_dashboard_stream.py checks the header
 _STREAM = ("GET", "/dashboard/events")
 #: no coupon, request or dead letter of the test has these
-_ABSENT = {"request_id": "A" * 60, "dead_letter_id": "1", "user_id": "7", "code": "unknown"}
+_ABSENT = {"request_id": "A" * 60, "dead_letter_id": "1", "user_id": "7", "code": "unknown", "name": "unknown"}
 
 
 @pytest.mark.parametrize(

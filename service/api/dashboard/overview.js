@@ -1,5 +1,6 @@
 // The overview: what is wrong and why, whether the line moves, and what waits.
 
+import { address } from "./api.js";
 import { duration, h, keepChildren, label, number, setText, showRows, table, timeOfDay } from "./dom.js";
 
 /** Seconds after which a sweep is late: it is due every second. */
@@ -84,14 +85,15 @@ function alertList() {
       element.dataset.light = alerts.some(({ severity }) => severity === "page") ? "red" : alerts.length ? "amber" : "green";
       setText(heading, alerts.length === 0 ? "All is well" : alerts.length === 1 ? "1 alert" : `${alerts.length} alerts`);
       keepChildren(list, alerts, (alert) => `${alert.name} ${alert.summary}`,
-        () => h("li", {}, h("strong", {}), " ", h("small", {}), h("p", {}), h("p", { class: "note" })),
+        ({ name }) => h("li", {}, h("strong", {}), " ", h("small", {}), h("p", {}), h("p", { class: "note" }, h("span", {}), " ",
+          h("a", { href: address(`/dashboard/runbooks/${name}`) }, `Runbook of ${name}`))),
         (line, alert) => {
           line.dataset.severity = alert.severity;
           const [name, since, cause, action] = line.children;
           setText(name, alert.summary || alert.name);
           setText(since, `${alert.name} since ${timeOfDay(alert.since)}`);
           setText(cause, alert.cause);
-          setText(action, [alert.action, alert.runbook].filter(Boolean).join(" See "));
+          setText(action.firstElementChild, alert.action);
         });
     },
   };

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Request, Response
 
 from service.api.authorization import SESSION_COOKIE, CallerDep, read_session
 from service.api.overview_stream import OverviewStream
 from service.api.page_files import PAGE_POLICY, PageFiles
 from service.api.request_parsing import JSON, ApiDeps, read_body
+from service.api.runbook_pages import render_runbook
 from service.api.schemas.dashboard import NewSession, session_view
 from service.clock import now_ms
 from service.domain.caller import Permission
@@ -33,6 +34,17 @@ async def page(if_none_match: IfNoneMatch = None) -> Response:
 async def asset(name: str, if_none_match: IfNoneMatch = None) -> Response:
     """Return a file of the page."""
     return _FILES.send_asset(name, if_none_match)
+
+
+@router.get("/dashboard/runbooks/{name}")
+async def runbook(name: str) -> Response:
+    """Return the page that says what to do about an alert; README lists them all."""
+    try:
+        page = render_runbook(name)
+    except KeyError:
+        raise HTTPException(404) from None
+    headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+    return Response(page, headers=headers, media_type="text/html")
 
 
 @router.get("/dashboard/session")
