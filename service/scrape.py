@@ -12,10 +12,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.config import Settings
+from service.gate.celery_broker import queue_lengths
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealthBoard
-from service.gate.task_counts import TaskCounts, queue_lengths
+from service.gate.task_counts import TaskCounts
 from service.metrics import METRICS, MULTIPROCESS_DIRECTORY_VARIABLE, Exporter, Kind, Metric, Values
 from service.resources import open_engine
 from service.stream import log_ends, topics

@@ -4,6 +4,7 @@ from typing import Any
 
 from redis import Redis
 
+from service.gate import celery_broker
 from service.gate.client import eviction_fault, mapped_errors
 from service.gate.keys import CHECK_WRITABLE, WRITE_CHECK_KEY, WRITE_CHECK_SECONDS
 
@@ -30,6 +31,10 @@ class RedisServerCheck:
         """Write as the gate's scripts do."""
         with mapped_errors():
             self._redis.register_script(CHECK_WRITABLE)(args=[WRITE_CHECK_KEY, WRITE_CHECK_SECONDS])
+
+    def require_takes_messages(self) -> None:
+        """Write as Celery does; the error says that the broker refuses writes."""
+        celery_broker.require_writable(self._redis)
 
     def clock_ms(self) -> int:
         """Return the server's clock, milliseconds since 1970 UTC."""

@@ -1,6 +1,6 @@
 """Counts of what Celery's workers did, kept in Redis because these processes have no port for Prometheus."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 
@@ -41,12 +41,3 @@ class TaskCounts:
             if name in found:  # another version may count more
                 found[TaskCount(name)][label] = parse_number(number) or 0
         return found
-
-
-def queue_lengths(broker: "Redis", queues: Iterable[str]) -> Mapping[str, float]:
-    """Return the number of messages in each queue of Celery's broker; raise Unavailable."""
-    names = list(queues)
-    with mapped_errors(), broker.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.llen(name)
-        return dict(zip(names, pipe.execute(), strict=True))
