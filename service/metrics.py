@@ -228,8 +228,8 @@ ALERT_ACTIVE = _read_at_scrape(
 PART_AVAILABLE = _read_at_scrape(
     "coupons_part_available",
     Exporter.EACH,
-    "1 if this scrape got an answer from the part within a second, otherwise 0. Metrics whose part did not answer are"
-    " absent.",
+    "1 if this scrape got an answer from the part within a second, otherwise 0; Celery's broker must take a write as"
+    " well. Metrics whose part did not answer are absent.",
     "part",
 )
 PART_READ_SECONDS = _read_at_scrape(
@@ -277,8 +277,9 @@ WORK_ROWS = _read_at_scrape(
 WORK_AGE_SECONDS = _read_at_scrape(
     "coupons_work_age_seconds",
     Exporter.SHARED,
-    "Age of the oldest row that waits for Celery, by kind of work as in coupons_work_rows: seconds since the decision,"
-    " for held requests since the append of the record. 0 if there is none.",
+    "How long the oldest row has waited for Celery, by kind of work as in coupons_work_rows: seconds since the"
+    " decision, for held requests since the last attempt; the next one is due one or two seconds later. 0 if there is"
+    " none.",
     "work",
 )
 UNDECIDED_RECORDS = _read_at_scrape(
@@ -316,8 +317,8 @@ DATABASE_CONNECTIONS = _read_at_scrape(
 SWEEP_AGE_SECONDS = _read_at_scrape(
     "coupons_sweep_age_seconds",
     Exporter.SHARED,
-    "Seconds since a Celery worker last ran the sweep, which beat sends every second. Absent after a minute without"
-    " one.",
+    "Seconds since a Celery worker last ran the sweep, which beat sends every second. Absent if none ran in the last"
+    " minute, or ever.",
 )
 CELERY_QUEUE_MESSAGES = _read_at_scrape(
     "coupons_celery_queue_messages",

@@ -17,7 +17,7 @@ class Statistic(StrEnum):
     STANDBY = "standby"
     #: by the number of attempts made
     RETRYING = "retrying"
-    #: by kind of work that waits for Celery
+    #: by kind of work that waits for Celery; a held request has waited since its last attempt
     WORK_ROWS = "work_rows"
     WORK_AGE = "work_age"
     #: by reason code
@@ -56,10 +56,22 @@ _RETRYING = (
     "SELECT 'retrying', CAST(attempts AS text), count(*) FROM retries"
     " WHERE next_attempt_at IS NOT NULL GROUP BY attempts"
 )
+#: so many held requests are looked at for the one that has waited longest, those first whose attempt was due first
+_MAX_HELD = 2_000
+#: The time at which a row is due says nothing of that: the sweep puts it off whenever it sends the message again.
+_LAST_ATTEMPT = (
+    "SELECT max(failed_at) AS at FROM failed_attempts WHERE failed_attempts.log_id = held.log_id"
+    ' AND failed_attempts.partition = held.partition AND failed_attempts."offset" = held."offset"'
+)
+_HELD = (
+    'SELECT log_id, partition, "offset" FROM retries WHERE next_attempt_at IS NOT NULL'
+    f" ORDER BY next_attempt_at LIMIT {_MAX_HELD}"
+)
 _WORK = (
     "SELECT name, work, value FROM ("
-    f"SELECT 'retry' AS work, count(*) AS rows, {_age('appended_at')} AS age FROM retries"
-    "  WHERE next_attempt_at IS NOT NULL"
+    "SELECT 'retry' AS work, count(*) AS rows,"
+    f" (SELECT {_age('last_attempt.at')} FROM ({_HELD}) AS held, LATERAL ({_LAST_ATTEMPT}) AS last_attempt) AS age"
+    "  FROM retries WHERE next_attempt_at IS NOT NULL"
     f" UNION ALL SELECT 'dead_letter', count(*), {_age('dead_at')} FROM dead_letters WHERE forwarded_at IS NULL"
     f" UNION ALL SELECT kind, count(*), {_age('decided_at')} FROM outbox GROUP BY kind"
     ") AS waiting, LATERAL (VALUES ('work_rows', rows), ('work_age', age)) AS each(name, value)"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from service import metrics
 from service.config import Settings
@@ -77,6 +77,45 @@ def test_the_values_are_those_of_the_database_and_the_log(
     assert _by_label(values, metrics.UNDECIDED_RECORDS) == {**{str(at): 0 for at in range(PARTITIONS)}, partition: 3}
     assert 0 <= _by_label(values, metrics.OLDEST_UNDECIDED_AGE)[partition] < 60
     assert values[metrics.PART_AVAILABLE] == {(part,): 1 for part in ("postgresql", "redis", "kafka", "broker")}
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_held_request_has_waited_since_its_last_attempt(
+    settings: Settings, real_log: Log, make_coupon: Callable[..., Coupon], store: Engine
+) -> None:
+    """In a backlog its record is old when it fails first; and the sweep puts off what is due if nobody takes it."""
+    coupon = make_coupon(quantity=4)
+    for user in (1, 2):
+        real_log.append_request(coupon.id, user, fault="22012 9")
+    real_log.issue()
+    with store.begin() as tx:
+        tx.execute(text("UPDATE retries SET appended_at = appended_at - interval '10 minutes'"))
+    fresh = _by_label(_read(settings), metrics.WORK_AGE_SECONDS)["retry"]
+    with store.begin() as tx:
+        tx.execute(text("UPDATE retries SET next_attempt_at = now() + interval '5 seconds'"))
+        tx.execute(
+            text(
+                "UPDATE failed_attempts SET failed_at = now() - interval '90 seconds' WHERE \"offset\" IN"
+                ' (SELECT min("offset") FROM failed_attempts)'
+            )
+        )
+    stuck = _by_label(_read(settings), metrics.WORK_AGE_SECONDS)["retry"]
+
+    assert fresh < 60
+    assert 90 <= stuck < 150
+
+
+@pytest.mark.usefixtures("store", "full_redis")
+def test_a_broker_that_refuses_writes_is_not_available(settings: Settings) -> None:
+    """It answers how long its queues are, and takes no message."""
+    with open_system_values(settings, "tests metrics", _QUEUES) as values:
+        state = eventually(lambda: found if (found := values.read_broker()).fault else None)
+        reading = values.observe()
+
+    assert state.fault.startswith("Celery's broker is unavailable: it refuses writes: ")
+    assert "maxmemory" in state.fault
+    assert _by_label(reading.values, metrics.PART_AVAILABLE)["broker"] == 0
+    assert _by_label(reading.values, metrics.PART_AVAILABLE)["redis"] == 1
 
 
 @pytest.mark.usefixtures("real_log", "redis")
