@@ -33,6 +33,7 @@ class AlertName(StrEnum):
     UNDECIDED = "CouponsUndecided"
     DEAD_LETTERS = "CouponsDeadLetters"
     TOPIC_REPLACED = "CouponsTopicReplaced"
+    TOPIC_SETTINGS = "CouponsTopicSettings"
     KEY_MISSING = "CouponsKeyMissing"
     KEY_ENDED = "CouponsKeyEnded"
     UNVERIFIED_IDS = "CouponsUnverifiedIds"
@@ -100,8 +101,9 @@ ALERT_TEXTS: Mapping[AlertName, AlertText] = {
     ),
     AlertName.BROKER_DOWN: AlertText(
         Severity.PAGE,
-        "Celery's broker does not answer. Retries, notices and forwarded dead letters wait; issuing goes on.",
-        "Bring the broker back, empty if it must be; the sweep sends the messages again.",
+        "Celery's broker does not answer, or refuses writes. Retries, notices and forwarded dead letters wait; issuing"
+        " goes on.",
+        "Bring the broker back, empty if it must be, or make room; the sweep sends the messages again.",
     ),
     AlertName.ISSUER_FROZEN: AlertText(
         Severity.PAGE,
@@ -135,8 +137,8 @@ ALERT_TEXTS: Mapping[AlertName, AlertText] = {
     ),
     AlertName.UNDECIDED: AlertText(
         Severity.PAGE,
-        "Records wait for a decision for longer than UNDECIDED_ALERT_SECONDS.",
-        "/readyz of the issuer says which partitions, who holds them and why. A backlog that shrinks needs no action.",
+        "Records wait for a decision for longer than UNDECIDED_ALERT_SECONDS, and the line does not get shorter.",
+        "/readyz of the issuer says which partitions, who holds them and why.",
     ),
     AlertName.DEAD_LETTERS: AlertText(
         Severity.PAGE,
@@ -145,8 +147,13 @@ ALERT_TEXTS: Mapping[AlertName, AlertText] = {
     ),
     AlertName.TOPIC_REPLACED: AlertText(
         Severity.PAGE,
-        "The topic is not the open log of the database, or differs from the settings.",
+        "The topic is not the open log of the database, so nothing is accepted and nothing is decided.",
         "Run `coupons log show`; docs/recovery.md says when to adopt the topic.",
+    ),
+    AlertName.TOPIC_SETTINGS: AlertText(
+        Severity.PAGE,
+        "The topic differs from the settings. The service goes on, without what the setting protects.",
+        "Run `coupons doctor` to see which setting, then correct the topic or the setting.",
     ),
     AlertName.KEY_MISSING: AlertText(
         Severity.PAGE,

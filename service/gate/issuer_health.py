@@ -26,8 +26,10 @@ class IssuerHealth(Struct, frozen=True):
     writes: float
     #: messages in Celery's queues; None: the broker does not answer, or cannot count them
     queues: Mapping[str, float] | None
-    #: why the broker does not answer
+    #: why the broker does not answer, or refuses writes
     broker_fault: str | None
+    #: its reasons for alerts, by alert; an older version publishes none
+    alerts: Mapping[str, str] = {}
 
 
 class PublishedHealth(NamedTuple):

@@ -23,6 +23,7 @@ class Alert(StrEnum):
 
     DEAD_LETTERS = "dead_letters"
     UNDECIDED = "undecided"
+    TOPIC_REPLACED = "topic_replaced"
     TOPIC = "topic"
     KEY_MISSING = "key_missing"
     KEY_ENDED = "key_ended"
@@ -50,16 +51,20 @@ def active_alerts(
     counts: DeadLetterCounts,
     undecided: UndecidedReport,
     *,
+    other_log: str | None = None,
     topic: str | None = None,
     missing_key: str | None = None,
     ended_key: str | None = None,
 ) -> dict[Alert, str]:
     """Return the active alerts with their reasons.
 
-    `topic`: how the topic differs from the settings; `missing_key`: which key of request ids this process lacks;
-    `ended_key`: which key is used although it has ended or will end.
+    `other_log`: why the topic is not the open log; `topic`: how the topic differs from the settings; `missing_key`:
+    which key of request ids this process lacks; `ended_key`: which key is used although it has ended or will end.
+    A backlog that gets shorter is no alert, however old its records are.
     """
     active = {Alert.TOPIC: topic} if topic else {}
+    if other_log:
+        active[Alert.TOPIC_REPLACED] = other_log
     if missing_key:
         active[Alert.KEY_MISSING] = missing_key
     if ended_key:
@@ -75,7 +80,8 @@ def active_alerts(
             f"{counts.recent} requests or records became dead in the last minute, more than"
             f" DEAD_LETTERS_PER_MINUTE ({limit}): run `coupons dead-letters list` to see why"
         )
-    if late := [late for late in undecided.late if late.age_seconds > settings.undecided_alert_seconds]:
+    old = [late for late in undecided.late if late.age_seconds > settings.undecided_alert_seconds]
+    if late := [one for one in old if one.stalled or one.growing]:
         by_reason: dict[str, list[LatePartition]] = defaultdict(list)
         for one in late:
             by_reason[one.reason].append(one)
@@ -106,6 +112,7 @@ def check_database(
         settings,
         counts,
         undecided.check(),
+        other_log=log_watch.fault,
         topic=log_watch.alert,
         missing_key=key_register.fault,
         ended_key=key_register.alert,

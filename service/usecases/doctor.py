@@ -16,6 +16,7 @@ from service.clock import now_ms
 from service.config import Settings
 from service.domain.errors import CouponsError, Misconfigured, NotPermitted, Unavailable
 from service.domain.finding import Finding, Part, Verdict
+from service.domain.system_observation import MAX_SWEEP_AGE_SECONDS
 from service.gate.gate_admin import GateAdmin
 from service.gate.server_check import RedisServerCheck
 from service.limits import MAX_CONNECTIONS
@@ -36,8 +37,6 @@ from service.usecases.undecided import STALLED_SECONDS
 _TIMEOUT_SECONDS = 3.0
 #: two clocks that differ from this machine's by less differ from each other by less than what look-ups allow for
 _MAX_SKEW_MS = CLOCK_SKEW_ALLOWANCE_MS // 2
-#: beat sends the sweep every second
-_MAX_SWEEP_SECONDS = 10.0
 
 
 class Doctor:
@@ -84,7 +83,9 @@ class Doctor:
             Part.TOPICS: _Check(self._topics, (Part.KAFKA,), "see docs/deployment.md"),
             Part.LOG: _Check(self._log, (Part.KAFKA, Part.RIGHTS), "see docs/recovery.md"),
             Part.REDIS: _Check(self._redis, (), "start Redis, or correct REDIS_URL"),
-            Part.BROKER: _Check(self._broker, (), "start Celery's broker, or correct CELERY_BROKER_URL"),
+            Part.BROKER: _Check(
+                self._broker, (), "start Celery's broker, make room in it, or correct CELERY_BROKER_URL"
+            ),
             Part.CLOCKS: _Check(self._clocks, (), "start a time service, such as chrony, on that machine"),
             Part.ISSUER: _Check(self._issuer, (Part.LOG,), "start an issuer: python -m workers.issuer"),
             Part.WORKER: _Check(self._worker, (Part.REDIS, Part.BROKER), "start a Celery worker and beat"),
@@ -186,6 +187,7 @@ class Doctor:
             yield "Kafka, see above"
             return
         version = self._broker_server.version()
+        self._broker_server.require_takes_messages()
         if fault := self._broker_server.eviction_fault():
             yield _Problem(f"{fault} (messages: the sweep sends them again)", verdict=Verdict.WARNING)
         yield version
@@ -219,17 +221,17 @@ class Doctor:
         late = [at for at, age in ages.items() if at not in held or age is None or age > STALLED_SECONDS]
         reasons: dict[tuple[Verdict, str], list[int]] = {}
         explained = LatePartitionExplainer(self._settings).explain(late, progress) if late else {}
-        for at, (holder, why) in explained.items():
-            verdict = Verdict.WARNING if holder is not None and holder.is_issuer else Verdict.FAILED
-            reasons.setdefault((verdict, why), []).append(at)
+        for at, one in explained.items():
+            verdict = Verdict.WARNING if one.holder is not None and one.holder.is_issuer else Verdict.FAILED
+            reasons.setdefault((verdict, one.reason), []).append(at)
         for (verdict, why), partitions in reasons.items():
             yield _Problem(f"undecided partitions {', '.join(map(str, partitions))}: {why}", verdict=verdict)
         yield f"issuers decide all {len(progress)} partitions"
 
     def _worker(self) -> Iterator["_Problem | str"]:
         seconds = self._gate_admin.seconds_since_sweep()
-        if seconds is None or seconds > _MAX_SWEEP_SECONDS:
-            ago = "for a minute or longer" if seconds is None else f"for {seconds:.0f} s"
+        if seconds is None or seconds > MAX_SWEEP_AGE_SECONDS:
+            ago = "in the last minute, or never" if seconds is None else f"for {seconds:.0f} s"
             yield _Problem(f"no worker has run the sweep {ago}, which beat sends every second")
         yield "a worker runs the sweep that beat sends"
 

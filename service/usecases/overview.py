@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -43,6 +44,8 @@ class Overview(NamedTuple):
     at_ms: int
     #: since when rates are watched
     watched_since_ms: int
+    #: None: not yet
+    alerts_observed_at: datetime | None
     alerts: Sequence[SystemAlert]
     accepts: Rate
     issues: Rate
@@ -104,6 +107,7 @@ class OverviewReader:
         return Overview(
             at_ms,
             self._watched_since_ms,
+            self._alerts.observed_at,
             self._alerts.active(),
             Rate(None if log is None else self._accepts.per_second, self._accepts.peak_per_second),
             Rate(None if issued is None else self._issues.per_second, self._issues.peak_per_second),

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from service.domain.alert_rules import ActiveProblem, AlertRules
 from service.domain.failures import classify
 from service.domain.system_alerts import ALERT_TEXTS, SystemAlert
-from service.domain.system_observation import IssuerObservation, Observation, Part
+from service.domain.system_observation import FRESH_HEALTH_SECONDS, IssuerObservation, Observation, Part
 from service.gate.issuer_health import PublishedHealth
 from service.log import get_logger
 from service.log_events import LogEvent
@@ -15,6 +16,7 @@ from service.metrics import (
     CELERY_QUEUE_MESSAGES,
     DATABASE_CONNECTIONS,
     ISSUE_RESPONSES,
+    OLDEST_UNDECIDED_AGE,
     PART_AVAILABLE,
     PART_READ_SECONDS,
     SWEEP_AGE_SECONDS,
@@ -25,6 +27,8 @@ from service.metrics import (
     by_label,
     single,
 )
+from service.process_counts import count_by_label
+from service.usecases.alerts import Alert
 from service.usecases.readiness import PARTS, Readiness, ReadinessCheck
 from service.usecases.system_values import SystemReading, SystemValues
 
@@ -47,6 +51,9 @@ class SystemAlerts:
         self._values = values
         self._rules = AlertRules()
         self._observing: asyncio.Task[None] | None = None
+        #: when the last observation was made; None before the first one. It grows old while observations fail, and what
+        #: `active` returns with it
+        self.observed_at: datetime | None = None
 
     def start(self) -> None:
         """Begin to observe."""
@@ -60,8 +67,8 @@ class SystemAlerts:
 
     def active(self) -> list[SystemAlert]:
         """Return the active alerts, causes first."""
-        at, now = time.monotonic(), datetime.now(UTC)
-        return [_alert(problem, at, now) for problem in self._rules.active()]
+        monotonic_now, now = time.monotonic(), datetime.now(UTC)
+        return [_alert(problem, monotonic_now, now) for problem in self._rules.active()]
 
     async def _observe_repeatedly(self) -> None:
         while True:
@@ -73,31 +80,47 @@ class SystemAlerts:
             await asyncio.sleep(max(0.0, began + _INTERVAL_SECONDS - time.monotonic()))
 
     async def _observe(self) -> None:
-        readiness, reading = await asyncio.gather(self._readiness.check(), asyncio.to_thread(self._values.observe))
-        self._rules.observe(_observation(readiness, reading))
+        readiness, reading, responses = await asyncio.gather(
+            self._readiness.check(),
+            asyncio.to_thread(self._values.observe),
+            asyncio.to_thread(count_by_label, ISSUE_RESPONSES),
+        )
+        self._rules.observe(_observation(readiness, reading, responses))
+        self.observed_at = datetime.now(UTC)
 
 
-def _observation(readiness: Readiness, reading: SystemReading) -> Observation:
+def _observation(readiness: Readiness, reading: SystemReading, responses: Mapping[str, float]) -> Observation:
     values = reading.values
     reasons = {**readiness.reasons, **reading.faults}
     proof_ok = single(values, VERIFICATION_OK)
     return Observation(
-        at=time.monotonic(),
+        observed_at=time.monotonic(),
         available={Part(part): bool(answers) for part, answers in by_label(values, PART_AVAILABLE).items()},
         ready={Part(part): part not in readiness.reasons for part in PARTS},
         reasons={part: _own_words(reasons[part]) for part in Part if part in reasons},
         database_read_seconds=by_label(values, PART_READ_SECONDS).get(Part.POSTGRESQL),
         issuers=None if reading.issuers is None else [_issuer(published) for published in reading.issuers],
         issuer_connections=by_label(values, DATABASE_CONNECTIONS).get(_ISSUER_CONNECTIONS),
+        undecided_age_seconds=by_label(values, OLDEST_UNDECIDED_AGE),
         sweep_age_seconds=single(values, SWEEP_AGE_SECONDS),
         maintenance_messages=by_label(values, CELERY_QUEUE_MESSAGES).get(_SWEEP_QUEUE),
         webhook_attempts=by_label(values, WEBHOOK_ATTEMPTS),
         work_age_seconds=by_label(values, WORK_AGE_SECONDS),
-        service_alerts=readiness.alerts,
+        service_alerts=_service_alerts(readiness, reading),
         proof_ok=None if proof_ok is None else bool(proof_ok),
         proof_age_seconds=single(values, VERIFICATION_AGE_SECONDS) or 0.0,
-        responses=_responses(),
+        responses=responses,
     )
+
+
+def _service_alerts(readiness: Readiness, reading: SystemReading) -> dict[str, str]:
+    """Return the alerts that the service finds, as this process and the issuers see them.
+
+    Which keys are missing is said of issuers only: they decide nothing without one.
+    """
+    own = {alert: why for alert, why in readiness.alerts.items() if alert != Alert.KEY_MISSING}
+    fresh = [published.health for published in reading.issuers or () if published.age_seconds <= FRESH_HEALTH_SECONDS]
+    return {alert: why for health in fresh for alert, why in health.alerts.items()} | own
 
 
 def _own_words(reason: str) -> str:
@@ -116,16 +139,10 @@ def _issuer(published: PublishedHealth) -> IssuerObservation:
     )
 
 
-def _responses() -> dict[str, float]:
-    """Return how many requests for coupons this process answered, by code."""
-    (family,) = ISSUE_RESPONSES.collect()
-    return {sample.labels["code"]: sample.value for sample in family.samples}
-
-
-def _alert(active: ActiveProblem, at: float, now: datetime) -> SystemAlert:
-    """Say a problem in words, `at` on the monotonic clock and `now` on the calendar."""
+def _alert(active: ActiveProblem, monotonic_now: float, now: datetime) -> SystemAlert:
+    """Say a problem in words; both times are the present."""
     name, problem, since = active
-    text, lasts_seconds = ALERT_TEXTS[name], at - since
+    text, lasts_seconds = ALERT_TEXTS[name], monotonic_now - since
     cause = problem.text.replace("{}", _duration(lasts_seconds))
     return SystemAlert(
         name,

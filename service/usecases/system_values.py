@@ -202,7 +202,7 @@ def _redis_values(found: RedisValues) -> dict[Metric, ByLabels]:
 
 def _lags(next_offsets: ByLabel, ends: Mapping[int, int]) -> ByLabels:
     """Return the undecided records by partition. Of one without a checkpoint none is decided."""
-    return {(str(at),): max(0, end - next_offsets.get(str(at), 0)) for at, end in ends.items()}
+    return {(str(partition),): max(0, end - next_offsets.get(str(partition), 0)) for partition, end in ends.items()}
 
 
 def _labelled(metric: Metric, found: ByLabel) -> ByLabels:

@@ -23,12 +23,14 @@ from service.usecases.log_watch import LogWatch
 
 #: a partition whose checkpoint and watermark do not change for so long is stalled
 STALLED_SECONDS = 10.0
+#: a backlog whose number of records reaches no new minimum for so long is growing
+GROWING_SECONDS = 30.0
 #: a report is reused for this time, however often readiness is requested
 _REUSED_SECONDS = 2.0
 #: a report waits so long for Kafka's answer; a later one goes into the next report
 _ANSWER_SECONDS = 0.3
 
-_NOT_KNOWN_YET: Explanation = (None, "its holder is not known yet")
+_NOT_KNOWN_YET = Explanation(None, "its holder is not known yet")
 
 
 class LatePartition(NamedTuple):
@@ -38,6 +40,8 @@ class LatePartition(NamedTuple):
     age_seconds: float
     #: whether its checkpoint and watermark have stopped changing; otherwise a backlog is being worked off
     stalled: bool
+    #: whether that backlog does not get shorter, as far as Kafka says how many records it has
+    growing: bool
     #: the group member that holds it; None if nobody does or Kafka does not answer
     holder: Holder | None
     reason: str
@@ -73,6 +77,8 @@ class UndecidedPartitions:
         self._executor = ThreadPoolExecutor(1, "undecided")
         self._asked: Future[dict[int, Explanation]] | None = None
         self._explanations: Mapping[int, Explanation] = {}
+        #: the fewest records that a late partition was behind, and the monotonic time of that
+        self._fewest: dict[int, tuple[int, float]] = {}
         self._next_check = 0.0
 
     def check(self) -> UndecidedReport:
@@ -98,9 +104,15 @@ class UndecidedPartitions:
                 ages,
                 tuple(
                     LatePartition(
-                        at, ages[at], unchanged[at] >= STALLED_SECONDS, *self._explanations.get(at, _NOT_KNOWN_YET)
+                        at,
+                        ages[at],
+                        unchanged[at] >= STALLED_SECONDS,
+                        at in self._fewest and now - self._fewest[at][1] >= GROWING_SECONDS,
+                        explained.holder,
+                        explained.reason,
                     )
                     for at in late
+                    for explained in [self._explanations.get(at, _NOT_KNOWN_YET)]
                 ),
             )
             self._next_check = time.monotonic() + _REUSED_SECONDS
@@ -108,12 +120,19 @@ class UndecidedPartitions:
 
     def _explain_late(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> None:
         """Take over Kafka's last answer, and ask again; without late partitions forget it."""
+        self._fewest = {at: fewest for at, fewest in self._fewest.items() if at in late}
         if not late:
             self._asked, self._explanations = None, {}
             return
         if self._asked and self._asked.done():
-            self._explanations, self._asked = self._asked.result(), None
+            self._take_over(self._asked.result())
         if self._asked is None:
             self._asked = self._executor.submit(self._explainer.explain, late, progress)
         if wait([self._asked], timeout=_ANSWER_SECONDS).done:
-            self._explanations, self._asked = self._asked.result(), None
+            self._take_over(self._asked.result())
+
+    def _take_over(self, explanations: Mapping[int, Explanation]) -> None:
+        self._explanations, self._asked = explanations, None
+        for at, explained in explanations.items():
+            if explained.behind is not None and (at not in self._fewest or explained.behind < self._fewest[at][0]):
+                self._fewest[at] = explained.behind, time.monotonic()

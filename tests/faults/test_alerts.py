@@ -1,4 +1,4 @@
-"""Ten faults of the running system: each is said by exactly one alert within 15 s, and by none once it is mended."""
+"""Faults of the running system: each is said by exactly one alert within 15 s, and by none once it is mended."""
 
 import threading
 import time
@@ -60,7 +60,9 @@ class AlertWatch:
 
     def _run(self) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
-            found = self._system.http.get("/alerts").raise_for_status().json()["alerts"]
+            answer = self._system.http.get("/alerts").raise_for_status().json()
+            assert answer["observed_at"], "the first alert is read after the first observation"
+            found = answer["alerts"]
             self.active = [Alert(alert["name"], alert["cause"]) for alert in found]
             self.seen |= {alert.name: alert.cause for alert in self.active}
 
@@ -193,6 +195,17 @@ def full(environment: Environment, _: str) -> Iterator[None]:
     environment.system.stack.wait_up("postgres")
 
 
+@contextmanager
+def memory_full(environment: Environment, _: str) -> Iterator[None]:
+    """Let Valkey refuse every write; it is the gate and Celery's broker."""
+    redis = environment.system.redis
+    redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
 Injection = Callable[[Environment, str], AbstractContextManager[None]]
 
 
@@ -219,6 +232,7 @@ FAULTS = [
     Fault("the database's disk is full", full, "postgres", "CouponsWritesRefused", "No space left on device"),
     Fault("the database is away", database_away, "postgres", "CouponsDatabaseDown", "onnection refused"),
     Fault("Kafka is away", stopped, "kafka", "CouponsKafkaDown", "Kafka has not answered"),
+    Fault("the memory of Redis is full", memory_full, "", "CouponsWritesRefused", "OOM command not allowed"),
     Fault("Redis is away", stopped, "valkey", "CouponsRedisDown", "onnection refused"),
 ]
 

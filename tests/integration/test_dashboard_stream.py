@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -69,6 +70,16 @@ def test_the_overview_shows_the_line_and_the_coupons(
     assert overview["waits_ms"] == {"p50": None, "p99": None, "decisions": 0}
     assert overview["proof"] == {"ok": None, "age_seconds": None}
     assert {"postgresql": True, "redis": True, "kafka": True}.items() <= overview["parts"].items()
+
+
+def test_the_alerts_have_the_time_of_their_observation(client: httpx.Client) -> None:
+    """Null before the first one; the page takes alerts that are older than six seconds for unknown."""
+    overview = _overview_with(client, lambda one: one["alerts_observed_at"] is not None)
+    listed = client.get("/alerts").json()
+
+    for observed_at in (overview["alerts_observed_at"], listed["observed_at"]):
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(observed_at)).total_seconds()) < 30
+    assert listed["observed_at"] >= overview["alerts_observed_at"]
 
 
 def test_records_that_are_appended_count_as_accepted(

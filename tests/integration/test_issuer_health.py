@@ -7,6 +7,7 @@ from redis import Redis
 
 from service import metrics
 from service.config import Settings
+from service.domain.system_observation import FRESH_HEALTH_SECONDS
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard
 from service.gate.keys import ISSUER_HEALTH_KEY
@@ -75,6 +76,28 @@ def test_an_issuer_publishes_what_it_reports(board: IssuerHealthBoard, published
 
     eventually(is_published)
     assert board.read()[0].health.queues == {"maintenance": 7.0}
+
+
+def test_an_issuer_publishes_its_alerts(board: IssuerHealthBoard, published: Health) -> None:
+    """Which key it lacks only it can say. An issuer of a version before this one publishes none."""
+    published.set_alert("key_missing", "a key is missing")
+
+    eventually(lambda: board.read()[0].health.alerts == {"key_missing": "a key is missing"})
+
+
+def test_nothing_is_published_while_redis_refuses_writes(
+    board: IssuerHealthBoard, published: Health, redis: Redis
+) -> None:
+    """The last health grows old although the issuer is well: from silence nothing follows then."""
+    redis.config_set("maxmemory", 1)
+    try:
+        published.set_unready("partition 1", "paused")
+        eventually(lambda: board.read()[0].age_seconds > FRESH_HEALTH_SECONDS)
+        assert board.read()[0].health.reasons == {}
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    eventually(lambda: board.read()[0].health.reasons == {"partition 1": "paused"})
 
 
 @pytest.mark.usefixtures("store")

@@ -96,8 +96,14 @@ def test_an_idle_system_is_not_late(resources: Resources, store: Engine) -> None
 def test_a_partition_without_a_holder_is_named(partitions: UndecidedPartitions, sale: Sale, settings: Settings) -> None:
     """The alert names the partitions, their age, and that nobody holds them."""
     # a broker that has just started answers that it does not coordinate the group
+    partitions.check()
     report = eventually(
-        lambda: report if "held by nobody" in reason(report := partitions.check(), sale.partition) else None
+        lambda: (
+            report
+            if "held by nobody" in reason(report := partitions.check(), sale.partition)
+            and all(late.stalled for late in report.late)
+            else None
+        )
     )
 
     alert = alerts.active_alerts(settings, DeadLetterCounts(0, 0), report)[Alert.UNDECIDED]
@@ -129,6 +135,34 @@ def test_an_issuer_with_a_backlog_is_late_and_not_stalled(
     assert not any(late.stalled for late in report.late)
     assert f"held by client '{clients.issuer_client_id(settings)}'" in reason(report, sale.partition)
     assert "1 records behind" in reason(report, sale.partition)
+
+
+@pytest.mark.usefixtures("sale")
+def test_a_backlog_is_an_alert_only_while_it_does_not_get_shorter(
+    partitions: UndecidedPartitions,
+    settings: Settings,
+    real_log: Log,
+    store: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its records are old in any case. It grows while its issuer decides, but fewer records than are appended."""
+    monkeypatch.setattr(undecided, "GROWING_SECONDS", 0.5)
+
+    def find_alert() -> str | None:
+        """Advance the partition's watermark by a little, as an issuer does, and return the alert."""
+        with store.begin() as tx:
+            tx.execute(text("UPDATE offsets SET watermark = watermark + interval '1 ms'"))
+        return alerts.active_alerts(settings, DeadLetterCounts(0, 0), partitions.check()).get(Alert.UNDECIDED)
+
+    with joined(clients.build_issuer_consumer(settings)):
+        assert find_alert() is None
+        growing = eventually(find_alert)
+        real_log.issue()
+        set_watermark_age(store, "1 hour")
+        shorter = find_alert()
+
+    assert "2 records behind" in growing
+    assert shorter is None
 
 
 @pytest.mark.parametrize("committed_first", [False, True])

@@ -59,9 +59,13 @@ def test_an_alert_has_the_words_of_prometheus(name: AlertName) -> None:
 def test_every_alert_of_the_service_has_a_rule() -> None:
     """What the service finds in the database is said here as well."""
     observed = AlertRules()
+    follows = {Alert.UNDECIDED}  # from a missing key, and from another topic
     observed.observe(_well(0.0, service_alerts={alert.value: "why" for alert in Alert}))
+    undecided = AlertRules()
+    undecided.observe(_well(0.0, service_alerts=dict.fromkeys(follows, "why")))
 
-    assert len(list(observed.active())) == len(Alert)
+    assert len(list(observed.active())) == len(Alert) - len(follows)
+    assert [active.name for active in undecided.active()] == [AlertName.UNDECIDED]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["name"])
@@ -72,9 +76,9 @@ def test_a_scenario_has_the_alert_of_prometheus(scenario: dict[str, Any]) -> Non
         for check in scenario["promql_expr_test"]
     }
     rules = AlertRules()
-    for number, samples in enumerate(_samples(scenario["input_series"])):
-        at = float(number * _INTERVAL_SECONDS)
-        rules.observe(_observation(at, samples))
+    for observation in _observations(scenario["input_series"]):
+        rules.observe(observation)
+        at = observation.observed_at
         if at in expected:
             assert {active.name.value for active in rules.active()} == expected.pop(at), at
     assert not expected
@@ -129,21 +133,45 @@ def _one(samples: Samples, name: str) -> float | None:
     return next((value for (metric, *_), value in samples.items() if metric == name), None)
 
 
-def _observation(at: float, samples: Samples) -> Observation:
-    """Return what the API would see. Of the issuer it sees the published health where Prometheus has its port."""
-    up = _by(samples, "up", "job").get("coupons-issuer")
-    is_frozen = up == 0 and (_one(samples, "scrape_duration_seconds") or 0) > 2
+def _observations(input_series: list[dict[str, str]]) -> Iterator[Observation]:
+    """Yield what the API would see. Of the issuer it sees the published health where Prometheus has its port.
+
+    Redis keeps the last health that it took, with its age; an issuer that ends in order withdraws it, if Redis lets it.
+    """
+    published: IssuerObservation | None = None
+    for number, samples in enumerate(_samples(input_series)):
+        up = _by(samples, "up", "job").get("coupons-issuer")
+        hangs = up == 0 and (_one(samples, "scrape_duration_seconds") or 0) > 2
+        takes_writes = bool(_by(samples, "coupons_part_ready", "part").get(Part.REDIS, True))
+        if published:
+            published = published._replace(age_seconds=published.age_seconds + _INTERVAL_SECONDS)
+        decides = min(_by(samples, "coupons_oldest_undecided_age_seconds", "partition").values(), default=99) < 5
+        if takes_writes and (up or (hangs and decides)):
+            published = _published(samples)
+        elif takes_writes and not hangs:
+            published = None
+        yield _observation(float(number * _INTERVAL_SECONDS), samples, published, has_connections=bool(up) or hangs)
+
+
+def _published(samples: Samples) -> IssuerObservation:
     iteration = _one(samples, "coupons_issuer_iteration_age_seconds") or 0.0
     seconds, writes = (_one(samples, f"coupons_issuer_write_seconds_{suffix}") or 0.0 for suffix in ("sum", "count"))
+    return IssuerObservation(0.0, iteration, seconds, writes)
+
+
+def _observation(
+    at: float, samples: Samples, published: IssuerObservation | None, *, has_connections: bool
+) -> Observation:
     proof_ok = _one(samples, "coupons_verification_ok")
     available = {Part(part): bool(value) for part, value in _by(samples, "coupons_part_available", "part").items()}
     return Observation(
-        at=at,
+        observed_at=at,
         available=available,
         ready={Part(part): bool(value) for part, value in _by(samples, "coupons_part_ready", "part").items()},
         database_read_seconds=_by(samples, "coupons_part_read_seconds", "part").get(Part.POSTGRESQL),
-        issuers=[IssuerObservation(0.0, iteration, seconds, writes)] if up else [] if available[Part.REDIS] else None,
-        issuer_connections=float(bool(up) or is_frozen),
+        issuers=None if not available[Part.REDIS] else [published] if published else [],
+        issuer_connections=float(has_connections) if available[Part.POSTGRESQL] else None,
+        undecided_age_seconds=_by(samples, "coupons_oldest_undecided_age_seconds", "partition"),
         sweep_age_seconds=_one(samples, "coupons_sweep_age_seconds"),
         maintenance_messages=_by(samples, "coupons_celery_queue_messages", "queue").get("maintenance"),
         webhook_attempts=_by(samples, "coupons_webhook_attempts_total", "outcome"),
@@ -161,7 +189,7 @@ def _well(at: float, **other: Any) -> Observation:
     parts = dict.fromkeys(Part, True)
     issuers = [IssuerObservation(1.0, 0.1, 0.0, 0.0)]
     well = {"available": parts, "ready": parts, "issuers": issuers, "issuer_connections": 5.0, "sweep_age_seconds": 1.0}
-    return Observation(at=at, **{**well, **other})
+    return Observation(observed_at=at, **{**well, **other})
 
 
 def test_a_system_that_is_well_has_no_alert() -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from promql_parser import Expr, MatrixSelector, VectorSelector
 
+from service.domain.system_observation import MAX_SWEEP_AGE_SECONDS
 from service.metrics import METRICS, Kind
 from service.usecases.alerts import Alert
 
@@ -112,14 +113,15 @@ def test_every_metric_exists_with_these_labels() -> None:
 
 
 def test_every_metric_is_used_as_what_it_is() -> None:
-    """A histogram by its series, a counter through rate or increase, a gauge without them."""
+    """A histogram by its series, a counter through its growth or explicitly its last value, a gauge without growth."""
     wrong = []
     for use in USES:
         if use.metric in _FOREIGN | RECORDED:
             continue
         kind = METRICS[_family(use.metric)].kind
         is_rate = bool({"rate", "increase"}.intersection(use.functions))
-        if (kind is Kind.HISTOGRAM) != use.metric.endswith(_SUFFIXES) or (kind is Kind.GAUGE) == is_rate:
+        is_counted = is_rate or (kind is Kind.COUNTER and "last_over_time" in use.functions)
+        if (kind is Kind.HISTOGRAM) != use.metric.endswith(_SUFFIXES) or (kind is Kind.GAUGE) == is_counted:
             wrong.append(f"{use.where}: {use.metric} is a {kind}")
 
     assert not wrong, "\n".join(wrong)
@@ -176,6 +178,13 @@ def test_an_alert_says_what_to_do_and_has_a_runbook(alert: dict[str, Any]) -> No
     headings = re.findall("^#+ (.*)$", page.read_text(), re.MULTILINE)
     assert headings == [alert["alert"], "What it means", "How to confirm", "What to do", "When it is over"]
     assert f"[{alert['alert']}]({alert['alert']}.md)" in (RUNBOOKS / "README.md").read_text()
+
+
+def test_a_late_sweep_is_the_same_in_the_rules_and_in_the_code() -> None:
+    """`coupons doctor` and `GET /alerts` have the constant."""
+    (rule,) = [rule["expr"] for rule in RULES if rule.get("record") == "coupons:sweep_late"]
+
+    assert f"last_over_time(coupons_sweep_age_seconds[10s])) > {MAX_SWEEP_AGE_SECONDS:.0f}" in rule
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:

@@ -47,7 +47,7 @@ class HealthPublisher(BackgroundThread):
         broker = self._read_broker()
         seconds, writes = _writes()
         health = self._health
-        state = IssuerHealth(health.iteration_age_seconds, health.reasons, seconds, writes, *broker)
+        state = IssuerHealth(health.iteration_age_seconds, health.reasons, seconds, writes, *broker, health.alerts)
         self._board.publish(self._issuer, state)
 
     def _attempt(self, step: Callable[[], None]) -> None:

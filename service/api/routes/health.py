@@ -41,9 +41,10 @@ async def alerts(api: ApiDeps) -> Response:
     """Return the active alerts of the whole system, with their causes in words.
 
     This process observes the system every two seconds, and an alert is active within 15 seconds of its cause. The names
-    are those of Prometheus's rules, which leave out effects in the same way.
+    are those of Prometheus's rules, which leave out effects in the same way. `observed_at` is the time of the last
+    observation; older than six seconds, the state is not known.
     """
-    return Response(encode(alerts_view(api.system_alerts.active())), media_type=JSON)
+    return Response(encode(alerts_view(api.system_alerts.active(), api.system_alerts.observed_at)), media_type=JSON)
 
 
 @router.get("/metrics")

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from service.api.schemas.base import Time
 from service.domain.system_alerts import AlertName, Severity, SystemAlert
 
 
@@ -21,24 +22,23 @@ class AlertView(Struct, frozen=True):
 
 
 class AlertsView(Struct, frozen=True):
-    """The active alerts, causes before effects; none while all is well."""
+    """The active alerts, causes before effects; none while all is well.
 
+    They are those of `observed_at` (null: not known yet). If that is older than six seconds, the state is not known.
+    """
+
+    observed_at: Time | None
     alerts: list[AlertView]
 
 
-def alerts_view(alerts: Sequence[SystemAlert]) -> AlertsView:
-    """Render the active alerts."""
-    return AlertsView(
-        [
-            AlertView(
-                alert.name,
-                alert.severity,
-                alert.summary,
-                alert.cause,
-                alert.since,
-                alert.action,
-                alert.name.runbook,
-            )
-            for alert in alerts
-        ]
-    )
+def alert_views(alerts: Sequence[SystemAlert]) -> list[AlertView]:
+    """Render alerts."""
+    return [
+        AlertView(alert.name, alert.severity, alert.summary, alert.cause, alert.since, alert.action, alert.name.runbook)
+        for alert in alerts
+    ]
+
+
+def alerts_view(alerts: Sequence[SystemAlert], observed_at: datetime | None) -> AlertsView:
+    """Render the active alerts, and when they were observed."""
+    return AlertsView(observed_at, alert_views(alerts))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from service import metrics
-from service.api.schemas.alerts import AlertView, alerts_view
+from service.api.schemas.alerts import AlertView, alert_views
 from service.api.schemas.base import Count, SafeId, Time
 from service.domain.caller import Caller, Permission
 from service.domain.coupon import Coupon, CouponState
@@ -86,6 +86,8 @@ class OverviewView(Struct, frozen=True):
 
     at: Time
     watched_since: Time
+    #: when the alerts were observed (null: not yet); older than six seconds, they are not known
+    alerts_observed_at: Time | None
     alerts: list[AlertView]
     parts: dict[str, bool]
     accepts: RateView
@@ -124,7 +126,8 @@ def overview_view(overview: Overview) -> OverviewView:
     return OverviewView(
         at=to_datetime(at_ms),
         watched_since=to_datetime(overview.watched_since_ms),
-        alerts=alerts_view(overview.alerts).alerts,
+        alerts_observed_at=overview.alerts_observed_at,
+        alerts=alert_views(overview.alerts),
         parts={part: available > 0 for part, available in overview.by_label(metrics.PART_AVAILABLE).items()},
         accepts=_rate(overview.accepts),
         issues=_rate(overview.issues),
