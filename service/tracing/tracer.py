@@ -127,7 +127,7 @@ class Tracer:
 
         The span belongs to the trace of the first of them and is linked to the others, as many as the SDK keeps.
         """
-        found = filter(None, (_sampled_parent(record.raw.headers) for record in records))
+        found = filter(None, (_sampled_parent(record.headers) for record in records))
         parents = list(islice(found, 1 + self._max_links))
         if not parents:
             yield

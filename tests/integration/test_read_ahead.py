@@ -55,7 +55,7 @@ class FailingOnce(Issuer):
         """Issue a batch, or fail."""
         self.batch_sizes.append(len(records))
         if len(self.batch_sizes) == self._failing_batch:
-            self.next_offset = records[-1].raw.log_position.offset + 1
+            self.next_offset = records[-1].offset + 1
             self.started.set()
             assert self.may_fail.wait(30)
             raise Unavailable("PostgreSQL", "it went away")

@@ -1,14 +1,17 @@
 """Decoding records: the report's own, those of this API, and foreign records."""
 
 import json
+from typing import Any
 
 import pytest
+from confluent_kafka import Message
 
 from service.domain.errors import UnverifiedRequestId
 from service.domain.failures import error_type_name
 from service.domain.record import Headers, InjectedFault, RawRecord
 from service.domain.request import LogPosition
 from service.domain.request_id import RequestIds
+from service.stream import log_reader
 from service.stream.codec import FAULT_HEADER, REQUEST_ID_HEADER, RecordReader, encode_value, parse_injected_fault
 from service.stream.partitioner import partition_of
 from tests.builders import AT_MS, PARTITIONS, TOPIC_ID
@@ -133,3 +136,44 @@ def test_injected_faults_are_decoded_only_if_enabled() -> None:
 def test_a_malformed_injected_fault_is_ignored(text: str) -> None:
     """Only failures of class record can be injected, and no text that could leave its SQL string."""
     assert parse_injected_fault(text) is None
+
+
+_ID = IDS.mint(42, 7, AT_MS).encode()
+_OURS = [(REQUEST_ID_HEADER, _ID)]
+_TRACE = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers", "partition", "is_plain"),
+    [
+        (b"42", SPRING_VALUE, _OURS, POSITION.partition, True),
+        (b"42", SPRING_VALUE[:-1] + b',"more":1}', _OURS, POSITION.partition, True),
+        (b"42", SPRING_VALUE, [*_OURS, _TRACE], POSITION.partition, False),
+        (b"42", SPRING_VALUE, [*_OURS, (FAULT_HEADER, b"22012 1")], POSITION.partition, False),
+        (b"42", SPRING_VALUE, [(FAULT_HEADER, b"22012 1")], POSITION.partition, False),
+        (b"42", SPRING_VALUE, None, POSITION.partition, False),
+        (b"42", SPRING_VALUE, [(REQUEST_ID_HEADER, None)], POSITION.partition, False),
+        (b"42", SPRING_VALUE, [(REQUEST_ID_HEADER, _ID[:-1] + b"_")], POSITION.partition, False),
+        (b"42", SPRING_VALUE, [("Request_Id", _ID)], POSITION.partition, False),
+        (b"43", SPRING_VALUE, _OURS, POSITION.partition, False),
+        (None, SPRING_VALUE, _OURS, POSITION.partition, False),
+        (b"42", SPRING_VALUE, _OURS, (POSITION.partition + 1) % PARTITIONS, False),
+        (b"42", SPRING_VALUE.replace(b":7,", b":8,"), _OURS, POSITION.partition, False),
+        (b"42", b"{", _OURS, POSITION.partition, False),
+        (b"42", b"[" * 60_000, _OURS, POSITION.partition, False),
+        (b"42", b"\xff", _OURS, POSITION.partition, False),
+        (b"42", SPRING_VALUE + b" " * 65_536, _OURS, POSITION.partition, False),
+        (b"42", None, _OURS, POSITION.partition, False),
+    ],
+)
+def test_a_plain_message_is_decoded_like_any_other(
+    key: bytes | None, value: bytes | None, headers: Any, partition: int, is_plain: bool
+) -> None:
+    """The quick way is taken for our own records only, and returns the same record."""
+    message = Message("", partition, 5, key, value, headers, None, (1, AT_MS + 9))
+
+    record = READER.decode_plain(message)
+
+    assert (record is not None) == is_plain
+    if record:
+        assert record == READER.decode(log_reader.raw_record(message), TOPIC_ID)

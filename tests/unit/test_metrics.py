@@ -84,7 +84,7 @@ def test_one_observation_of_many_is_many_observations_of_one() -> None:
 def test_the_measured_waits_of_a_batch_count_for_all_its_records(size: int) -> None:
     """At most twenty are measured, and the distribution is that of all records."""
     records = [
-        Record(RawRecord(LogPosition(0, offset), None, None, (), 10_000 + offset), None, None) for offset in range(size)
+        Record.of(RawRecord(LogPosition(0, offset), None, None, (), 10_000 + offset), None) for offset in range(size)
     ]
     now_seconds = (10_000 + size) / 1000
     before = _wait_buckets()
@@ -95,7 +95,7 @@ def test_the_measured_waits_of_a_batch_count_for_all_its_records(size: int) -> N
     exact = [0] * len(counted)
     bounds = METRICS["coupons_decision_wait_seconds"].buckets
     for record in records:
-        exact[bisect_left(bounds, now_seconds - record.raw.appended_at_ms / 1000)] += 1
+        exact[bisect_left(bounds, now_seconds - record.appended_at_ms / 1000)] += 1
     assert sum(counted) == size
     assert max(abs(one - other) for one, other in zip(counted, exact, strict=True)) <= size / 20
 

@@ -61,7 +61,7 @@ def _sent(receiver: TraceReceiver) -> list[ReceivedSpan]:
 
 
 def _record(offset: int, *headers: tuple[str, bytes | None]) -> Record:
-    return Record(RawRecord(LogPosition(0, offset), None, None, headers, 0), None)
+    return Record.of(RawRecord(LogPosition(0, offset), None, None, headers, 0), None)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

@@ -42,8 +42,7 @@ class Assignment:
         return [
             record
             for record in records
-            if (next_offset := active.get(record.raw.log_position.partition)) is not None
-            and record.raw.log_position.offset >= next_offset
+            if (next_offset := active.get(record.partition)) is not None and record.offset >= next_offset
         ]
 
     def advance(self, next_offsets: Mapping[int, int]) -> None:

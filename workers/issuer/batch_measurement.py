@@ -56,5 +56,5 @@ def _observe_waits(records: Sequence[Record], now: float) -> None:
     step = -(-len(records) // _MEASURED_WAITS)
     for first in range(0, len(records), step or 1):
         group = records[first : first + step]
-        wait_seconds = now - group[len(group) // 2].raw.appended_at_ms / 1000
+        wait_seconds = now - group[len(group) // 2].appended_at_ms / 1000
         DECISION_WAIT_SECONDS.observe_many(max(0.0, wait_seconds), len(group))

@@ -38,8 +38,11 @@ class RecordBuffer:
         messages = log_reader.poll_batch(
             self._consumer, max(1, max_records - len(self._records)), 0 if self._records else wait_seconds
         )
-        raws = (log_reader.raw_record(each) for each in messages if each.error() is None)
-        records = [self._reader.decode(raw, self._topic_id) for raw in raws]
+        records = [
+            self._reader.decode_plain(each) or self._reader.decode(log_reader.raw_record(each), self._topic_id)
+            for each in messages
+            if each.error() is None
+        ]
         if len(records) < len(messages):
             for error, partition in ((each.error(), each.partition()) for each in messages):
                 if error is None:

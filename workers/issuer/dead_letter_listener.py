@@ -83,7 +83,7 @@ class DeadLetterListener(BackgroundThread):
         If several cannot be stored together, they are stored one by one, in order.
         """
         tries = 0
-        with bound_contextvars(offsets=BatchOffsets(records)):
+        with bound_contextvars(offsets=BatchOffsets(record.log_position for record in records)):
             while not self._stopping.is_set():
                 try:
                     dead_letter_topic.store_received(self._resources.engine, self._resources.reader, records)

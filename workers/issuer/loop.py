@@ -196,7 +196,7 @@ class IssueLoop:
         """
         measured = BatchMeasurement(self._decided.set)
         with (
-            bound_contextvars(offsets=BatchOffsets(record.raw for record in records)),
+            bound_contextvars(offsets=BatchOffsets(record.log_position for record in records)),
             tracing.batch(records, Topic.ISSUE_COUPON, Group.ISSUER),
         ):
             issued = self._issuer.issue(records, next_offsets, on_decided=measured.on_decided)
@@ -221,7 +221,7 @@ class IssueLoop:
         records, future = self._in_progress
         self._finished_records = records
         self._in_progress = None
-        with bound_contextvars(offsets=BatchOffsets(record.raw for record in records)):
+        with bound_contextvars(offsets=BatchOffsets(record.log_position for record in records)):
             try:
                 issued = future.result()
                 self._failures = 0
@@ -240,7 +240,7 @@ class IssueLoop:
                 self._buffer.push_front(records)
             except Exception as error:  # noqa: BLE001  # any failure is retried from the database's offsets
                 # The system failed, not a record. No attempt is counted.
-                partitions = {record.raw.log_position.partition for record in records}
+                partitions = {record.partition for record in records}
                 self._assignment.pause(partitions, str(classify(error)))
                 self._back_off(LogEvent.ISSUER_PAUSED, error)
 

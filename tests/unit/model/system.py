@@ -67,7 +67,7 @@ class SystemModel:
         raw = RawRecord(position, None, None, (), self.now_ms)
         if not readable:
             self.poison[position] = request
-        self.log[partition].append(Record(raw, request) if readable else Record(raw, None, _POISON))
+        self.log[partition].append(Record.of(raw, request) if readable else Record.of(raw, None, _POISON))
 
     def submit(self, pair: Pair, result: AppendResult) -> None:
         """service/usecases/accept.py: a user's request at the gate."""
