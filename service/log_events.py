@@ -113,6 +113,8 @@ class LogEvent(StrEnum):
     #: records carry a request id that no registered key signed, so they are dead letters: somebody without a key
     #: writes to the topic. `count` of them in one batch; `first` is the first one's partition and offset
     REQUEST_IDS_UNVERIFIED = "request_ids.unverified"
+    #: the database refused a row of a plain batch: the batch was rolled back and is decided record by record
+    BATCH_NOT_PLAIN = "batch.not_plain"
     #: a system failure: the batch was rolled back and is read again
     ISSUER_PAUSED = "issuer.paused"
     #: the offsets could not be read from the database; tried again

@@ -28,21 +28,27 @@ def bigints(values: Iterable[int]) -> "array[int]":
     return array("q", values)
 
 
-class _Bigints(Dumper):
-    """Writes each number as its length and its eight bytes, with slices instead of a loop."""
+def encode_bigints(values: "array[int]") -> bytes:
+    """Return numbers in PostgreSQL's binary format: each as its length and its eight bytes.
 
+    Slices instead of a loop. An empty array has one dimension of length 0, which PostgreSQL accepts.
+    """
+    count = len(values)
+    if sys.byteorder == "little":
+        values = array("q", values)
+        values.byteswap()
+    halves = array("i", values.tobytes())  # network byte order, four bytes each
+    out = _EIGHT * (3 * count)
+    out[1::3], out[2::3] = halves[0::2], halves[1::2]
+    return _HEAD.pack(1, 0, _BIGINT.oid, count, 1) + out.tobytes()
+
+
+class _Bigints(Dumper):
     format = Format.BINARY
     oid = _BIGINT.array_oid
 
     def dump(self, values: "array[int]") -> bytes:
-        count = len(values)
-        if sys.byteorder == "little":
-            values = array("q", values)
-            values.byteswap()
-        halves = array("i", values.tobytes())  # network byte order, four bytes each
-        out = _EIGHT * (3 * count)
-        out[1::3], out[2::3] = halves[0::2], halves[1::2]
-        return _HEAD.pack(1, 0, _BIGINT.oid, count, 1) + out.tobytes()
+        return encode_bigints(values)
 
 
 adapters.register_dumper(array, _Bigints)

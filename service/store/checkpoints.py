@@ -1,7 +1,7 @@
 """Queries on offsets: how far each partition has been decided."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -63,11 +63,16 @@ def current_checkpoints(tx: Connection, log_id: int) -> dict[int, Checkpoint]:
     return {row.partition: Checkpoint(row.next_offset, to_milliseconds(row.watermark)) for row in rows}
 
 
-_LOCK = text(
+LOCK = text(
     "SELECT partition FROM offsets JOIN unnest(CAST(:partitions AS int[]), CAST(:expected AS bigint[]))"
     " AS ours(partition, expected) USING (partition)"
     " WHERE log_id = :log AND next_offset = expected AND NOT closed ORDER BY partition FOR NO KEY UPDATE OF offsets"
 )
+
+
+def lock_values(log_id: int, expected: Mapping[int, int]) -> dict[str, Any]:
+    """Return the parameters of LOCK, which returns the partitions that are at their expected offset."""
+    return {"log": log_id, "partitions": [*expected], "expected": [*expected.values()]}
 
 
 def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> set[int]:
@@ -75,11 +80,11 @@ def lock_expected(tx: Connection, log_id: int, expected: Mapping[int, int]) -> s
 
     Another process has advanced those, or their log is closed.
     """
-    locked = tx.execute(_LOCK, {"log": log_id, "partitions": [*expected], "expected": [*expected.values()]}).scalars()
+    locked = tx.execute(LOCK, lock_values(log_id, expected)).scalars()
     return expected.keys() - set(locked)
 
 
-_ADVANCE = text(
+ADVANCE = text(
     "UPDATE offsets SET next_offset = move.next_offset,"
     "  advanced_to = advanced_to + move.next_offset - move.expected,"
     "  watermark = greatest(offsets.watermark, move.watermark)"
@@ -91,17 +96,18 @@ _ADVANCE = text(
 
 def advance(tx: Connection, log_id: int, advances: Iterable[CheckpointAdvance]) -> None:
     """Advance each partition that is at its expected offset."""
-    advances = list(advances)
-    tx.execute(
-        _ADVANCE,
-        {
-            "log": log_id,
-            "partitions": [advance.partition for advance in advances],
-            "expected": [advance.expected_offset for advance in advances],
-            "next": [advance.next_offset for advance in advances],
-            "passed": [to_datetime(advance.watermark_ms) for advance in advances],
-        },
-    )
+    tx.execute(ADVANCE, advance_values(log_id, list(advances)))
+
+
+def advance_values(log_id: int, advances: Sequence[CheckpointAdvance]) -> dict[str, Any]:
+    """Return the parameters of ADVANCE."""
+    return {
+        "log": log_id,
+        "partitions": [advance.partition for advance in advances],
+        "expected": [advance.expected_offset for advance in advances],
+        "next": [advance.next_offset for advance in advances],
+        "passed": [to_datetime(advance.watermark_ms) for advance in advances],
+    }
 
 
 class PartitionProgress(NamedTuple):

@@ -103,7 +103,10 @@ def largest_id(tx: Connection) -> int:
     return tx.execute(select(func.max(_coupons.c.id))).scalar() or 0
 
 
-_LOCK = text("SELECT * FROM coupons WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+_LOCKED = "FROM coupons WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"
+_LOCK = text(f"SELECT * {_LOCKED}")
+#: the same lock, with the columns of CouponCounts
+LOCK_COUNTS = text(f"SELECT id, quantity, issued, held, standby, (override = '{Override.CLOSED.value}')::int {_LOCKED}")
 
 
 def lock(tx: Connection, coupon_ids: Iterable[int]) -> dict[int, Coupon]:

@@ -27,7 +27,7 @@ STATEMENT_SECONDS = 5
 LONG_STATEMENT_SECONDS = 60
 _CANCEL_SECONDS = 3
 #: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
-_MAX_CONNECTION_SECONDS = 300
+MAX_CONNECTION_SECONDS = 300
 _READ_WRITE = "read-write"
 
 #: settings of every session that promises depend on: nobody can set them otherwise
@@ -86,7 +86,7 @@ def build(url: str, name: str, connections: int = 5, *, pooler: bool = False, pr
         max_overflow=0,
         pool_timeout=3,
         pool_pre_ping=True,
-        pool_recycle=_MAX_CONNECTION_SECONDS,
+        pool_recycle=MAX_CONNECTION_SECONDS,
         connect_args={
             **{option: value for option, value in _CONNECTION.items() if given.option(option) is None},
             **given.hosts,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
@@ -53,7 +53,7 @@ def ranges_of(log_positions: Iterable[LogPosition]) -> list[OffsetRange]:
     return ranges
 
 
-_INSERT = text(
+INSERT = text(
     "INSERT INTO outbox (kind, log_id, partition, first_offset, last_offset, decided_at)"
     " SELECT kind, :log, partition, first_offset, last_offset, :at"
     " FROM unnest(CAST(:kinds AS text[])) AS kinds(kind),"
@@ -66,26 +66,28 @@ def insert(
     tx: Connection, log_id: int, kinds: Iterable[OutboxKind], ranges: Sequence[OffsetRange], decided_at: datetime
 ) -> None:
     """Write one entry per kind and range, several for a range longer than MAX_OFFSETS_PER_ENTRY."""
-    kind_names = [kind.value for kind in kinds]
-    if not kind_names:
-        return
+    if kind_names := [kind.value for kind in kinds]:
+        tx.execute(INSERT, insert_values(log_id, kind_names, ranges, decided_at))
+
+
+def insert_values(
+    log_id: int, kind_names: Sequence[str], ranges: Sequence[OffsetRange], decided_at: datetime | str
+) -> dict[str, Any]:
+    """Return the parameters of INSERT."""
     size = MAX_OFFSETS_PER_ENTRY
     pieces = [
         OffsetRange(whole.partition, first, min(first + size - 1, whole.last))
         for whole in ranges
         for first in range(whole.first, whole.last + 1, size)
     ]
-    tx.execute(
-        _INSERT,
-        {
-            "kinds": kind_names,
-            "log": log_id,
-            "partitions": bigints([piece.partition for piece in pieces]),
-            "firsts": bigints([piece.first for piece in pieces]),
-            "lasts": bigints([piece.last for piece in pieces]),
-            "at": decided_at,
-        },
-    )
+    return {
+        "kinds": kind_names,
+        "log": log_id,
+        "partitions": bigints([piece.partition for piece in pieces]),
+        "firsts": bigints([piece.first for piece in pieces]),
+        "lasts": bigints([piece.last for piece in pieces]),
+        "at": decided_at,
+    }
 
 
 #: without a known delivery the planner reduces it to `delivery_id IS NULL`

@@ -17,7 +17,7 @@ from service.timestamps import to_datetime, to_milliseconds
 _ROWS_PER_FETCH = 2_000
 _ASKED = "unnest(CAST(:coupons AS bigint[]), CAST(:users AS bigint[])) AS asked(coupon, uid)"
 _OF_PAIR = "FROM requests WHERE coupon_id = coupon AND user_id = uid AND"
-_KNOWN = text(
+PRIOR = text(
     f"SELECT coupon_id, user_id, request_id, live FROM {_ASKED}, LATERAL ("
     f"SELECT coupon_id, user_id, request_id, true AS live {_OF_PAIR} {LIVE_ROWS}"
     f" UNION ALL SELECT coupon_id, user_id, request_id, false {_OF_PAIR} NOT ({LIVE_ROWS})) AS had"
@@ -29,7 +29,11 @@ def prior_requests(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tup
 
     Call it after the coupons are locked: the statement needs a snapshot newer than the lock.
     """
-    rows = tx.execute(_KNOWN, _pairs(pairs))
+    return prior_of_rows(tx.execute(PRIOR, _pairs(pairs)))
+
+
+def prior_of_rows(rows: Iterable[Any]) -> dict[tuple[int, int], PriorRequests]:
+    """Return the earlier requests in the rows of PRIOR: coupon id, user id, request id, whether it is live."""
     found: dict[tuple[int, int], PriorRequests] = {}
     for coupon_id, user_id, request_id, live in rows:
         prior = found.setdefault((coupon_id, user_id), PriorRequests())
@@ -64,7 +68,7 @@ def _pairs(pairs: Iterable[tuple[int, int]]) -> dict[str, "array[int]"]:
 
 # One INSERT instead of COPY: while PostgreSQL waits for the rows of a COPY, none of its timeouts ends the transaction.
 # If the process freezes at that moment, its locks are not released.
-_INSERT = text(
+INSERT = text(
     'INSERT INTO requests (log_id, partition, "offset", coupon_id, user_id, request_id, state, code, sequence,'
     " attempts, requested_at, decided_at)"
     ' SELECT :log, partition, "offset", coupon_id, user_id, request_id, state, code, nullif(sequence, 0),'
@@ -84,7 +88,7 @@ InsertColumns = Mapping[str, "array[int] | str"]
 def insert(tx: Connection, log_id: int, new: InsertColumns, decided_at: datetime) -> None:
     """Insert decided requests; a trigger updates the counters of their coupons."""
     if new["states"]:
-        tx.execute(_INSERT, {"log": log_id, "decided_at": decided_at, "finals": _FINALS, **new})
+        tx.execute(INSERT, {"log": log_id, "decided_at": decided_at, "finals": FINALS, **new})
 
 
 def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
@@ -106,7 +110,7 @@ def insert_columns(rows: Sequence[Outcome]) -> InsertColumns:
     }
 
 
-_FINALS = [state.value for state in FINAL_STATES]
+FINALS = [state.value for state in FINAL_STATES]
 
 
 _UPDATE = text(

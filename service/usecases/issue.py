@@ -30,12 +30,13 @@ from service.usecases.batch_bisect import (
     Failures,
     write_bisecting,
 )
+from service.usecases.issue_plain import PlainIssuer
 from service.usecases.key_register import KeyRegister
 from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advances, offset_ranges
 
 
 class Issuer:
-    """Writes decisions. It keeps no state between batches."""
+    """Writes decisions. It keeps no state between batches but a connection for plain ones."""
 
     def __init__(
         self, engine: Engine, log_id: int, key_register: KeyRegister, *, notices: bool, refuse_foreign: bool = False
@@ -50,6 +51,7 @@ class Issuer:
         self._key_register = key_register
         self._notices = notices
         self._refuse_foreign = refuse_foreign
+        self._plain = PlainIssuer(engine, log_id, notices=notices)
 
     def issue(
         self,
@@ -65,10 +67,23 @@ class Issuer:
         says how many records it covers. `on_decided` is called when the decisions are made and the thread waits for
         the database.
 
+        A plain batch is written in two messages to the database (`PlainIssuer`), with the same result.
+
         Raises Fenced if a partition is not at its expected offset, KeyMissing if a record may be signed with a key that
         is missing here, and other system failures. A crash or an exception before the commit leaves nothing behind.
         """
-        partitions = {record.raw.log_position.partition for record in records}
+        issued = self._plain.issue(records, next_offsets, on_decided)
+        return self.issue_any(records, next_offsets, on_decided=on_decided) if issued is None else issued
+
+    def issue_any(
+        self,
+        records: Sequence[Record],
+        next_offsets: Mapping[int, int],
+        *,
+        on_decided: Callable[[], None] = lambda: None,
+    ) -> IssueResult:
+        """Do what `issue` does, in the way in which any batch can be written: one statement after the other."""
+        partitions = {record.partition for record in records}
         with self._engine.begin() as tx:
             expected = {partition: next_offsets[partition] for partition in partitions}
             if fenced := checkpoints.lock_expected(tx, self._log_id, expected):
@@ -121,7 +136,7 @@ class _BatchTransaction:
         self._on_decided = on_decided
         self._notices = notices
         self._refuse_foreign = refuse_foreign
-        self._coupons = coupons.lock(tx, {record.request.coupon_id for record in records if record.request})
+        self._coupons = coupons.lock(tx, {record.coupon_id for record in records if record.request_id})
         self.decided_at = engine.database_now(tx)
         self.result = IssueResult()
 
@@ -148,7 +163,7 @@ class _BatchTransaction:
     def _plan(self, records: Sequence[Record], failing: Failures) -> WritePlan:
         if self.result.counts:  # an earlier segment of this batch has changed the counters
             self._coupons = coupons.get_many(self._tx, self._coupons)
-        asked = [record.request for record in records if record.request]
+        asked = [request for record in records if (request := record.request)]
         prior = requests.prior_requests(self._tx, {(request.coupon_id, request.user_id) for request in asked})
         outcomes = decide(asked, self._coupons, prior, failing, refuse_foreign=self._refuse_foreign)
         return WritePlan(records, self._coupons, outcomes, failing)

@@ -1,7 +1,7 @@
 """What one write of the issuer contains: outcomes, held requests, dead letters, outbox entries."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ class WritePlan:
 
     def probed_writes(self, log_id: int) -> list[ProbedWrite]:
         """Return the requests to be issued, for a probe that writes each alone."""
-        faults = {record.raw.log_position: _first_fault(record) for record in self.records}
+        faults = {record.log_position: _first_fault(record) for record in self.records}
         issued = (outcome for outcome in self.outcomes if outcome.state is RequestState.ISSUED)
         return [
             ProbedWrite(log_id, outcome, is_new=True, fault=faults[outcome.request.log_position]) for outcome in issued
@@ -120,7 +120,7 @@ class WritePlan:
 
     def _records_in(self, state: RequestState) -> list[Record]:
         log_positions = {outcome.request.log_position for outcome in self.outcomes if outcome.state is state}
-        return [record for record in self.records if record.raw.log_position in log_positions] if log_positions else []
+        return [record for record in self.records if record.log_position in log_positions] if log_positions else []
 
     def add_to(self, result: IssueResult, *, notices: bool) -> None:
         """Add what this plan has written to the batch's result."""
@@ -139,12 +139,18 @@ class WritePlan:
 
 def outbox_kinds_for(outcomes: Sequence[Outcome], coupons: Mapping[int, Coupon], *, notices: bool) -> set[OutboxKind]:
     """Return the kinds of outbox entries that follow from outcomes: notices if some are final, gate if seats change."""
-    results = {(outcome.state, outcome.code) for outcome in outcomes}
+    last_sequences = {outcome.request.coupon_id: outcome.sequence for outcome in outcomes if outcome.sequence}
+    sold_out = any(sequence >= coupons[coupon_id].quantity for coupon_id, sequence in last_sequences.items())
+    return outbox_kinds({(outcome.state, outcome.code) for outcome in outcomes}, sold_out=sold_out, notices=notices)
+
+
+def outbox_kinds(
+    results: Collection[tuple[RequestState, ReasonCode | None]], *, sold_out: bool, notices: bool
+) -> set[OutboxKind]:
+    """Return the kinds of outbox entries for these states and codes. sold_out: whether a last seat was issued."""
     kinds = set()
     if notices and any(state in FINAL_STATES for state, _ in results):
         kinds.add(OutboxKind.NOTIFY)
-    last_sequences = {outcome.request.coupon_id: outcome.sequence for outcome in outcomes if outcome.sequence}
-    sold_out = any(sequence >= coupons[coupon_id].quantity for coupon_id, sequence in last_sequences.items())
     if sold_out or any(releases_seat(state, code) for state, code in results):
         kinds.add(OutboxKind.GATE)
     return kinds
@@ -167,11 +173,11 @@ def new_dead_letter(record: Record, failure: Failure, code: ReasonCode) -> NewDe
 
 def checkpoint_advances(records: Sequence[Record], next_offsets: Mapping[int, int]) -> list[CheckpointAdvance]:
     """Return for each partition the advance past the last of its records."""
-    last = {record.raw.log_position.partition: record.raw for record in records}
+    last = {record.partition: record for record in records}
     return [
         # one millisecond less, because more records with the last one's append time may follow
-        CheckpointAdvance(partition, next_offsets[partition], raw.log_position.offset + 1, raw.appended_at_ms - 1)
-        for partition, raw in sorted(last.items())
+        CheckpointAdvance(partition, next_offsets[partition], record.offset + 1, record.appended_at_ms - 1)
+        for partition, record in sorted(last.items())
     ]
 
 

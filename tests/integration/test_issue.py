@@ -14,10 +14,12 @@ from service.store.outbox import OutboxKind
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.usecases.issue import Issuer
+from service.usecases.write_plan import IssueResult
 from tests.builders import PARTITIONS, TOPIC_ID, key_register, raw, records
 from tests.integration.conftest import Query
 
 MakeCoupon = Callable[..., Coupon]
+Issue = Callable[[list[Record], dict[int, int]], IssueResult]
 _ROWS = 'SELECT user_id, state, code, sequence FROM requests WHERE coupon_id = :id ORDER BY "offset"'
 _TABLES = "requests", "outbox", "retries", "dead_letters"
 
@@ -26,6 +28,13 @@ _TABLES = "requests", "outbox", "retries", "dead_letters"
 def make_records(reader: RecordReader, ids: RequestIds) -> Callable[..., list[Record]]:
     """Create records of users in offset order: `make_records(coupon, range(1, 5), first=7, faults={2: "22012 1"})`."""
     return lambda coupon, users, **options: records(reader, ids, coupon.id, users, **options)
+
+
+@pytest.fixture(params=["issue", "issue_any"])
+def issue(issuer: Issuer, request: pytest.FixtureRequest) -> Issue:
+    """Issue a batch: in two messages where it is plain, or always one statement after the other."""
+    decide_batch: Issue = getattr(issuer, request.param)
+    return decide_batch
 
 
 def _partition(coupon: Coupon) -> int:
@@ -37,7 +46,7 @@ def _row_counts(query: Query) -> dict[str, int]:
 
 
 def test_a_batch_is_issued_in_offset_order(
-    issuer: Issuer,
+    issue: Issue,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     make_records: Callable[..., list[Record]],
@@ -47,7 +56,7 @@ def test_a_batch_is_issued_in_offset_order(
     coupon = make_coupon(quantity=3)
     partition = _partition(coupon)
 
-    issued = issuer.issue(make_records(coupon, range(1, 6)), positions)
+    issued = issue(make_records(coupon, range(1, 6)), positions)
 
     assert query(_ROWS, id=coupon.id) == [
         *[(user, "issued", None, user) for user in (1, 2, 3)],
@@ -83,7 +92,7 @@ def test_without_a_webhook_there_are_no_outbox_entries(
 
 
 def test_a_redelivery_changes_nothing(
-    issuer: Issuer,
+    issue: Issue,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     make_records: Callable[..., list[Record]],
@@ -94,7 +103,7 @@ def test_a_redelivery_changes_nothing(
     """P2: a second record with a decided request id advances the checkpoint and changes nothing else."""
     coupon = make_coupon(quantity=3)
     first = make_records(coupon, range(1, 5))
-    next_offsets = issuer.issue(first, positions).next_offsets
+    next_offsets = issue(first, positions).next_offsets
     before = query(_ROWS, id=coupon.id), query("SELECT issued, held FROM coupons")
     redelivered = [
         reader.decode(raw(ids, coupon.id, index + 1, index + 4, request_id=record.request.request_id), TOPIC_ID)
@@ -102,7 +111,7 @@ def test_a_redelivery_changes_nothing(
         if record.request
     ]
 
-    issued = issuer.issue(redelivered, next_offsets)
+    issued = issue(redelivered, next_offsets)
 
     assert issued.counts == {}
     assert issued.next_offsets[_partition(coupon)] == 8
@@ -110,7 +119,7 @@ def test_a_redelivery_changes_nothing(
 
 
 def test_a_fenced_issuer_writes_nothing(
-    issuer: Issuer,
+    issue: Issue,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     make_records: Callable[..., list[Record]],
@@ -120,27 +129,27 @@ def test_a_fenced_issuer_writes_nothing(
     coupon = make_coupon()
     others = iter(make_coupon, None)
     fenced_coupon = next(other for other in others if _partition(other) != _partition(coupon))
-    issuer.issue(make_records(fenced_coupon, range(1, 3)), positions)
+    issue(make_records(fenced_coupon, range(1, 3)), positions)
     before = _row_counts(query), query("SELECT partition, next_offset FROM offsets ORDER BY 1")
 
     with pytest.raises(Fenced) as fenced:
-        issuer.issue([*make_records(coupon, range(1, 3)), *make_records(fenced_coupon, range(3, 5))], positions)
+        issue([*make_records(coupon, range(1, 3)), *make_records(fenced_coupon, range(3, 5))], positions)
 
     assert fenced.value.partitions == {_partition(fenced_coupon)}
     assert (_row_counts(query), query("SELECT partition, next_offset FROM offsets ORDER BY 1")) == before
 
 
 def test_an_unknown_coupon_is_refused(
-    issuer: Issuer, positions: dict[int, int], reader: RecordReader, ids: RequestIds, query: Query
+    issue: Issue, positions: dict[int, int], reader: RecordReader, ids: RequestIds, query: Query
 ) -> None:
     """The refusal is a business answer: a final row, without a coupon."""
-    issuer.issue(records(reader, ids, 999, range(1, 2)), positions)
+    issue(records(reader, ids, 999, range(1, 2)), positions)
 
     assert query(_ROWS, id=999) == [(1, "refused", "unknown_coupon", None)]
 
 
 def test_coupons_of_one_batch_have_their_own_counts_and_sequences(
-    issuer: Issuer,
+    issue: Issue,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     make_records: Callable[..., list[Record]],
@@ -154,7 +163,7 @@ def test_coupons_of_one_batch_have_their_own_counts_and_sequences(
         batch += make_records(coupon, range(1, 9), first=next_offsets[_partition(coupon)])
         next_offsets[_partition(coupon)] += 8
 
-    issued = issuer.issue(batch, positions)
+    issued = issue(batch, positions)
 
     assert issued.next_offsets == next_offsets
     for coupon in coupons:
@@ -163,7 +172,7 @@ def test_coupons_of_one_batch_have_their_own_counts_and_sequences(
 
 
 def test_a_foreign_record_is_checked_against_the_window_by_its_append_time(
-    issuer: Issuer,
+    issue: Issue,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
@@ -175,6 +184,6 @@ def test_a_foreign_record_is_checked_against_the_window_by_its_append_time(
     our_record = raw(ids, coupon.id, 1, 0)
     foreign_record = raw(ids, coupon.id, 2, 1)._replace(headers=())
 
-    issuer.issue([reader.decode(our_record, TOPIC_ID), reader.decode(foreign_record, TOPIC_ID)], positions)
+    issue([reader.decode(our_record, TOPIC_ID), reader.decode(foreign_record, TOPIC_ID)], positions)
 
     assert query("SELECT state, code FROM requests ORDER BY user_id") == [("issued", None), ("refused", "not_open")]

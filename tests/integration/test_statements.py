@@ -67,7 +67,7 @@ def statements_of(
 
     def statements_of(batch: list[Record]) -> list[str]:
         statements.sent.clear()
-        next_offsets.update(issuer.issue(batch, next_offsets).next_offsets)
+        next_offsets.update(issuer.issue_any(batch, next_offsets).next_offsets)
         return list(statements.sent)
 
     return statements_of

@@ -1,0 +1,142 @@
+"""The transaction of a plain batch in two messages: one locks and reads, one writes and commits.
+
+The statements are those of the transactions that send one after another.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, text
+
+from service.domain.decide import PriorRequests
+from service.domain.decide_plain import CouponCounts, PlainColumns, PlainDecisions
+from service.domain.request import RequestState
+from service.store import checkpoints, coupons, outbox, requests
+from service.store.arrays import bigints, encode_bigints
+from service.store.checkpoints import CheckpointAdvance
+from service.store.outbox import OffsetRange, OutboxKind
+from service.store.pipeline import BEGIN, COMMIT, Call, Pipeline, PreparedStatement
+
+_LOCK_CHECKPOINTS = PreparedStatement("lock checkpoints", checkpoints.LOCK)
+_LOCK_COUPONS = PreparedStatement("lock coupons", coupons.LOCK_COUNTS)
+_READ_PRIOR = PreparedStatement("read prior requests", requests.PRIOR)
+_READ_CLOCK = PreparedStatement("read clock", text("SELECT clock_timestamp()"))
+_INSERT_REQUESTS = PreparedStatement("insert requests", requests.INSERT)
+_ADVANCE = PreparedStatement("advance checkpoints", checkpoints.ADVANCE)
+_INSERT_OUTBOX = PreparedStatement("insert outbox", outbox.INSERT)
+
+
+class LockedBatch(NamedTuple):
+    """What the first message returns."""
+
+    #: partitions that are at their expected offset, and locked
+    partitions: set[int]
+    coupons: dict[int, CouponCounts]
+    prior: dict[tuple[int, int], PriorRequests]
+    #: the database's clock after the locks, as PostgreSQL writes it
+    decided_at: str
+
+
+EncodedColumns = Mapping[str, bytes | str]
+"""The columns of a batch that do not depend on its decisions, as parameters of the INSERT."""
+
+
+def encode(columns: PlainColumns) -> EncodedColumns:
+    """Return the columns as parameters."""
+    return {
+        **_encode_pairs(columns),
+        "partitions": encode_bigints(bigints(columns.partitions)),
+        "offsets": encode_bigints(bigints(columns.offsets)),
+        "ids": ",".join(columns.request_ids),
+        "requested": encode_bigints(bigints(columns.requested_at_ms)),
+    }
+
+
+class PlainBatchTransactions:
+    """Runs the transactions of plain batches, one at a time, on a connection of their own."""
+
+    def __init__(self, engine: Engine, log_id: int) -> None:
+        self._log_id = log_id
+        statements = _LOCK_CHECKPOINTS, _LOCK_COUPONS, _READ_PRIOR, _READ_CLOCK
+        self._pipeline = Pipeline(engine, [*statements, _INSERT_REQUESTS, _ADVANCE, _INSERT_OUTBOX])
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Roll back at the end of the block unless write_and_commit() was called and receive_commit() returned."""
+        return self._pipeline.transaction()
+
+    def lock_and_read(self, expected: Mapping[int, int], columns: PlainColumns) -> None:
+        """Begin: lock the checkpoints and the coupons, in id order, and look up earlier requests of the users.
+
+        It does not wait: receive_locked() returns the answer. The look-up is a statement of its own after the locks, so
+        it has a snapshot that is newer than the locks.
+        """
+        self._pipeline.send(
+            (BEGIN, {}),
+            (_LOCK_CHECKPOINTS, checkpoints.lock_values(self._log_id, expected)),
+            (_LOCK_COUPONS, {"ids": sorted(set(columns.coupon_ids))}),
+            (_READ_PRIOR, _encode_pairs(columns)),
+            (_READ_CLOCK, {}),
+        )
+
+    def receive_locked(self) -> LockedBatch:
+        """Wait for the answer to lock_and_read()."""
+        _, locked, counts, prior, ((clock,),) = self._pipeline.receive()
+        return LockedBatch(
+            {int(partition) for (partition,) in locked},
+            {
+                coupon_id: CouponCounts(quantity, issued, held, standby, bool(closed))
+                for coupon_id, quantity, issued, held, standby, closed in (map(int, row) for row in counts)
+            },
+            requests.prior_of_rows(
+                (int(coupon_id), int(user_id), request_id.decode(), live == b"t")
+                for coupon_id, user_id, request_id, live in prior
+            ),
+            clock.decode(),
+        )
+
+    def write_and_commit(
+        self,
+        columns: EncodedColumns,
+        decided: PlainDecisions,
+        decided_at: str,
+        advances: Sequence[CheckpointAdvance],
+        kinds: Iterable[OutboxKind],
+        ranges: Sequence[OffsetRange],
+    ) -> None:
+        """Write the decisions, the checkpoints and the outbox entries, and commit. It does not wait.
+
+        `columns` are those of the records that are new.
+        """
+        calls: list[Call] = []
+        if decided.sequences:
+            decisions = {"log": self._log_id, "decided_at": decided_at, "finals": requests.FINALS, **_decided(decided)}
+            calls.append((_INSERT_REQUESTS, {**columns, **decisions}))
+        calls.append((_ADVANCE, checkpoints.advance_values(self._log_id, advances)))
+        if kind_names := [kind.value for kind in kinds]:
+            calls.append((_INSERT_OUTBOX, outbox.insert_values(self._log_id, kind_names, ranges, decided_at)))
+        self._pipeline.send(*calls, (COMMIT, {}))
+
+    def receive_commit(self) -> None:
+        """Wait for the commit. After an error of the connection it is not known whether it was made."""
+        self._pipeline.receive()
+
+
+def _encode_pairs(columns: PlainColumns) -> dict[str, bytes]:
+    return {
+        "coupons": encode_bigints(bigints(columns.coupon_ids)),
+        "users": encode_bigints(bigints(columns.user_ids)),
+    }
+
+
+def _decided(decided: PlainDecisions) -> dict[str, Any]:
+    """Return the columns that depend on the decisions."""
+    count = len(decided.sequences)
+    all_issued = 0 not in decided.sequences
+    issued, refused = RequestState.ISSUED, RequestState.REFUSED
+    states = [issued] * count if all_issued else [issued if sequence else refused for sequence in decided.sequences]
+    return {
+        "states": ",".join(states),
+        "codes": "," * (count - 1) if all_issued else ",".join([code or "" for code in decided.codes]),
+        "sequences": bigints(decided.sequences),
+    }

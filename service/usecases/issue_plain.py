@@ -1,0 +1,99 @@
+"""Issues a plain batch: the decisions and rows of `Issuer.issue_any`, in two messages to the database."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy import Engine
+
+from service import crash_points
+from service.crash_points import CrashPoint
+from service.domain.decide_plain import PlainColumns, PlainDecisions, decide_plain, plain_columns
+from service.domain.errors import Fenced
+from service.domain.failures import FailureClass, classify
+from service.domain.record import Record
+from service.domain.request import ReasonCode, RequestState
+from service.log import get_logger
+from service.log_events import LogEvent
+from service.store import plain_batches
+from service.store.plain_batches import PlainBatchTransactions
+from service.usecases.write_plan import IssueResult, checkpoint_advances, offset_ranges, outbox_kinds
+
+_log = get_logger(__name__)
+
+
+class PlainIssuer:
+    """Issues batches of accepted requests. It keeps a connection, and no state between batches."""
+
+    def __init__(self, engine: Engine, log_id: int, *, notices: bool) -> None:
+        """notices: whether final decisions are delivered to a webhook."""
+        self._transactions = PlainBatchTransactions(engine, log_id)
+        self._notices = notices
+
+    def issue(
+        self, records: Sequence[Record], next_offsets: Mapping[int, int], on_decided: Callable[[], None]
+    ) -> IssueResult | None:
+        """Decide and commit the records as `Issuer.issue` does, or return None and leave nothing behind.
+
+        It returns None if the batch is not plain: a record is poison, foreign or carries an injected fault, a coupon is
+        unknown, a request is on standby or would be, or the database refuses a row.
+        """
+        columns = plain_columns(records)
+        if columns is None:
+            return None
+        try:
+            with self._transactions.transaction():
+                issued = self._decide_and_write(columns, records, next_offsets, on_decided)
+        except Exception as error:
+            failure = classify(error)
+            if failure.failure_class is FailureClass.SYSTEM:
+                raise
+            _log.warning(LogEvent.BATCH_NOT_PLAIN, reason=str(failure))
+            return None
+        if issued:
+            crash_points.reach(CrashPoint.ISSUER_COMMITTED)
+        return issued
+
+    def _decide_and_write(
+        self,
+        columns: PlainColumns,
+        records: Sequence[Record],
+        next_offsets: Mapping[int, int],
+        on_decided: Callable[[], None],
+    ) -> IssueResult | None:
+        """Run the transaction. A crash before the last message was sent leaves nothing behind.
+
+        After that the database commits, whether this process is there to hear of it or not.
+        """
+        expected = {partition: next_offsets[partition] for partition in set(columns.partitions)}
+        self._transactions.lock_and_read(expected, columns)
+        encoded = plain_batches.encode(columns)  # while the database locks and reads
+        locked = self._transactions.receive_locked()
+        if fenced := expected.keys() - locked.partitions:
+            raise Fenced(fenced)
+        crash_points.reach(CrashPoint.ISSUER_LOCKED)
+        decided = decide_plain(columns, locked.coupons, locked.prior)
+        if decided is None:
+            return None
+        if not all(decided.is_new):
+            encoded = plain_batches.encode(columns.only(decided.is_new))
+        counts = _count(decided)
+        kinds = outbox_kinds(counts, sold_out=decided.sold_out, notices=self._notices)
+        advances = checkpoint_advances(records, next_offsets)
+        crash_points.reach(CrashPoint.ISSUER_WRITTEN)
+        self._transactions.write_and_commit(
+            encoded, decided, locked.decided_at, advances, kinds, offset_ranges(advances)
+        )
+        on_decided()
+        self._transactions.receive_commit()
+        next_offsets = {advance.partition: advance.next_offset for advance in advances}
+        return IssueResult(len(records), next_offsets, outbox_kinds=kinds, counts=counts)
+
+
+def _count(decided: PlainDecisions) -> Counter[tuple[RequestState, ReasonCode | None]]:
+    """Return the number of requests by state and code."""
+    return Counter(
+        {
+            (RequestState.REFUSED if code else RequestState.ISSUED, code): count
+            for code, count in Counter(decided.codes).items()
+        }
+    )
