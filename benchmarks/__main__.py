@@ -19,6 +19,7 @@ from benchmarks import ROOT, against, checkout, results
 from benchmarks.experiments import (
     accept,
     authentication,
+    backlog,
     burst,
     coupons,
     drain,
@@ -40,6 +41,7 @@ from benchmarks.results import Result
 
 EXPERIMENTS = (
     drain.EXPERIMENT,
+    backlog.EXPERIMENT,
     accept.EXPERIMENT,
     request_cost.EXPERIMENT,
     authentication.EXPERIMENT,

@@ -240,6 +240,19 @@ SECONDARY = (
         "two_issuing_per_second",
         "one_issuing_per_second",
     ),
+    Target(
+        "decided/s with one unreadable record in 1,000 ÷ without",
+        "backlog",
+        "odd_per_second",
+        "one_coupon_per_second",
+        0.8,
+    ),
+    Target(
+        "decided/s over 50 coupons that sell out ÷ of one coupon that does not",
+        "backlog",
+        "sold_out_per_second",
+        "one_coupon_per_second",
+    ),
     Target("issued by two issuers ÷ by one", "issuers", "two_per_second", "one_per_second"),
     Target(
         "issue rate while a worker delivers the notices ÷ without notices",

@@ -82,6 +82,11 @@ _SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "limit_arrays_": "INSERT of arrays in the issuer's transactions",
         "limit_insert_": "insert limit, the faster of both",
     },
+    "backlog": {
+        "one_coupon_": "backlog of one coupon",
+        "sold_out_": "50 coupons that sell out in their backlog",
+        "odd_": "one unreadable record in 1,000",
+    },
     "parts": {
         "limit_produce_": "librdkafka, produce",
         "limit_consume_": "librdkafka, consume",
