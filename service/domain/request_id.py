@@ -87,8 +87,10 @@ class RequestIds:
         appended_at_ms: when the broker appended the record that carries it. Somebody who has the key may have signed an
         earlier time, so the end applies to that as well, a day later.
         """
-        key_and_body = self._verify_minted(text, coupon_id, user_id)
-        return key_and_body is not None and not self._has_ended(*key_and_body, appended_at_ms)
+        verified = self._signer.verify(text)
+        if verified is None or not verified[1].startswith(_SUBJECT.pack(_MINTED, coupon_id, user_id)):
+            return False
+        return self._ends_ms[verified[0]] is None or not self._has_ended(*verified, appended_at_ms)
 
     def ended_key_of(self, text: bytes, coupon_id: int, user_id: int, appended_at_ms: int) -> str | None:
         """Return the fingerprint of the key that had ended, if was_minted_for is false only because of that."""

@@ -35,6 +35,8 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     request_time_millis: _Time = msgspec.field(name="requestTimeMillis")
 
 
+#: makes a Record of its fields in a quarter of the time of Record(...), for it runs for every record
+_new_record = tuple.__new__
 _decode = msgspec.json.Decoder(Payload).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -80,7 +82,7 @@ class RecordReader:
             return Record.of(raw, None, classify(error)._replace(failure_class=FailureClass.POISON))
 
     def decode_plain(self, message: Message) -> Record | None:
-        """Return what decode() returns for a message whose only header is a request id of ours, in a third of its time.
+        """Return what decode() returns for a message whose only header is a request id of ours, in half of its time.
 
         Return None for every other message. `message` has no error.
         """
@@ -102,19 +104,9 @@ class RecordReader:
             or not self._ids.was_minted_for(request_id, coupon_id, user_id, appended_at_ms)
         ):
             return None
-        return Record(
-            partition,
-            message.offset() or 0,
-            coupon_id,
-            user_id,
-            request_id.decode("ascii"),
-            payload.request_time_millis,
-            appended_at_ms,
-            True,  # accepted
-            key,
-            value,
-            tuple(headers),
-        )
+        decoded = coupon_id, user_id, request_id.decode("ascii"), payload.request_time_millis, appended_at_ms, True
+        plain = (None, None, None)  # no poison, no fault, no ended key
+        return _new_record(Record, (partition, message.offset() or 0, *decoded, key, value, tuple(headers), *plain))
 
     def injected_fault(self, raw: RawRecord) -> InjectedFault | None:
         """Return the failure that the record asks for, if injected faults are applied."""

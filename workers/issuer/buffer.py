@@ -1,6 +1,7 @@
 """The records read from Kafka and not decided yet, in order."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
@@ -13,6 +14,8 @@ from service.stream.connection import explain
 from workers.issuer.assignment import Assignment
 
 _log = get_logger(__name__)
+#: plain records in a row that are worth a transaction of their own
+_LONG_STRETCH = 500
 
 
 class RecordBuffer:
@@ -64,9 +67,25 @@ class RecordBuffer:
     def take(self, max_records: int) -> list[Record]:
         """Remove and return the next batch: up to `max_records` that are to be decided here."""
         self.drop_stale()
-        batch, self._records = self._records[:max_records], self._records[max_records:]
+        size = next_batch_size(self._records[:max_records])
+        batch, self._records = self._records[:size], self._records[size:]
         return batch
 
     def drop_stale(self) -> None:
         """Drop what is not to be decided here; must precede resuming a partition at another offset."""
         self._records = self._assignment.assigned_only(self._records)
+
+
+def next_batch_size(records: Sequence[Record]) -> int:
+    """Return how many of the records the next batch takes, so that a few odd ones do not make it dear for thousands.
+
+    A batch with a record that needs attention is written statement by statement. It ends before a long stretch of plain
+    records, which is a batch of its own; a shorter one costs less within the batch than as another transaction.
+    """
+    odd = [at for at, record in enumerate(records) if not record.accepted or record.fault]
+    if odd and odd[0] >= _LONG_STRETCH:
+        return odd[0]
+    for at, following in pairwise((*odd, len(records))):
+        if following - at > _LONG_STRETCH:
+            return at + 1
+    return len(records)
