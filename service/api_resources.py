@@ -174,7 +174,7 @@ async def _open_acceptor(
         DatabaseGate(common.engine, LocalLimiter(settings.rate_limits, lambda: monotonic_ns() // 1000)),
         CouponIds(common.engine),
         fill_pool,
-        AppendTracker(gate, producer, settings.topic_partitions, backlog),
+        AppendTracker(gate, producer, settings.topic_partitions, backlog, settings.request_id_in),
         common.key_register.ids,
         common.log_watch,
         now_ms,

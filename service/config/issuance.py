@@ -34,6 +34,11 @@ class IssuanceSettings(BaseModel):
         description="issue: records of other producers are requests; refuse: only records with a request id of this"
         " service are, and the others are refused with the code `foreign`",
     )
+    request_id_in: Literal["header", "value", "both"] = Field(
+        "header",
+        description="where the API writes the request id of a record; every process reads all three. `value` costs less"
+        " CPU time: set it when no process of a release before this setting reads the topic",
+    )
     issuer_instance: str = Field(
         "", description="static member id in the consumer group, unique per issuer; empty: none"
     )

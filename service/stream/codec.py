@@ -27,12 +27,14 @@ _Id = Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP_MS)]
 
 
-class Payload(msgspec.Struct, frozen=True, gc=False):
-    """The report's JSON; unknown fields are ignored."""
+class Payload(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The report's JSON, with the request id if it is written there; unknown fields are ignored."""
 
     user_id: _Id = msgspec.field(name="userId")
     coupon_id: _Id = msgspec.field(name="couponId")
     request_time_millis: _Time = msgspec.field(name="requestTimeMillis")
+    #: another producer may have anything in a field of this name
+    request_id: Any = msgspec.field(default=None, name="requestId")
 
 
 #: makes a Record of its fields in a quarter of the time of Record(...), for it runs for every record
@@ -41,9 +43,9 @@ _decode = msgspec.json.Decoder(Payload).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def encode_value(coupon_id: int, user_id: int, requested_at_ms: int) -> bytes:
-    """Return the value of a record."""
-    return _encode(Payload(user_id, coupon_id, requested_at_ms))
+def encode_value(coupon_id: int, user_id: int, requested_at_ms: int, request_id: str | None = None) -> bytes:
+    """Return the value of a record, with its request id if it is given."""
+    return _encode(Payload(user_id, coupon_id, requested_at_ms, request_id))
 
 
 def encode_key(coupon_id: int) -> bytes:
@@ -75,26 +77,27 @@ class RecordReader:
         topic_id: Kafka's id of the topic that holds the record; the id of a foreign request is derived from it.
         """
         try:
-            request = self._request(raw, topic_id)
-            ended_key = None if request.accepted else self._ended_key(raw, request)
+            request, stated_id = self._request(raw, topic_id)
+            ended_key = None if request.accepted else self._ended_key(stated_id, request)
             return Record.of(raw, request, None, self.injected_fault(raw), ended_key)
         except (PoisonRecord, msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Record.of(raw, None, classify(error)._replace(failure_class=FailureClass.POISON))
 
     def decode_plain(self, message: Message) -> Record | None:
-        """Return what decode() returns for a message whose only header is a request id of ours, in half of its time.
+        """Return what decode() returns for a message with our request id and no other header, in half of its time.
 
         Return None for every other message. `message` has no error.
         """
         try:
-            headers: Any = message.headers()
+            headers: Any = message.headers() or ()
             value = message.value()
-            if headers is None or len(headers) != 1 or value is None or len(value) > MAX_VALUE_BYTES:
+            if len(headers) > 1 or value is None or len(value) > MAX_VALUE_BYTES:
                 return None
             payload = _decode(value)
         except (SystemError, ValueError, RecursionError, msgspec.MsgspecError):  # names that are not UTF-8, bad JSON
             return None
-        name, request_id = headers[0]
+        name, header = headers[0] if headers else (REQUEST_ID_HEADER, None)
+        request_id = _stated_request_id(header, payload)
         coupon_id, user_id = payload.coupon_id, payload.user_id
         key, partition, appended_at_ms = message.key(), message.partition() or 0, message.timestamp()[1]
         if (
@@ -115,8 +118,8 @@ class RecordReader:
         header = dict(raw.headers).get(FAULT_HEADER)
         return parse_injected_fault(header.decode("ascii", "replace")) if header else None
 
-    def _request(self, raw: RawRecord, topic_id: str) -> Request:
-        """Return the request of a record; raise PoisonRecord or a decoding error."""
+    def _request(self, raw: RawRecord, topic_id: str) -> tuple[Request, bytes | None]:
+        """Return the request of a record and the id that the record states; raise PoisonRecord or a decoding error."""
         if UNREADABLE_HEADERS in raw.headers:
             raise PoisonRecord("the names of the headers are not UTF-8")
         if raw.value is None:
@@ -130,31 +133,32 @@ class RecordReader:
             raise PoisonRecord(f"the key is {raw.key!r}, the couponId is {coupon_id}")
         if raw.log_position.partition != partition:
             raise PoisonRecord(f"coupon {coupon_id} does not belong on partition {raw.log_position.partition}")
-        header = dict(raw.headers).get(REQUEST_ID_HEADER)
-        if header is not None and self._ids.was_minted_for(header, coupon_id, user_id, raw.appended_at_ms):
-            request_id, accepted = header.decode("ascii"), True
-        elif header is not None and self._ids.is_unverified_for(header, coupon_id, user_id):
+        stated_id = _stated_request_id(dict(raw.headers).get(REQUEST_ID_HEADER), payload)
+        if stated_id is not None and self._ids.was_minted_for(stated_id, coupon_id, user_id, raw.appended_at_ms):
+            request_id, accepted = stated_id.decode("ascii"), True
+        elif stated_id is not None and self._ids.is_unverified_for(stated_id, coupon_id, user_id):
             raise UnverifiedRequestId(
                 "no key of REQUEST_ID_KEYS verifies the request id: it is forged, or the key that signed it is missing"
             )
         else:
             request_id = self._ids.derive(topic_id, raw.log_position, coupon_id, user_id, raw.appended_at_ms)
             accepted = False
-        return Request(
-            raw.log_position,
-            coupon_id,
-            user_id,
-            request_id,
-            payload.request_time_millis,
-            raw.appended_at_ms,
-            accepted,
-        )
+        at_ms = payload.request_time_millis
+        request = Request(raw.log_position, coupon_id, user_id, request_id, at_ms, raw.appended_at_ms, accepted)
+        return request, stated_id
 
-    def _ended_key(self, raw: RawRecord, foreign: Request) -> str | None:
-        header = dict(raw.headers).get(REQUEST_ID_HEADER)
-        if header is None:
+    def _ended_key(self, stated_id: bytes | None, foreign: Request) -> str | None:
+        if stated_id is None:
             return None
-        return self._ids.ended_key_of(header, foreign.coupon_id, foreign.user_id, raw.appended_at_ms)
+        return self._ids.ended_key_of(stated_id, foreign.coupon_id, foreign.user_id, foreign.appended_at_ms)
+
+
+def _stated_request_id(header: bytes | None, payload: Payload) -> bytes | None:
+    """Return the request id in the header or in the value; None if there is none, or if the two differ."""
+    if not isinstance(payload.request_id, str):
+        return header
+    in_value = payload.request_id.encode("ascii", "replace")
+    return in_value if header is None or header == in_value else None
 
 
 @lru_cache(maxsize=65_536)

@@ -61,7 +61,7 @@ class RequestProducer:
             on_delivery(LogPosition(message.partition() or 0, message.offset() or 0))
 
         try:
-            self._producer.produce(Topic.ISSUE_COUPON, value, key, partition, report, headers=headers)
+            self._producer.produce(Topic.ISSUE_COUPON, value, key, partition, report, headers=headers or None)
         except BufferError:
             on_delivery(NotProduced("Kafka", "the producer's queue is full"))
         except KafkaException as error:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 from service import crash_points
 from service.crash_points import CrashPoint
@@ -119,11 +120,23 @@ class PendingRequest(SeatRequest):
 class AppendTracker:
     """Appends requests to the log. Keeps one entry per request: `start`, then `on_delivery`, then the gate's update."""
 
-    def __init__(self, gate: AsyncGate, producer: RequestProducer, partitions: int, backlog: Backlog) -> None:
-        """`partitions` is TOPIC_PARTITIONS, not the topic's own number: added partitions must not move a coupon."""
+    def __init__(
+        self,
+        gate: AsyncGate,
+        producer: RequestProducer,
+        partitions: int,
+        backlog: Backlog,
+        request_id_in: Literal["header", "value", "both"] = "header",
+    ) -> None:
+        """`partitions` is TOPIC_PARTITIONS, not the topic's own number: added partitions must not move a coupon.
+
+        request_id_in: where a record has its request id.
+        """
         self.backlog = backlog
         self._gate = gate
         self._partitions = partitions
+        self._id_in_header = request_id_in != "value"
+        self._id_in_value = request_id_in != "header"
         self._producer = producer
         #: by request id, until shortly after the gate was updated: a repeat waits here for the first one's outcome
         self._pending: dict[str, PendingRequest] = {}
@@ -144,12 +157,13 @@ class AppendTracker:
         """
         crash_points.reach(CrashPoint.API_ADMITTED)
         self._pending[request.request_id] = request
-        headers: Headers = [(REQUEST_ID_HEADER, request.request_id.encode())]
+        headers: Headers = [(REQUEST_ID_HEADER, request.request_id.encode())] if self._id_in_header else []
         if request.fault:
             headers.append((FAULT_HEADER, request.fault.encode()))
         if request.trace is not None:
             headers.append((TRACEPARENT, request.trace.start_append(Topic.ISSUE_COUPON, request.request_id)))
-        value = encode_value(request.coupon_id, request.user_id, request.requested_at_ms)
+        in_value = request.request_id if self._id_in_value else None
+        value = encode_value(request.coupon_id, request.user_id, request.requested_at_ms, in_value)
         partition = partition_of(request.coupon_id, self._partitions)
         request.next_offset = progress.get(partition)
         on_delivery = partial(self.on_delivery, request)

@@ -139,6 +139,8 @@ def test_a_malformed_injected_fault_is_ignored(text: str) -> None:
 
 
 _ID = IDS.mint(42, 7, AT_MS).encode()
+_OTHER_ID = IDS.mint(42, 7, AT_MS).encode()
+_VALUE_WITH_ID = encode_value(42, 7, 1767225600000, _ID.decode())
 _OURS = [(REQUEST_ID_HEADER, _ID)]
 _TRACE = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 
@@ -148,6 +150,11 @@ _TRACE = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
     [
         (b"42", SPRING_VALUE, _OURS, POSITION.partition, True),
         (b"42", SPRING_VALUE[:-1] + b',"more":1}', _OURS, POSITION.partition, True),
+        (b"42", _VALUE_WITH_ID, None, POSITION.partition, True),
+        (b"42", _VALUE_WITH_ID, _OURS, POSITION.partition, True),
+        (b"42", _VALUE_WITH_ID, [(REQUEST_ID_HEADER, _OTHER_ID)], POSITION.partition, False),
+        (b"42", SPRING_VALUE[:-1] + b',"requestId":7}', _OURS, POSITION.partition, True),
+        (b"42", SPRING_VALUE[:-1] + b',"requestId":"theirs"}', None, POSITION.partition, False),
         (b"42", SPRING_VALUE, [*_OURS, _TRACE], POSITION.partition, False),
         (b"42", SPRING_VALUE, [*_OURS, (FAULT_HEADER, b"22012 1")], POSITION.partition, False),
         (b"42", SPRING_VALUE, [(FAULT_HEADER, b"22012 1")], POSITION.partition, False),
@@ -177,3 +184,32 @@ def test_a_plain_message_is_decoded_like_any_other(
     assert (record is not None) == is_plain
     if record:
         assert record == READER.decode(log_reader.raw_record(message), TOPIC_ID)
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "accepted"),
+    [
+        (SPRING_VALUE, ((REQUEST_ID_HEADER, _ID),), True),
+        (_VALUE_WITH_ID, (), True),
+        (_VALUE_WITH_ID, ((REQUEST_ID_HEADER, None),), True),
+        (_VALUE_WITH_ID, ((REQUEST_ID_HEADER, _ID),), True),
+        (_VALUE_WITH_ID, ((REQUEST_ID_HEADER, _OTHER_ID),), False),
+        (_VALUE_WITH_ID.replace(b":7,", b":8,"), (), False),
+        (SPRING_VALUE[:-1] + b',"requestId":{"theirs":[1]}}', (), False),
+        (SPRING_VALUE[:-1] + b',"requestId":null}', ((REQUEST_ID_HEADER, _ID),), True),
+    ],
+    ids=["header", "value", "null header", "both", "both and different", "of another user", "of another form", "null"],
+)
+def test_the_request_id_is_in_the_header_or_in_the_value(value: bytes, headers: Headers, accepted: bool) -> None:
+    """Where it is in both and differs, somebody has put a record together: it is foreign."""
+    request = READER.decode(_raw(value, headers), TOPIC_ID).request
+
+    assert request is not None
+    assert request.accepted == accepted
+    if accepted:
+        assert request.request_id == _ID.decode()
+
+
+def test_a_value_with_the_request_id_is_the_reports_json_with_one_field_more() -> None:
+    """Spring Kafka's JsonDeserializer ignores fields that its class does not have."""
+    assert json.loads(_VALUE_WITH_ID) == json.loads(SPRING_VALUE) | {"requestId": _ID.decode()}
