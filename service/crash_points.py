@@ -15,6 +15,7 @@ class CrashPoint(StrEnum):
     API_PRODUCED = "api.produced"
     API_ACKNOWLEDGED = "api.acknowledged"
     ISSUER_LOCKED = "issuer.locked"
+    #: in a plain batch: all is decided, and the message that writes and commits it is not sent yet
     ISSUER_WRITTEN = "issuer.written"
     ISSUER_COMMITTED = "issuer.committed"
     ISSUER_PUBLISHED = "issuer.published"

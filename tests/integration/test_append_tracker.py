@@ -13,16 +13,19 @@ from redis.asyncio import Redis as AsyncRedis
 from service.config import Settings
 from service.domain.errors import NotProduced, ProduceUnconfirmed, Unavailable
 from service.domain.request import LogPosition
+from service.domain.request_id import RequestIds
 from service.gate.async_gate import Admission, AsyncGate, SeatRequest
 from service.gate.gate_admin import GateAdmin
 from service.gate.keys import Verdict
 from service.log_events import LogEvent
-from service.stream import clients
+from service.stream import clients, log_reader
+from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.producer import RequestProducer
+from service.stream.topics import Topic
 from service.usecases.append_tracker import AppendTracker, PendingRequest
 from service.usecases.backlog import Backlog
-from tests.builders import AT_MS, PARTITIONS, coupon
+from tests.builders import AT_MS, PARTITIONS, TOPIC_ID, coupon
 from tests.gate_client import GateAt, seat
 
 #: larger than a record may be, so that the producer refuses it before anything is sent
@@ -80,7 +83,8 @@ async def _open_parts(settings: Settings) -> AsyncIterator[Parts]:
     async with AsyncRedis.from_url(settings.redis_url) as redis:
         producer = RequestProducer(clients.build_producer(settings))
         gate = GateAt(redis)
-        yield Parts(gate, AppendTracker(gate, producer, settings.topic_partitions, Backlog(0, int)))
+        backlog, place = Backlog(0, int), settings.request_id_in
+        yield Parts(gate, AppendTracker(gate, producer, settings.topic_partitions, backlog, place))
         producer.close(1)
 
 
@@ -113,6 +117,29 @@ def test_every_wait_gets_the_same_outcome(run: Callable[..., Any]) -> None:
         return [await early[0], await early[1], await first.is_acknowledged()]
 
     assert run(scenario) == [True] * 3
+
+
+@pytest.mark.parametrize(("place", "header_count"), [("header", 1), ("value", 0), ("both", 1)])
+def test_the_request_id_is_written_where_the_setting_says(
+    run: Callable[..., Any], settings: Settings, ids: RequestIds, reader: RecordReader, place: str, header_count: int
+) -> None:
+    """P2: the issuer reads the same request id from each place."""
+    request_id = ids.mint(1, 7, AT_MS)
+    partition = partition_of(1, PARTITIONS)
+
+    async def scenario(parts: Parts) -> None:
+        request = Sent(7, request_id)
+        parts.appends.start(request, {})
+        await request.answer
+
+    run(scenario, request_id_in=place)
+
+    *_, record = log_reader.read_records(settings, Topic.ISSUE_COUPON, partition, None)
+    assert len(record.headers) == header_count
+    assert (request_id.encode() in (record.value or b"")) == (place != "header")
+    request = reader.decode(record, TOPIC_ID).request
+    assert request is not None
+    assert (request.request_id, request.user_id, request.accepted) == (request_id, 7, True)
 
 
 def test_a_position_counts_from_the_progress_of_its_partition(run: Callable[..., Any]) -> None:
