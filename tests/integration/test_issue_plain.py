@@ -15,6 +15,7 @@ from service import crash_points
 from service.crash_points import CrashPoint
 from service.domain.coupon import Coupon, Override
 from service.domain.dead_letter import DeadLetterFilter
+from service.domain.errors import Fenced
 from service.domain.failures import FailureClass, classify
 from service.domain.record import RawRecord, Record
 from service.domain.request import LogPosition
@@ -302,6 +303,27 @@ def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
         issuing.result()
 
     assert query('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(1, 2), (2, None), (99, 1)]
+    assert issuer.any_batches == 0
+
+
+def test_a_plain_batch_of_a_fenced_issuer_writes_nothing(
+    store: Engine,
+    log_id: int,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
+) -> None:
+    """P7: another issuer has advanced the partition, and the records that this one has read ahead have no rows yet."""
+    coupon = make_coupon()
+    issuer = CountingIssuer(store, log_id, key_register(), notices=True)
+    issuer.issue(records(reader, ids, coupon.id, range(1, 3)), positions)
+
+    with pytest.raises(Fenced):
+        issuer.issue(records(reader, ids, coupon.id, range(3, 5), first=5), positions)
+
+    assert query("SELECT count(*) FROM requests") == [(2,)]
     assert issuer.any_batches == 0
 
 
