@@ -39,19 +39,27 @@ class Issuer:
     """Writes decisions. It keeps no state between batches but a connection for plain ones."""
 
     def __init__(
-        self, engine: Engine, log_id: int, key_register: KeyRegister, *, notices: bool, refuse_foreign: bool = False
+        self,
+        engine: Engine,
+        log_id: int,
+        key_register: KeyRegister,
+        *,
+        notices: bool,
+        refuse_foreign: bool = False,
+        pooler: bool = False,
     ) -> None:
         """Create an issuer.
 
         notices: whether final decisions are delivered to a webhook. refuse_foreign: whether records without a request
-        id of this service are refused.
+        id of this service are refused. pooler: whether the engine connects to a connection pooler, which keeps neither
+        the prepared statements nor the timeout of the connection on which plain batches are written; none is then.
         """
         self._engine = engine
         self._log_id = log_id
         self._key_register = key_register
         self._notices = notices
         self._refuse_foreign = refuse_foreign
-        self._plain = PlainIssuer(engine, log_id, notices=notices)
+        self._plain = None if pooler else PlainIssuer(engine, log_id, notices=notices)
 
     def issue(
         self,
@@ -72,7 +80,7 @@ class Issuer:
         Raises Fenced if a partition is not at its expected offset, KeyMissing if a record may be signed with a key that
         is missing here, and other system failures. A crash or an exception before the commit leaves nothing behind.
         """
-        issued = self._plain.issue(records, next_offsets, on_decided)
+        issued = self._plain.issue(records, next_offsets, on_decided) if self._plain else None
         return self.issue_any(records, next_offsets, on_decided=on_decided) if issued is None else issued
 
     def issue_any(
