@@ -109,11 +109,11 @@ def test_a_held_request_has_waited_since_its_last_attempt(
 def test_a_broker_that_refuses_writes_is_not_available(settings: Settings) -> None:
     """It answers how long its queues are, and takes no message."""
     with open_system_values(settings, "tests metrics", _QUEUES) as values:
-        state = eventually(lambda: found if (found := values.read_broker()).fault else None)
+        fault = eventually(lambda: values.read_broker().fault)
         reading = values.observe()
 
-    assert state.fault.startswith("Celery's broker is unavailable: it refuses writes: ")
-    assert "maxmemory" in state.fault
+    assert fault.startswith("Celery's broker is unavailable: it refuses writes: ")
+    assert "maxmemory" in fault
     assert _by_label(reading.values, metrics.PART_AVAILABLE)["broker"] == 0
     assert _by_label(reading.values, metrics.PART_AVAILABLE)["redis"] == 1
 
