@@ -236,6 +236,14 @@ def test_an_issuer_that_was_killed_is_down_and_one_that_hangs_is_frozen() -> Non
         assert (active.name, active.since) == (name, -20.0)
 
 
+def test_an_issuer_that_decides_and_cannot_publish_is_neither_down_nor_frozen() -> None:
+    """Its connection to Redis is cut, or another version reads Redis: some watermark advances every two seconds."""
+    rules = AlertRules()
+    for at in range(0, 30, 2):
+        rules.observe(_well(float(at), issuers=[], undecided_age_seconds={"0": 90.0, "1": 3.5}))
+        assert not list(rules.active())
+
+
 def test_a_count_that_falls_has_begun_again() -> None:
     """Redis was emptied: the attempts since then are failures, not a negative number of them."""
     rules = AlertRules()
