@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.checkout import WORK_TREE, Checkout
 from benchmarks.environment import WEBHOOK, Environment, start_environment, wait_until
-from benchmarks.experiments.common import UNLIMITED, Experiment
+from benchmarks.experiments.common import UNLIMITED, Experiment, warm_up
 from benchmarks.figures import Figures, prefixed
 from benchmarks.load.coupons import create_coupon
 from benchmarks.load.records import RequestRecord, append, build_records, shuffled_users
@@ -43,7 +43,7 @@ def measure(directory: Path, size: Size, rounds: int, checkout: Checkout = WORK_
     with start_environment(directory, WEBHOOK, checkout) as environment:
         api = environment.start_api()
         environment.start_issuer()
-        _measure_plain(environment, api, size.records // 10)
+        warm_up(environment, "issuer-0")
         for _ in range(rounds):
             yield {
                 **prefixed("one_coupon", _measure_plain(environment, api, size.records)),

@@ -161,9 +161,9 @@ class Pipeline:
 
     def _end(self) -> None:
         status = self._driver.pgconn.transaction_status if self._driver else TransactionStatus.IDLE
-        if status == TransactionStatus.IDLE:
+        if status == TransactionStatus.IDLE and not self._pending:
             return
-        if status in _OPEN:
+        if status in _OPEN and not self._pending:
             with suppress(psycopg.Error):
                 self.send((_ROLLBACK, {}))
                 self.receive()

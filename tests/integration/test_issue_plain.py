@@ -277,8 +277,6 @@ def test_the_locks_of_an_issuer_that_freezes_within_a_message_are_released(
             driver.wait(generators.fetch_many(driver.pgconn))
         assert eventually(lambda: _lock(store, coupon), within_seconds=4)
 
-    assert connection._driver is None
-
 
 def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
     store: Engine,
