@@ -81,17 +81,17 @@ def test_the_values_are_those_of_the_database_and_the_log(
 
 @pytest.mark.usefixtures("redis")
 def test_a_held_request_has_waited_since_its_last_attempt(
-    settings: Settings, real_log: Log, make_coupon: Callable[..., Coupon], store: Engine
+    settings: Settings, real_log: Log, make_coupon: Callable[..., Coupon], admin: Engine
 ) -> None:
     """In a backlog its record is old when it fails first; and the sweep puts off what is due if nobody takes it."""
     coupon = make_coupon(quantity=4)
     for user in (1, 2):
         real_log.append_request(coupon.id, user, fault="22012 9")
     real_log.issue()
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("UPDATE retries SET appended_at = appended_at - interval '10 minutes'"))
     fresh = _by_label(_read(settings), metrics.WORK_AGE_SECONDS)["retry"]
-    with store.begin() as tx:
+    with admin.begin() as tx:
         tx.execute(text("UPDATE retries SET next_attempt_at = now() + interval '5 seconds'"))
         tx.execute(
             text(
