@@ -134,5 +134,7 @@ class UndecidedPartitions:
     def _take_over(self, explanations: Mapping[int, Explanation]) -> None:
         self._explanations, self._asked = explanations, None
         for at, explained in explanations.items():
-            if explained.behind is not None and (at not in self._fewest or explained.behind < self._fewest[at][0]):
+            if explained.behind is None:
+                continue
+            if not explained.behind or at not in self._fewest or explained.behind < self._fewest[at][0]:
                 self._fewest[at] = explained.behind, time.monotonic()
