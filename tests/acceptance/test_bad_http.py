@@ -2,6 +2,7 @@
 
 import re
 import socket
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -193,7 +194,7 @@ def test_non_http_data_does_no_harm(system: System) -> None:
 def test_the_docs_load_and_describe_the_bodies(system: System) -> None:
     """Swagger UI's page and all its assets come from this service, and the schema has the limits of the decoder."""
     page = system.http.get("/docs").text
-    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assets = [urljoin(f"{system.stack.api_url}/docs", url) for url in re.findall(r'(?:src|href)="([^"]+)"', page)]
     assert len(assets) >= 3
     assert all(url.startswith(system.stack.api_url) and system.http.get(url).is_success for url in assets)
     document = system.http.get("/openapi.json").json()

@@ -36,6 +36,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import config
 from service.config import Settings
+from service.config.kafka_security import KafkaSecuritySettings
 from stack import ports, settings
 from stack.app_processes import STOP_TIMEOUT_SECONDS
 from stack.local import LocalStack
@@ -129,6 +130,7 @@ def test_every_setting_can_be_given_in_env() -> None:
     assert {field.upper() for field in Settings.model_fields} - given == {
         *("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "MIGRATE_DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"),
         *("DATABASE_POOLER", "DATABASE_PREPARE"),
+        *(field.upper() for field in KafkaSecuritySettings.model_fields),
         *("API_HOST", "ISSUER_HOST", "ISSUER_PORT", "AUTH", "LOG_FORMAT"),
         *("TOPIC_PARTITIONS", "TOPIC_REPLICATION", "TOPIC_MIN_INSYNC_REPLICAS"),
         *("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER", "OTEL_SERVICE_NAME"),
