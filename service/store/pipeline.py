@@ -26,7 +26,8 @@ from service.store.arrays import encode_bigints
 from service.store.engine import MAX_CONNECTION_SECONDS
 
 #: After this PostgreSQL ends the transaction of a process that is frozen while it sends a message: the locks are taken,
-#: and idle_in_transaction_session_timeout counts between messages only. Longer than a batch may take.
+#: and idle_in_transaction_session_timeout counts between messages only. A batch that takes longer is written the other
+#: way.
 TRANSACTION_SECONDS = 10
 
 #: a statement and the values of its parameters: numbers, times, words, lists of those, numbers as an array, or bytes,
@@ -37,6 +38,10 @@ Row = tuple[bytes, ...]
 
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)(?!:)")
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class TransactionTooLong(Exception):
+    """The transaction took longer than TRANSACTION_SECONDS, and was rolled back."""
 
 
 class PreparedStatement:
@@ -69,7 +74,9 @@ def _as_text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-BEGIN, COMMIT, _ROLLBACK = (PreparedStatement(word, text(word)) for word in ("BEGIN", "COMMIT", "ROLLBACK"))
+#: the isolation level of the pool's transactions; the database or the role may have another default
+BEGIN = PreparedStatement("BEGIN", text("BEGIN ISOLATION LEVEL READ COMMITTED"))
+COMMIT, _ROLLBACK = (PreparedStatement(word, text(word)) for word in ("COMMIT", "ROLLBACK"))
 
 
 class Pipeline:
@@ -93,13 +100,20 @@ class Pipeline:
     def transaction(self) -> Iterator[None]:
         """Run the block, whose first message has BEGIN; roll back unless one with COMMIT was executed.
 
-        A connection on which that fails is closed, which rolls back as well. Raises the driver's errors.
+        After an error of the server the connection is closed: it may be read-only now, or have lost its prepared
+        statements, and says so only with its answers. Raises the driver's errors, and TransactionTooLong.
         """
         if not self._is_usable():
             self._close()
             self._driver = self._open()
         try:
             yield
+        except psycopg.errors.TransactionTimeout as error:
+            self._close()
+            raise TransactionTooLong from error
+        except psycopg.Error:
+            self._close()
+            raise
         finally:
             self._end()
 

@@ -45,7 +45,7 @@ EncodedColumns = Mapping[str, bytes | str]
 def encode(columns: PlainColumns) -> EncodedColumns:
     """Return the columns as parameters."""
     return {
-        **_encode_pairs(columns),
+        **_encode_pairs(columns.coupon_ids, columns.user_ids),
         "partitions": encode_bigints(bigints(columns.partitions)),
         "offsets": encode_bigints(bigints(columns.offsets)),
         "ids": ",".join(columns.request_ids),
@@ -75,7 +75,7 @@ class PlainBatchTransactions:
             (BEGIN, {}),
             (_LOCK_CHECKPOINTS, checkpoints.lock_values(self._log_id, expected)),
             (_LOCK_COUPONS, {"ids": sorted(set(columns.coupon_ids))}),
-            (_READ_PRIOR, _encode_pairs(columns)),
+            (_READ_PRIOR, _encode_pairs(*_distinct_pairs(columns))),
             (_READ_CLOCK, {}),
         )
 
@@ -122,11 +122,13 @@ class PlainBatchTransactions:
         self._pipeline.receive()
 
 
-def _encode_pairs(columns: PlainColumns) -> dict[str, bytes]:
-    return {
-        "coupons": encode_bigints(bigints(columns.coupon_ids)),
-        "users": encode_bigints(bigints(columns.user_ids)),
-    }
+def _encode_pairs(coupon_ids: Sequence[int], user_ids: Sequence[int]) -> dict[str, bytes]:
+    return {"coupons": encode_bigints(bigints(coupon_ids)), "users": encode_bigints(bigints(user_ids))}
+
+
+def _distinct_pairs(columns: PlainColumns) -> Iterable[Sequence[int]]:
+    """Return the coupon ids and the user ids of the batch, each pair once: each would be answered with all its rows."""
+    return zip(*dict.fromkeys(zip(columns.coupon_ids, columns.user_ids, strict=True)), strict=True)
 
 
 def _decided(decided: PlainDecisions) -> dict[str, Any]:

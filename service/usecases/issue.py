@@ -46,20 +46,20 @@ class Issuer:
         *,
         notices: bool,
         refuse_foreign: bool = False,
-        pooler: bool = False,
+        plain_batches: bool = True,
     ) -> None:
         """Create an issuer.
 
         notices: whether final decisions are delivered to a webhook. refuse_foreign: whether records without a request
-        id of this service are refused. pooler: whether the engine connects to a connection pooler, which keeps neither
-        the prepared statements nor the timeout of the connection on which plain batches are written; none is then.
+        id of this service are refused. plain_batches: whether plain batches are written in two messages. They need a
+        connection that keeps prepared statements and a timeout, which a connection pooler does not.
         """
         self._engine = engine
         self._log_id = log_id
         self._key_register = key_register
         self._notices = notices
         self._refuse_foreign = refuse_foreign
-        self._plain = None if pooler else PlainIssuer(engine, log_id, notices=notices)
+        self._plain = PlainIssuer(engine, log_id, notices=notices) if plain_batches else None
 
     def issue(
         self,

@@ -35,7 +35,7 @@ class PlainIssuer:
         """Decide and commit the records as `Issuer.issue` does, or return None and leave nothing behind.
 
         It returns None if the batch is not plain: a record is poison, foreign or carries an injected fault, a coupon is
-        unknown, a request is on standby or would be, or the database refuses a row.
+        unknown, a request is on standby or would be, the database refuses a row, or the transaction takes too long.
         """
         columns = plain_columns(records)
         if columns is None:

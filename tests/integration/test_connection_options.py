@@ -1,15 +1,17 @@
 """What a PostgreSQL URL sets reaches the server, beside what the service sets itself."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 import pytest
+from psycopg.errors import DivisionByZero
 from sqlalchemy import URL, Engine, make_url, text
 
 from service.config import Settings
 from service.domain.errors import Misconfigured
 from service.store import engine, schema
+from service.store.pipeline import BEGIN, COMMIT, Pipeline, PreparedStatement
 from service.store.tables import NAMES
 
 
@@ -38,7 +40,9 @@ def test_options_are_kept_beside_those_of_the_service(settings: Settings) -> Non
             "myapp.text": r"a b\c",
             "application_name": "shop tests options",
         }
-        assert _shown(database, "lock_timeout", "idle_in_transaction_session_timeout", "jit", "timezone") == {
+        names = "lock_timeout", "idle_in_transaction_session_timeout", "jit", "synchronous_commit", "timezone"
+        assert _shown(database, *names) == {
+            "synchronous_commit": "on",
             "lock_timeout": "3s",
             "idle_in_transaction_session_timeout": "5s",
             "jit": "off",
@@ -104,3 +108,36 @@ def test_a_schema_that_does_not_exist_is_reported(fresh_database: Engine) -> Non
         pytest.raises(Misconfigured, match=r"search_path \(absent\) names no schema that exists: create it first"),
     ):
         schema.migrate(migrating)
+
+
+def test_a_plain_batch_reads_what_is_committed_whatever_the_default_is(settings: Settings) -> None:
+    """Its statements after the locks would otherwise read a snapshot that is older than the locks."""
+    show = PreparedStatement("show", text("SHOW transaction_isolation"))
+    options = quote(r"-c default_transaction_isolation=repeatable\ read")
+    with _built(f"{settings.database_url}?options={options}") as database:
+        pipeline = Pipeline(database, [show])
+        with pipeline.transaction():
+            pipeline.send((BEGIN, {}), (show, {}))
+            _, ((level,),) = pipeline.receive()
+
+    assert level == b"read committed"
+
+
+def test_after_an_error_a_plain_batch_gets_another_connection(settings: Settings) -> None:
+    """After a failover the old server still answers, and refuses every write."""
+    who, fail = (
+        PreparedStatement("who", text("SELECT pg_backend_pid()")),
+        PreparedStatement("fail", text("SELECT 1 / 0")),
+    )
+    seen = []
+    with _built(settings.database_url) as database:
+        pipeline = Pipeline(database, [who, fail])
+        for statements in ((who,), (who, fail), (who,)):
+            with suppress(DivisionByZero), pipeline.transaction():
+                pipeline.send((BEGIN, {}), (who, {}))
+                seen.append(pipeline.receive()[1])
+                pipeline.send(*((statement, {}) for statement in statements[1:]), (COMMIT, {}))
+                pipeline.receive()
+
+    assert seen[0] == seen[1]
+    assert seen[2] != seen[1]

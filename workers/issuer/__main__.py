@@ -90,7 +90,7 @@ def issue_log(settings: Settings, health: Health) -> bool:
             shared.key_register,
             notices=bool(settings.webhook_url),
             refuse_foreign=settings.foreign_records == "refuse",
-            pooler=settings.database_pooler,
+            plain_batches=settings.prepares_statements and not settings.database_pooler,
         )
         loop = IssueLoop(shared, partial(clients.build_issuer_consumer, settings), issuer, after_commit, health)
         opened.callback(loop.close)
