@@ -259,7 +259,10 @@ class LocalStack:
 
     @property
     def _is_secured(self) -> bool:
-        return self._user_env.get(settings.SECURED) == "on"
+        value = self._user_env.get(settings.SECURED) or "off"
+        if value not in ("on", "off"):
+            raise StackError(f"{settings.SECURED} must be on or off")
+        return value == "on"
 
     @property
     def _running_supervisor(self) -> Supervisor:

@@ -225,6 +225,9 @@ def _no_values_of(schema: Schema) -> Iterable[str]:
         case "integer":
             bounds = [str(schema[name] + step) for name, step in (("minimum", -1), ("maximum", 1)) if name in schema]
             return [*_NO_INTEGERS, *bounds]
+        case "array":
+            items = [f"[{text}]" for text in _no_values_of(schema["items"])]
+            return ["[]", json.dumps([1] * (schema["maxItems"] + 1)), "{}", "1", '"1"', "true", *items]
         case "boolean":
             return ['"true"', "1", "0", "[]", "{}"]
         case _ if "enum" in schema:

@@ -9,7 +9,7 @@ from sqlalchemy import URL, make_url
 
 #: what promises depend on, and a wrong time: `service/store/engine.py` sets them for every session
 OWN_SESSION_SETTINGS = frozenset(
-    {"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "timezone"}
+    {"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "synchronous_commit", "timezone"}
 )
 _MAX_PORT = 65_535
 _PARTS = re.compile(r"(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^@/?#]*)(?P<after>(?:[/?#].*)?)")

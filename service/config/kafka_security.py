@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.connection_urls import check_http_url
-from service.config.parsing import is_loopback
+from service.config.parsing import is_loopback, shown_path
 
 PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 OAUTHBEARER = "OAUTHBEARER"
@@ -136,7 +136,7 @@ class KafkaSecuritySettings(BaseModel):
             try:
                 Path(path).read_bytes()
             except OSError as error:
-                raise ValueError(f"cannot be read: {error.strerror}: {path}") from None
+                raise ValueError(f"cannot be read: {error.strerror}: {shown_path(path)}") from None
         return path
 
     @field_validator("kafka_ssl_ca", "kafka_oauth_ca")

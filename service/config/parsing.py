@@ -23,6 +23,11 @@ def is_service_address(text: str) -> bool:
     return _SERVICE_ADDRESS.match(text) is not None
 
 
+def shown_path(text: str) -> str:
+    """Return a path as a message shows it. What is no absolute path may be the secret itself, and is not repeated."""
+    return text if re.fullmatch(r"/[^\n]{1,300}", text) and "://" not in text else "(a value that is no absolute path)"
+
+
 def split_list(text: str) -> tuple[str, ...]:
     """Return the values, which are separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

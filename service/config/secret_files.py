@@ -7,6 +7,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
+from service.config.parsing import shown_path
+
 
 class FileFault(NamedTuple):
     """Stands for a value that could not be read; `checked` raises ValueError for it, so that all are reported."""
@@ -29,13 +31,14 @@ class SecretFiles(EnvSettingsSource):
 
 def read_secret(variable: str, path: str) -> str | FileFault:
     """Return the content of a file without the line break at its end; a fault names the variable, never the content."""
+    shown = f"{variable}={shown_path(path)}"
     try:
         content = Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        return FileFault(f"{variable}={path}: the file is not text in UTF-8")
+        return FileFault(f"{shown}: the file is not text in UTF-8")
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        return FileFault(f"{variable}={path}: the file cannot be read: {getattr(error, 'strerror', None) or error}")
-    return content or FileFault(f"{variable}={path}: the file is empty")
+        return FileFault(f"{shown}: the file cannot be read: {getattr(error, 'strerror', None) or error}")
+    return content or FileFault(f"{shown}: the file is empty")
 
 
 def checked(value: Any) -> Any:

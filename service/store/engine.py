@@ -35,6 +35,7 @@ _REQUIRED: Mapping[str, str] = {
     "lock_timeout": f"{LOCK_SECONDS}s",
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+    "synchronous_commit": "on",  # what was answered is not taken back by a crash of the server
     "timezone": "UTC",
 }
 #: Plan every statement on execution. A plan cached for a small table would scan the whole table later. The pages read
@@ -51,8 +52,8 @@ _CONNECTION: Mapping[str, int] = {
 }
 #: the driver prepares a statement when a connection executes it once more than so many times
 _PREPARE_AFTER = 5
-#: what PgBouncer answers to `options` that it is not told to ignore
-_REFUSED_BY_POOLER = "unsupported startup parameter"
+#: what PgBouncer and Amazon's RDS Proxy answer to `options`
+_REFUSED_BY_POOLER = ("unsupported startup parameter", "command-line options")
 _POOLER_REMEDY = "set DATABASE_POOLER=true for all processes, or connect to PostgreSQL itself (docs/own-servers.md)"
 _SET_FOR_TRANSACTION = text(
     "SELECT current_setting('transaction_read_only') = 'on', count(set_config(name, value, true))"
@@ -164,7 +165,8 @@ def _end_connections(context: ExceptionContext) -> BaseException | None:
     """
     if ends_connection(context.original_exception):
         context.is_disconnect = True
-    if _REFUSED_BY_POOLER in (reason := str(context.original_exception)):
+    reason = str(context.original_exception)
+    if any(words in reason for words in _REFUSED_BY_POOLER):
         return UnsupportedConnection(f"DATABASE_URL: a connection pooler answers ({reason}): {_POOLER_REMEDY}")
     return None
 

@@ -78,15 +78,25 @@ def migrate(engine: Engine, application_role: str | None = None) -> None:
 
 
 def _grant(tx: Connection, role: str) -> None:
-    """Give a role the rights of _GRANTS and no other; it can change no table, trigger or revision."""
+    """Give a role the rights of _GRANTS and no other; it can change no table, trigger or revision.
+
+    Raises Misconfigured if the role does not exist, or can create objects in the schema all the same.
+    """
     if not tx.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar():
         raise Misconfigured([f"DATABASE_URL: the role {role} does not exist: create it, see deploy/roles.sql"])
-    quoted = tx.dialect.identifier_preparer.quote(role)
+    quote = tx.dialect.identifier_preparer.quote
+    quoted, schema = quote(role), tx.execute(text("SELECT current_schema()")).scalar_one()
     if role == tx.execute(text("SELECT current_user")).scalar():
         return  # it owns the schema
     for wanted, kind, name, has in tx.execute(_COMMON_RIGHTS, {"role": role}):
         if not has:
-            tx.exec_driver_sql(f"GRANT {wanted} ON {kind} {tx.dialect.identifier_preparer.quote(name)} TO {quoted}")
+            tx.exec_driver_sql(f"GRANT {wanted} ON {kind} {quote(name)} TO {quoted}")
+    # The counting functions look into this schema with the owner's rights: others must create nothing there.
+    tx.exec_driver_sql(f"REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC, {quoted}")
+    if tx.execute(
+        text("SELECT has_schema_privilege(:role, :schema, 'CREATE')"), {"role": role, "schema": schema}
+    ).scalar():
+        raise Misconfigured([f"DATABASE_URL: the role {role} may create objects in the schema {schema}: revoke CREATE"])
     tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {_FUNCTION} TO {quoted}")
     tables = ", ".join(NAMES.tables)
     tx.exec_driver_sql(f"REVOKE ALL ON {tables}, alembic_version FROM {quoted}")  # what an earlier version granted

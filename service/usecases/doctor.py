@@ -271,10 +271,12 @@ class _Check(NamedTuple):
 _HIDING = (Verdict.FAILED, Verdict.SKIPPED)
 #: words of Kafka's client about a connection, and what to do
 _KAFKA_REMEDIES = {
-    "certificate verify failed": "set KAFKA_SSL_CA to the CA that signed the brokers' certificates",
+    "certificate verify failed": "set KAFKA_SSL_CA to the CA that signed the brokers' certificates, and name the"
+    " brokers as these do",
     "(_SSL)": "correct KAFKA_SECURITY_PROTOCOL and the settings KAFKA_SSL_*",
     "KAFKA_SECURITY_PROTOCOL": "correct KAFKA_SECURITY_PROTOCOL: this listener expects another protocol",
-    "(_AUTHENTICATION)": "correct KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    "(_AUTHENTICATION)": "correct KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD; with"
+    " OAUTHBEARER: KAFKA_OAUTH_CLIENT_ID and KAFKA_OAUTH_CLIENT_SECRET",
     "authorization failed": "grant Describe on the topics: docs/own-servers.md lists what each process needs",
 }
 #: words of PostgreSQL's client, and what to do

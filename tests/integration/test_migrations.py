@@ -10,9 +10,11 @@ from alembic import command
 from sqlalchemy import Connection, Engine, inspect, text
 
 from service.domain.errors import Misconfigured
-from service.store import schema
+from service.store import engine, schema
 from service.store.migrations import versions
 from service.store.tables import NAMES
+from stack.local import LocalStack
+from stack.servers.postgres import APPLICATION
 
 
 @pytest.fixture
@@ -69,6 +71,20 @@ def test_every_revision_can_be_downgraded_and_applied_again(connection: Connecti
     assert connection.execute(text("SELECT count(*) FROM pg_proc WHERE proname LIKE '%requests'")).scalar() == 0
     command.upgrade(config, "head")
     schema.require_current(connection)
+
+
+def test_nobody_but_the_owner_creates_objects_in_the_schema(parts: LocalStack, admin: Engine) -> None:
+    """The counting functions look into it with the owner's rights. Older servers let everybody create there."""
+    may_create = text("SELECT has_schema_privilege(:role, 'public', 'CREATE')")
+    owner = engine.build(parts.environment["MIGRATE_DATABASE_URL"], "tests migration")
+    with admin.begin() as tx:
+        tx.execute(text("GRANT CREATE ON SCHEMA public TO PUBLIC"))
+
+    schema.migrate(owner, APPLICATION)
+
+    owner.dispose()
+    with admin.begin() as tx:
+        assert tx.execute(may_create, {"role": APPLICATION}).scalar_one() is False
 
 
 #: a revision that was released is frozen: a change of its files is a new revision

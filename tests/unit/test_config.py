@@ -638,3 +638,17 @@ def test_a_process_without_request_ids_reads_no_file_with_keys(monkeypatch: pyte
     monkeypatch.setenv("REQUEST_ID_KEYS_FILE", "/absent")
 
     config.load_without_keys()
+
+
+@pytest.mark.parametrize(
+    "secret", ["-----BEGIN PRIVATE KEY-----\nMIIE", "hunter2-hunter2", "postgresql://u:hunter2@h/d"]
+)
+@pytest.mark.parametrize("name", ["KAFKA_SSL_KEY", "DATABASE_URL_FILE", "REQUEST_ID_KEYS_FILE"])
+def test_a_secret_in_place_of_its_path_is_not_repeated(name: str, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(name.removesuffix("_FILE"), raising=False)
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "ssl")
+    monkeypatch.setenv(name, secret)
+
+    assert "hunter2" not in (found := "\n".join(_faults()))
+    assert "MIIE" not in found
+    assert name.removesuffix("_FILE") in found
