@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.checkout import WORK_TREE, Checkout
 from benchmarks.environment import WEBHOOK, Environment, start_environment, wait_until
-from benchmarks.experiments.common import UNLIMITED, Experiment, warm_up
+from benchmarks.experiments.common import UNLIMITED, Experiment
 from benchmarks.figures import Figures, prefixed
 from benchmarks.load.coupons import create_coupon
 from benchmarks.load.records import RequestRecord, append, build_records, shuffled_users
@@ -20,6 +20,7 @@ _SOLD_OUT_COUPONS = 50
 #: requests for a coupon that sells out, for each that it has
 _DEMAND = 2
 _ODD_EVERY = 1_000
+_WARM_UP_RECORDS = 3_000
 _DECIDED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM offsets"
 #: rows of the first commit do not count: the time that they took is unknown
 _SECONDS = (
@@ -43,7 +44,7 @@ def measure(directory: Path, size: Size, rounds: int, checkout: Checkout = WORK_
     with start_environment(directory, WEBHOOK, checkout) as environment:
         api = environment.start_api()
         environment.start_issuer()
-        warm_up(environment, "issuer-0")
+        _decide(environment, list(build_records(create_coupon(api, UNLIMITED), shuffled_users(_WARM_UP_RECORDS))))
         for _ in range(rounds):
             yield {
                 **prefixed("one_coupon", _measure_plain(environment, api, size.records)),
@@ -74,19 +75,24 @@ def _measure_odd(environment: Environment, api: int, count: int) -> Figures:
 
 
 def _drain(environment: Environment, coupon_ids: Sequence[int], records: Sequence[RequestRecord]) -> Figures:
-    """Append the records while the issuer is suspended, then let it decide them; return the rate and the CPU time."""
+    """Let the issuer decide the records; return the rate and the CPU time."""
     environment.clear_decisions()
-    target = environment.query_int(_DECIDED) + len(records)
     with environment.cpu_time(_PARTS) as cpu:
-        with environment.suspended("issuer-0"):
-            append(environment.stack.kafka_bootstrap_servers, records)
-        wait_until(lambda: environment.query_int(_DECIDED) >= target, "the backlog is decided")
+        _decide(environment, records)
     values = {"coupons": list(coupon_ids)}
     seconds = environment.query_int(_SECONDS, **values) / 1_000_000
     return {
         "per_second": environment.query_int(_AFTER_FIRST, **values) / seconds,
         **cpu.figures(len(records)),
     }
+
+
+def _decide(environment: Environment, records: Sequence[RequestRecord]) -> None:
+    """Append the records while the issuer is suspended, then wait until it has decided them."""
+    target = environment.query_int(_DECIDED) + len(records)
+    with environment.suspended("issuer-0"):
+        append(environment.stack.kafka_bootstrap_servers, records)
+    wait_until(lambda: environment.query_int(_DECIDED) >= target, "the backlog is decided")
 
 
 EXPERIMENT = Experiment(
