@@ -91,13 +91,13 @@ def test_the_wrong_order_is_loud_and_heals(rotation: Rotation) -> None:
         system.stack.add_issuer("late", {"REQUEST_ID_KEYS": f"{old},{new}"})
         system.eventually(lambda: _is_ready(new_api))
         reason = system.eventually(lambda: _reasons(system.stack.issuer_url).get("request id keys"))
-        first = [_accepted(system, new_api, coupon, 1) for coupon in coupons]
+        first = [_accepted(system, new_api, coupon, user) for user, coupon in enumerate(coupons, 1)]
         system.eventually(lambda: {_state(new_api, request_id) for request_id in first} == {"issued"})
         alert = system.eventually(lambda: system.http.get("/readyz").json()["alerts"].get(Alert.KEY_MISSING))
         unknown_there = httpx.get(f"{system.stack.api_url}/issuances/{first[0]}")
 
         system.stack.stop("late")
-        second = [_accepted(system, new_api, coupon, 2) for coupon in coupons]
+        second = [_accepted(system, new_api, coupon, user) for user, coupon in enumerate(coupons, 101)]
         waiting = {_state(new_api, request_id) for request_id in second}
         rotation.restart("issuer", f"{old},{new}")
         rotation.restart("api", f"{old},{new}")
