@@ -68,7 +68,7 @@ class Resources:
 
     def close(self) -> None:
         """Close the database connections."""
-        self.engine.dispose()
+        engine.close(self.engine)
 
 
 def migrate(settings: Settings) -> None:
@@ -78,9 +78,12 @@ def migrate(settings: Settings) -> None:
     is not adopted: `coupons log adopt` does that.
     """
     store = _build_engine(settings, "migrate", 1, settings.migrate_database_url)
-    schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
-    topics.create_missing(settings)
-    _open_first_log(settings, store)
+    try:
+        schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
+        topics.create_missing(settings)
+        _open_first_log(settings, store)
+    finally:
+        engine.close(store)
 
 
 def create_topics(settings: Settings) -> None:
@@ -187,7 +190,7 @@ def open_engine(settings: Settings, name: str, connections: int = 1) -> Iterator
     try:
         yield built
     finally:
-        built.dispose()
+        engine.close(built)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Builds the engines of a process: their timeouts, their planner settings, and transactions."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -13,6 +14,7 @@ from psycopg import Error as DriverError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import QueuePool
 
 from service.cancellation import Cancellation
 from service.config import database_url
@@ -26,6 +28,7 @@ STATEMENT_SECONDS = 5
 #: for a statement that reads all rows of a coupon, which may be tens of millions
 LONG_STATEMENT_SECONDS = 60
 _CANCEL_SECONDS = 3
+_CLOSE_SECONDS, _CLOSE_POLL_SECONDS = 1.0, 0.01
 #: a connection is replaced after this time, also one that only reads from a server that is no longer the primary
 MAX_CONNECTION_SECONDS = 300
 _READ_WRITE = "read-write"
@@ -114,6 +117,14 @@ def _as_options(settings: Mapping[str, str]) -> str:
     """Return the settings as `options` of libpq, in which a space and a backslash are escaped."""
     escaped = {name: re.sub(r"([\s\\])", r"\\\1", value) for name, value in settings.items()}
     return " ".join(f"-c {name}={value}" for name, value in escaped.items())
+
+
+def close(engine: Engine) -> None:
+    """Close the connections. One that a thread still uses is closed as well, if it is returned within a second."""
+    pool, deadline = engine.pool, time.monotonic() + _CLOSE_SECONDS
+    while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < deadline:
+        time.sleep(_CLOSE_POLL_SECONDS)
+    engine.dispose()
 
 
 def role_of(url: str) -> str | None:

@@ -378,8 +378,8 @@ def test_the_example_of_a_managed_redis(migrated: LocalStack) -> None:
         migrated,
         f"{security}\n{example(containing='REDIS_URL')}",
         {
-            ":PASSWORD@gate.example.com:6379": f":{passwords['api']}@{address}",
-            ":BROKER_PASSWORD@broker.example.com:6379": f":{passwords['worker']}@{address}",
+            ":PASSWORD@gate.example.com:6379": f":{passwords['operator']}@{address}",
+            ":BROKER_PASSWORD@broker.example.com:6379": f":{passwords['operator']}@{address}",
             "/etc/ssl/redis-ca.pem": str(migrated.secured.ca_file),
         },
     )
