@@ -232,7 +232,7 @@ FAULTS = [
     Fault("the database's disk is full", full, "postgres", "CouponsWritesRefused", "No space left on device"),
     Fault("the database is away", database_away, "postgres", "CouponsDatabaseDown", "onnection refused"),
     Fault("Kafka is away", stopped, "kafka", "CouponsKafkaDown", "Kafka has not answered"),
-    Fault("the memory of Redis is full", memory_full, "", "CouponsWritesRefused", "OOM command not allowed"),
+    Fault("the memory of Redis is full", memory_full, "", "CouponsWritesRefused", "used memory > 'maxmemory'"),
     Fault("Redis is away", stopped, "valkey", "CouponsRedisDown", "onnection refused"),
 ]
 
