@@ -19,8 +19,19 @@ PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _OF_PASSWORDS = ("kafka_sasl_username", "kafka_sasl_password")
 _NEEDED_BY_OAUTHBEARER = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
 _OF_OAUTHBEARER = (*_NEEDED_BY_OAUTHBEARER, "kafka_oauth_scope", "kafka_oauth_extensions", "kafka_oauth_ca")
-_OF_TLS = ("kafka_ssl_ca", "kafka_ssl_certificate", "kafka_ssl_key_password", "kafka_ssl_key")
-_FILES = ("kafka_oauth_ca", "kafka_ssl_ca", "kafka_ssl_certificate", "kafka_ssl_key")
+_OF_TLS = (
+    "kafka_ssl_ca",
+    "kafka_ssl_certificate",
+    "kafka_ssl_key_password",
+    "kafka_ssl_key",
+    "kafka_ssl_verify_hostname",
+)
+#: files with certificates, and the setting of librdkafka that reads such a file
+_CERTIFICATES = {
+    "kafka_oauth_ca": "ssl.ca.location",
+    "kafka_ssl_ca": "ssl.ca.location",
+    "kafka_ssl_certificate": "ssl.certificate.location",
+}
 
 
 def _optional(description: str) -> Any:
@@ -125,11 +136,12 @@ class KafkaSecuritySettings(BaseModel):
     @classmethod
     def _belongs_to_tls(cls, value: Any, info: ValidationInfo) -> Any:
         protocol = info.data.get("kafka_security_protocol")
-        if _text(value) and protocol and not protocol.endswith("ssl"):
+        is_set = not value if isinstance(value, bool) else _text(value)
+        if is_set and protocol and not protocol.endswith("ssl"):
             raise ValueError("has no effect without TLS: set KAFKA_SECURITY_PROTOCOL=sasl_ssl or ssl, or remove it")
         return value
 
-    @field_validator(*_FILES)
+    @field_validator(*_CERTIFICATES, "kafka_ssl_key")
     @classmethod
     def _is_readable(cls, path: str) -> str:
         if path:
@@ -139,18 +151,11 @@ class KafkaSecuritySettings(BaseModel):
                 raise ValueError(f"cannot be read: {error.strerror}: {shown_path(path)}") from None
         return path
 
-    @field_validator("kafka_ssl_ca", "kafka_oauth_ca")
+    @field_validator(*_CERTIFICATES)
     @classmethod
-    def _is_certificate_of_a_ca(cls, path: str) -> str:
+    def _has_certificates(cls, path: str, info: ValidationInfo) -> str:
         if path:
-            _parse({"ssl.ca.location": path})
-        return path
-
-    @field_validator("kafka_ssl_certificate")
-    @classmethod
-    def _is_certificate(cls, path: str) -> str:
-        if path:
-            _parse({"ssl.certificate.location": path})
+            _parse({_CERTIFICATES[str(info.field_name)]: path})
         return path
 
     @field_validator("kafka_ssl_key")
@@ -167,14 +172,6 @@ class KafkaSecuritySettings(BaseModel):
             key = {"ssl.key.location": path, "ssl.key.password": password.get_secret_value()}
             _parse({"ssl.certificate.location": certificate, **{name: value for name, value in key.items() if value}})
         return path
-
-    @field_validator("kafka_ssl_verify_hostname")
-    @classmethod
-    def _needs_tls(cls, verify: bool, info: ValidationInfo) -> bool:
-        protocol = info.data.get("kafka_security_protocol")
-        if not verify and protocol and not protocol.endswith("ssl"):
-            raise ValueError("has no effect without TLS: set KAFKA_SECURITY_PROTOCOL=sasl_ssl or ssl, or remove it")
-        return verify
 
 
 def _text(value: str | SecretStr) -> str:
