@@ -100,23 +100,21 @@ class UndecidedPartitions:
             }
             late = [at for at, age in ages.items() if age > self._late_seconds]
             self._explain_late(late, progress)
-            self._report = UndecidedReport(
-                ages,
-                tuple(
-                    LatePartition(
-                        at,
-                        ages[at],
-                        unchanged[at] >= STALLED_SECONDS,
-                        at in self._fewest and now - self._fewest[at][1] >= GROWING_SECONDS,
-                        explained.holder,
-                        explained.reason,
-                    )
-                    for at in late
-                    for explained in [self._explanations.get(at, _NOT_KNOWN_YET)]
-                ),
-            )
+            self._report = UndecidedReport(ages, tuple(self._describe(at, ages[at], unchanged[at], now) for at in late))
             self._next_check = time.monotonic() + _REUSED_SECONDS
             return self._report
+
+    def _describe(self, at: int, age_seconds: float, unchanged_seconds: float, now: float) -> LatePartition:
+        explained = self._explanations.get(at, _NOT_KNOWN_YET)
+        _, fewest_at = self._fewest.get(at, (0, now))
+        return LatePartition(
+            at,
+            age_seconds,
+            unchanged_seconds >= STALLED_SECONDS,
+            now - fewest_at >= GROWING_SECONDS,
+            explained.holder,
+            explained.reason,
+        )
 
     def _explain_late(self, late: list[int], progress: Mapping[int, PartitionProgress]) -> None:
         """Take over Kafka's last answer, and ask again; without late partitions forget it."""
