@@ -34,7 +34,7 @@ MAX_CONNECTION_SECONDS = 300
 _READ_WRITE = "read-write"
 
 #: settings of every session that promises depend on: nobody can set them otherwise
-_REQUIRED: Mapping[str, str] = {
+_REQUIRED: dict[str, str] = {
     "lock_timeout": f"{LOCK_SECONDS}s",
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",

@@ -45,7 +45,7 @@ _STATEMENTS = {"report": _REPORTING, "issuances": _REPORTING, "verification": _W
 def server(settings: Settings, real_log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerThread]:
     """An API in this process, whose statements wait longer for a lock than any test."""
     del real_log  # emptied: a proof reads it
-    monkeypatch.setattr(engine, "LOCK_SECONDS", 60)
+    monkeypatch.setitem(engine._REQUIRED, "lock_timeout", "60s")
     common = service_resources.open_resources(settings, "api", connections=10)
     server = ServerThread(app.create_app(common), CouponProtocol, timeout_graceful_shutdown=1)
     server.start()
