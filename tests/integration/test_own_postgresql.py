@@ -1,9 +1,6 @@
 """The example of docs/own-servers.md for PostgreSQL works against a server that is configured like it."""
 
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,17 +10,10 @@ from stack.certificates import Authority
 from stack.local import LocalStack
 from stack.server_env import ROOT
 from tests.fixtures.pgbouncer import TRANSACTION_POOLING, passwords_of, pgbouncer
+from tests.own_servers_page import example, run
 
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: what the example has shown to be right
 _PARTS = ("settings", "postgresql", "schema", "rights")
-
-
-def _example(*, containing: str) -> str:
-    """Return the commands of the block that contains a text."""
-    blocks = _BLOCK.findall((ROOT / "docs" / "own-servers.md").read_text())
-    (found,) = [block for block in blocks if containing in block]
-    return "\n".join(line.removeprefix("$ ") for line in str(found).splitlines())
 
 
 def test_the_example_of_a_managed_postgresql_with_pgbouncer(
@@ -41,29 +31,17 @@ def test_the_example_of_a_managed_postgresql_with_pgbouncer(
     }
     port = make_url(parts.database_url).port or 0
     with pgbouncer(port, passwords_of(parts), tls) as running:
-        commands = _example(containing="DATABASE_POOLER=true")
-        for ours, here in {
-            ":OWNER_PASSWORD": f":{parts.credentials.postgres_owner}",
-            ":PASSWORD": f":{parts.credentials.postgres_application}",
-            "pooler.example.com:6432": f"127.0.0.1:{running.port}",
-            "database.example.com:5432": f"127.0.0.1:{running.port}",
-            "/etc/ssl/database-ca.pem": str(authority.certificate_file),
-        }.items():
-            assert ours in commands
-            commands = commands.replace(ours, here)
-        environment = {
-            **{name: value for name, value in command_environment.items() if name != "DATABASE_URL"},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        }
-        ended = subprocess.run(
-            ["bash", "-c", f"set -o pipefail\n{commands}"],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        environment = {name: value for name, value in command_environment.items() if name != "DATABASE_URL"}
+        ended = run(
+            example(containing="DATABASE_POOLER=true"),
+            {
+                ":OWNER_PASSWORD": f":{parts.credentials.postgres_owner}",
+                ":PASSWORD": f":{parts.credentials.postgres_application}",
+                "pooler.example.com:6432": f"127.0.0.1:{running.port}",
+                "database.example.com:5432": f"127.0.0.1:{running.port}",
+                "/etc/ssl/database-ca.pem": str(authority.certificate_file),
+            },
+            {**environment, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         )
 
     found = dict(line.split("\t")[:2] for line in ended.stdout.splitlines() if line.count("\t") == 2)

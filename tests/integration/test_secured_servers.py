@@ -41,7 +41,7 @@ from stack.startup import SERVERS
 from testkit.key_server import KeyServer
 from testkit.token_server import TokenServer
 from tests.fixtures.parts import REQUEST_ID_KEYS
-from tests.own_servers_page import example
+from tests.own_servers_page import example, run
 from tests.waiting import eventually
 
 _NO_SECURITY = dict.fromkeys((name.lower() for name in KAFKA_SECURITY if name != "KAFKA_SSL_VERIFY_HOSTNAME"), "")
@@ -298,12 +298,8 @@ def test_a_certificate_of_an_unknown_ca_is_refused(name: str, migrated: LocalSta
 
 def _execute(stack: LocalStack, commands: str, replaced: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run an example with names and passwords of this stack, and what it does not set from the stack."""
-    for theirs, here in replaced.items():
-        assert theirs in commands, theirs
-        commands = commands.replace(theirs, here)
     base = {name: value for name, value in _environment(stack, "operator").items() if name not in KAFKA_SECURITY}
-    base["PATH"] = f"{Path(sys.executable).parent}:{base['PATH']}"
-    return subprocess.run(["bash", "-c", commands], env=base, capture_output=True, text=True, timeout=60, check=False)
+    return run(commands, replaced, base)
 
 
 _LISTED = ["ISSUE_COUPON\t6\t1\tnothing", "ISSUE_COUPON.dlt\t6\t1\tnothing"]
