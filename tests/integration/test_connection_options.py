@@ -10,8 +10,8 @@ from sqlalchemy import URL, Engine, make_url, text
 
 from service.config import Settings
 from service.domain.errors import Misconfigured
-from service.store import engine, schema
-from service.store.pipeline import BEGIN, COMMIT, Pipeline, PreparedStatement
+from service.store import engine, pipeline, schema
+from service.store.pipeline import BEGIN, COMMIT, Pipeline, PreparedStatement, TransactionTooLong
 from service.store.tables import NAMES
 
 
@@ -115,10 +115,10 @@ def test_a_plain_batch_reads_what_is_committed_whatever_the_default_is(settings:
     show = PreparedStatement("show", text("SHOW transaction_isolation"))
     options = quote(r"-c default_transaction_isolation=repeatable\ read")
     with _built(f"{settings.database_url}?options={options}") as database:
-        pipeline = Pipeline(database, [show])
-        with pipeline.transaction():
-            pipeline.send((BEGIN, {}), (show, {}))
-            _, ((level,),) = pipeline.receive()
+        connection = Pipeline(database, [show])
+        with connection.transaction():
+            connection.send((BEGIN, {}), (show, {}))
+            _, ((level,),) = connection.receive()
 
     assert level == b"read committed"
 
@@ -131,13 +131,29 @@ def test_after_an_error_a_plain_batch_gets_another_connection(settings: Settings
     )
     seen = []
     with _built(settings.database_url) as database:
-        pipeline = Pipeline(database, [who, fail])
+        connection = Pipeline(database, [who, fail])
         for statements in ((who,), (who, fail), (who,)):
-            with suppress(DivisionByZero), pipeline.transaction():
-                pipeline.send((BEGIN, {}), (who, {}))
-                seen.append(pipeline.receive()[1])
-                pipeline.send(*((statement, {}) for statement in statements[1:]), (COMMIT, {}))
-                pipeline.receive()
+            with suppress(DivisionByZero), connection.transaction():
+                connection.send((BEGIN, {}), (who, {}))
+                seen.append(connection.receive()[1])
+                connection.send(*((statement, {}) for statement in statements[1:]), (COMMIT, {}))
+                connection.receive()
 
     assert seen[0] == seen[1]
     assert seen[2] != seen[1]
+
+
+def test_a_plain_batch_that_takes_too_long_is_told_apart(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read again and again at the same size: the issuer writes it the other way."""
+    monkeypatch.setattr(pipeline, "TRANSACTION_SECONDS", 1)
+    sleep = PreparedStatement("sleep", text("SELECT pg_sleep(3)"))
+    with _built(settings.database_url) as database:
+        connection = Pipeline(database, [sleep])
+        with pytest.raises(TransactionTooLong):
+            _execute(connection, sleep)
+
+
+def _execute(connection: Pipeline, statement: PreparedStatement) -> None:
+    with connection.transaction():
+        connection.send((BEGIN, {}), (statement, {}), (COMMIT, {}))
+        connection.receive()
