@@ -68,6 +68,12 @@ class CountingIssuer(Issuer):
         return super().issue_any(*batch, **options)
 
 
+@pytest.fixture
+def issuer(store: Engine, log_id: int) -> CountingIssuer:
+    """Decides batches, and counts those that were not plain."""
+    return CountingIssuer(store, log_id, key_register(), notices=True)
+
+
 class Step(NamedTuple):
     """A batch, or another event between two batches."""
 
@@ -280,7 +286,7 @@ def test_the_locks_of_an_issuer_that_freezes_within_a_message_are_released(
 
 def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
     store: Engine,
-    log_id: int,
+    issuer: CountingIssuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
@@ -289,7 +295,6 @@ def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
 ) -> None:
     """P1: it waits for another writer of the coupon, then decides from what that wrote, in the same transaction."""
     coupon = make_coupon(quantity=2)
-    issuer = CountingIssuer(store, log_id, key_register(), notices=True)
     batch = records(reader, ids, coupon.id, range(1, 3))
 
     with ThreadPoolExecutor(1) as pool, store.begin() as other:
@@ -305,8 +310,7 @@ def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
 
 
 def test_a_plain_batch_of_a_fenced_issuer_writes_nothing(
-    store: Engine,
-    log_id: int,
+    issuer: CountingIssuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
@@ -315,7 +319,6 @@ def test_a_plain_batch_of_a_fenced_issuer_writes_nothing(
 ) -> None:
     """P7: another issuer has advanced the partition, and the records that this one has read ahead have no rows yet."""
     coupon = make_coupon()
-    issuer = CountingIssuer(store, log_id, key_register(), notices=True)
     issuer.issue(records(reader, ids, coupon.id, range(1, 3)), positions)
 
     with pytest.raises(Fenced):
@@ -377,8 +380,7 @@ def test_a_connection_cut_between_two_batches_is_replaced(
 
 def test_a_batch_that_the_database_refuses_is_decided_record_by_record(
     admin: Engine,
-    store: Engine,
-    log_id: int,
+    issuer: CountingIssuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
     reader: RecordReader,
@@ -387,7 +389,6 @@ def test_a_batch_that_the_database_refuses_is_decided_record_by_record(
 ) -> None:
     """P3: a row that a constraint rejects rolls the plain batch back; the others of it are issued all the same."""
     coupon = make_coupon()
-    issuer = CountingIssuer(store, log_id, key_register(), notices=True)
     with admin.begin() as tx:
         tx.execute(text("ALTER TABLE requests ADD CONSTRAINT odd CHECK (state <> 'issued' OR user_id <> 2) NOT VALID"))
     try:
