@@ -182,8 +182,10 @@ DECISION_WAIT_SECONDS = _histogram(
 BATCH_RECORDS = _histogram(
     "coupons_issuer_batch_records",
     Exporter.ISSUER,
-    "Records that the issuer processed in one transaction, those that cannot be decoded included.",
+    "Records that the issuer processed in one transaction, those that cannot be decoded included. plain: true for a"
+    " batch that was written in two messages, false for one that needed a statement after the other.",
     (1, 5, 10, 50, 100, 500, 1000, 2000, 5000),
+    "plain",
 )
 BATCH_DURATION = _histogram(
     "coupons_issuer_batch_duration_seconds",

@@ -99,6 +99,7 @@ def insert_request(
     state: RequestState = RequestState.ISSUED,
     sequence: int | None = None,
     log_id: int = 1,
+    request_id: str | None = None,
 ) -> None:
     """Insert a row into table `requests` without the code of the service, as a faulty caller would."""
     tx.execute(
@@ -112,7 +113,7 @@ def insert_request(
             "offset": offset,
             "coupon_id": coupon_id,
             "user_id": offset + 1 if user_id is None else user_id,
-            "request_id": f"request-{offset}",
+            "request_id": request_id or f"request-{offset}",
             "state": state.value,
             "code": ReasonCode.SOLD_OUT.value if state in (RequestState.REFUSED, RequestState.DEAD) else None,
             "sequence": sequence,

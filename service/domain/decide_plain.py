@@ -3,7 +3,8 @@
 A test compares the two for random batches. What is not plain is left to `decide`: the caller gets None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -52,6 +53,11 @@ class CouponCounts(NamedTuple):
     standby: int
     is_closed: bool
 
+    @property
+    def makes_wait(self) -> bool:
+        """Whether requests are on standby, or the next one would be: no seat is free, and one is held."""
+        return self.standby > 0 or (self.held > 0 and self.issued + self.held >= self.quantity)
+
 
 class PlainDecisions(NamedTuple):
     """The decisions about a plain batch."""
@@ -66,12 +72,31 @@ class PlainDecisions(NamedTuple):
     sold_out: bool
 
 
+def coupons_to_look_up(
+    columns: PlainColumns, coupons: Mapping[int, CouponCounts], with_ended: Collection[int]
+) -> set[int]:
+    """Return the coupons of which the users' earlier requests must be known; the others can be decided without.
+
+    If a coupon is open and has a seat for each of its requests, the first request of each user becomes a live row.
+    The database refuses that row if the user has a live one already. So only ended requests can go unnoticed, and those
+    of a coupon in `with_ended` are looked up: a redelivery of an ended request would get a second row.
+    """
+    return {
+        coupon_id
+        for coupon_id, count in Counter(columns.coupon_ids).items()
+        if (coupon := coupons.get(coupon_id)) is not None
+        and (coupon_id in with_ended or coupon.is_closed or count > coupon.quantity - coupon.held - coupon.issued)
+    }
+
+
 def decide_plain(
     columns: PlainColumns, coupons: Mapping[int, CouponCounts], prior: Mapping[tuple[int, int], PriorRequests]
 ) -> PlainDecisions | None:
     """Decide the requests in the order given; `coupons` and `prior` are as in `decide`, and are not changed.
 
-    Return None if a coupon is unknown, if requests are on standby, or if one would be: no seat is free and one is held.
+    `prior` may lack the users of coupons that are not in coupons_to_look_up(): if one of them has a live request, the
+    database refuses the rows. Return None if a coupon is unknown, if requests are on standby, or if one would be: no
+    seat is free and one is held.
     """
     if not coupons.keys() >= set(columns.coupon_ids) or any(coupon.standby for coupon in coupons.values()):
         return None

@@ -30,6 +30,16 @@ from service.store.engine import MAX_CONNECTION_SECONDS
 #: way.
 TRANSACTION_SECONDS = 10
 
+#: How the statements are planned: once for the connection, since planning them for each batch costs as much as a small
+#: batch. A plan that is made while a table is small must be right when it is large: no table is read as a whole, and
+#: rows are found one by one in an index.
+_PLANS: Mapping[str, str] = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
 #: a statement and the values of its parameters: numbers, times, words, lists of those, numbers as an array, or bytes,
 #: which are a value in PostgreSQL's binary format
 Call = tuple["PreparedStatement", Mapping[str, object]]
@@ -161,7 +171,8 @@ class Pipeline:
         pooled.detach()
         try:
             driver.autocommit = True
-            driver.execute(f"SET transaction_timeout = '{TRANSACTION_SECONDS}s'".encode())
+            for name, value in {"transaction_timeout": f"{TRANSACTION_SECONDS}s", **_PLANS}.items():
+                driver.execute("SELECT set_config(%s, %s, false)", (name, value))
             for statement in self._statements:
                 prepared = driver.pgconn.prepare(statement.name, statement.sql)
                 if prepared.status != ExecStatus.COMMAND_OK:

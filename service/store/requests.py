@@ -22,6 +22,11 @@ PRIOR = text(
     f"SELECT coupon_id, user_id, request_id, true AS live {_OF_PAIR} {LIVE_ROWS}"
     f" UNION ALL SELECT coupon_id, user_id, request_id, false {_OF_PAIR} NOT ({LIVE_ROWS})) AS had"
 )
+#: ORDER BY, so that the index is read whatever the planner thinks of the table
+WITH_ENDED = text(
+    "SELECT id FROM unnest(CAST(:ids AS bigint[])) AS asked(id), LATERAL ("
+    f"SELECT FROM requests WHERE coupon_id = id AND NOT ({LIVE_ROWS}) ORDER BY user_id LIMIT 1) AS ended"
+)
 
 
 def prior_requests(tx: Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PriorRequests]:

@@ -162,6 +162,8 @@ def _state_in(states: Iterable[RequestState]) -> str:
 
 #: the condition for live rows; queries use exactly this text, so that the partial indexes apply
 LIVE_ROWS = _state_in(LIVE_STATES)
+#: the unique index that allows a user one live row of a coupon
+ONE_LIVE = "requests_one_live"
 #: True for every row. A query for all rows of a coupon has it, so that PostgreSQL finds them by both partial indexes.
 LIVE_OR_ENDED_ROWS = f"({LIVE_ROWS} OR NOT ({LIVE_ROWS}))"
 _FINAL = _state_in(FINAL_STATES)
@@ -179,7 +181,7 @@ class RequestRow(Table, table=True):
         CheckConstraint("(state = 'issued') = (sequence IS NOT NULL)", name="sequence"),
         CheckConstraint("(state IN ('refused', 'dead')) = (code IS NOT NULL)", name="code"),
         CheckConstraint(f"({_FINAL}) = (decided_at IS NOT NULL)", name="decided_at"),
-        Index("requests_one_live", "coupon_id", "user_id", unique=True, postgresql_where=text(LIVE_ROWS)),
+        Index(ONE_LIVE, "coupon_id", "user_id", unique=True, postgresql_where=text(LIVE_ROWS)),
         Index("requests_ended", "coupon_id", "user_id", postgresql_where=text(f"NOT ({LIVE_ROWS})")),
         Index(
             "requests_standby", "coupon_id", "log_id", "partition", "offset", postgresql_where=text("state = 'standby'")

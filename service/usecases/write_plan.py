@@ -50,6 +50,8 @@ class IssueResult:
     counts: Counter[tuple[RequestState, ReasonCode | None]] = field(default_factory=Counter)
     #: the trace that the messages continue; empty: none
     traceparent: str = ""
+    #: the batch was plain; the same batch has the same result either way
+    plain: bool = field(default=False, compare=False)
 
     def merge(self, later: "IssueResult") -> None:
         """Add the result of a later batch."""

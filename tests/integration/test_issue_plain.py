@@ -18,9 +18,9 @@ from service.domain.dead_letter import DeadLetterFilter
 from service.domain.errors import Fenced
 from service.domain.failures import FailureClass, classify
 from service.domain.record import RawRecord, Record
-from service.domain.request import LogPosition
+from service.domain.request import LogPosition, RequestState
 from service.domain.request_id import RequestIds
-from service.store import checkpoints, coupons, logs, pipeline
+from service.store import checkpoints, coupons, logs, pipeline, requests
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
@@ -106,7 +106,7 @@ def _history(random: Random, ids: RequestIds) -> list[Step]:
 
     steps = [Step("create", coupon_id) for coupon_id in _COUPONS]
     for _ in range(_STEPS):
-        name = random.choice(("batch",) * 6 + ("close", "open", "raise", "retry", "standby", "replay"))
+        name = random.choice(("batch",) * 7 + ("close", "pause", "open", "raise", "retry", "standby", "replay"))
         is_plain = random.random() < 0.7
         size = random.randrange(1, 25) if name == "batch" else 0
         batch = tuple(append(odd=not is_plain and random.random() < 0.3) for _ in range(size))
@@ -161,6 +161,7 @@ class World:
         quantity = self._service.get(step.coupon_id).quantity
         values: dict[str, dict[str, Any]] = {
             "close": {"override": Override.CLOSED},
+            "pause": {"override": Override.PAUSED},
             "open": {"override": Override.NONE},
             "raise": {"quantity": quantity + 3},
         }
@@ -334,27 +335,190 @@ def test_every_plain_batch_is_two_messages(
     make_coupon: MakeCoupon,
     reader: RecordReader,
     ids: RequestIds,
-    monkeypatch: pytest.MonkeyPatch,
+    messages: list[int],
 ) -> None:
-    """600 requests for 20 coupons cost as many statements as one, at the edge of sold out as well."""
-    messages: list[int] = []
+    """600 requests for 20 coupons cost as many statements as one. At the edge of sold out users are looked up as well.
+
+    The first of those batches does so by a message more, the next one with the locks.
+    """
+    next_offsets = dict(positions)
+    many = [make_coupon(quantity=45) for _ in range(20)]
+    for asked, users in (
+        ([make_coupon()], range(1, 2)),
+        (many, range(1, 31)),
+        (many, range(31, 61)),
+        (many, range(61, 91)),
+    ):
+        batch: list[Record] = []
+        for coupon in asked:
+            partition = partition_of(coupon.id, PARTITIONS)
+            first = next_offsets[partition] + sum(record.partition == partition for record in batch)
+            batch += records(reader, ids, coupon.id, users, first=first)
+        next_offsets |= issuer.issue(batch, next_offsets).next_offsets
+
+    assert messages == [5, 4, 5, 4, 5, 1, 4, 6, 4]
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of statements in each message to the database."""
+    sent: list[int] = []
     send = pipeline.Pipeline.send
 
     def counted(self: pipeline.Pipeline, *calls: pipeline.Call) -> None:
-        messages.append(len(calls))
+        sent.append(len(calls))
         send(self, *calls)
 
     monkeypatch.setattr(pipeline.Pipeline, "send", counted)
-    next_offsets = dict(positions)
-    for coupon_count, users in ((1, 1), (20, 30)):
-        batch: list[Record] = []
-        for coupon in [make_coupon(quantity=25) for _ in range(coupon_count)]:
-            partition = partition_of(coupon.id, PARTITIONS)
-            first = next_offsets[partition] + sum(record.partition == partition for record in batch)
-            batch += records(reader, ids, coupon.id, range(1, users + 1), first=first)
-        next_offsets |= issuer.issue(batch, next_offsets).next_offsets
+    return sent
 
-    assert messages == [5, 4, 5, 4]
+
+def _redelivered(batch: list[Record], first: int) -> list[Record]:
+    return [record._replace(offset=first + index) for index, record in enumerate(batch)]
+
+
+@pytest.mark.parametrize("state", ["free seats", "full", "closed"])
+def test_a_redelivery_of_an_issued_request_gets_no_second_row(
+    state: str,
+    issuer: CountingIssuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    coupon_service: CouponService,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
+    messages: list[int],
+) -> None:
+    """P2: with free seats the database refuses the batch, and its users are looked up; otherwise they are at once."""
+    coupon = make_coupon(quantity=2 if state == "full" else 9)
+    batch = records(reader, ids, coupon.id, range(1, 3))
+    issuer.issue(batch, positions)
+    if state == "closed":
+        coupon_service.change(coupon.id, {"override": Override.CLOSED})
+    messages.clear()
+
+    again = [*_redelivered(batch, 2), *records(reader, ids, coupon.id, range(3, 4), first=4)]
+    issuer.issue(again, _next(query))
+
+    code = {"free seats": None, "full": "sold_out", "closed": "closed"}[state]
+    assert query('SELECT user_id, code FROM requests ORDER BY "offset"') == [(1, None), (2, None), (3, code)]
+    assert messages == ([5, 4, 1, 6, 4] if state == "free seats" else [5, 1, 4])
+    assert issuer.any_batches == 0
+
+
+@pytest.mark.parametrize("ended", ["refused", "dead"])
+def test_a_redelivery_of_an_ended_request_gets_no_row_though_seats_are_free(
+    ended: str,
+    store: Engine,
+    issuer: CountingIssuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
+) -> None:
+    """P2: no constraint refuses it, so a coupon that has an ended request has its users looked up."""
+    coupon = make_coupon(quantity=9)
+    (record,) = records(reader, ids, coupon.id, range(1, 2))
+    with store.begin() as tx:
+        insert_request(
+            tx,
+            0,
+            coupon_id=coupon.id,
+            user_id=1,
+            state=RequestState(ended),
+            log_id=2,
+            request_id=record.request_id,
+        )
+
+    issuer.issue([record, *records(reader, ids, coupon.id, range(2, 3), first=1)], positions)
+
+    assert query("SELECT user_id, state FROM requests ORDER BY user_id") == [(1, ended), (2, "issued")]
+    assert issuer.any_batches == 0
+
+
+def test_ended_requests_are_read_under_the_lock(
+    store: Engine,
+    issuer: CountingIssuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
+) -> None:
+    """P2: a request that another writer ended while the batch waited for the lock is not issued by its redelivery."""
+    coupon = make_coupon(quantity=9)
+    (record,) = records(reader, ids, coupon.id, range(1, 2))
+
+    with ThreadPoolExecutor(1) as pool, store.begin() as other:
+        coupons.lock(other, [coupon.id])
+        insert_request(
+            other,
+            0,
+            coupon_id=coupon.id,
+            user_id=1,
+            state=RequestState.REFUSED,
+            log_id=2,
+            request_id=record.request_id,
+        )
+        issuing = pool.submit(issuer.issue, [record], positions)
+        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        other.commit()
+        issuing.result()
+
+    assert query("SELECT state FROM requests") == [("refused",)]
+    assert issuer.any_batches == 0
+
+
+def test_a_coupon_with_standby_is_not_tried_again_at_once(
+    issuer: CountingIssuer,
+    positions: dict[int, int],
+    make_coupon: MakeCoupon,
+    reader: RecordReader,
+    ids: RequestIds,
+    query: Query,
+    messages: list[int],
+) -> None:
+    """P5: the first plain batch is read in vain, those of the next second are not; another coupon's are plain."""
+    waiting, other = make_coupon(quantity=1), make_coupon()
+    issuer.issue(records(reader, ids, waiting.id, range(1, 3), faults={1: "22012 1"}), positions)
+
+    for user in range(3, 6):
+        issuer.issue(records(reader, ids, waiting.id, range(user, user + 1), first=user - 1), positions | _next(query))
+    assert messages == [5, 1, 1]  # the users of a full coupon are looked up, and the transaction is rolled back
+    messages.clear()
+    partition = partition_of(other.id, PARTITIONS)
+    first = (positions | _next(query))[partition]
+    issuer.issue(records(reader, ids, other.id, range(1, 2), first=first), positions | _next(query))
+    assert messages == [5, 4]
+    assert query("SELECT state, count(*) FROM requests GROUP BY 1 ORDER BY 1") == [
+        ("issued", 1),
+        ("retrying", 1),
+        ("standby", 4),
+    ]
+
+
+def test_plans_that_are_made_for_an_empty_table_read_a_large_one_by_its_indexes(store: Engine) -> None:
+    """A connection plans each statement once, which may be before the first row is written."""
+    planned = [
+        pipeline.PreparedStatement("prior", requests.PRIOR),
+        pipeline.PreparedStatement("ended", requests.WITH_ENDED),
+    ]
+    executions = ("EXECUTE prior ('{}', '{}')", "EXECUTE ended ('{}')")
+    explain = [pipeline.PreparedStatement(one, text(f"EXPLAIN {one}")) for one in executions]
+    connection = pipeline.Pipeline(store, [*planned, *explain])
+
+    with connection.transaction():
+        connection.send((pipeline.BEGIN, {}), *((one, {}) for one in explain))
+        _, *plans = ["".join(line.decode() for (line,) in rows) for rows in connection.receive()]
+
+    for plan, condition in zip(
+        plans,
+        ("Index Cond: ((coupon_id = asked.coupon) AND (user_id = asked.uid))", "Index Cond: (coupon_id = asked.id)"),
+        strict=True,
+    ):
+        assert condition in plan
+        assert "Seq Scan" not in plan
 
 
 def test_a_connection_cut_between_two_batches_is_replaced(

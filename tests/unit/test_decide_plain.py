@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.domain.coupon import Coupon, Override
 from service.domain.decide import PriorRequests, decide
-from service.domain.decide_plain import CouponCounts, PlainColumns, decide_plain, plain_columns
+from service.domain.decide_plain import CouponCounts, PlainColumns, coupons_to_look_up, decide_plain, plain_columns
 from service.domain.failures import classify
 from service.domain.record import InjectedFault, Record
 from service.domain.request import Request, RequestState
@@ -79,6 +79,29 @@ def test_a_plain_batch_is_decided_like_any_other(
     assert sum(counts.values()) == len(outcomes)
     kinds = outbox_kinds(counts, sold_out=decided.sold_out, notices=True)
     assert kinds == outbox_kinds_for(outcomes, coupons, notices=True)
+
+
+@given(_SETS, _REQUESTS, _PRIOR)
+def test_users_who_are_not_looked_up_need_no_look_up(
+    sets: dict[int, Coupon], requests: list[Request], prior: dict[tuple[int, int], PriorRequests]
+) -> None:
+    """P1, P2: without their earlier requests the decision is the same, or has a live row that the database refuses."""
+    columns, coupons = _columns(requests), {one.id: _counts(one) for one in sets.values()}
+    with_ended = {coupon_id for (coupon_id, _), earlier in prior.items() if not earlier.live}
+    needed = coupons_to_look_up(columns, coupons, with_ended)
+    looked_up = {pair: earlier for pair, earlier in prior.items() if pair[0] in needed}
+
+    decided = decide_plain(columns, coupons, looked_up)
+
+    unknown = {pair for pair, earlier in prior.items() if earlier.live} - looked_up.keys()
+    pairs = list(zip(columns.coupon_ids, columns.user_ids, strict=True))
+    if decided is None or unknown.isdisjoint(pairs):
+        assert decided == decide_plain(columns, coupons, prior)
+    else:
+        event("refused by the database")
+        new = [pair for pair, is_new in zip(pairs, decided.is_new, strict=True) if is_new]
+        live = {pair for pair, code in zip(new, decided.codes, strict=True) if code is None}
+        assert unknown & set(pairs) <= live
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class BatchMeasurement:
         decided_at = now if self._decided_at is None else self._decided_at
         DECIDE_SECONDS.observe(decided_at - self._began)
         WRITE_SECONDS.observe(now - decided_at)
-        BATCH_RECORDS.observe(issued.record_count)
+        BATCH_RECORDS.labels(str(issued.plain).lower()).observe(issued.record_count)
         for (state, code), count in issued.counts.items():
             DECISIONS.labels(state, code or "").inc(count)
         UNVERIFIED_IDS.inc(len(issued.unverified))
