@@ -1,4 +1,4 @@
-"""Decides a plain batch: the same decisions as `decide`, for records that need no attention, as columns.
+"""Decides a plain batch: the same decisions as `decide`, for requests that need no attention, as columns.
 
 A test compares the two for random batches. What is not plain is left to `decide`: the caller gets None.
 """
@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from service.domain.decide import PriorRequests
+from service.domain.failures import UNVERIFIED
 from service.domain.record import Record
 from service.domain.request import ReasonCode
 
@@ -34,12 +35,25 @@ class PlainColumns(NamedTuple):
         return PlainColumns(*columns)
 
 
+def needs_attention(record: Record) -> bool:
+    """Return whether a batch with this record is not plain.
+
+    Its request is foreign, it carries an injected fault, or no key verifies its request id: then it must be known that
+    no key is missing. A record that cannot be decoded becomes a dead letter, whatever else there is.
+    """
+    if record.poison:
+        return record.poison.error_type == UNVERIFIED
+    return not record.accepted or record.fault is not None
+
+
 def plain_columns(records: Sequence[Record]) -> PlainColumns | None:
-    """Return the columns of the records, or None if one of them is poison, foreign or carries an injected fault."""
-    if not records:
-        return None
+    """Return the columns of the accepted requests, or None if there are none or one of the records needs attention."""
     columns: list[Any] = [*zip(*records, strict=True)]
-    if not all(columns[_ACCEPTED]) or any(columns[_FAULT]):
+    if records and not all(columns[_ACCEPTED]):
+        if any(map(needs_attention, records)):
+            return None
+        columns = [*zip(*(record for record in records if record.accepted), strict=True)]
+    if not columns or any(columns[_FAULT]):
         return None
     return PlainColumns(*columns[: len(PlainColumns._fields)])
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import partial, singledispatch
 from typing import NamedTuple
 
-from service.domain.errors import PoisonRecord, Retryable
+from service.domain.errors import PoisonRecord, Retryable, UnverifiedRequestId
 from service.limits import MAX_ERROR_LENGTH
 
 
@@ -48,6 +48,10 @@ def describe(failure_class: FailureClass, error: BaseException) -> Failure:
 def error_type_name(kind: type[BaseException]) -> str:
     """Return the dotted name of an exception's class, as failures and dead letters show it."""
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+#: the error type of a record whose request id no key verifies
+UNVERIFIED = error_type_name(UnverifiedRequestId)
 
 
 @singledispatch

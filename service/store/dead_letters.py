@@ -1,6 +1,6 @@
 """Queries on dead letters between database and topic. One that is not forwarded yet is work for Celery."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ _NEW = (
     f" CAST(:codes AS text[]), CAST(:attempts AS int[]), CAST(:firsts AS text[]), CAST(:kinds AS text[]),"
     f" CAST(:messages AS text[])) AS new({_COLUMNS})"
 )
-_INSERT = text(
+INSERT = text(
     f"INSERT INTO dead_letters (log_id, {_COLUMNS}) SELECT :log, {_COLUMNS} FROM {_NEW}"
     ' ON CONFLICT (log_id, partition, "offset") DO UPDATE SET code = excluded.code, attempts = excluded.attempts,'
     " error_type = excluded.error_type, error_message = excluded.error_message, state = 'new', dead_at = now(),"
@@ -61,8 +61,14 @@ _INSERT = text(
 
 def insert(tx: Connection, log_id: int, dead_letters: Sequence[NewDeadLetter]) -> None:
     """Store dead letters of this log; one that is dead again after a replay becomes new and is forwarded again."""
+    for values in insert_values(log_id, dead_letters):
+        tx.execute(INSERT, values)
+
+
+def insert_values(log_id: int, dead_letters: Sequence[NewDeadLetter]) -> Iterator[dict[str, Any]]:
+    """Yield the values of INSERT, for each statement that the dead letters need."""
     for some in split_by_bytes(dead_letters, lambda one: record_bytes(one.raw)):
-        tx.execute(_INSERT, {"log": log_id, **_arrays(some)})
+        yield {"log": log_id, **_arrays(some)}
 
 
 _INSERT_FOREIGN = text(

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import Connection as Driver
 from psycopg import generators
 from psycopg.abc import PQGen
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
@@ -40,8 +41,8 @@ _PLANS: Mapping[str, str] = {
     "enable_mergejoin": "off",
 }
 
-#: a statement and the values of its parameters: numbers, times, words, lists of those, numbers as an array, or bytes,
-#: which are a value in PostgreSQL's binary format
+#: A statement and the values of its parameters: numbers, times and texts; lists of those and of bytes; numbers as an
+#: array; bytes alone, which are a value in PostgreSQL's binary format.
 Call = tuple["PreparedStatement", Mapping[str, object]]
 #: a row of a result: the values as PostgreSQL writes them as text
 Row = tuple[bytes, ...]
@@ -63,25 +64,21 @@ class PreparedStatement:
         numbers = {parameter: f"${number}" for number, parameter in enumerate(self._parameters, 1)}
         self.sql = _PARAMETER.sub(lambda match: numbers[match[1]], statement.text).encode()
 
-    def encode(self, values: Mapping[str, object]) -> tuple[list[bytes], list[Format]]:
+    def encode(self, values: Mapping[str, object], driver: Driver) -> tuple[list[bytes | None], list[Format]]:
         """Return the parameters in their order, each with its format."""
-        encoded = [_encode(values[parameter]) for parameter in self._parameters]
+        encoded = [_encode(values[parameter], driver) for parameter in self._parameters]
         return [value for value, _ in encoded], [form for _, form in encoded]
 
 
-def _encode(value: object) -> tuple[bytes, Format]:
+def _encode(value: object, driver: Driver) -> tuple[bytes | None, Format]:
     if isinstance(value, bytes):
         return value, Format.BINARY
     if isinstance(value, array):
         return encode_bigints(value), Format.BINARY
-    return _as_text(value).encode(), Format.TEXT
-
-
-def _as_text(value: object) -> str:
-    """Return a number, a time, a word, or a list of those, as PostgreSQL reads it."""
     if isinstance(value, list):
-        return f"{{{','.join(map(_as_text, value))}}}"
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+        dumped = Transformer(driver).get_dumper(value, PyFormat.TEXT).dump(value)
+        return None if dumped is None else bytes(dumped), Format.TEXT
+    return (value.isoformat() if isinstance(value, datetime) else str(value)).encode(), Format.TEXT
 
 
 #: the isolation level of the pool's transactions; the database or the role may have another default
@@ -131,7 +128,7 @@ class Pipeline:
         """Send statements as one message. After a statement that fails, the server ignores those that follow."""
         driver = self._require_driver()
         for statement, values in calls:
-            parameters, formats = statement.encode(values)
+            parameters, formats = statement.encode(values, driver)
             driver.pgconn.send_query_prepared(statement.name, parameters, formats)
         driver.pgconn.pipeline_sync()
         driver.wait(generators.send(driver.pgconn))

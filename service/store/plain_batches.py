@@ -14,9 +14,10 @@ from sqlalchemy import Engine, text
 from service.domain.decide import PriorRequests
 from service.domain.decide_plain import CouponCounts, PlainColumns, PlainDecisions
 from service.domain.request import RequestState
-from service.store import checkpoints, coupons, outbox, requests
+from service.store import checkpoints, coupons, dead_letters, outbox, requests
 from service.store.arrays import bigints, encode_bigints
 from service.store.checkpoints import CheckpointAdvance
+from service.store.dead_letters import NewDeadLetter
 from service.store.outbox import OffsetRange, OutboxKind
 from service.store.pipeline import BEGIN, COMMIT, Call, Pipeline, PreparedStatement, Row
 from service.store.tables import ONE_LIVE
@@ -27,6 +28,7 @@ _FIND_ENDED = PreparedStatement("find coupons with ended requests", requests.WIT
 _READ_PRIOR = PreparedStatement("read prior requests", requests.PRIOR)
 _READ_CLOCK = PreparedStatement("read clock", text("SELECT clock_timestamp()"))
 _INSERT_REQUESTS = PreparedStatement("insert requests", requests.INSERT)
+_INSERT_DEAD = PreparedStatement("insert dead letters", dead_letters.INSERT)
 _ADVANCE = PreparedStatement("advance checkpoints", checkpoints.ADVANCE)
 _INSERT_OUTBOX = PreparedStatement("insert outbox", outbox.INSERT)
 
@@ -74,7 +76,7 @@ class PlainBatchTransactions:
     def __init__(self, engine: Engine, log_id: int) -> None:
         self._log_id = log_id
         statements = _LOCK_CHECKPOINTS, _LOCK_COUPONS, _FIND_ENDED, _READ_CLOCK, _READ_PRIOR
-        self._pipeline = Pipeline(engine, [*statements, _INSERT_REQUESTS, _ADVANCE, _INSERT_OUTBOX])
+        self._pipeline = Pipeline(engine, [*statements, _INSERT_REQUESTS, _INSERT_DEAD, _ADVANCE, _INSERT_OUTBOX])
 
     def transaction(self) -> AbstractContextManager[None]:
         """Roll back at the end of the block unless write_and_commit() was called and receive_commit() returned."""
@@ -123,8 +125,9 @@ class PlainBatchTransactions:
         advances: Sequence[CheckpointAdvance],
         kinds: Iterable[OutboxKind],
         ranges: Sequence[OffsetRange],
+        dead: Sequence[NewDeadLetter],
     ) -> None:
-        """Write the decisions, the checkpoints and the outbox entries, and commit. It does not wait.
+        """Write the decisions, the dead letters, the checkpoints and the outbox entries, and commit. It does not wait.
 
         `columns` are those of the records that are new.
         """
@@ -132,6 +135,7 @@ class PlainBatchTransactions:
         if decided.sequences:
             decisions = {"log": self._log_id, "decided_at": decided_at, "finals": requests.FINALS, **_decided(decided)}
             calls.append((_INSERT_REQUESTS, {**columns, **decisions}))
+        calls += ((_INSERT_DEAD, values) for values in dead_letters.insert_values(self._log_id, dead))
         calls.append((_ADVANCE, checkpoints.advance_values(self._log_id, advances)))
         if kind_names := [kind.value for kind in kinds]:
             calls.append((_INSERT_OUTBOX, outbox.insert_values(self._log_id, kind_names, ranges, decided_at)))

@@ -9,8 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, MetaData, SQLModel
 
-from service.domain.errors import UnverifiedRequestId
-from service.domain.failures import error_type_name
+from service.domain.failures import UNVERIFIED
 from service.domain.request import FINAL_STATES, LIVE_STATES, RequestState
 
 NAMES = MetaData(
@@ -238,7 +237,7 @@ class FailedAttemptRow(Table, table=True):
 
 
 #: the condition for dead letters of records with an unverified request id that no operator has replayed or discarded
-UNVERIFIED_ROWS = f"error_type = '{error_type_name(UnverifiedRequestId)}' AND state = 'new' AND log_id IS NOT NULL"
+UNVERIFIED_ROWS = f"error_type = '{UNVERIFIED}' AND state = 'new' AND log_id IS NOT NULL"
 
 
 class DeadLetterRow(Table, table=True):

@@ -23,7 +23,7 @@ from service.log import get_logger
 from service.log_events import LogEvent
 from service.store import plain_batches
 from service.store.plain_batches import HasLiveRow, LockedBatch, PlainBatchTransactions, Prior
-from service.usecases.write_plan import IssueResult, checkpoint_advances, offset_ranges, outbox_kinds
+from service.usecases.write_plan import IssueResult, checkpoint_advances, new_dead_letter, offset_ranges, outbox_kinds
 
 _log = get_logger(__name__)
 #: A held seat is decided by its next retry, a second or two later. Until then each batch of the coupon is read in vain.
@@ -31,7 +31,7 @@ _WAITING_SECONDS = 1.0
 
 
 class PlainIssuer:
-    """Issues batches of accepted requests. Between batches it keeps a connection, and nothing that decides."""
+    """Issues plain batches. Between batches it keeps a connection, and nothing that decides."""
 
     def __init__(self, engine: Engine, log_id: int, *, notices: bool) -> None:
         """notices: whether final decisions are delivered to a webhook."""
@@ -48,7 +48,7 @@ class PlainIssuer:
     ) -> IssueResult | None:
         """Decide and commit the records as `Issuer.issue` does, or return None and leave nothing behind.
 
-        It returns None if the batch is not plain: a record is poison, foreign or carries an injected fault, a coupon is
+        It returns None if the batch is not plain: no record has a request, a record needs attention, a coupon is
         unknown, a request is on standby or would be, the database refuses a row, or the transaction takes too long.
         """
         columns = plain_columns(records)
@@ -83,8 +83,10 @@ class PlainIssuer:
 
         After that the database commits, whether this process is there to hear of it or not.
         """
+        dead = [new_dead_letter(record, record.poison, ReasonCode.POISON) for record in records if record.poison]
         with self._transactions.transaction():
-            expected = {partition: next_offsets[partition] for partition in set(columns.partitions)}
+            advances = checkpoint_advances(records, next_offsets)
+            expected = {advance.partition: advance.expected_offset for advance in advances}
             self._transactions.lock_and_read(expected, columns, self._looked_up)
             encoded = plain_batches.encode(columns)  # while the database locks and reads
             locked = self._transactions.receive_locked()
@@ -100,15 +102,16 @@ class PlainIssuer:
                 encoded = plain_batches.encode(columns.only(decided.is_new))
             counts = _count(decided)
             kinds = outbox_kinds(counts, sold_out=decided.sold_out, notices=self._notices)
-            advances = checkpoint_advances(records, next_offsets)
             crash_points.reach(CrashPoint.ISSUER_WRITTEN)
             self._transactions.write_and_commit(
-                encoded, decided, locked.decided_at, advances, kinds, offset_ranges(advances)
+                encoded, decided, locked.decided_at, advances, kinds, offset_ranges(advances), dead
             )
             on_decided()
             self._transactions.receive_commit()
         next_offsets = {advance.partition: advance.next_offset for advance in advances}
-        return IssueResult(len(records), next_offsets, outbox_kinds=kinds, counts=counts, plain=True)
+        return IssueResult(
+            len(records), next_offsets, outbox_kinds=kinds, has_dead_letters=bool(dead), counts=counts, plain=True
+        )
 
     def _earlier_requests(self, columns: PlainColumns, locked: LockedBatch) -> Prior:
         """Return the earlier requests that the decisions need: those read with the locks, and others by a message more.

@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.error_code import ErrorCode
-from service.domain.errors import Conflict, NotFound, UnverifiedRequestId
-from service.domain.failures import error_type_name
+from service.domain.errors import Conflict, NotFound
+from service.domain.failures import UNVERIFIED
 from service.domain.request_id import RequestIds, fingerprint
 from service.gate.gate_admin import GateAdmin
 from service.store import checkpoints, request_id_keys, requests
@@ -21,8 +21,6 @@ from service.stream import log_reader
 from service.stream.codec import RecordReader
 from service.stream.topics import Topic
 from service.usecases.key_register import ends_ms
-
-_UNVERIFIED = error_type_name(UnverifiedRequestId)
 
 
 class ListedKey(NamedTuple):
@@ -100,7 +98,7 @@ class KeyAdministration:
             first = current[partition].next_offset if partition in current else None
             for raw in log_reader.read_records(self._settings, Topic.ISSUE_COUPON, partition, first):
                 poison = reader.decode(raw, log.topic_id).poison
-                if poison and poison.error_type == _UNVERIFIED:
+                if poison and poison.error_type == UNVERIFIED:
                     yield raw
         if any(key.late_id_at for key in registered if key.fingerprint == removed):
             yield from self._decided_late_records(removed, registered, log, current)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from service.domain.coupon import Coupon
 from service.domain.decide import Outcome
-from service.domain.errors import UnverifiedRequestId
-from service.domain.failures import Failure, error_type_name
+from service.domain.failures import UNVERIFIED, Failure
 from service.domain.record import RawRecord, Record
 from service.domain.request import FINAL_STATES, LogPosition, ReasonCode, RequestState
 from service.store import write_probe
@@ -17,8 +16,6 @@ from service.store.dead_letters import NewDeadLetter
 from service.store.failed_attempts import FailedAttempt
 from service.store.outbox import OffsetRange, OutboxKind
 from service.store.write_probe import ProbedWrite
-
-_UNVERIFIED = error_type_name(UnverifiedRequestId)
 
 
 class HeldFailure(NamedTuple):
@@ -86,7 +83,7 @@ class WritePlan:
     @property
     def unverified(self) -> list[LogPosition]:
         """The records whose request id has this service's form and is not verified by a key."""
-        return [dead.raw.log_position for dead in self.dead if dead.failure.error_type == _UNVERIFIED]
+        return [dead.raw.log_position for dead in self.dead if dead.failure.error_type == UNVERIFIED]
 
     def failed_attempts(self) -> list[FailedAttempt]:
         """Return the failed first attempts of requests; a record that cannot be decoded is no attempt."""

@@ -48,7 +48,10 @@ _ROWS = (
     "SELECT kind, partition, first_offset, last_offset FROM outbox ORDER BY id",
     'SELECT partition, "offset", attempts, error_type FROM retries ORDER BY 1, 2',
     'SELECT partition, "offset", attempt, error_type, dead_code FROM failed_attempts ORDER BY 1, 2, 3',
-    'SELECT partition, "offset", code, attempts, state FROM dead_letters ORDER BY 1, 2',
+    (
+        'SELECT partition, "offset", code, attempts, state, key, value, headers, appended_at, first_error, error_type,'
+        " error_message, coupon_id, user_id, request_id FROM dead_letters ORDER BY 1, 2"
+    ),
     # which decisions each entry of the outbox selects
     (
         "SELECT outbox.id, count(requests) FROM outbox LEFT JOIN requests USING (log_id, partition, decided_at)"
@@ -97,7 +100,8 @@ def _history(random: Random, ids: RequestIds) -> list[Step]:
         if kind == "plain" and appended and random.random() < 0.2:
             record = random.choice(appended)  # a redelivery, or a second record under the same id
         if kind == "poison":
-            record = record._replace(value=b"{")
+            value, key = random.choice((b"{", b"", None, b"\x00\\'\"{},")), random.choice((b"\x00,", b"", None))
+            record = record._replace(value=value, key=key, headers=(('"{\\}', random.choice((b"\x00", None))),))
         if kind == "foreign":
             record = record._replace(headers=())
         position = LogPosition(record.log_position.partition, len(appended))
@@ -277,7 +281,7 @@ def test_the_locks_of_an_issuer_that_freezes_within_a_message_are_released(
         driver = connection._require_driver()
         statements: list[pipeline.Call] = [(pipeline.BEGIN, {}), (lock, {"ids": [coupon.id]})]
         for statement, values in statements:
-            driver.pgconn.send_query_prepared(statement.name, *statement.encode(values))
+            driver.pgconn.send_query_prepared(statement.name, *statement.encode(values, driver))
         driver.pgconn.send_flush_request()
         driver.wait(generators.send(driver.pgconn))
         for _ in statements:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.domain.coupon import Coupon, Override
 from service.domain.decide import PriorRequests, decide
 from service.domain.decide_plain import CouponCounts, PlainColumns, coupons_to_look_up, decide_plain, plain_columns
+from service.domain.errors import PoisonRecord, UnverifiedRequestId
 from service.domain.failures import classify
 from service.domain.record import InjectedFault, Record
 from service.domain.request import Request, RequestState
@@ -109,15 +110,31 @@ def test_users_who_are_not_looked_up_need_no_look_up(
     [
         {"accepted": False},
         {"fault": InjectedFault("22012", 1)},
-        {"request_id": "", "accepted": False, "poison": classify(ValueError())},
+        {"request_id": "", "accepted": False, "poison": classify(UnverifiedRequestId())},
     ],
-    ids=["foreign", "fault", "poison"],
+    ids=["foreign", "fault", "unverified"],
 )
 def test_one_record_that_needs_attention_makes_a_batch_not_plain(change: dict[str, Any]) -> None:
     """Each of them has a rule that the decision about a plain batch lacks."""
-    records = [Record(0, offset, 1, offset + 1, f"request-{offset}", 5, 6, True, b"1", b"", ()) for offset in range(3)]
+    plain = _records(3)
 
-    assert plain_columns(records) == PlainColumns(
+    assert plain_columns(plain) == PlainColumns(
         (0, 0, 0), (0, 1, 2), (1, 1, 1), (1, 2, 3), ("request-0", "request-1", "request-2"), (5, 5, 5)
     )
-    assert plain_columns([*records[:2], records[2]._replace(**change)]) is None
+    assert plain_columns([*plain[:2], plain[2]._replace(**change)]) is None
+    assert plain_columns([]) is None
+
+
+def test_a_record_that_cannot_be_decoded_is_left_out_of_the_columns() -> None:
+    """It becomes a dead letter and takes part in no decision; alone it is a matter of the other way."""
+    first, second, third = _records(3)
+    second = second._replace(request_id="", accepted=False, poison=classify(PoisonRecord()))
+
+    assert plain_columns([first, second, third]) == PlainColumns(
+        (0, 0), (0, 2), (1, 1), (1, 3), ("request-0", "request-2"), (5, 5)
+    )
+    assert plain_columns([second]) is None
+
+
+def _records(count: int) -> list[Record]:
+    return [Record(0, offset, 1, offset + 1, f"request-{offset}", 5, 6, True, b"1", b"", ()) for offset in range(count)]
