@@ -2,10 +2,11 @@
 
 import getpass
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import sleep
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
@@ -71,7 +72,14 @@ class Resources:
         engine.close(self.engine)
 
 
-def migrate(settings: Settings) -> None:
+class Migration(NamedTuple):
+    """What `migrate` left: the revision of the schema, and the topics that it created."""
+
+    revision: str
+    created_topics: Sequence[Topic]
+
+
+def migrate(settings: Settings) -> Migration:
     """Upgrade the database schema, create the missing topics, open the first log; raise Misconfigured or Unavailable.
 
     With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created again
@@ -79,9 +87,11 @@ def migrate(settings: Settings) -> None:
     """
     store = _build_engine(settings, "migrate", 1, settings.migrate_database_url)
     try:
-        schema.migrate(store, engine.role_of(settings.database_url) if settings.migrate_database_url else None)
-        topics.create_missing(settings)
+        role = engine.role_of(settings.database_url) if settings.migrate_database_url else None
+        revision = schema.migrate(store, role)
+        created = topics.create_missing(settings)
         _open_first_log(settings, store)
+        return Migration(revision, created)
     finally:
         engine.close(store)
 

@@ -51,10 +51,15 @@ def _rows(found: CouponReport) -> Iterator[tuple[str, Cell]]:
 
 def export(
     coupon_id: _IdArgument,
-    form: Annotated[ExportFormat, typer.Option("--format", help="The form of the output.")] = ExportFormat.CSV,
+    form: Annotated[ExportFormat | None, typer.Option("--format", help="The form of the output. Default: csv.")] = None,
     state: Annotated[RequestState | None, typer.Option(help="Only requests in this state.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
 ) -> None:
     """Write every request of a coupon to standard output, in the order of the log."""
+    if as_json and form is ExportFormat.CSV:
+        raise typer.BadParameter("--json cannot be combined with --format csv.")
+    form = ExportFormat.JSONL if as_json else form or ExportFormat.CSV
     with open_for_command("export") as common:
         for page in resources.issuance_exporter(common).begin(coupon_id, form, state):
             if not write_bytes(page):

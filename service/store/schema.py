@@ -55,12 +55,13 @@ _MISSING = text(
 )
 
 
-def migrate(engine: Engine, application_role: str | None = None) -> None:
+def migrate(engine: Engine, application_role: str | None = None) -> str:
     """Upgrade to the newest revision, and grant `application_role` what the service needs, in one transaction.
 
-    The tables are in the first schema of the search_path. It notes this version in the database, for the message of an
-    older one. Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is too old, for a
-    revision that this version does not have, and for a schema or a role that does not exist, and Unavailable.
+    Return the revision. The tables are in the first schema of the search_path. It notes this version in the database,
+    for the message of an older one. Concurrent calls wait for each other. Raises Misconfigured for a PostgreSQL that is
+    too old, for a revision that this version does not have, and for a schema or a role that does not exist, and
+    Unavailable.
     """
     with in_transaction(engine) as connection:
         _require_version(connection)
@@ -75,6 +76,7 @@ def migrate(engine: Engine, application_role: str | None = None) -> None:
         connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS 'coupons {metadata.version('coupons')}'")
         if application_role:
             _grant(connection, application_role)
+        return str(MigrationContext.configure(connection).get_current_revision())
 
 
 def _grant(tx: Connection, role: str) -> None:

@@ -75,19 +75,22 @@ def count_brokers(admin: Admin, timeout_seconds: float) -> int:
         return len(admin.list_topics(Topic.ISSUE_COUPON.value, timeout=timeout_seconds).brokers)
 
 
-def create_missing(settings: Settings) -> None:
-    """Create the topics that do not exist; raise Misconfigured with every setting of existing ones that differs.
+def create_missing(settings: Settings) -> list[Topic]:
+    """Create the topics that do not exist and return them.
 
-    Topics that exist need no right to create. Raises NotPermitted if one is missing and must not be created.
+    Topics that exist need no right to create. Raises Misconfigured with every setting of existing ones that differs,
+    and NotPermitted if one is missing and must not be created.
     """
     admin = build_admin(settings)
     missing = [topic for topic in Topic if find(admin, topic) is None]
     with mapped_errors(admin):
         new = [_new_topic(topic, settings) for topic in missing]
-        created = admin.create_topics(new, operation_timeout=_TIMEOUT_SECONDS) if new else {}
-        for topic, future in created.items():
+        asked = admin.create_topics(new, operation_timeout=_TIMEOUT_SECONDS) if new else {}
+        created = []
+        for topic, future in asked.items():
             try:
                 future.result(_TIMEOUT_SECONDS)
+                created.append(Topic(topic))
                 _log.info(LogEvent.TOPIC_CREATED, topic=topic)
             except KafkaException as error:
                 code = error.args[0].code()
@@ -95,9 +98,10 @@ def create_missing(settings: Settings) -> None:
                     raise NotPermitted("Kafka", _how_to_create(missing, settings)) from error
                 if code != KafkaError.TOPIC_ALREADY_EXISTS:  # another process may have created it meanwhile
                     raise
-        for topic in created:  # until every broker describes it
+        for topic in asked:  # until every broker describes it
             _retry_metadata(partial(admin.describe_topics, TopicCollection([topic])))
     check(settings)
+    return created
 
 
 def _new_topic(topic: Topic, settings: Settings) -> NewTopic:

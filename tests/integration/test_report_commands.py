@@ -37,9 +37,12 @@ def test_an_export_is_written_to_standard_output(run: Run, sold: int) -> None:
     """CSV unless another form is asked for."""
     header, *rows = csv.reader(run("coupon", "export", sold).stdout.splitlines())
     (issued,) = run("coupon", "export", sold, "--format", "jsonl", "--state", "issued").stdout.splitlines()
+    as_json = run("coupon", "export", sold, "--json").stdout.splitlines()
 
     assert [dict(zip(header, row, strict=True))["state"] for row in rows] == ["issued", "refused"]
     assert json.loads(issued)["user_id"] == 1
+    assert as_json[0] == issued
+    assert len(as_json) == 2
 
 
 @pytest.mark.parametrize(

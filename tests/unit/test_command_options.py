@@ -1,6 +1,10 @@
-"""Options of commands are checked before a connection is opened."""
+"""Options of commands are checked before a connection is opened; each command can print JSON."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -42,6 +46,31 @@ def test_a_name_is_checked_as_in_the_api() -> None:
 
 def test_a_change_names_what_it_changes() -> None:
     assert "Name what to change" in _refusal("coupon change 1")
+
+
+def test_an_export_has_one_form() -> None:
+    assert "--json cannot be combined with --format csv." in _refusal("coupon export 1 --json --format csv")
+
+
+def test_every_command_can_print_json() -> None:
+    commands = dict(_commands("coupons", get_command(app)))
+
+    assert {"coupons migrate", "coupons coupon list", "coupons log show"} <= commands.keys()
+    without = [name for name, command in commands.items() if "--json" not in _options(command)]
+    assert without == []
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each command that is not a group, with its full name."""
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for part, subcommand in command.commands.items():
+        yield from _commands(f"{name} {part}", subcommand)
+
+
+def _options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
 
 
 def _refusal(arguments: str) -> str:
