@@ -329,6 +329,14 @@ CELERY_QUEUE_MESSAGES = _read_at_scrape(
     " them published within five seconds. Absent with Kafka as broker.",
     "queue",
 )
+CELERY_QUEUE_AGE_SECONDS = _read_at_scrape(
+    "coupons_celery_queue_age_seconds",
+    Exporter.SHARED,
+    "Seconds since the oldest message in a queue of Celery's broker that no worker has taken was sent; 0 if there is"
+    " none. Read as coupons_celery_queue_messages. Absent for a queue whose oldest message does not say when it was"
+    " sent: this service did not send it.",
+    "queue",
+)
 WEBHOOK_ATTEMPTS = _read_at_scrape(
     "coupons_webhook_attempts_total",
     Exporter.SHARED,

@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.config import Settings
-from service.gate.celery_broker import queue_lengths
+from service.gate.celery_broker import read_queues
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealthBoard
@@ -83,7 +83,7 @@ def open_system_values(settings: Settings, name: str, queues: Sequence[str] = ()
         broker = None
         if queues and not settings.celery_over_kafka:
             client = opened.enter_context(build_client(settings.celery_broker_url))
-            broker = Source(system_values.BROKER, partial(queue_lengths, client, queues))
+            broker = Source(system_values.BROKER, partial(read_queues, client, queues))
         values = SystemValues(
             Source("postgresql", partial(system_values.read_database, store)),
             Source(

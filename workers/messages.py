@@ -3,11 +3,13 @@
 A message may be lost or delivered twice. The row holds the work; the sweep finds a row whose message was lost.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from celery import Celery
+from celery.signals import before_task_publish
 
 from service import tracing
 from service.domain.errors import Unavailable
@@ -32,6 +34,16 @@ _OUTBOX_TASKS = {OutboxKind.NOTIFY: Task.NOTIFY, OutboxKind.GATE: Task.SYNC_GATE
 _QUEUED_SECONDS = 5
 #: the message header with the MessageSource
 _SOURCE_HEADER = "source"
+
+
+@before_task_publish.connect
+def set_timestamp(properties: dict[str, Any], **_: Any) -> None:
+    """Set AMQP's property `timestamp`, which kombu leaves out: seconds since 1970 UTC.
+
+    Celery calls this for each message of a process that imports this module: those of beat and of Celery's own retries
+    too.
+    """
+    properties["timestamp"] = time.time()
 
 
 def send_outbox_tasks(

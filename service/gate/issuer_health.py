@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 from redis import Redis
 
+from service.gate.celery_broker import QueueState
 from service.gate.client import mapped_errors
 from service.gate.keys import ISSUER_HEALTH_KEY
 
@@ -24,8 +25,8 @@ class IssuerHealth(Struct, frozen=True):
     #: sum and number of the writes of batches, since the process began
     write_seconds: float
     writes: float
-    #: messages in Celery's queues; None: the broker does not answer, or cannot count them
-    queues: Mapping[str, float] | None
+    #: Celery's queues; None: the broker does not answer, or cannot count messages
+    queues: Mapping[str, QueueState] | None
     #: why the broker does not answer, or refuses writes
     broker_fault: str | None
     #: its reasons for alerts, by alert; an older version publishes none

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from service import metrics
 from service.domain.retry import ISSUE_RETRY_POLICY
 from service.domain.system_observation import FRESH_HEALTH_SECONDS
+from service.gate.celery_broker import QueueState
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard, PublishedHealth
 from service.gate.task_counts import TaskCount, TaskCounts
@@ -73,9 +74,9 @@ class RedisValues(NamedTuple):
 
 
 class BrokerState(NamedTuple):
-    """The messages by queue of Celery's broker, or why it does not answer; neither if that is not known."""
+    """The queues of Celery's broker, or why it does not answer; neither if that is not known."""
 
-    queues: ByLabel | None
+    queues: Mapping[str, QueueState] | None
     fault: str | None
 
 
@@ -112,9 +113,9 @@ class SystemValues:
         database: Source[Mapping[Statistic, ByLabel]],
         redis: Source[RedisValues],
         log_ends: Source[Mapping[int, int]],
-        broker: Source[ByLabel] | None = None,
+        broker: Source[Mapping[str, QueueState]] | None = None,
     ) -> None:
-        """`log_ends` reads the end offsets by partition, `broker` the messages by queue of Celery's broker."""
+        """`log_ends` reads the end offsets by partition, `broker` the queues of Celery's broker."""
         self._database = database
         self._redis = redis
         self._log_ends = log_ends
@@ -145,7 +146,7 @@ class SystemValues:
             metrics.PART_READ_SECONDS: _labelled(metrics.PART_READ_SECONDS, seconds),
         }
         if broker.queues is not None:
-            values[metrics.CELERY_QUEUE_MESSAGES] = _labelled(metrics.CELERY_QUEUE_MESSAGES, broker.queues)
+            values |= _queue_values(broker.queues)
         return SystemReading(
             values,
             redis.result.issuers if redis else None,
@@ -198,6 +199,14 @@ def _redis_values(found: RedisValues) -> dict[Metric, ByLabels]:
     if found.sweep_age_seconds is not None:
         values[metrics.SWEEP_AGE_SECONDS] = {(): found.sweep_age_seconds}
     return values
+
+
+def _queue_values(queues: Mapping[str, QueueState]) -> dict[Metric, ByLabels]:
+    ages = {name: state.age_seconds for name, state in queues.items()}
+    return {
+        metrics.CELERY_QUEUE_MESSAGES: {(name,): state.messages for name, state in queues.items()},
+        metrics.CELERY_QUEUE_AGE_SECONDS: {(name,): age for name, age in ages.items() if age is not None},
+    }
 
 
 def _lags(next_offsets: ByLabel, ends: Mapping[int, int]) -> ByLabels:

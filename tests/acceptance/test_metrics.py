@@ -46,6 +46,22 @@ def test_both_ports_show_a_sale(system: System) -> None:
     assert all(from_api["coupons_part_ready", f"part={part}"] for part in ("postgresql", "redis", "kafka"))
 
 
+def test_a_queue_grows_old_while_no_worker_takes_its_messages(system: System) -> None:
+    """Those of beat: one each second. A queue without messages has no age."""
+    api = system.stack.api_url
+
+    def age(queue: Queue) -> float | None:
+        return scrape(system, api).get(("coupons_celery_queue_age_seconds", f"queue={queue}"))
+
+    system.stack.stop("worker")
+    try:
+        system.eventually(lambda: (age(Queue.MAINTENANCE) or 0) > 3)
+        assert age(Queue.DEAD_LETTER) == 0
+    finally:
+        system.stack.start("worker")
+    system.eventually(lambda: age(Queue.MAINTENANCE) == 0)
+
+
 def test_a_scrape_without_postgresql_has_the_rest_in_time(system: System) -> None:
     """What an operator needs most is there while something is wrong."""
     system.stack.stop("postgres")

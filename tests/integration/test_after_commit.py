@@ -7,6 +7,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
 
+from service.gate.celery_broker import read_queues
 from service.gate.gate_admin import GateAdmin
 from service.resources import Resources
 from service.store.outbox import OutboxKind
@@ -53,6 +54,17 @@ def test_a_task_that_has_run_is_sent_again(resources: Resources, broker: Redis) 
     publish(resources, OutboxKind.NOTIFY)
 
     assert (done, broker.llen(Queue.NOTIFY)) == (5, 2)
+
+
+def test_a_message_says_when_it_was_sent(resources: Resources, broker: Redis) -> None:
+    """The age of a queue is that of its oldest message."""
+    publish(resources, OutboxKind.NOTIFY)
+
+    state = read_queues(broker, [Queue.NOTIFY])[Queue.NOTIFY]
+
+    assert state.messages == 1
+    assert state.age_seconds is not None
+    assert 0 < state.age_seconds < 30
 
 
 def test_a_mark_expires(gate_admin: GateAdmin, redis: Redis) -> None:

@@ -8,6 +8,7 @@ from redis import Redis
 from service import metrics
 from service.config import Settings
 from service.domain.system_observation import FRESH_HEALTH_SECONDS
+from service.gate.celery_broker import QueueState
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard
 from service.gate.keys import ISSUER_HEALTH_KEY
@@ -18,7 +19,8 @@ from tests.waiting import eventually
 from workers.issuer.health import Health
 from workers.issuer.health_publisher import HealthPublisher
 
-_HEALTH = IssuerHealth(0.1, {"partition 3": "paused"}, 2.5, 10, {"maintenance": 4, "notify": 0}, None)
+_QUEUES = {"maintenance": QueueState(4, 3.5), "notify": QueueState(0, 0.0), "retry": QueueState(1, None)}
+_HEALTH = IssuerHealth(0.1, {"partition 3": "paused"}, 2.5, 10, _QUEUES, None)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def published(settings: Settings, board: IssuerHealthBoard) -> Iterator[Health]:
     """The health of an issuer that publishes it."""
     health = Health()
     health.set_ready("issuer")
-    publisher = HealthPublisher(settings, health, lambda: BrokerState({"maintenance": 7.0}, None))
+    publisher = HealthPublisher(settings, health, lambda: BrokerState(_QUEUES, None))
     publisher.start()
     eventually(board.read)
     yield health
@@ -75,7 +77,7 @@ def test_an_issuer_publishes_what_it_reports(board: IssuerHealthBoard, published
         return board.read()[0].health.reasons == {"partition 1": "paused"}
 
     eventually(is_published)
-    assert board.read()[0].health.queues == {"maintenance": 7.0}
+    assert board.read()[0].health.queues == _QUEUES
 
 
 def test_an_issuer_publishes_its_alerts(board: IssuerHealthBoard, published: Health) -> None:
@@ -114,7 +116,8 @@ def test_a_process_that_may_not_read_the_broker_shows_what_an_issuer_read(
     assert ("broker",) not in silent[metrics.PART_AVAILABLE]
     assert metrics.CELERY_QUEUE_MESSAGES not in silent
     assert well[metrics.PART_AVAILABLE]["broker",] == 1
-    assert well[metrics.CELERY_QUEUE_MESSAGES] == {("maintenance",): 4, ("notify",): 0}
+    assert well[metrics.CELERY_QUEUE_MESSAGES] == {("maintenance",): 4, ("notify",): 0, ("retry",): 1}
+    assert well[metrics.CELERY_QUEUE_AGE_SECONDS] == {("maintenance",): 3.5, ("notify",): 0}
     assert away[metrics.PART_AVAILABLE]["broker",] == 0
 
 

@@ -1,5 +1,6 @@
 """What a scrape reads from PostgreSQL, Redis and Kafka equals what is there, and no part that hangs delays it."""
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,38 @@ def test_the_values_of_celery_are_those_of_redis(settings: Settings, redis: Redi
     assert _by_label(values, metrics.CELERY_QUEUE_MESSAGES) == {"maintenance": 0, "notify": 2}
 
 
+_OLD = json.dumps({"body": "", "headers": {}, "properties": {"timestamp": time.time() - 90}})
+
+
+@pytest.mark.usefixtures("store", "redis")
+@pytest.mark.parametrize(
+    ("waiting", "age"),
+    [
+        (["{}", _OLD], {"maintenance": 0, "notify": pytest.approx(90, abs=30)}),
+        ([json.dumps({"properties": {"timestamp": time.time() + 3_600}})], dict.fromkeys(_QUEUES, 0)),
+        ([_OLD, "{}"], {"maintenance": 0}),
+        (["[" * 100_000], {"maintenance": 0}),
+        ([b"\xff"], {"maintenance": 0}),
+        (['{"properties": {"timestamp": "noon"}}'], {"maintenance": 0}),
+        (['{"properties": {"timestamp": -1}}'], {"maintenance": 0}),
+    ],
+    ids=["old", "a clock ahead", "without a time", "no JSON", "no text", "no number", "before 1970"],
+)
+def test_the_age_of_a_queue_is_that_of_its_oldest_message(
+    settings: Settings, waiting: list[str | bytes], age: dict[str, float]
+) -> None:
+    """New messages are put on the left. An oldest one that does not say when it was sent leaves the age unknown."""
+    with Redis.from_url(settings.celery_broker_url) as broker:
+        broker.delete(*_QUEUES)
+        broker.rpush("notify", *waiting)
+        with open_system_values(settings, "tests metrics", _QUEUES) as values:
+            found = eventually(lambda: read if metrics.CELERY_QUEUE_AGE_SECONDS in (read := values.read()) else None)
+        broker.delete(*_QUEUES)
+
+    assert _by_label(found, metrics.CELERY_QUEUE_MESSAGES)["notify"] == len(waiting)
+    assert _by_label(found, metrics.CELERY_QUEUE_AGE_SECONDS) == age
+
+
 def test_a_count_is_lost_without_redis_and_the_work_goes_on(settings: Settings) -> None:
     """A notice that was delivered must not fail because it could not be counted."""
     TaskCounts(Redis.from_url(f"redis://{AWAY}/0")).add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
@@ -221,7 +254,8 @@ def test_a_part_that_does_not_answer_is_left_out_in_time(settings: Settings, par
     assert _by_label(found, metrics.PART_READ_SECONDS).keys() == {name for name, is_on in available.items() if is_on}
     assert (metrics.ISSUED_REQUESTS in found) == (part != "postgresql")
     assert (metrics.WEBHOOK_ATTEMPTS in found) == (part != "redis")
-    assert (metrics.CELERY_QUEUE_MESSAGES in found) == (part != "broker")
+    for of_broker in (metrics.CELERY_QUEUE_MESSAGES, metrics.CELERY_QUEUE_AGE_SECONDS):
+        assert (of_broker in found) == (part != "broker")
     assert (metrics.UNDECIDED_RECORDS in found) == (part not in {"postgresql", "kafka"})
     assert f'coupons_part_available{{part="{part}"}} 0.0' in text
 

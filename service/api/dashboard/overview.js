@@ -24,7 +24,7 @@ export function openOverview(main) {
   ]);
   const partitions = table("Lag by partition", [["Partition", false], ["Requests", true], ["Oldest", true]]);
   const work = table("Work that waits for Celery", [["Work", false], ["Rows", true], ["Oldest", true]]);
-  const queues = table("Celery's queues", [["Queue", false], ["Messages", true]],
+  const queues = table("Celery's queues", [["Queue", false], ["Messages", true], ["Oldest", true]],
     { unknown: "Not known: the broker does not answer, or is Kafka." });
   const connections = table("Processes with connections to PostgreSQL", [["Process", false], ["Connections", true]],
     { unknown: "Not known: PostgreSQL does not answer." });
@@ -44,8 +44,8 @@ export function openOverview(main) {
       showRows(work, overview.work, (one) => one.kind, (one) => [
         WORK[one.kind] ?? one.kind, number(one.rows), one.rows ? duration(one.oldest_seconds) : "–",
       ]);
-      showRows(queues, overview.queues && Object.entries(overview.queues), ([name]) => name, ([name, messages]) => [
-        name, number(messages),
+      showRows(queues, overview.queues, (one) => one.name, (one) => [
+        one.name, number(one.messages), one.messages ? duration(one.oldest_seconds) : "–",
       ]);
       showRows(connections, overview.connections && Object.entries(overview.connections), ([name]) => name, ([name, count]) => [
         name, number(count),

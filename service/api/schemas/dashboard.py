@@ -60,6 +60,14 @@ class WorkView(Struct, frozen=True):
     oldest_seconds: float
 
 
+class QueueView(Struct, frozen=True):
+    """Messages of Celery's broker that no worker has taken, and the age of the oldest one (null: not known)."""
+
+    name: str
+    messages: Count
+    oldest_seconds: float | None
+
+
 class ProofView(Struct, frozen=True):
     """The last proof of all coupons; null before the first one."""
 
@@ -104,8 +112,7 @@ class OverviewView(Struct, frozen=True):
     dead: dict[str, Count] | None
     dead_last_minute: Count | None
     work: list[WorkView] | None
-    #: messages by queue of Celery's broker
-    queues: dict[str, Count] | None
+    queues: list[QueueView] | None
     #: seconds since a Celery worker last ran the sweep
     sweep_age_seconds: float | None
     proof: ProofView | None
@@ -140,7 +147,7 @@ def overview_view(overview: Overview) -> OverviewView:
         dead=_counts(overview, metrics.NEW_DEAD_LETTERS),
         dead_last_minute=_count(overview, metrics.RECENT_DEAD_LETTERS),
         work=_work(overview),
-        queues=_counts(overview, metrics.CELERY_QUEUE_MESSAGES),
+        queues=_queues(overview),
         sweep_age_seconds=overview.value(metrics.SWEEP_AGE_SECONDS),
         proof=_proof(overview),
         connections=_counts(overview, metrics.DATABASE_CONNECTIONS),
@@ -195,6 +202,16 @@ def _work(overview: Overview) -> list[WorkView] | None:
     return [
         WorkView(kind, int(rows), round(ages.get(kind, 0.0), 1))
         for kind, rows in sorted(overview.by_label(metrics.WORK_ROWS).items())
+    ]
+
+
+def _queues(overview: Overview) -> list[QueueView] | None:
+    if metrics.CELERY_QUEUE_MESSAGES not in overview.values:
+        return None
+    ages = overview.by_label(metrics.CELERY_QUEUE_AGE_SECONDS)
+    return [
+        QueueView(name, int(messages), None if (age := ages.get(name)) is None else round(age, 1))
+        for name, messages in sorted(overview.by_label(metrics.CELERY_QUEUE_MESSAGES).items())
     ]
 
 
