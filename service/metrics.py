@@ -322,6 +322,13 @@ SWEEP_AGE_SECONDS = _read_at_scrape(
     "Seconds since a Celery worker last ran the sweep, which beat sends every second. Absent if none ran in the last"
     " minute, or ever.",
 )
+CELERY_WORKER_AGE_SECONDS = _read_at_scrape(
+    "coupons_celery_worker_age_seconds",
+    Exporter.SHARED,
+    "Seconds since the last heartbeat of a Celery worker, which it sends every two seconds. Absent for one that has"
+    " stopped, and for one that has sent none in the last minute.",
+    "worker",
+)
 CELERY_QUEUE_MESSAGES = _read_at_scrape(
     "coupons_celery_queue_messages",
     Exporter.SHARED,

@@ -14,9 +14,6 @@ from prometheus_client.registry import Collector
 from service.config import Settings
 from service.gate.celery_broker import read_queues
 from service.gate.client import build_client
-from service.gate.gate_admin import GateAdmin
-from service.gate.issuer_health import IssuerHealthBoard
-from service.gate.task_counts import TaskCounts
 from service.metrics import METRICS, MULTIPROCESS_DIRECTORY_VARIABLE, Exporter, Kind, Metric, Values
 from service.resources import open_engine
 from service.stream import log_ends, topics
@@ -86,10 +83,7 @@ def open_system_values(settings: Settings, name: str, queues: Sequence[str] = ()
             broker = Source(system_values.BROKER, partial(read_queues, client, queues))
         values = SystemValues(
             Source("postgresql", partial(system_values.read_database, store)),
-            Source(
-                "redis",
-                partial(system_values.read_redis, GateAdmin(redis), TaskCounts(redis), IssuerHealthBoard(redis)),
-            ),
+            Source("redis", partial(system_values.read_redis, redis)),
             Source("kafka", read_ends),
             broker,
         )

@@ -5,13 +5,20 @@ from typing import Any
 
 import billiard.pool
 from celery import Celery, Task
-from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    celeryd_init,
+    heartbeat_sent,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
 
 from service import config, startup, tracing
 from service.config.parsing import is_service_address
 from service.log import bound_contextvars, get_logger
 from service.log_events import LogEvent
-from workers import messages, resources
+from workers import heartbeats, messages, resources
 
 _log = get_logger(__name__)
 
@@ -62,3 +69,15 @@ def close_resources(**_: Any) -> None:
     """Close the clients of a child process before it ends."""
     resources.close()
     tracing.close()
+
+
+@heartbeat_sent.connect
+def record_heartbeat(sender: Any, **_: Any) -> None:
+    """Note that this worker runs; called every two seconds in its main process."""
+    heartbeats.recorder().record(sender.eventer.hostname)
+
+
+@worker_shutdown.connect
+def withdraw_worker(sender: Any, **_: Any) -> None:
+    """Note that this worker ends."""
+    heartbeats.recorder().withdraw(sender.hostname)

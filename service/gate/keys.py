@@ -49,6 +49,8 @@ LAST_SWEEP_KEY = "gate:swept_at"
 TASK_COUNTS_KEY = "gate:task_counts"
 #: hash from issuer to what it published about itself last (service/gate/issuer_health.py)
 ISSUER_HEALTH_KEY = "gate:issuer_health"
+#: sorted set of Celery's workers; the score is the time of the last heartbeat in seconds since 1970 UTC
+WORKERS_KEY = "gate:workers"
 #: list of follow-ups that an issuer turns into Celery tasks, the oldest first
 FOLLOW_UPS_KEY = "gate:follow_ups"
 MAX_FOLLOW_UPS = 1_000
@@ -72,6 +74,7 @@ SHARED_KEY_TYPES = {
     FOLLOW_UPS_KEY: "list",
     TASK_COUNTS_KEY: "hash",
     ISSUER_HEALTH_KEY: "hash",
+    WORKERS_KEY: "zset",
 }
 
 

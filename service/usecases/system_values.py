@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import Any, NamedTuple
 
+from redis import Redis
 from sqlalchemy import Engine
 
 from service import metrics
@@ -13,6 +14,7 @@ from service.gate.celery_broker import QueueState
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard, PublishedHealth
 from service.gate.task_counts import TaskCount, TaskCounts
+from service.gate.worker_board import WorkerBoard
 from service.metrics import ByLabels, Metric, Values
 from service.store import statistics
 from service.store.engine import in_transaction
@@ -64,6 +66,8 @@ class RedisValues(NamedTuple):
 
     counts: Mapping[TaskCount, ByLabel]
     sweep_age_seconds: float | None
+    #: seconds since the last heartbeat, by worker
+    worker_ages: ByLabel
     issuers: Sequence[PublishedHealth]
 
     @property
@@ -100,9 +104,14 @@ def read_database(store: Engine) -> Mapping[Statistic, ByLabel]:
         return statistics.read(tx)
 
 
-def read_redis(gate_admin: GateAdmin, task_counts: TaskCounts, issuers: IssuerHealthBoard) -> RedisValues:
+def read_redis(redis: "Redis") -> RedisValues:
     """Return what workers and issuers left in Redis; raise Unavailable."""
-    return RedisValues(task_counts.read(), gate_admin.seconds_since_sweep(), issuers.read())
+    return RedisValues(
+        TaskCounts(redis).read(),
+        GateAdmin(redis).seconds_since_sweep(),
+        WorkerBoard(redis).ages(),
+        IssuerHealthBoard(redis).read(),
+    )
 
 
 class SystemValues:
@@ -196,6 +205,7 @@ def _database_values(found: Mapping[Statistic, ByLabel]) -> dict[Metric, ByLabel
 
 def _redis_values(found: RedisValues) -> dict[Metric, ByLabels]:
     values = {metric: _labelled(metric, found.counts[count]) for count, metric in _OF_TASKS.items()}
+    values[metrics.CELERY_WORKER_AGE_SECONDS] = _labelled(metrics.CELERY_WORKER_AGE_SECONDS, found.worker_ages)
     if found.sweep_age_seconds is not None:
         values[metrics.SWEEP_AGE_SECONDS] = {(): found.sweep_age_seconds}
     return values

@@ -1,6 +1,7 @@
 """The operators' page in a real browser, beside the running system."""
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -102,6 +103,31 @@ def test_the_overview_shows_the_numbers_of_the_database_during_a_sale(system: Sy
         system.stack.thaw("issuer")
 
 
+@pytest.mark.timeout(120)
+def test_the_overview_names_the_workers_that_run(system: System, browser: Browser) -> None:
+    """One that is frozen is late, one that has stopped is gone, and its messages wait."""
+    with _opened(system, browser, "", NARROW) as page:
+        workers = page.get_by_role("region", name="Celery's workers").locator("tbody tr")
+        messages = page.get_by_role("region", name="Celery's queues").locator('tr[data-key="maintenance"] td')
+        expect(workers).to_have_count(1, timeout=_SOON_MS)
+        expect(workers).to_contain_text(f"celery@{socket.gethostname()}")
+        expect(workers).not_to_contain_text("late")
+        system.stack.freeze("worker")
+        try:
+            expect(workers).to_contain_text(re.compile("[0-9] s ago, late$"), timeout=30_000)
+            assert_usable(page)
+        finally:
+            system.stack.thaw("worker")
+        expect(workers).not_to_contain_text("late", timeout=_SOON_MS)
+        system.stack.stop("worker")
+        try:
+            expect(workers).to_have_count(0, timeout=_SOON_MS)
+            expect(messages.nth(1)).to_have_text(re.compile(r"^[2-9]\.[0-9] s$"), timeout=_SOON_MS)
+        finally:
+            system.stack.start("worker")
+        expect(workers).to_have_count(1, timeout=30_000)
+
+
 _OF_POSTGRESQL = ("wait", "undecided", "issued", "retrying", "dead", "outbox", "proof")
 _TABLES_OF_POSTGRESQL = (
     "Coupons, on sale first",
@@ -117,7 +143,7 @@ _TABLES_OF_POSTGRESQL = (
     [
         ("postgres", _OF_POSTGRESQL, _TABLES_OF_POSTGRESQL),
         ("kafka", ("undecided",), ()),
-        ("valkey", ("sweep",), ("Celery's queues",)),
+        ("valkey", ("sweep",), ("Celery's queues", "Celery's workers")),
     ],
 )
 def test_what_a_part_does_not_answer_is_not_known(

@@ -14,7 +14,9 @@ from service import metrics
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.gate.gate_admin import GateAdmin
+from service.gate.keys import WORKERS_KEY
 from service.gate.task_counts import TaskCount, TaskCounts
+from service.gate.worker_board import WorkerBoard
 from service.metrics import Exporter, Metric, Values
 from service.scrape import open_system_values, render
 from service.store import verifications
@@ -26,6 +28,7 @@ from tests.builders import PARTITIONS
 from tests.integration.conftest import Query
 from tests.log import Log
 from tests.waiting import eventually
+from workers.heartbeats import HeartbeatRecorder
 
 AWAY = "127.0.0.1:9"
 _QUEUES = ("maintenance", "notify")
@@ -189,6 +192,38 @@ def test_the_age_of_a_queue_is_that_of_its_oldest_message(
     assert _by_label(found, metrics.CELERY_QUEUE_AGE_SECONDS) == age
 
 
+@pytest.mark.usefixtures("store")
+def test_workers_are_known_by_their_heartbeats(settings: Settings, redis: Redis) -> None:
+    """One that was killed grows old and is forgotten after a minute, one that ends is forgotten at once."""
+    board = WorkerBoard(redis)
+    for worker in ("celery@runs", "celery@ends", "celery@frozen", "celery@killed"):
+        board.record(worker)
+    now = time.time()
+    redis.zadd(WORKERS_KEY, {"celery@frozen": now - 20, "celery@killed": now - 90, "celery@ahead": now + 3_600})
+    before = _by_label(_read(settings), metrics.CELERY_WORKER_AGE_SECONDS)
+    board.record("celery@runs")
+    board.withdraw("celery@ends")
+    after = _by_label(_read(settings), metrics.CELERY_WORKER_AGE_SECONDS)
+
+    assert before.keys() == {"celery@runs", "celery@ends", "celery@frozen", "celery@ahead"}
+    assert 20 <= before["celery@frozen"] < 50
+    assert before["celery@ahead"] == 0
+    assert after.keys() == {"celery@runs", "celery@frozen", "celery@ahead"}
+    assert after["celery@runs"] < 15
+    assert redis.zcard(WORKERS_KEY) == 3, "what is forgotten is deleted"
+
+
+def test_a_heartbeat_that_redis_does_not_take_is_lost() -> None:
+    """The worker goes on: it is held up once in ten seconds at most."""
+    with _silent_server() as silent, Redis.from_url(f"redis://{silent}/0", socket_timeout=0.5) as hanging:
+        recorder = HeartbeatRecorder(WorkerBoard(hanging))
+        began = time.monotonic()
+        for _ in range(20):
+            recorder.record("celery@here")
+        assert time.monotonic() - began < 3
+        recorder.withdraw("celery@here")
+
+
 def test_a_count_is_lost_without_redis_and_the_work_goes_on(settings: Settings) -> None:
     """A notice that was delivered must not fail because it could not be counted."""
     TaskCounts(Redis.from_url(f"redis://{AWAY}/0")).add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
@@ -253,7 +288,8 @@ def test_a_part_that_does_not_answer_is_left_out_in_time(settings: Settings, par
     assert _away(found) == [part]
     assert _by_label(found, metrics.PART_READ_SECONDS).keys() == {name for name, is_on in available.items() if is_on}
     assert (metrics.ISSUED_REQUESTS in found) == (part != "postgresql")
-    assert (metrics.WEBHOOK_ATTEMPTS in found) == (part != "redis")
+    for of_redis in (metrics.WEBHOOK_ATTEMPTS, metrics.CELERY_WORKER_AGE_SECONDS):
+        assert (of_redis in found) == (part != "redis")
     for of_broker in (metrics.CELERY_QUEUE_MESSAGES, metrics.CELERY_QUEUE_AGE_SECONDS):
         assert (of_broker in found) == (part != "broker")
     assert (metrics.UNDECIDED_RECORDS in found) == (part not in {"postgresql", "kafka"})

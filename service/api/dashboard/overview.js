@@ -5,6 +5,8 @@ import { duration, h, keepChildren, label, number, setText, showRows, table, tim
 
 /** Seconds after which a sweep is late: it is due every second. */
 const SWEEP_LATE_SECONDS = 7;
+/** Seconds after which a heartbeat of a worker is late: it is sent every two seconds. */
+const HEARTBEAT_LATE_SECONDS = 7;
 /** Milliseconds after which alerts say nothing about now: they are observed every two seconds. */
 const ALERTS_OLD_MS = 6_000;
 const NOT_KNOWN = "not known";
@@ -26,11 +28,13 @@ export function openOverview(main) {
   const work = table("Work that waits for Celery", [["Work", false], ["Rows", true], ["Oldest", true]]);
   const queues = table("Celery's queues", [["Queue", false], ["Messages", true], ["Oldest", true]],
     { unknown: "Not known: the broker does not answer, or is Kafka." });
+  const workers = table("Celery's workers", [["Worker", false], ["Last seen", true]],
+    { unknown: "Not known: Redis does not answer." });
   const connections = table("Processes with connections to PostgreSQL", [["Process", false], ["Connections", true]],
     { unknown: "Not known: PostgreSQL does not answer." });
   main.append(
     h("h1", {}, "Overview"), alerts.element, tiles.element, coupons.element,
-    h("div", { class: "columns" }, partitions.element, work.element, queues.element, connections.element),
+    h("div", { class: "columns" }, partitions.element, work.element, queues.element, workers.element, connections.element),
   );
 
   return {
@@ -47,6 +51,7 @@ export function openOverview(main) {
       showRows(queues, overview.queues, (one) => one.name, (one) => [
         one.name, number(one.messages), one.messages ? duration(one.oldest_seconds) : "–",
       ]);
+      showRows(workers, overview.workers, (one) => one.name, (one) => [one.name, seenInWords(one.seen_seconds_ago)]);
       showRows(connections, overview.connections && Object.entries(overview.connections), ([name]) => name, ([name, count]) => [
         name, number(count),
       ]);
@@ -128,6 +133,10 @@ function tilesOf(overview) {
 
 function rateInWords({ now, peak }) {
   return now === null ? `${NOT_KNOWN}, peak ${number(peak)}` : `peak ${number(peak)}`;
+}
+
+function seenInWords(seconds) {
+  return `${duration(seconds)} ago${seconds > HEARTBEAT_LATE_SECONDS ? ", late" : ""}`;
 }
 
 function sweepInWords({ parts, sweep_age_seconds: age }) {

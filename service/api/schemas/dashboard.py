@@ -68,6 +68,13 @@ class QueueView(Struct, frozen=True):
     oldest_seconds: float | None
 
 
+class WorkerView(Struct, frozen=True):
+    """A Celery worker, and how long ago it sent its last heartbeat."""
+
+    name: str
+    seen_seconds_ago: float
+
+
 class ProofView(Struct, frozen=True):
     """The last proof of all coupons; null before the first one."""
 
@@ -113,6 +120,8 @@ class OverviewView(Struct, frozen=True):
     dead_last_minute: Count | None
     work: list[WorkView] | None
     queues: list[QueueView] | None
+    #: those that have sent a heartbeat in the last minute and have not stopped
+    workers: list[WorkerView] | None
     #: seconds since a Celery worker last ran the sweep
     sweep_age_seconds: float | None
     proof: ProofView | None
@@ -148,6 +157,7 @@ def overview_view(overview: Overview) -> OverviewView:
         dead_last_minute=_count(overview, metrics.RECENT_DEAD_LETTERS),
         work=_work(overview),
         queues=_queues(overview),
+        workers=_workers(overview),
         sweep_age_seconds=overview.value(metrics.SWEEP_AGE_SECONDS),
         proof=_proof(overview),
         connections=_counts(overview, metrics.DATABASE_CONNECTIONS),
@@ -213,6 +223,13 @@ def _queues(overview: Overview) -> list[QueueView] | None:
         QueueView(name, int(messages), None if (age := ages.get(name)) is None else round(age, 1))
         for name, messages in sorted(overview.by_label(metrics.CELERY_QUEUE_MESSAGES).items())
     ]
+
+
+def _workers(overview: Overview) -> list[WorkerView] | None:
+    if metrics.CELERY_WORKER_AGE_SECONDS not in overview.values:
+        return None
+    ages = overview.by_label(metrics.CELERY_WORKER_AGE_SECONDS)
+    return [WorkerView(name, round(age, 1)) for name, age in sorted(ages.items())]
 
 
 def _coupon(coupon: Coupon, at_ms: int) -> OverviewCouponView:
