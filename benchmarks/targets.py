@@ -206,14 +206,14 @@ SECONDARY = (
         unit=" kB",
     ),
     Target(
-        "accepted requests/s while they are issued: with metrics and alerts ÷ without",
+        "accepted requests/s while they are issued: with metrics, a scrape every 3 s and alerts ÷ without",
         "observation",
         "observed_accepted_per_second",
         "unobserved_accepted_per_second",
         0.97,
     ),
     Target(
-        "issue rate on a backlog: with metrics and alerts ÷ without",
+        "issue rate on a backlog: with metrics, a scrape every 3 s and alerts ÷ without",
         "observation",
         "observed_drained_per_second",
         "unobserved_drained_per_second",

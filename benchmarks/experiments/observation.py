@@ -1,12 +1,13 @@
 """Experiment `observation`: what it costs to see the system: metrics, the alerts' observation, open dashboards.
 
-Two environments run an API and an issuer each. In one they count nothing and derive no alerts
-(`benchmarks.unobserved`). Each round drains a backlog and accepts requests in both, in turn, each round in another
-order. Then the CPU time is measured at rest, of both, and with five dashboards open.
+Two environments run an API and an issuer each. In one they count nothing, derive no alerts (`benchmarks.unobserved`)
+and are not scraped; in the other both are scraped every three seconds while they are measured. Each round drains a
+backlog and accepts requests in both, in turn, each round in another order. Then the CPU time is measured at rest, of
+both, and with five dashboards open.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from benchmarks.figures import Figures, prefixed
 from benchmarks.load.dashboards import open_dashboards
 from benchmarks.load.http_load import closed_model, issuance_path, run_load
 from benchmarks.load.records import build_records, shuffled_users
+from benchmarks.load.scrapes import scraped
 
 _PARTS = ("api", "issuer-0", "kafka", "postgres", "valkey")
 _CONNECTIONS = 256
@@ -40,6 +42,8 @@ class _Side(NamedTuple):
     name: str
     environment: Environment
     api: int
+    #: ports that are scraped while this side is measured
+    scraped_ports: Sequence[int]
 
 
 def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
@@ -52,8 +56,9 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
             sides = (observed, unobserved) if number % 2 else (unobserved, observed)
             figures: dict[str, float] = {}
             for side in sides:
-                figures |= prefixed(side.name, _issue(side, size) | _rest(side, size.rest_seconds))
-            with open_dashboards(observed.api, _DASHBOARDS):
+                with scraped(side.scraped_ports):
+                    figures |= prefixed(side.name, _issue(side, size) | _rest(side, size.rest_seconds))
+            with scraped(observed.scraped_ports), open_dashboards(observed.api, _DASHBOARDS):
                 figures |= prefixed("dashboards", _rest(observed, size.rest_seconds))
             more = figures["dashboards_rest_all_cores"] - figures["observed_rest_all_cores"]
             yield figures | {"dashboards_more_cores": more}
@@ -62,9 +67,10 @@ def measure(directory: Path, size: Size, rounds: int) -> Iterator[Figures]:
 @contextmanager
 def _side(directory: Path, name: str, under: str) -> Iterator[_Side]:
     with start_environment(directory, under=under) as environment:
-        environment.start_issuer()
+        issuer = environment.start_issuer()
         warm_up(environment, "issuer-0")
-        side = _Side(name, environment, environment.start_api())
+        api = environment.start_api()
+        side = _Side(name, environment, api, () if under else (api, issuer))
         _accept(side, WARM_UP_SECONDS)
         yield side
 
@@ -99,7 +105,7 @@ def _rest(side: _Side, seconds: float) -> dict[str, float]:
 
 EXPERIMENT = Experiment(
     name="observation",
-    description="Metrics, alerts and dashboards: rates and CPU time with and without them.",
+    description="Metrics, scrapes, alerts and dashboards: rates and CPU time with and without them.",
     measure=measure,
     full=Size(50_000, 4.0, 10.0),
     quick=None,

@@ -227,7 +227,7 @@ def test_the_page_is_generated_from_the_results(tmp_path: Path) -> None:
         (
             "observation",
             "observed_accepted_per_second",
-            "with metrics and alerts, accepted while issuing: requests/s",
+            "with metrics, scrapes and alerts, accepted while issuing: requests/s",
         ),
         ("observation", "dashboards_more_cores", "five dashboards, beside none: cores"),
         ("accept", "by_64_while_issuing_per_second", "64 connections, accepted while issuing: requests/s"),
