@@ -4,11 +4,8 @@ The work is in rows of PostgreSQL, and the sweep finds rows whose message was lo
 settings.
 """
 
-import ssl
-
-from kombu import Connection, Exchange, Queue
+from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
-from kombu.utils.url import parse_url
 
 from service import config, startup
 from service.domain.errors import Misconfigured
@@ -16,32 +13,31 @@ from service.stream.connection import log_client_error, security_settings
 from workers.kafka_transport import raise_if_undelivered
 from workers.queues import TOPIC_PREFIX, BeatEntry, Task
 from workers.queues import Queue as QueueName
+from workers.redis_broker import RedisBroker, connection_settings
 
 # The transport that checks messages, under the schemes by which Flower finds out what the broker is: the setting
 # `broker_transport` would replace them. kombu keeps the first transport that it finds for a scheme.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:Transport"))
+TRANSPORT_ALIASES["sentinel"] = "workers.redis_transport:SentinelTransport"
 
+_redis: RedisBroker | None = None
 with startup.exit_on_error():
     _settings = config.load_without_keys()  # beat and Flower need none; the worker reads them when it starts
-    # Over TLS the broker's certificate is verified, as the gate's is: by default kombu verifies none, and Flower's own
-    # client reads this setting only, not the URL.
-    broker_use_ssl: dict[str, object] | bool = False
-    try:
-        _url = parse_url(_settings.celery_broker_url)
-        if _url["transport"] == "rediss":
-            broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **_url.get("ssl", {})}
-        # nothing is connected; kombu knows fewer options than Redis's client
-        Connection(_settings.celery_broker_url, ssl=broker_use_ssl)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Misconfigured([f"CELERY_BROKER_URL: kombu refuses an option: {error}"]) from None
+    if not _settings.celery_over_kafka:
+        try:
+            _redis = connection_settings(_settings.celery_broker_url)
+        except ValueError as error:
+            raise Misconfigured([f"CELERY_BROKER_URL: {error}"]) from None
 
-broker_url = _settings.celery_broker_url
+broker_url = _redis.url if _redis else _settings.celery_broker_url
+broker_read_url = broker_write_url = broker_url  # Celery prefers the variable CELERY_BROKER_URL to `broker_url`
+broker_use_ssl = _redis.use_ssl if _redis else False
 broker_connection_retry_on_startup = True
 # A worker survives an absent broker. However, a worker with an active task may exit, because kombu 5.7 uses the closed
 # connection; the supervisor restarts it.
 broker_connection_max_retries = None
 
-if _settings.celery_over_kafka:
+if _redis is None:
     _prefix = TOPIC_PREFIX
     broker_transport = "workers.kafka_transport:Transport"
     broker_transport_options = {
@@ -75,6 +71,7 @@ else:
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 10,  # a half-open connection is dropped, so that consuming goes on by itself
+        **_redis.transport_options,
     }
 
 # Direct queues, and routes that name only the queue: publishing through a named exchange depends on bindings kept in

@@ -12,6 +12,7 @@ from typing import Any
 
 from flower.options import default_options
 from flower.utils import strtobool
+from flower.utils.broker import RedisSentinel
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
@@ -19,6 +20,7 @@ from service import config, startup
 from service.config.parsing import MIN_SECRET_BYTES, is_loopback
 from service.config.secret_files import FileFault, read_secret
 from service.domain.errors import Misconfigured
+from service.gate.client import build_async_client
 
 _LOGIN = re.compile(rf"[^:]+:.{{{MIN_SECRET_BYTES},}}")
 
@@ -86,6 +88,10 @@ with startup.exit_on_error():
     if _found := _faults():
         raise Misconfigured(_found)
 
+# Flower's own client of Sentinel asks the first one only, and reads database 0
+RedisSentinel._get_redis_client = lambda *_: build_async_client(  # noqa: SLF001
+    config.load_without_keys().celery_broker_url
+)
 Metrics.get = authenticated(Metrics.get)  # they name workers and tasks; Flower itself serves them to everybody
 
 

@@ -1,7 +1,6 @@
 """Specifications of the application's own processes: migrate, API, issuer, Celery's worker and beat, Flower."""
 
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,15 +8,16 @@ from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis import Redis
 from redis.exceptions import RedisError
 
 from service.domain.errors import Unavailable
+from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
 from stack import logs
 from stack.files import create_private_directory
 from stack.process_spec import ProcessSpec, always_healthy, http_ok
 from stack.server_env import LOOPBACK, ROOT
+from workers.redis_broker import connection_settings
 
 PING_SECONDS = 1.0
 MAX_SWEEP_AGE_SECONDS = 3.0
@@ -86,7 +86,7 @@ def _python(
 
 def _has_swept(environment: Mapping[str, str]) -> bool:
     try:
-        with Redis.from_url(environment["REDIS_URL"]) as redis:
+        with build_client(environment["REDIS_URL"]) as redis:
             age_seconds = GateAdmin(redis).seconds_since_sweep()
     except Unavailable:
         return False
@@ -99,9 +99,9 @@ def _log_contains(log: Path, text: str) -> bool:
 
 def _answers_ping(environment: Mapping[str, str]) -> bool:
     """Ping from this process: starting one for each ping would take a second from the worker that is starting."""
-    with Celery("stack", broker=environment["CELERY_BROKER_URL"], set_as_current=False) as celery:
-        if environment["CELERY_BROKER_URL"].startswith("rediss"):
-            celery.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    broker = connection_settings(environment["CELERY_BROKER_URL"])
+    with Celery("stack", broker=broker.url, set_as_current=False) as celery:
+        celery.conf.update(broker_use_ssl=broker.use_ssl, broker_transport_options=broker.transport_options)
         try:
             # without a destination the ping waits for other workers too
             return bool(celery.control.ping(destination=[f"celery@{socket.gethostname()}"], timeout=PING_SECONDS))

@@ -7,12 +7,14 @@ from typing import Any, Self
 
 import httpx
 from confluent_kafka import Producer
-from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import text
 
 from service import resources
 from service.config import Settings
 from service.domain.request import FINAL_STATES, LogPosition
+from service.gate.client import build_client
 from service.store import engine
 from service.stream import clients, log_reader
 from service.stream.codec import encode_key
@@ -59,7 +61,8 @@ class System:
         )
         pooler = self.settings.database_pooler
         self.store = engine.build(stack.database_url, "tests", pooler=pooler, prepare=not pooler)
-        self.redis: Redis = Redis.from_url(stack.redis_url)
+        self.redis = build_client(stack.redis_url)
+        self.redis.set_retry(Retry(NoBackoff(), 3))  # a server that a test has killed ended the connection
         self.credentials = credentials.create(stack.environment)
         self.http = httpx.Client(base_url=stack.api_url, timeout=10, auth=self.credentials)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kombu.transport import redis
 
+from service.gate.sentinel import Sentinels
 from workers.checked_delivery import CheckedDelivery, log_dropped
 
 
@@ -65,3 +66,21 @@ class Transport(CheckedDelivery, redis.Transport):
     """Kombu's transport with checked messages."""
 
     Channel = Channel
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The same channel at the primary that Sentinel names."""
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        """Return kombu's pool, which finds the primary as the gate's does: a failure says why."""
+        pool: Any = super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call]
+        sentinels = Sentinels(())  # type: ignore[no-untyped-call]
+        sentinels.sentinels = pool.sentinel_manager.sentinels  # kombu closes these
+        pool.sentinel_manager = pool.proxy.sentinel_manager = sentinels
+        return pool
+
+
+class SentinelTransport(CheckedDelivery, redis.SentinelTransport):
+    """Kombu's transport over Sentinel with checked messages."""
+
+    Channel = SentinelChannel

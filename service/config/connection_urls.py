@@ -15,14 +15,14 @@ from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from service.config import database_url
+from service.config import database_url, redis_url
+from service.config.parsing import ENCODING_HINT
 
 #: a host for libpq that has no server: it checks every option first, and then fails at once
 _NO_HOST = "/dev/null"
 #: arguments that are no options: what _split checks, and addresses that libpq would connect to
 _ADDRESS = ("user", "password", "host", "hostaddr", "port", "dbname")
 _REDIS_DATABASE = re.compile(r"/?[0-9]*")
-_HINT = "the characters @ : / ? # [ ] % of a user name or password must be percent-encoded"
 
 
 def check_postgresql_url(url: str) -> str:
@@ -30,16 +30,13 @@ def check_postgresql_url(url: str) -> str:
 
     An option that would undo what the service relies on is refused, too.
     """
-    try:
-        address, _ = database_url.split_hosts(url)
-    except ValueError as error:
-        raise ValueError(f"{error}; {_HINT}") from None
+    address, _ = database_url.split_hosts(url)
     _split(address, ("postgresql", "postgresql+psycopg"))
     try:
         parsed = make_url(address)
         _, arguments = parsed.get_dialect()().create_connect_args(parsed)
     except (ArgumentError, ValueError):
-        raise ValueError(f"is not a URL with hosts and ports; {_HINT}") from None
+        raise ValueError(f"is not a URL with hosts and ports; {ENCODING_HINT}") from None
     database_url.session_settings(parsed)
     if repeated := [
         name for name, value in parsed.query.items() if name not in _ADDRESS and not isinstance(value, str)
@@ -63,22 +60,12 @@ def check_redis_url(url: str) -> str:
 
     redis-py would silently use database 0 in place of one that is not a number.
     """
-    refuse_sentinel(url)
-    parts = _split(url, ("redis", "rediss"))
+    parts = _split(redis_url.parse(url).server, ("redis", "rediss"))
     if not _REDIS_DATABASE.fullmatch(parts.path):
         raise ValueError("the database must be a number, as in redis://host:port/0")
     if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
         raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
     return url
-
-
-def refuse_sentinel(url: str) -> None:
-    """Raise ValueError for an address of Redis Sentinel: a client would have to ask it for the primary."""
-    if "sentinel" in url.partition("://")[0].lower():
-        raise ValueError(
-            "Redis Sentinel is not supported: use redis:// or rediss:// with an address that always leads to the"
-            " primary, such as a proxy's or a managed server's"
-        )
 
 
 def check_http_url(url: str) -> SplitResult:
@@ -89,7 +76,7 @@ def check_http_url(url: str) -> SplitResult:
     except httpx.InvalidURL:
         host = ""
     if not host:
-        raise ValueError(f"is not a URL with one host and one port; {_HINT}")
+        raise ValueError(f"is not a URL with one host and one port; {ENCODING_HINT}")
     return parts
 
 
@@ -102,11 +89,11 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # raises for a port that is not a number, or above 65535
     except ValueError:
-        raise ValueError(f"is not a URL with one host and one port; {_HINT}") from None
+        raise ValueError(f"is not a URL with one host and one port; {ENCODING_HINT}") from None
     if parts.scheme not in schemes:
         raise ValueError(f"must begin with {schemes[0]}://")
     if url.count("@") > 1 or url.count("@") != parts.netloc.count("@"):
-        raise ValueError(_HINT)
+        raise ValueError(ENCODING_HINT)
     return parts
 
 

@@ -7,13 +7,12 @@ from urllib.parse import unquote
 
 from sqlalchemy import URL, make_url
 
+from service.config.parsing import URL_HOSTS, parse_hosts
+
 #: what promises depend on, and a wrong time: `service/store/engine.py` sets them for every session
 OWN_SESSION_SETTINGS = frozenset(
     {"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "synchronous_commit", "timezone"}
 )
-_MAX_PORT = 65_535
-_PARTS = re.compile(r"(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^@/?#]*)(?P<after>(?:[/?#].*)?)")
-_HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 #: as PostgreSQL splits `options`: at spaces, where a backslash makes the next character part of the word
 _WORD = re.compile(r"(?:\\.|[^\s\\])+")
 _SETTING_NAME = re.compile(r"[a-z_][a-z0-9_$.]*")
@@ -47,15 +46,12 @@ def split_hosts(url: str) -> tuple[str, Mapping[str, str]]:
 
     Raises ValueError if they are malformed.
     """
-    parts = _PARTS.fullmatch(url)
+    parts = URL_HOSTS.fullmatch(url)
     if not parts or not set(parts["hosts"]) & set(",%"):
         return url, {}
-    hosts = [_HOST.fullmatch(host) for host in parts["hosts"].split(",")]
-    if not all(host and int(host["port"] or 0) <= _MAX_PORT for host in hosts):
-        raise ValueError("has a host or a port that is malformed")
-    found = [host for host in hosts if host]
-    names = ",".join(unquote(host["host"].strip("[]")) for host in found)
-    return parts["before"] + parts["after"], {"host": names, "port": ",".join(host["port"] or "" for host in found)}
+    hosts = parse_hosts(parts["hosts"])
+    names = ",".join(unquote(host) for host, _ in hosts)
+    return parts["before"] + parts["after"], {"host": names, "port": ",".join(port for _, port in hosts)}
 
 
 def session_settings(url: URL) -> Mapping[str, str]:

@@ -12,6 +12,12 @@ ROOT_PATH_PATTERN = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", re.ASCII
 #: what a browser sends as Origin: a scheme, a host in lower case, and a port if it is not that of the scheme
 _ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+#: a URL with one or several hosts, in its parts
+URL_HOSTS = re.compile(r"(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^@/?#]*)(?P<after>(?:[/?#].*)?)")
+_HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?", re.ASCII)
+_MAX_PORT = 65_535
+#: what to do about a URL that cannot be read: often a password has such a character
+ENCODING_HINT = "the characters @ : / ? # [ ] % of a user name or password must be percent-encoded"
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -39,6 +45,17 @@ def split_keys(keys: SecretStr) -> tuple[bytes, ...]:
     if any(len(key) < MIN_SECRET_BYTES for key in found):
         raise ValueError(f"each key must have at least {MIN_SECRET_BYTES} bytes")
     return found
+
+
+def parse_hosts(text: str) -> list[tuple[str, str]]:
+    """Return host and port of each address of a URL, which are separated by commas; raise ValueError.
+
+    A port that is not given is empty. An IPv6 address is returned without its brackets.
+    """
+    hosts = [_HOST.fullmatch(host) for host in text.split(",")]
+    if not all(host and int(host["port"] or 0) <= _MAX_PORT for host in hosts):
+        raise ValueError(f"has a host or a port that is malformed; {ENCODING_HINT}")
+    return [(host["host"].strip("[]"), host["port"] or "") for host in hosts if host]
 
 
 def parse_networks(text: str) -> tuple[IPNetwork, ...]:

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from service.config.connection_urls import check_postgresql_url, check_redis_url, refuse_sentinel
+from service.config import redis_url
+from service.config.connection_urls import check_postgresql_url, check_redis_url
 from service.config.parsing import split_list
 
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s,:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
@@ -37,12 +38,13 @@ class ServerSettings(BaseModel):
         " prepared statements (PgBouncer 1.22 or newer with max_prepared_statements above 0)",
     )
     redis_url: Annotated[str, AfterValidator(check_redis_url)] = Field(
-        description="Redis or Valkey for the gate: redis://host:port/database"
+        description="Redis or Valkey for the gate: redis://host:port/database, rediss:// with TLS; with Sentinel"
+        " redis+sentinel://host:port,host:port/database?master_name=NAME"
     )
     celery_broker_url: str = Field(
         min_length=1,
-        description="Celery's broker: redis://host:port/database with another database than the gate's,"
-        " or confluentkafka://host:port",
+        description="Celery's broker: a URL such as that of REDIS_URL with another database than the gate's, or"
+        " confluentkafka://host:port",
     )
     topic_partitions: int = Field(6, ge=1, le=1000, description="partitions of ISSUE_COUPON and ISSUE_COUPON.dlt")
     topic_replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
@@ -71,11 +73,10 @@ class ServerSettings(BaseModel):
     def _is_supported_broker(cls, url: str, info: ValidationInfo) -> str:
         if KAFKA_BROKER_PATTERN.fullmatch(url):
             return url
-        refuse_sentinel(url)
-        if not url.startswith(("redis://", "rediss://")):
+        if not url.startswith("redis") and "sentinel" not in url.partition("://")[0]:
             raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
         check_redis_url(url)
-        if _redis_database(url) == _redis_database(info.data.get("redis_url", "")):
+        if "redis_url" in info.data and redis_url.parse(url).shares_database(redis_url.parse(info.data["redis_url"])):
             raise ValueError(
                 "must not name the database of REDIS_URL, because emptying one would empty the other:"
                 " use another database number"
@@ -103,9 +104,3 @@ class ServerSettings(BaseModel):
 def _is_address(server: str) -> bool:
     match = _ADDRESS.fullmatch(server)
     return match is not None and int(match["port"] or "1") in range(1, 65_536)
-
-
-def _redis_database(url: str) -> tuple[str, str]:
-    """Return host and database number of a Redis URL; a URL without a number means database 0."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2], parts.path.strip("/") or "0"

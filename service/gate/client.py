@@ -9,12 +9,18 @@ from redis.asyncio import Connection as AsyncConnection
 from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
+from service.config import redis_url
+from service.config.redis_url import RedisUrl
 from service.domain.errors import NotPermitted, Unavailable
 from service.domain.failures import FailureClass, register
+from service.gate.sentinel import AsyncSentinels, Sentinels
 
 _TIMEOUT_SECONDS = 1.0
 _OPTIONS: dict[str, Any] = {
@@ -55,15 +61,65 @@ class _AsyncPool(AsyncConnectionPool):
         await super().release(connection)
 
 
-def build_client(redis_url: str) -> "Redis":
+class _SentinelPool(_Pool, SentinelConnectionPool):
+    """A pool whose new connections lead to the server that is the primary at that time."""
+
+    def close(self) -> None:
+        """Close the connections, those to the Sentinels too."""
+        super().close()
+        self.sentinel_manager.close()
+
+
+class _AsyncSentinelPool(_AsyncPool, AsyncSentinelConnectionPool):
+    """The same for asyncio."""
+
+    async def aclose(self) -> None:
+        """Close the connections, those to the Sentinels too."""
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
+def build_client(url: str) -> "Redis":
     """Return a client for threads and commands; it connects at first use and never retries."""
-    return Redis.from_pool(_Pool.from_url(redis_url, retry=Retry(NoBackoff(), 0, _CONNECTION_ENDING), **_OPTIONS))
+    retry = Retry(NoBackoff(), 0, _CONNECTION_ENDING)
+    address = redis_url.parse(url)
+    if not address.sentinels:
+        return Redis.from_pool(_Pool.from_url(url, retry=retry, **_OPTIONS))
+    sentinels = Sentinels(address.sentinels, sentinel_kwargs=sentinel_options(address))  # type: ignore[no-untyped-call]
+    options = {**_primary_options(address), "retry": retry}
+    return Redis.from_pool(_SentinelPool(address.master_name, sentinels, **options))  # type: ignore[no-untyped-call]
 
 
-def build_async_client(redis_url: str) -> "AsyncRedis":
+def build_async_client(url: str) -> "AsyncRedis":
     """Return a client for asyncio; it connects at first use and never retries."""
     retry = AsyncRetry(NoBackoff(), 0, _CONNECTION_ENDING)  # type: ignore[arg-type]  # OSError is caught as well
-    return AsyncRedis.from_pool(_AsyncPool.from_url(redis_url, retry=retry, **_OPTIONS))
+    address = redis_url.parse(url)
+    if not address.sentinels:
+        return AsyncRedis.from_pool(_AsyncPool.from_url(url, retry=retry, **_OPTIONS))
+    of_sentinels = {**sentinel_options(address), "retry": AsyncRetry(NoBackoff(), 0)}
+    sentinels = AsyncSentinels(address.sentinels, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    options = {**_primary_options(address), "retry": retry}
+    return AsyncRedis.from_pool(_AsyncSentinelPool(address.master_name, sentinels, **options))  # type: ignore[no-untyped-call]
+
+
+def sentinel_options(address: RedisUrl) -> dict[str, Any]:
+    """Return the options of connections to the Sentinels of a URL, also of Celery's; TLS is that of the primary."""
+    options = _primary_options(address)
+    tls = {name: value for name, value in options.items() if name.startswith("ssl")}
+    return {
+        **_OPTIONS,
+        **tls,
+        **address.sentinel_login,
+        "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked; by default redis-py waits for seconds
+    }
+
+
+def _primary_options(address: RedisUrl) -> dict[str, Any]:
+    """Return the options of connections to the primary, without an address."""
+    options = {**_OPTIONS, **parse_url(address.server)}  # type: ignore[no-untyped-call]
+    for name in ("host", "port", "connection_class"):
+        options.pop(name, None)
+    return {**options, "ssl": address.server.startswith("rediss://")}
 
 
 def eviction_fault(info: Mapping[str, Any]) -> str | None:

@@ -372,7 +372,7 @@ def test_the_example_of_a_managed_redis(migrated: LocalStack) -> None:
     )
     ended = _execute(
         migrated,
-        f"{security}\n{example(containing='REDIS_URL')}",
+        f"{security}\n{example(containing='gate.example.com')}",
         {
             ":PASSWORD@gate.example.com:6379": f":{passwords['operator']}@{address}",
             ":BROKER_PASSWORD@broker.example.com:6379": f":{passwords['operator']}@{address}",

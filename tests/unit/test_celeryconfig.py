@@ -15,6 +15,7 @@ from celery import Celery
 from celery.events.state import Task as EventTask
 from flower.options import default_options
 from kombu.transport import confluentkafka
+from kombu.utils.url import parse_url
 
 from service.store.engine import STATEMENT_SECONDS
 from tests.unit import facts
@@ -177,6 +178,28 @@ def test_the_brokers_certificate_is_verified(options: str, ca: str | None) -> No
     assert (used["ssl_cert_reqs"], used.get("ssl_ca_certs")) == (ssl.CERT_REQUIRED, ca)
     assert found["broker_use_ssl"]["ssl_cert_reqs"] == ssl.CERT_REQUIRED  # what Flower's own client reads
     assert found["broker_use_ssl"].get("ssl_ca_certs") == ca
+
+
+def test_celery_asks_every_sentinel_for_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery itself prefers the variable, whose form it does not know."""
+    url = "rediss+sentinel://me:p%40w@one:1,[::1]/3?master_name=shop&sentinel_password=s%40p&ssl_ca_certs=/etc/ca.pem"
+    found = _read("celeryconfig.py", facts.ENVIRONMENT | {"CELERY_BROKER_URL": url})
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+    app = Celery("tests", set_as_current=False)
+    app.conf.update({name: value for name, value in found.items() if name.startswith("broker_")})
+    used = app.connection_for_write()
+    sentinel = found["broker_transport_options"]["sentinel_kwargs"]
+
+    login = {"transport": "sentinel", "userid": "me", "password": "p@w", "virtual_host": "3"}
+    assert [parse_url(one) for one in used.alt] == [
+        {**login, "hostname": "one", "port": 1},
+        {**login, "hostname": "::1", "port": 26379},
+    ]
+    assert found["broker_transport_options"]["master_name"] == "shop"
+    assert (used.ssl["ssl_cert_reqs"], used.ssl["ssl_ca_certs"]) == (ssl.CERT_REQUIRED, "/etc/ca.pem")
+    assert (sentinel["ssl"], sentinel["ssl_ca_certs"], sentinel["password"]) == (True, "/etc/ca.pem", "s@p")
+    assert app.connection_for_read().alt == used.alt
+    assert "s@p" not in app.bugreport()
 
 
 def test_without_tls_nothing_is_verified(conf: dict[str, Any]) -> None:

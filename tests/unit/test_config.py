@@ -170,8 +170,35 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"REDIS_URL": "redis://host:6379x/0"}, "REDIS_URL: is not a URL with one host and one port"),
         ({"CELERY_BROKER_URL": "redis://host/1?bogus=1"}, "CELERY_BROKER_URL: Redis's client does not know the option"),
         ({"CELERY_BROKER_URL": GOOD["REDIS_URL"]}, "CELERY_BROKER_URL: must not name the database of REDIS_URL"),
-        ({"REDIS_URL": "sentinel://host:26379/0"}, "REDIS_URL: Redis Sentinel is not supported"),
-        ({"CELERY_BROKER_URL": "sentinel://host:26379/1"}, "CELERY_BROKER_URL: Redis Sentinel is not supported"),
+        ({"REDIS_URL": "sentinel://host:26379/0"}, "REDIS_URL: must have the form redis+sentinel://"),
+        (
+            {"CELERY_BROKER_URL": "sentinel://one:26379/1;sentinel://two:26379/1"},
+            "CELERY_BROKER_URL: must have the form redis+sentinel://",
+        ),
+        *(
+            ({"REDIS_URL": f"redis+sentinel://{rest}"}, f"REDIS_URL: {reason}")
+            for rest, reason in {
+                "one,two/0": "needs master_name, the name under which Sentinel watches the primary",
+                "one,:26379/0?master_name=a": "has a Sentinel without a host",
+                "one:x,two/0?master_name=a": "has a host or a port that is malformed",
+                "one:65536,two/0?master_name=a": "has a host or a port that is malformed",
+                "one,two/0?master_name=a&sentinel_username=me": "has sentinel_username without sentinel_password",
+                "one,two/0?master_name=a&bogus=1": "Redis's client does not know the option",
+                "one,two/0?master_name=a&ssl_ca_certs=/etc/ca.pem": "Redis's client does not know the option",
+                "one,two/gate?master_name=a": "the database must be a number",
+            }.items()
+        ),
+        (
+            {
+                "REDIS_URL": "redis+sentinel://one,two/1?master_name=a",
+                "CELERY_BROKER_URL": "redis+sentinel://me:mine@two:26379,three/1?master_name=a",
+            },
+            "CELERY_BROKER_URL: must not name the database of REDIS_URL",
+        ),
+        (
+            {"REDIS_URL": "redis://host", "CELERY_BROKER_URL": "redis://:pw@host:6379/0"},
+            "CELERY_BROKER_URL: must not name the database of REDIS_URL",
+        ),
         *(
             ({"KAFKA_BOOTSTRAP_SERVERS": servers}, "KAFKA_BOOTSTRAP_SERVERS: must be host:port, separated by commas")
             for servers in (",", "host:port", "host:0", "host:65536", "kafka://host:9092", "me:pw@host:9092", "a b:1")
@@ -378,7 +405,7 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 #: every setting that is a URL: with what makes it needed, and its scheme
-_URLS = {
+_URLS: dict[str, tuple[dict[str, str], str]] = {
     "DATABASE_URL": ({}, "postgresql"),
     "MIGRATE_DATABASE_URL": ({}, "postgresql"),
     "REDIS_URL": ({}, "redis"),
@@ -402,11 +429,14 @@ def test_the_list_of_urls_is_complete() -> None:
     assert {field.upper() for field in Settings.model_fields if re.search("_(url|endpoint)$", field)} == set(_URLS)
 
 
-@pytest.mark.parametrize("name", _URLS)
-@pytest.mark.parametrize(
+_NOT_ENCODED = pytest.mark.parametrize(
     "user_info",
     ["us3r:p@55w0rd", "us3r:p/55w0rd", "us3r:55#w0rd", "us3r:55?w0rd", "us3r:55/w0rd", ":[55w0rd", "us3r@:"],
 )
+
+
+@pytest.mark.parametrize("name", _URLS)
+@_NOT_ENCODED
 def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
     name: str, user_info: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +445,20 @@ def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
     for other, value in needed.items():
         monkeypatch.setenv(other, value)
     monkeypatch.setenv(name, f"{scheme}://{user_info}@127.0.0.1:1/1")
+
+    (fault,) = _faults()
+
+    assert fault.startswith(f"{name}: ")
+    assert "must be percent-encoded" in fault
+    assert not re.search("us3r|55|w0rd", fault)
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
+@_NOT_ENCODED
+def test_a_password_before_several_sentinels_is_not_taken_for_one_of_them(
+    name: str, user_info: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, f"redis+sentinel://{user_info}@127.0.0.1:1,127.0.0.1:2/1?master_name=shop")
 
     (fault,) = _faults()
 
@@ -437,6 +481,14 @@ def test_a_password_that_is_not_encoded_is_a_fault_and_not_taken_for_a_host(
         {"DATABASE_URL": "postgresql://user@host/coupons?options=-csearch_path%3Dshop,public%20--work-mem%3D8MB"},
         {"REDIS_URL": "redis://us3r:p%4055%2Fw0rd@[::1]:6379/0?socket_timeout=2"},
         {"REDIS_URL": "rediss://host?ssl_cert_reqs=required"},
+        {
+            "REDIS_URL": "rediss+sentinel://us3r:p%4055%2Fw0rd@one:26379,[::1],two/0?master_name=shop"
+            "&sentinel_username=me&sentinel_password=p%4055&ssl_ca_certs=/etc/ca.pem"
+        },
+        {
+            "REDIS_URL": "redis+sentinel://one,two/0?master_name=gate",
+            "CELERY_BROKER_URL": "redis+sentinel://one,two/0?master_name=broker",
+        },
     ],
 )
 def test_options_that_the_clients_know_are_accepted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +499,15 @@ def test_options_that_the_clients_know_are_accepted(variables: dict[str, str], m
     config.load()
 
 
-@pytest.mark.parametrize("url", ["redis://host:1/1", "rediss://:secret@host:1/1", "confluentkafka://host:9092"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:1/1",
+        "rediss://:secret@host:1/1",
+        "redis+sentinel://host:1/1?master_name=shop",
+        "confluentkafka://host:9092",
+    ],
+)
 def test_a_supported_broker_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery's broker is Redis or Kafka."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
