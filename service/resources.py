@@ -209,7 +209,7 @@ def open_authenticator(settings: Settings, name: str) -> Iterator[Authenticator]
     is_on = settings.auth == "on"
     with ExitStack() as opened:
         api_keys = ApiKeyCache(opened.enter_context(open_engine(settings, name)))
-        key_set = KeySet(settings.jwt_jwks_url)
+        key_set = KeySet(settings.jwt_jwks_url, settings.jwt_jwks_ca)
         for thread in (api_keys, key_set) if is_on else ():
             thread.start()
             opened.callback(thread.close)

@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validato
 
 from service.config.connection_urls import check_http_url
 from service.config.parsing import is_loopback, split_keys, split_list
+from service.config.tls_files import check_ca
 
 #: RFC 7518, section 3.2: a key of HS256 is at least as long as its hash
 MIN_JWT_BYTES = 32
@@ -26,6 +27,9 @@ class CredentialSettings(BaseModel):
     )
     jwt_jwks_url: str = Field(
         "", validate_default=True, description="https URL of the public keys (a JSON Web Key Set)"
+    )
+    jwt_jwks_ca: str = Field(
+        "", description="PEM file with the CA of JWT_JWKS_URL's certificate; empty: the public CAs that browsers trust"
     )
     jwt_user_claim: str = Field("sub", min_length=1, description="claim that holds the user's id, an integer as text")
     jwt_leeway_seconds: int = Field(
@@ -74,6 +78,15 @@ class CredentialSettings(BaseModel):
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("must begin with https://")
         return url
+
+    @field_validator("jwt_jwks_ca")
+    @classmethod
+    def _is_ca_of_keys(cls, path: str, info: ValidationInfo) -> str:
+        if path and info.data.get("jwt_jwks_url") == "":
+            raise ValueError("has no effect without JWT_JWKS_URL")
+        if path:
+            check_ca(path)
+        return path
 
     @field_validator("jwt_audience", "jwt_algorithms", "jwt_secret", "jwt_jwks_url", "ticket_keys")
     @classmethod

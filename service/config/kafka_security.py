@@ -3,14 +3,14 @@
 Every client of Kafka gets the same settings: `service/stream/connection.py`.
 """
 
-from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.connection_urls import check_http_url
-from service.config.parsing import is_loopback, shown_path
+from service.config.parsing import is_loopback
+from service.config.tls_files import require_readable
 
 PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 OAUTHBEARER = "OAUTHBEARER"
@@ -145,10 +145,7 @@ class KafkaSecuritySettings(BaseModel):
     @classmethod
     def _is_readable(cls, path: str) -> str:
         if path:
-            try:
-                Path(path).read_bytes()
-            except OSError as error:
-                raise ValueError(f"cannot be read: {error.strerror}: {shown_path(path)}") from None
+            require_readable(path)
         return path
 
     @field_validator(*_CERTIFICATES)

@@ -1,7 +1,9 @@
 """The public keys of the tokens' issuer: a JSON Web Key Set (RFC 7517), read again and again."""
 
+import ssl
 import threading
 import time
+from typing import Any
 
 import httpx
 from jwt import PyJWK, PyJWKSet
@@ -23,10 +25,14 @@ _MAX_BYTES = 1_000_000
 class KeySet(BackgroundThread):
     """Reads the key set in a thread of its own: a slow issuer delays no request. The last good set is kept."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is JWT_JWKS_URL; empty: there are no public keys, and the thread has nothing to do."""
+    def __init__(self, url: str, ca: str = "") -> None:
+        """`url` is JWT_JWKS_URL; empty: there are no public keys, and the thread has nothing to do.
+
+        `ca` is JWT_JWKS_CA, the file with the CAs that are trusted; empty: those of httpx.
+        """
         super().__init__("key set")
         self._url = url
+        self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         self._keys: dict[str, PyJWK] | None = None
         self._wanted = threading.Event()
 
@@ -42,13 +48,14 @@ class KeySet(BackgroundThread):
 
     def run(self) -> None:
         """Work until the thread is closed."""
-        with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client:
+        options: dict[str, Any] = {"timeout": _TIMEOUT_SECONDS, "follow_redirects": False, "trust_env": False}
+        with httpx.Client(verify=self._verify, **options) as client:
             while self._url and not self._stopping.is_set():
                 self._wanted.clear()
                 try:
                     self._keys = _read(client, self._url)
                 except Exception as error:  # noqa: BLE001  # whatever the response is, the next one may be a key set
-                    _log.warning(LogEvent.KEY_SET_NOT_READ, reason=repr(error))
+                    _log.warning(LogEvent.KEY_SET_NOT_READ, reason=_explain(error))
                 # a key that is not known brings the next read forward, but not without a cooldown
                 self._stopping.wait(_COOLDOWN_SECONDS)
                 self._wanted.wait(_INTERVAL_SECONDS - _COOLDOWN_SECONDS)
@@ -58,6 +65,14 @@ class KeySet(BackgroundThread):
         self._stopping.set()
         self._wanted.set()
         super().close()
+
+
+def _explain(error: Exception) -> str:
+    """Return the error, and what to do about a certificate that no trusted CA has signed."""
+    reason = repr(error)
+    if "unable to get local issuer certificate" in reason or "self-signed certificate" in reason:
+        reason += ": set JWT_JWKS_CA to the CA that signed the certificate of JWT_JWKS_URL"
+    return reason
 
 
 def _read(client: httpx.Client, url: str) -> dict[str, PyJWK]:

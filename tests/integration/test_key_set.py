@@ -1,10 +1,12 @@
 """What a server of public keys can do to the API that reads them: nothing but publish keys."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import jwt
 import pytest
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from service.domain.errors import Unavailable
 from service.identity import key_set as key_sets
 from service.identity.key_set import KeySet
+from stack.certificates import Authority
 from tests.waiting import eventually
 
 _TIMEOUT_SECONDS = 0.5
@@ -84,8 +87,36 @@ def _refuses(keys: KeySet) -> bool:
     return True
 
 
+def test_a_certificate_is_verified_by_the_ca_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With another one, or without, no key is read, and the log says what to do."""
+    monkeypatch.setattr(key_sets, "_COOLDOWN_SECONDS", 0.05)
+    authority, another = (Authority.load_or_create(tmp_path / name, name) for name in ("right", "another"))
+    with _serving([_send], authority.issue("server").both_file) as (url, reads):
+        for ca in (str(another.certificate_file), ""):
+            with _reading(url, ca) as keys:
+                eventually(lambda keys=keys: _refuses(keys) and "CERTIFICATE_VERIFY_FAILED" in caplog.text)  # type: ignore[misc]
+            assert "set JWT_JWKS_CA to the CA that signed the certificate of JWT_JWKS_URL" in caplog.text
+            caplog.clear()
+        assert reads == []
+
+        with _reading(url, str(authority.certificate_file)) as keys:
+            assert eventually(lambda: keys.find("one"))
+
+
 @contextmanager
-def _serving(answers: list[Answer]) -> Iterator[tuple[str, list[str]]]:
+def _reading(url: str, ca: str) -> Iterator[KeySet]:
+    keys = KeySet(url, ca)
+    keys.start()
+    try:
+        yield keys
+    finally:
+        keys.close()
+
+
+@contextmanager
+def _serving(answers: list[Answer], certificate: Path | None = None) -> Iterator[tuple[str, list[str]]]:
     """Serve the first of the answers; yield the URL and the paths that were requested."""
     reads: list[str] = []
 
@@ -99,10 +130,15 @@ def _serving(answers: list[Answer]) -> Iterator[tuple[str, list[str]]]:
             """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a handshake that the client ends
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/keys", reads
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/keys", reads
     finally:
         server.shutdown()
         server.server_close()

@@ -31,6 +31,7 @@ OAUTH = {
     "KAFKA_OAUTH_CLIENT_ID": "me",
     "KAFKA_OAUTH_CLIENT_SECRET": "my-secret",
 }
+KEYS = {"JWT_JWKS_URL": "https://id.example/keys"}
 TOKENS = {"JWT_AUDIENCE": "coupons", "TICKET_KEYS": "t" * 16}
 
 
@@ -270,6 +271,11 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": "HS256,HS256", **TOKENS}, "JWT_SECRET: is needed by JWT_ISSUER"),
         ({"JWT_ISSUER": "i", "JWT_ALGORITHMS": " , ", **TOKENS}, "JWT_ALGORITHMS: is needed by JWT_ISSUER"),
         ({"JWT_JWKS_URL": "http://id.example/keys"}, "JWT_JWKS_URL: must begin with https://"),
+        ({"JWT_JWKS_CA": __file__}, "JWT_JWKS_CA: has no effect without JWT_JWKS_URL"),
+        ({**KEYS, "JWT_JWKS_CA": __file__}, "JWT_JWKS_CA: has no certificate in PEM format: /"),
+        ({**KEYS, "JWT_JWKS_CA": "/absent"}, "JWT_JWKS_CA: cannot be read: No such file or directory: /absent"),
+        ({**KEYS, "JWT_JWKS_CA": "/tmp"}, "JWT_JWKS_CA: is a directory: /tmp: name one file in PEM format"),
+        ({**TLS, "KAFKA_SSL_CA": "/tmp"}, "KAFKA_SSL_CA: is a directory: /tmp: name one file in PEM format"),
         ({"JWT_JWKS_URL": "https://id.example:abc/keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),
         ({"JWT_JWKS_URL": "https:///keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),
         ({"JWT_JWKS_URL": "https://id.\x7fexample/keys"}, "JWT_JWKS_URL: is not a URL with one host and one port"),

@@ -1,0 +1,27 @@
+"""Checks the files with certificates and keys that TLS needs, so that a fault is found at the start."""
+
+import ssl
+from pathlib import Path
+
+from service.config.parsing import shown_path
+
+
+def require_readable(path: str) -> None:
+    """Raise ValueError if the path is not that of a file that this process can read."""
+    if Path(path).is_dir():
+        raise ValueError(
+            f"is a directory: {shown_path(path)}: name one file in PEM format, which may have several certificates"
+        )
+    try:
+        Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}: {shown_path(path)}") from None
+
+
+def check_ca(path: str) -> None:
+    """Raise ValueError if the file cannot be read, or has no certificate in PEM format."""
+    require_readable(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except (ssl.SSLError, OSError):
+        raise ValueError(f"has no certificate in PEM format: {shown_path(path)}") from None
