@@ -53,11 +53,12 @@ class LocalStack:
         `directories` hold the data of single servers; a directory is created, its parent must exist.
         `kafka_proxies` maps a proxy's name to the port on which clients reach it. Kafka listens on one more port for
         each proxy, see `kafka_port`.
-        Raises StackError if an override or a directory is for a process that this stack does not run.
+        Raises StackError if an override or a directory is for a process that this stack does not run, or if a file with
+        a setting of the user cannot be read.
         """
         self.directory = directory.resolve()
         self.environment: dict[str, str] = {}
-        self._user_env = {**os.environ, **(variables or {})}
+        self._user_env = settings.user_environment(os.environ, variables or {})
         self._requested = tuple(names)
         self._names = settings.processes_to_start(self._requested, self._user_env)
         self._preferred_ports = preferred_ports or {}

@@ -1,11 +1,14 @@
 """The environment of the application's processes: addresses and ports that the user set, completed by the stack."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from service.config import Settings, secret_files
 from service.config.kafka_security import KafkaSecuritySettings
 from stack import ports
 from stack.credentials import Credentials
+from stack.errors import StackError
 from stack.server_env import LOOPBACK, ROOT
 from stack.servers import kafka, postgres, valkey
 
@@ -63,7 +66,14 @@ ISOLATED = dict.fromkeys(
     ],
     "",
 )
-"""Variables that make a stack ignore what the shell sets: for callers that empty or damage the servers they use."""
+"""Variables that make a stack ignore what the shell sets: for callers that empty or damage the servers they use.
+
+A value in a file, whose path is in the variable with `_FILE` appended, is ignored as well: see `user_environment`.
+"""
+
+FILE_SUFFIX = "_FILE"
+MAY_BE_IN_FILE = (*(name.upper() for name in secret_files.names(Settings)), "FLOWER_BASIC_AUTH")
+"""Settings of the processes that the user may have in a file."""
 
 # Without FLOWER_PORT: a Flower that is started by hand in that shell would find this port taken.
 EXPORTED = (
@@ -82,6 +92,28 @@ EXPORTED = (
     "ISSUER_PORT",
     *(f"{name.upper()}_URL" for name in PORT_VARIABLES.values()),
 )
+
+
+def user_environment(shell: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what the user set: `variables` take the place of what the shell sets, also where that is in a file.
+
+    Files are read: the stack itself needs the addresses, and sets some settings if the user does not. Raises StackError
+    with every file that cannot be read, and every variable that is set beside its file.
+    """
+    found = {name: value for name, value in shell.items() if name.removesuffix(FILE_SUFFIX) not in variables}
+    found.update(variables)
+    faults = []
+    for name in MAY_BE_IN_FILE:
+        path = found.pop(name + FILE_SUFFIX, "")
+        if path and found.get(name):
+            faults.append(f"{name}: is set, and {name}{FILE_SUFFIX} as well: unset one of them")
+        elif path and isinstance(read := secret_files.read_secret(name + FILE_SUFFIX, path), secret_files.FileFault):
+            faults.append(f"{name}: {read.reason}")
+        elif path:
+            found[name] = str(read)
+    if faults:
+        raise StackError("\n".join(faults))
+    return found
 
 
 def is_external(name: str, user_env: Mapping[str, str]) -> bool:
@@ -163,9 +195,13 @@ def _callers(credentials: Credentials, user_env: Mapping[str, str]) -> dict[str,
 
 
 def exports(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a shell needs to run one of the processes by hand."""
+    """Return the variables that a shell needs to run one of the processes by hand.
+
+    A shell that has one of them in a file must not have it twice.
+    """
     names = [*(variable for variables in ADDRESSES.values() for variable in variables), *EXPORTED]
-    return {name: environment[name] for name in names if name in environment}
+    found = {name: environment[name] for name in names if name in environment}
+    return found | {name + FILE_SUFFIX: "" for name in found if name + FILE_SUFFIX in os.environ}
 
 
 def _server_addresses(chosen: Mapping[str, int], credentials: Credentials) -> dict[str, str]:

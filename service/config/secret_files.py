@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
@@ -19,9 +19,9 @@ class FileFault(NamedTuple):
 class SecretFiles(EnvSettingsSource):
     """The values of all secrets and URLs, which may contain a password, for which NAME_FILE is set."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """Return the content of the setting's file, None if it has none, or a FileFault."""
-        path = self.env_vars.get(f"{field_name}_file") if _may_be_in_file(field, field_name) else None
+        path = self.env_vars.get(f"{field_name}_file") if field_name in names(self.settings_cls) else None
         if path is None:
             return None, field_name, False
         if self.env_vars.get(field_name) is not None:
@@ -48,5 +48,7 @@ def checked(value: Any) -> Any:
     return value
 
 
-def _may_be_in_file(field: FieldInfo, name: str) -> bool:
-    return field.annotation is SecretStr or name.endswith("_url")
+def names(settings_cls: type[BaseModel]) -> tuple[str, ...]:
+    """Return the names of the settings that may be in a file: secrets, and URLs, which may contain a password."""
+    fields = settings_cls.model_fields.items()
+    return tuple(name for name, field in fields if field.annotation is SecretStr or name.endswith("_url"))

@@ -86,6 +86,62 @@ def test_a_server_is_external_only_if_every_address_of_it_is_set() -> None:
     assert "kafka" in settings.processes_to_start(EVERYTHING, {"KAFKA_BOOTSTRAP_SERVERS": ""})
 
 
+def test_what_the_user_has_in_a_file_is_used_as_if_it_were_set(tmp_path: Path) -> None:
+    """And the stack does not set it: no process has a variable beside its file."""
+    (tmp_path / "url").write_text("postgresql://me:mine@elsewhere/coupons\n")
+    (tmp_path / "keys").write_text("k" * 16)
+    shell = {"DATABASE_URL_FILE": f"{tmp_path}/url", "REQUEST_ID_KEYS_FILE": f"{tmp_path}/keys", "WEBHOOK_URL_FILE": ""}
+
+    user_env = settings.user_environment(shell, {})
+    environment = settings.process_environment(CREDENTIALS, {}, user_env)
+
+    assert "postgres" not in settings.processes_to_start(EVERYTHING, user_env)
+    assert environment["DATABASE_URL"] == "postgresql://me:mine@elsewhere/coupons"
+    assert environment["REQUEST_ID_KEYS"] == "k" * 16
+    assert not [name for name in environment if name.endswith("_FILE")]
+
+
+def test_a_file_that_cannot_be_used_stops_the_stack(tmp_path: Path) -> None:
+    """Every fault at once, and no content."""
+    (tmp_path / "keys").write_text("k" * 16)
+    shell = {
+        "DATABASE_URL_FILE": f"{tmp_path}/absent",
+        "REQUEST_ID_KEYS_FILE": f"{tmp_path}/keys",
+        "REQUEST_ID_KEYS": "another",
+    }
+    with pytest.raises(StackError) as caught:
+        settings.user_environment(shell, {})
+
+    assert set(str(caught.value).splitlines()) == {
+        f"DATABASE_URL: DATABASE_URL_FILE={tmp_path}/absent: the file cannot be read: No such file or directory",
+        "REQUEST_ID_KEYS: is set, and REQUEST_ID_KEYS_FILE as well: unset one of them",
+    }
+
+
+def test_a_stack_that_ignores_the_shell_ignores_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of a demo or a test are its own: what it sets takes the place of a file."""
+    for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "KAFKA_SASL_PASSWORD", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"{name}_FILE", "/absent")
+
+    user_env = settings.user_environment(os.environ, settings.ISOLATED | {"WEBHOOK_SECRET": "whsec_of_a_test"})
+
+    assert user_env["WEBHOOK_SECRET"] == "whsec_of_a_test"
+    assert settings.processes_to_start(EVERYTHING, user_env) == list(EVERYTHING)
+    assert not [name for name in user_env if name.removesuffix("_FILE") in settings.ISOLATED and name.endswith("_FILE")]
+    LocalStack(tmp_path, EVERYTHING, settings.ISOLATED | {"WEBHOOK_SECRET": "whsec_of_a_test"})
+
+
+def test_a_shell_that_reads_the_env_file_has_no_value_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/url")
+    write_exports(tmp_path / "env", settings.exports({"DATABASE_URL": "postgresql://host/db", "AUTH": "off"}))
+
+    assert read_exports(tmp_path / "env") == {
+        "DATABASE_URL": "postgresql://host/db",
+        "DATABASE_URL_FILE": "",
+        "AUTH": "off",
+    }
+
+
 def test_three_brokers_are_three_processes_and_two_are_refused() -> None:
     three = {"KAFKA_BROKERS": "3"}
     started = settings.processes_to_start(("kafka", "valkey"), three)
