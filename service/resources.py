@@ -85,7 +85,7 @@ def migrate(settings: Settings) -> Migration:
     With MIGRATE_DATABASE_URL the role of DATABASE_URL is granted what the service needs. A topic that was created again
     is not adopted: `coupons log adopt` does that.
     """
-    store = _build_engine(settings, "migrate", 1, settings.migrate_database_url)
+    store = _build_engine(settings, "migrate", 1, migrates=True)
     try:
         role = engine.role_of(settings.database_url) if settings.migrate_database_url else None
         revision = schema.migrate(store, role)
@@ -183,13 +183,16 @@ def open_signing_resources(settings: Settings, name: str, connections: int, *, a
     return opened
 
 
-def _build_engine(settings: Settings, name: str, connections: int, url: str = "") -> Engine:
+def _build_engine(settings: Settings, name: str, connections: int, *, migrates: bool = False) -> Engine:
+    """Build an engine; `migrates`: as the role that owns the schema, if it has a URL of its own."""
+    as_owner = migrates and settings.migrate_database_url
     return engine.build(
-        url or settings.database_url,
+        as_owner or settings.database_url,
         name,
         connections,
         pooler=settings.database_pooler,
         prepare=settings.prepares_statements,
+        variable="MIGRATE_DATABASE_URL" if as_owner else "DATABASE_URL",
     )
 
 

@@ -5,7 +5,7 @@ password, nor what a parser takes for the host because a character of the passwo
 """
 
 import re
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
 from psycopg import ProgrammingError, pq
@@ -22,6 +22,8 @@ from service.config.parsing import ENCODING_HINT
 _NO_HOST = "/dev/null"
 #: arguments that are no options: what _split checks, and addresses that libpq would connect to
 _ADDRESS = ("user", "password", "host", "hostaddr", "port", "dbname")
+#: of ssl_cert_reqs, as both Redis's client and kombu call them; kombu also has names such as CERT_REQUIRED
+_CERTIFICATE_CHECKS = {"required", "optional", "none"}
 _REDIS_DATABASE = re.compile(r"/?[0-9]*")
 
 
@@ -63,6 +65,8 @@ def check_redis_url(url: str) -> str:
     parts = _split(redis_url.parse(url).server, ("redis", "rediss"))
     if not _REDIS_DATABASE.fullmatch(parts.path):
         raise ValueError("the database must be a number, as in redis://host:port/0")
+    if parts.scheme == "rediss" and not set(parse_qs(parts.query).get("ssl_cert_reqs", ())) <= _CERTIFICATE_CHECKS:
+        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(sorted(_CERTIFICATE_CHECKS))}, in lower case")
     if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
         raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
     return url

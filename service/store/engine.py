@@ -68,7 +68,15 @@ _LOST_SETTINGS = (
 )
 
 
-def build(url: str, name: str, connections: int = 5, *, pooler: bool = False, prepare: bool = True) -> Engine:
+def build(
+    url: str,
+    name: str,
+    connections: int = 5,
+    *,
+    pooler: bool = False,
+    prepare: bool = True,
+    variable: str = "DATABASE_URL",
+) -> Engine:
     """Return an engine that connects at first use; PostgreSQL shows `name` as application_name.
 
     What the URL sets is kept: settings of the session beside those of _REQUIRED, and an application_name before `name`.
@@ -79,6 +87,7 @@ def build(url: str, name: str, connections: int = 5, *, pooler: bool = False, pr
     each transaction begins with a statement that sets what is otherwise set for the session. Without it, a connection
     that leads to a pooler, or that lacks a setting, raises UnsupportedConnection.
     prepare: whether statements that are repeated on a connection are prepared.
+    variable: what has set the URL, for messages.
     """
     given = database_url.parse(url)
     wanted_session = given.option("target_session_attrs")
@@ -102,12 +111,12 @@ def build(url: str, name: str, connections: int = 5, *, pooler: bool = False, pr
         },
     )
     event.listen(built, "do_executemany", _execute_one_by_one)
-    event.listen(built, "handle_error", _end_connections)
+    event.listen(built, "handle_error", partial(_end_connections, variable))
     must_write = wanted_session in {None, _READ_WRITE}
     if pooler:
         event.listen(built, "begin", lambda tx: _begin_over_pooler(tx, settings, must_write=must_write))
         return built
-    event.listen(built, "connect", lambda driver, _: _require_settings(driver, settings))
+    event.listen(built, "connect", lambda driver, _: _require_settings(driver, settings, variable))
     if must_write:
         event.listen(built, "checkout", _require_writable)
     return built
@@ -141,7 +150,7 @@ def _begin_over_pooler(tx: Connection, settings: Mapping[str, str], *, must_writ
         raise Unavailable("PostgreSQL", "session is read-only")
 
 
-def _require_settings(driver: Driver, settings: Mapping[str, str]) -> None:
+def _require_settings(driver: Driver, settings: Mapping[str, str], variable: str) -> None:
     """Raise UnsupportedConnection if the server did not take a setting, or if a pooler answers in its place.
 
     A pooler gives a client another process id than that of the server, because it forwards cancel requests itself.
@@ -156,7 +165,7 @@ def _require_settings(driver: Driver, settings: Mapping[str, str]) -> None:
     if lost or server_pid != driver.info.backend_pid:
         driver.close()
         found = f"the server did not take the settings {', '.join(lost)}" if lost else "a connection pooler answers"
-        raise UnsupportedConnection(f"DATABASE_URL: {found}: {_POOLER_REMEDY}")
+        raise UnsupportedConnection(f"{variable}: {found}: {_POOLER_REMEDY}")
 
 
 def _require_writable(driver: Driver, *_: object) -> None:
@@ -169,7 +178,7 @@ def _require_writable(driver: Driver, *_: object) -> None:
         raise InvalidatePoolError
 
 
-def _end_connections(context: ExceptionContext) -> BaseException | None:
+def _end_connections(variable: str, context: ExceptionContext) -> BaseException | None:
     """Let the pool replace this connection, and every other one when it is next requested.
 
     Returns the error to raise instead, if there is a better one.
@@ -178,7 +187,7 @@ def _end_connections(context: ExceptionContext) -> BaseException | None:
         context.is_disconnect = True
     reason = str(context.original_exception)
     if any(words in reason for words in _REFUSED_BY_POOLER):
-        return UnsupportedConnection(f"DATABASE_URL: a connection pooler answers ({reason}): {_POOLER_REMEDY}")
+        return UnsupportedConnection(f"{variable}: a connection pooler answers ({reason}): {_POOLER_REMEDY}")
     return None
 
 

@@ -165,7 +165,7 @@ def require_writable(tx: Connection, process: str) -> None:
 def _require_version(tx: Connection) -> None:
     if int(tx.execute(text("SHOW server_version_num")).scalar_one()) < _MIN_POSTGRESQL * 10_000:
         found = tx.execute(text("SHOW server_version")).scalar_one()
-        raise Misconfigured([f"DATABASE_URL: PostgreSQL {_MIN_POSTGRESQL} or newer is needed; the server is {found}"])
+        raise Misconfigured([f"PostgreSQL {_MIN_POSTGRESQL} or newer is needed; the server is {found}"])
 
 
 def _require_known_revision(tx: Connection) -> None:
@@ -178,7 +178,7 @@ def _require_known_revision(tx: Connection) -> None:
             f"the database schema is at revision {found}, which this version of coupons does not have"
             f" ({metadata.version('coupons')}): {noted or 'another version'} upgraded it."
             f" Deploy {noted or 'that version'} or a newer one, and do not run `coupons migrate` of this one;"
-            " or set DATABASE_URL to another database"
+            " or use another database"
         )
         raise Misconfigured([fault])
 

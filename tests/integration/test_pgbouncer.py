@@ -108,7 +108,7 @@ def test_a_pooler_that_drops_nothing_is_recognized(settings: Settings, dropping:
         driver = engine.driver_connection(connection)
         driver.rollback()
         with pytest.raises(UnsupportedConnection, match="a connection pooler answers: set DATABASE_POOLER=true"):
-            engine._require_settings(driver, {})
+            engine._require_settings(driver, {}, "DATABASE_URL")
         connection.invalidate()
 
 
@@ -128,6 +128,20 @@ def test_no_process_starts_behind_a_pooler_that_it_is_not_told_about(
         (found,) = [one for one in doctor.examine() if one.part is Part.POSTGRESQL]
     assert found.verdict is Verdict.FAILED
     assert "set DATABASE_POOLER=true for all processes" in found.found
+
+
+@pytest.mark.parametrize("kind", ["dropping", "pooling"])
+def test_the_migration_names_its_own_address(
+    kind: str, settings: Settings, parts: LocalStack, run: Run, request: pytest.FixtureRequest
+) -> None:
+    """The role that owns the schema may have a pooler where the service has none."""
+    url = request.getfixturevalue(kind).url(parts.environment["MIGRATE_DATABASE_URL"])
+    refused = run("migrate", MIGRATE_DATABASE_URL=url)
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: MIGRATE_DATABASE_URL: ")
+    assert "set DATABASE_POOLER=true" in refused.stderr
+    assert str(make_url(settings.database_url).password) not in refused.stderr
 
 
 def test_each_transaction_has_every_setting_and_leaves_none(

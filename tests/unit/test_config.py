@@ -166,7 +166,10 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
         ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL: "),
         ({"REDIS_URL": "redis://host/0?bogus=1"}, "REDIS_URL: Redis's client does not know the option"),
         ({"REDIS_URL": "redis://host/0?socket_timeout=soon"}, "REDIS_URL: Redis's client does not know the option"),
-        ({"REDIS_URL": "rediss://host/0?ssl_cert_reqs=maybe"}, "REDIS_URL: Redis's client does not know the option"),
+        *(
+            ({"REDIS_URL": f"rediss://host/0?ssl_cert_reqs={value}"}, "REDIS_URL: ssl_cert_reqs must be one of none, ")
+            for value in ("maybe", "CERT_REQUIRED")
+        ),
         ({"REDIS_URL": "redis://host/gate"}, "REDIS_URL: the database must be a number"),
         ({"REDIS_URL": "redis://host:6379x/0"}, "REDIS_URL: is not a URL with one host and one port"),
         ({"CELERY_BROKER_URL": "redis://host/1?bogus=1"}, "CELERY_BROKER_URL: Redis's client does not know the option"),
