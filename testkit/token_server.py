@@ -2,8 +2,10 @@
 
 import base64
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Self
 from urllib.parse import parse_qs, unquote
@@ -12,12 +14,19 @@ from urllib.parse import parse_qs, unquote
 class TokenServer:
     """Answers grants of client credentials, until the `with` block ends."""
 
-    def __init__(self, secrets: Mapping[str, str], sign: Callable[[str], str]) -> None:
-        """`secrets` has the secret of each client; `sign` returns the token of a client."""
+    def __init__(self, secrets: Mapping[str, str], sign: Callable[[str], str], certificate: Path | None = None) -> None:
+        """`secrets` has the secret of each client; `sign` returns the token of a client.
+
+        `certificate` is a file with a certificate and its key, for TLS.
+        """
+        #: the scope that each grant was asked for; None: without a scope
+        self.scopes: list[str | None] = []
+        token_server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                token_server.scopes.append(form.get("scope", [None])[0])
                 scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
                 login = base64.b64decode(encoded).decode() if scheme == "Basic" else ":"
                 client, _, secret = (unquote(part) for part in login.partition(":"))
@@ -34,7 +43,12 @@ class TokenServer:
                 """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/token"
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a handshake that the client ends
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self._server.server_port}/token"
 
     def __enter__(self) -> Self:
         Thread(target=self._server.serve_forever, daemon=True).start()

@@ -15,14 +15,21 @@ from service.domain.coupon import Coupon
 from service.domain.errors import Cancelled, Unavailable, UnsupportedConnection
 from service.domain.finding import Part, Verdict
 from service.domain.request_id import RequestIds
-from service.resources import open_doctor
+from service.resources import open_doctor, open_engine
 from service.store import engine, schema
 from service.stream.codec import RecordReader
 from service.verification.verify import Verifier
 from stack.certificates import Authority
 from stack.local import LocalStack
 from tests.fixtures.commands import Run
-from tests.fixtures.pgbouncer import TRANSACTION_POOLING, PgBouncer, passwords_of, pgbouncer
+from tests.fixtures.pgbouncer import (
+    SESSION_POOLING,
+    TRANSACTION_POOLING,
+    PgBouncer,
+    keeps_prepared_statements,
+    passwords_of,
+    pgbouncer,
+)
 from tests.log import Log
 from tests.waiting import eventually
 
@@ -192,6 +199,43 @@ def test_statements_of_many_connections_do_not_meet(settings: Settings, pooling:
         assert [sum(map(int, results)) for results in pool.map(repeat, range(6))] == [  # type: ignore[arg-type]
             20 * number + 10 for number in range(6)
         ]
+
+
+@pytest.mark.parametrize(
+    "pooling_mode",
+    [
+        SESSION_POOLING,
+        pytest.param(
+            {**TRANSACTION_POOLING, "default_pool_size": "2", "max_prepared_statements": "50"},
+            marks=pytest.mark.skipif(not keeps_prepared_statements(), reason="it needs PgBouncer 1.22 or newer"),
+        ),
+    ],
+    ids=["session", "transaction"],
+)
+def test_statements_are_prepared_behind_a_pooler_that_keeps_them(
+    pooling_mode: Mapping[str, str], settings: Settings, parts: LocalStack
+) -> None:
+    """DATABASE_PREPARE=true; each transaction sets its timeouts all the same, and the server has the statements."""
+    with _before(parts, pooling_mode) as running:
+        chosen = settings.model_copy(
+            update={
+                "database_url": running.url(settings.database_url),
+                "database_pooler": True,
+                "database_prepare": True,
+            }
+        )
+        with open_engine(chosen, "tests prepared", connections=4) as built, ThreadPoolExecutor(4) as pool:
+
+            def repeat(number: int) -> list[object]:
+                return [_scalar(built, f"SELECT {number} + {again % 2}") for again in range(20)]
+
+            assert [sum(map(int, results)) for results in pool.map(repeat, range(4))] == [  # type: ignore[arg-type]
+                20 * number + 10 for number in range(4)
+            ]
+            for _ in range(10):
+                kept = _scalar(built, "SELECT count(*) FROM pg_prepared_statements")
+            assert int(str(kept)) > 0
+            assert _scalar(built, "SHOW lock_timeout") == "3s"
 
 
 def test_a_statement_can_be_cancelled(pooled: Engine) -> None:

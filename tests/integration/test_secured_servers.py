@@ -22,7 +22,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourcePatternType,
     ResourceType,
 )
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import ValidationError
 
 from service.config import Settings
 from service.domain.errors import NotPermitted, Unavailable
@@ -54,8 +56,14 @@ def key_server() -> Iterator[KeyServer]:
 
 
 @pytest.fixture(scope="module")
-def token_server(key_server: KeyServer) -> Iterator[TokenServer]:
-    """An OpenID provider whose client `operator` gets tokens for Kafka."""
+def provider_ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The CA of the OpenID provider, which is not that of Kafka."""
+    return Authority.load_or_create(tmp_path_factory.mktemp("provider"), "the CA of the provider")
+
+
+@pytest.fixture(scope="module")
+def token_server(key_server: KeyServer, provider_ca: Authority) -> Iterator[TokenServer]:
+    """An OpenID provider with TLS whose client `operator` gets tokens for Kafka."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     key_server.add("1", key)
 
@@ -64,7 +72,7 @@ def token_server(key_server: KeyServer) -> Iterator[TokenServer]:
         claims = {"sub": client_id, "aud": "kafka", "iat": now, "exp": now + 300}
         return jwt.encode(claims, key, "RS256", headers={"kid": "1"})
 
-    with TokenServer({"operator": "the-clients-secret"}, sign) as server:
+    with TokenServer({"operator": "the-clients-secret"}, sign, provider_ca.issue("provider").both_file) as server:
         yield server
 
 
@@ -120,6 +128,53 @@ def test_a_client_has_a_certificate(secured: LocalStack) -> None:
         "kafka_bootstrap_servers": f"{LOOPBACK}:{secured.ports[MUTUAL_PORT]}",
     }
     assert _brokers(_settings(secured, **_NO_SECURITY | certificate)) == 1
+
+
+@pytest.mark.parametrize("oauth_ca", ["Kafka's", "none"])
+def test_no_secret_is_sent_to_a_token_endpoint_that_cannot_be_verified(
+    oauth_ca: str, secured: LocalStack, token_server: TokenServer
+) -> None:
+    """KAFKA_SSL_CA is for the brokers only; the reason names the setting for the token endpoint."""
+    token_server.scopes.clear()
+    tokens = {
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_oauth_token_url": token_server.url,
+        "kafka_oauth_client_id": "operator",
+        "kafka_oauth_client_secret": "the-clients-secret",
+        "kafka_oauth_ca": str(secured.secured.ca_file) if oauth_ca == "Kafka's" else "",
+        "kafka_bootstrap_servers": f"{LOOPBACK}:{secured.ports[OAUTH_PORT]}",
+        "kafka_sasl_username": "",
+        "kafka_sasl_password": "",
+    }
+    with pytest.raises(Unavailable, match="KAFKA_OAUTH_CA"):
+        _brokers(_settings(secured, **tokens))
+    assert token_server.scopes == []
+
+
+def test_a_clients_key_may_be_encrypted(secured: LocalStack, tmp_path: Path) -> None:
+    """With its password it is used, with another one no process starts."""
+    client = secured.secured.client
+    key = serialization.load_pem_private_key(client.key_file.read_bytes(), None)
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"of-the-key"),
+        )
+    )
+    certificate = {
+        "kafka_security_protocol": "ssl",
+        "kafka_ssl_ca": str(secured.secured.ca_file),
+        "kafka_ssl_certificate": str(client.certificate_file),
+        "kafka_ssl_key": str(encrypted),
+        "kafka_bootstrap_servers": f"{LOOPBACK}:{secured.ports[MUTUAL_PORT]}",
+    }
+    assert _brokers(_settings(secured, **_NO_SECURITY | certificate | {"kafka_ssl_key_password": "of-the-key"})) == 1
+    for password in ("another", ""):
+        with pytest.raises(ValidationError, match="Kafka's client refuses it") as caught:
+            _settings(secured, **_NO_SECURITY | certificate | {"kafka_ssl_key_password": password})
+        assert "another" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -334,10 +389,12 @@ def test_the_example_of_scram(migrated: LocalStack) -> None:
     assert (ended.stdout.splitlines(), ended.stderr) == (_LISTED, "")
 
 
-def test_the_example_of_tokens(migrated: LocalStack, token_server: TokenServer) -> None:
+def test_the_example_of_tokens(migrated: LocalStack, token_server: TokenServer, provider_ca: Authority) -> None:
+    """The provider's CA is not public here."""
+    token_server.scopes.clear()
     ended = _execute(
         migrated,
-        example(containing="OAUTHBEARER"),
+        f"export KAFKA_OAUTH_CA={provider_ca.certificate_file}\n{example(containing='OAUTHBEARER')}",
         {
             "kafka.example.com:9093": f"{LOOPBACK}:{migrated.ports[OAUTH_PORT]}",
             "https://id.example.com/oauth2/token": token_server.url,
@@ -346,6 +403,7 @@ def test_the_example_of_tokens(migrated: LocalStack, token_server: TokenServer) 
         },
     )
     assert (ended.stdout.splitlines(), ended.stderr) == (_LISTED, "")
+    assert set(token_server.scopes) == {"kafka"}
 
 
 def test_the_example_of_client_certificates(migrated: LocalStack) -> None:
