@@ -221,8 +221,9 @@ ISSUER_ITERATION_AGE_SECONDS = _read_at_scrape(
 )
 ALERT_ACTIVE = _read_at_scrape(
     "coupons_alert_active",
-    Exporter.ISSUER,
-    "1 while the alert of the service is active and an operator must act, otherwise 0.",
+    Exporter.EACH,
+    "1 while the process finds the alert of the service and an operator must act, otherwise 0. Those about keys are"
+    " about the process itself. The API exports none while PostgreSQL does not answer.",
     "alert",
 )
 

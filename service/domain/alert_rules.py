@@ -52,6 +52,8 @@ _UNAVAILABLE_CAUSES = (
     AlertName.KAFKA_DOWN,
     AlertName.WRITES_REFUSED,
     AlertName.TOPIC_REPLACED,
+    AlertName.KEY_MISSING,
+    AlertName.KEY_ENDED,
 )
 #: what lets work of any kind wait; Kafka may be Celery's broker. Without beat the issuer sends the messages again.
 _WORK_CAUSES = (*_SWEEP_CAUSES, AlertName.KAFKA_DOWN, AlertName.WORKER_DOWN, AlertName.SWEEP_STALE)
@@ -168,6 +170,9 @@ def _takes_writes(seen: Observation) -> bool:
 
 
 def _kafka_down(situation: _Situation) -> Problem | None:
+    """Find it, unless Kafka has answered that the topic does not exist, or is another one: then the topic is named."""
+    if "topic_replaced" in situation.now.service_alerts:
+        return None
     if situation.now.available.get(Part.KAFKA) is not False and situation.now.ready.get(Part.KAFKA) is not False:
         return None
     return Problem("Kafka has not answered or not acknowledged for {}", situation.now.reasons.get(Part.KAFKA))

@@ -163,7 +163,7 @@ ALERT_TEXTS: Mapping[AlertName, AlertText] = {
     AlertName.KEY_ENDED: AlertText(
         Severity.PAGE,
         "A key of request ids is used although it has ended or will end.",
-        "Find the process that signs with it, or the person who has it; /readyz of the issuer names the key.",
+        "Find the process that signs with it, or the person who has it; /readyz of API or issuer names it.",
     ),
     AlertName.UNVERIFIED_IDS: AlertText(
         Severity.TICKET,

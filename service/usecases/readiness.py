@@ -9,8 +9,9 @@ from sqlalchemy import Engine
 
 from service.config import Settings
 from service.domain.errors import Unavailable
+from service.domain.system_observation import Part
 from service.gate.async_gate import AsyncGate
-from service.metrics import PART_READY, Values
+from service.metrics import ALERT_ACTIVE, PART_READY, ByLabels, Metric, Values
 from service.store import schema
 from service.store.engine import in_transaction
 from service.stream.producer import RequestProducer
@@ -43,9 +44,15 @@ class Readiness(NamedTuple):
     reasons: dict[str, str]
 
 
-def part_values(readiness: Readiness) -> Values:
-    """Return which parts do what accepts need, for a scrape."""
-    return {PART_READY: {(part,): float(part not in readiness.reasons) for part in PARTS}}
+def readiness_values(readiness: Readiness) -> Values:
+    """Return which parts do what accepts need, and which alerts are active, for a scrape.
+
+    The alerts are absent while PostgreSQL is unavailable: they are not known then.
+    """
+    values: dict[Metric, ByLabels] = {PART_READY: {(part,): float(part not in readiness.reasons) for part in PARTS}}
+    if Part.POSTGRESQL not in readiness.reasons:
+        values[ALERT_ACTIVE] = {(alert,): float(alert in readiness.alerts) for alert in alerts.Alert}
+    return values
 
 
 class ReadinessCheck:

@@ -6,6 +6,7 @@ from functools import partial
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.usecases.alerts import Alert
 from tests.system import System
 from workers.queues import Queue
 
@@ -43,6 +44,8 @@ def test_both_ports_show_a_sale(system: System) -> None:
         assert samples["coupons_sweep_age_seconds",] < 10
     assert {from_issuer["coupons_celery_queue_messages", f"queue={queue}"] for queue in Queue}
     assert from_issuer["coupons_issuer_ready",] == 1
+    for samples in (from_api, from_issuer):
+        assert all(("coupons_alert_active", f"alert={alert}") in samples for alert in Alert)
     assert all(from_api["coupons_part_ready", f"part={part}"] for part in ("postgresql", "redis", "kafka"))
 
 
@@ -74,6 +77,7 @@ def test_a_scrape_without_postgresql_has_the_rest_in_time(system: System) -> Non
             assert samples["coupons_part_available", "part=redis"] == 1
             assert ("coupons_issued_requests",) not in samples
             assert ("coupons_sweep_age_seconds",) in samples
+        assert ("coupons_alert_active", "alert=dead_letters") not in scrape(system, system.stack.api_url)
     finally:
         system.stack.start("postgres")
 

@@ -176,12 +176,17 @@ def _observation(
         maintenance_messages=_by(samples, "coupons_celery_queue_messages", "queue").get("maintenance"),
         webhook_attempts=_by(samples, "coupons_webhook_attempts_total", "outcome"),
         work_age_seconds=_by(samples, "coupons_work_age_seconds", "work"),
-        service_alerts={
-            alert: "why" for alert, is_on in _by(samples, "coupons_alert_active", "alert").items() if is_on
-        },
+        service_alerts=_service_alerts(samples),
         proof_ok=None if proof_ok is None else bool(proof_ok),
         responses=_by(samples, "coupons_issue_responses_total", "code"),
     )
+
+
+def _service_alerts(samples: Samples) -> dict[str, str]:
+    """Return those of API and issuers; that the API itself lacks a key is left out."""
+    of_the_api = {"alert=key_missing", "job=coupons-api"}
+    heard = {key: value for key, value in samples.items() if not of_the_api <= set(key)}
+    return {alert: "why" for alert, is_on in _by(heard, "coupons_alert_active", "alert").items() if is_on}
 
 
 def _well(at: float, **other: Any) -> Observation:
@@ -273,3 +278,54 @@ def test_a_cause_has_the_duration_and_the_parts_own_words() -> None:
     assert alert.cause == "PostgreSQL has answered reads for 30 s: could not extend {}: disk full"
     assert alert.summary.startswith("PostgreSQL answers and does not do what accepts need.")
     assert alert.since == datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+_REFUSED = {"accepted": 100.0, "unavailable": 900.0}
+_NO_REQUEST = dict.fromkeys(_REFUSED, 0.0)
+#: what lets the API answer requests with 503, and the alert that names it
+_CAUSES_OF_503: Mapping[AlertName, dict[str, Any]] = {
+    AlertName.DATABASE_DOWN: {"available": {**dict.fromkeys(Part, True), Part.POSTGRESQL: False}},
+    AlertName.DATABASE_SLOW: {"database_read_seconds": 0.9},
+    AlertName.REDIS_DOWN: {"available": {**dict.fromkeys(Part, True), Part.REDIS: False}},
+    AlertName.KAFKA_DOWN: {"ready": {**dict.fromkeys(Part, True), Part.KAFKA: False}},
+    AlertName.WRITES_REFUSED: {"ready": {**dict.fromkeys(Part, True), Part.POSTGRESQL: False}},
+    AlertName.TOPIC_REPLACED: {
+        "service_alerts": {"topic_replaced": "topic ISSUE_COUPON does not exist", "undecided": "nobody decides"},
+        "ready": {**dict.fromkeys(Part, True), Part.KAFKA: False},
+    },
+    AlertName.KEY_MISSING: {"service_alerts": {"key_missing": "by fingerprint", "undecided": "nobody decides"}},
+    AlertName.KEY_ENDED: {"service_alerts": {"key_ended": "this process signs with a key that has ended"}},
+}
+
+
+@pytest.mark.parametrize("cause", _CAUSES_OF_503)
+def test_requests_that_get_503_are_not_said_beside_their_cause(cause: AlertName) -> None:
+    """Nor just after it: the counts of the last minute still have them."""
+    rules = AlertRules()
+    rules.observe(_well(0.0, responses=_NO_REQUEST))
+    for at in range(2, 60, 2):
+        rules.observe(_well(float(at), responses=_REFUSED, **_CAUSES_OF_503[cause]))
+        assert {active.name for active in rules.active()} <= {cause}, at
+    assert [active.name for active in rules.active()] == [cause]
+    for at in range(60, 90, 2):
+        rules.observe(_well(float(at), responses=_REFUSED))
+        assert not list(rules.active()), at
+
+
+def test_a_full_line_is_one_alert() -> None:
+    """Its 503 are counted by a code of their own."""
+    rules = AlertRules()
+    for at in range(0, 60, 2):
+        rules.observe(_well(float(at), responses={"accepted": 100.0, "backlog_full": 50.0 * at, "unavailable": 0.0}))
+
+    assert [active.name for active in rules.active()] == [AlertName.BACKLOG_FULL]
+
+
+def test_requests_that_get_503_without_a_known_cause_are_said() -> None:
+    """An alert about something else does not hide them."""
+    rules = AlertRules()
+    rules.observe(_well(0.0, responses=_NO_REQUEST))
+    for at in range(2, 60, 2):
+        rules.observe(_well(float(at), responses=_REFUSED, service_alerts={"unverified_ids": "why"}))
+
+    assert {active.name for active in rules.active()} == {AlertName.UNVERIFIED_IDS, AlertName.REQUESTS_UNAVAILABLE}

@@ -193,11 +193,11 @@ def test_every_runbook_belongs_to_an_alert() -> None:
 
 def test_every_fault_and_every_alert_of_the_service_has_an_alert() -> None:
     """What the rules or the service find is said to somebody."""
-    text = " ".join(alert["expr"] for alert in ALERTS)
-    faults = {rule["labels"]["fault"] for rule in RULES if rule.get("record") == "coupons:fault"}
+    alerts = " ".join(alert["expr"] for alert in ALERTS)
+    faults = {rule["labels"]["fault"]: rule["expr"] for rule in RULES if rule.get("record") == "coupons:fault"}
 
-    assert not {fault for fault in faults if f'"{fault}"' not in text}
-    assert not {alert for alert in Alert if f'alert="{alert}"' not in text}
+    assert not {fault for fault in faults if f'{{fault="{fault}"}}' not in alerts}
+    assert not {alert for alert in Alert if f'alert="{alert}"' not in " ".join([alerts, *faults.values()])}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from service.api.schemas.health import LivenessView, readiness_view
 from service.metrics import Exporter
 from service.scrape import render
 from service.server.responses import encode
-from service.usecases.readiness import part_values
+from service.usecases.readiness import readiness_values
 
 router = APIRouter(tags=["health"])
 
@@ -54,5 +54,5 @@ async def metrics(api: ApiDeps) -> Response:
     Metrics of a part that does not answer within a second are absent.
     """
     readiness, values = await asyncio.gather(api.readiness.check(), run_in_threadpool(api.system_values.read))
-    text = await run_in_threadpool(render, {**values, **part_values(readiness)}, Exporter.API)
+    text = await run_in_threadpool(render, {**values, **readiness_values(readiness)}, Exporter.API)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
