@@ -1,17 +1,18 @@
 """The clients that tasks use, opened at a process's first task: clients cannot be used after a fork."""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 from service import config, resources
 from service.domain.request_id import RequestIds
 from service.gate.client import build_client
 from service.gate.task_counts import TaskCount, TaskCounts
+from service.gate.webhook_failure import WebhookFailure
 from service.resources import Resources
 from service.stream import clients
 from service.stream.dead_letter_records import DeadLetterProducer
 from service.usecases.recover import Recoverer
-from service.webhooks.sender import WebhookSender
+from service.webhooks.sender import WebhookOutcome, WebhookSender
 
 #: time limit of one POST to the webhook's receiver, from connecting to the end of the response
 WEBHOOK_TIMEOUT_SECONDS = 2.5
@@ -28,6 +29,7 @@ class WorkerResources:
     recoverer: Recoverer
     dead_letter_producer: DeadLetterProducer
     task_counts: TaskCounts
+    webhook_failure: WebhookFailure
 
 
 @cache
@@ -35,9 +37,16 @@ def worker_resources() -> WorkerResources:
     """Return this process's clients; raises Unavailable while the database or Kafka does not answer."""
     settings = config.load()
     shared = resources.open_resources(settings, "worker", connections=2)
-    counts = TaskCounts(build_client(settings.redis_url))
+    redis = build_client(settings.redis_url)
     producer = DeadLetterProducer(clients.build_producer(settings))
-    return WorkerResources(shared, shared.key_register.ids, resources.recoverer(shared), producer, counts)
+    return WorkerResources(
+        shared,
+        shared.key_register.ids,
+        resources.recoverer(shared),
+        producer,
+        TaskCounts(redis),
+        WebhookFailure(redis),
+    )
 
 
 @cache
@@ -50,8 +59,14 @@ def webhook_sender() -> WebhookSender | None:
     if not settings.webhook_url:
         return None
     secret = settings.webhook_secret.get_secret_value()
-    count_attempt = partial(worker_resources().task_counts.add, TaskCount.WEBHOOK_ATTEMPTS)
-    return WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS, count_attempt)
+    counts, last_failure = worker_resources().task_counts, worker_resources().webhook_failure
+
+    def record_attempt(outcome: WebhookOutcome, failure: str | None) -> None:
+        counts.add(TaskCount.WEBHOOK_ATTEMPTS, outcome)
+        if failure is not None:
+            last_failure.record(failure)
+
+    return WebhookSender(settings.webhook_url, secret, WEBHOOK_TIMEOUT_SECONDS, record_attempt)
 
 
 def close() -> None:

@@ -314,8 +314,11 @@ def _webhook_failing(situation: _Situation) -> Problem | None:
     if rejected + unreachable <= 1 or age <= _MAX_NOTICE_AGE_SECONDS:
         return None
     reason = (
-        f"after the last one that it accepted it rejected {rejected:.0f}, and {unreachable:.0f} got no answer in time"
+        f"{rejected + unreachable:.0f} POSTs failed after the last one that it accepted ({rejected:.0f} rejected,"
+        f" {unreachable:.0f} without an answer)"
     )
+    if situation.now.webhook_failure:
+        reason += f"; the last one: {situation.now.webhook_failure}"
     return Problem("The webhook's receiver has accepted no notice for {}", reason, age)
 
 

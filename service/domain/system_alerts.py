@@ -133,7 +133,7 @@ ALERT_TEXTS: Mapping[AlertName, AlertText] = {
     AlertName.WEBHOOK_FAILING: AlertText(
         Severity.TICKET,
         "The webhook's receiver accepts no notice. They wait and are repeated; issuing goes on.",
-        "Ask the receiver's owner. The reason is in Flower, task notify.deliver.",
+        "Ask the receiver's owner. The reason is in GET /alerts, and in Flower, task notify.deliver.",
     ),
     AlertName.UNDECIDED: AlertText(
         Severity.PAGE,

@@ -66,6 +66,8 @@ class Observation:
     maintenance_messages: float | None = None
     #: by outcome, since the start of counting
     webhook_attempts: Mapping[str, float] = field(default_factory=dict)
+    #: why the last POST that failed was not accepted, in words; None: not known
+    webhook_failure: str | None = None
     #: how long the oldest row has waited, by kind of work
     work_age_seconds: Mapping[str, float] = field(default_factory=dict)
     #: reasons of the alerts that the service finds in the database, by name

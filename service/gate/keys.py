@@ -47,6 +47,8 @@ COUPON_KEY = re.compile(rb"gate:([1-9][0-9]*)(?::.*)?", re.DOTALL)
 LAST_SWEEP_KEY = "gate:swept_at"
 #: hash with counts of what Celery's workers did (service/gate/task_counts.py)
 TASK_COUNTS_KEY = "gate:task_counts"
+#: why the webhook's receiver did not accept the last POST that failed (service/gate/webhook_failure.py)
+WEBHOOK_FAILURE_KEY = "gate:webhook_failure"
 #: hash from issuer to what it published about itself last (service/gate/issuer_health.py)
 ISSUER_HEALTH_KEY = "gate:issuer_health"
 #: sorted set of Celery's workers; the score is the time of the last heartbeat in seconds since 1970 UTC
@@ -73,6 +75,7 @@ SHARED_KEY_TYPES = {
     LAST_SWEEP_KEY: "string",
     FOLLOW_UPS_KEY: "list",
     TASK_COUNTS_KEY: "hash",
+    WEBHOOK_FAILURE_KEY: "string",
     ISSUER_HEALTH_KEY: "hash",
     WORKERS_KEY: "zset",
 }

@@ -105,6 +105,7 @@ def _observation(readiness: Readiness, reading: SystemReading, responses: Mappin
         sweep_age_seconds=single(values, SWEEP_AGE_SECONDS),
         maintenance_messages=by_label(values, CELERY_QUEUE_MESSAGES).get(_SWEEP_QUEUE),
         webhook_attempts=by_label(values, WEBHOOK_ATTEMPTS),
+        webhook_failure=reading.webhook_failure,
         work_age_seconds=by_label(values, WORK_AGE_SECONDS),
         service_alerts=_service_alerts(readiness, reading),
         proof_ok=None if proof_ok is None else bool(proof_ok),

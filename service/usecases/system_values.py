@@ -14,6 +14,7 @@ from service.gate.celery_broker import QueueState
 from service.gate.gate_admin import GateAdmin
 from service.gate.issuer_health import IssuerHealth, IssuerHealthBoard, PublishedHealth
 from service.gate.task_counts import TaskCount, TaskCounts
+from service.gate.webhook_failure import WebhookFailure
 from service.gate.worker_board import WorkerBoard
 from service.metrics import ByLabels, Metric, Values
 from service.store import statistics
@@ -69,6 +70,8 @@ class RedisValues(NamedTuple):
     #: seconds since the last heartbeat, by worker
     worker_ages: ByLabel
     issuers: Sequence[PublishedHealth]
+    #: why the last POST of notices that failed was not accepted
+    webhook_failure: str | None
 
     @property
     def fresh_health(self) -> IssuerHealth | None:
@@ -96,6 +99,8 @@ class SystemReading(NamedTuple):
     database_at: float | None
     #: the end offsets by partition; of one without a leader that answers there is none
     log_ends: Answer[Mapping[int, int]] | None
+    #: why the last POST of notices that failed was not accepted; None: there was none lately, or it is not known
+    webhook_failure: str | None
 
 
 def read_database(store: Engine) -> Mapping[Statistic, ByLabel]:
@@ -111,6 +116,7 @@ def read_redis(redis: "Redis") -> RedisValues:
         GateAdmin(redis).seconds_since_sweep(),
         WorkerBoard(redis).ages(),
         IssuerHealthBoard(redis).read(),
+        WebhookFailure(redis).read(),
     )
 
 
@@ -162,6 +168,7 @@ class SystemValues:
             faults,
             database.at if database else None,
             answers[self._log_ends],
+            redis.result.webhook_failure if redis else None,
         )
 
     def _values(self, answers: Mapping[Source[Any], Answer[Any] | None]) -> dict[Metric, ByLabels]:

@@ -145,7 +145,7 @@ def test_a_notice_is_shown_with_its_last_failure_and_its_answer(
         events = read(make_dead).events[-2:]
 
     assert (failed.kind, failed.attempt) == ("notice_failed", 1)
-    assert failed.error == "the webhook's receiver is unavailable: it answered 503"
+    assert failed.error == "the webhook's receiver is unavailable: it answered 503 Service Unavailable"
     assert [event.kind.value for event in events] == ["notice_failed", "notice_delivered"]
     assert events[0] == failed
     assert (events[1].attempt, events[1].status, events[1].delivery_id) == (2, 202, failed.delivery_id)

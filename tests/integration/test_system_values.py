@@ -14,8 +14,9 @@ from service import metrics
 from service.config import Settings
 from service.domain.coupon import Coupon
 from service.gate.gate_admin import GateAdmin
-from service.gate.keys import WORKERS_KEY
+from service.gate.keys import WEBHOOK_FAILURE_KEY, WORKERS_KEY
 from service.gate.task_counts import TaskCount, TaskCounts
+from service.gate.webhook_failure import WebhookFailure
 from service.gate.worker_board import WorkerBoard
 from service.metrics import Exporter, Metric, Values
 from service.scrape import open_system_values, render
@@ -224,9 +225,23 @@ def test_a_heartbeat_that_redis_does_not_take_is_lost() -> None:
         recorder.withdraw("celery@here")
 
 
+@pytest.mark.usefixtures("store")
+def test_the_last_failure_of_a_webhook_is_that_of_redis(settings: Settings, redis: Redis) -> None:
+    """The latest of all workers, until it is too old to say anything about now."""
+    with open_system_values(settings, "tests") as reader:
+        eventually(lambda: reader.observe().issuers is not None)
+        assert reader.observe().webhook_failure is None
+        WebhookFailure(redis).record("it answered 500")
+        WebhookFailure(redis).record("it answered 503")
+        eventually(lambda: reader.observe().webhook_failure == "it answered 503")
+    assert 600 < redis.ttl(WEBHOOK_FAILURE_KEY) <= 660
+
+
 def test_a_count_is_lost_without_redis_and_the_work_goes_on(settings: Settings) -> None:
     """A notice that was delivered must not fail because it could not be counted."""
-    TaskCounts(Redis.from_url(f"redis://{AWAY}/0")).add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
+    away = Redis.from_url(f"redis://{AWAY}/0")
+    TaskCounts(away).add(TaskCount.WEBHOOK_ATTEMPTS, WebhookOutcome.ACCEPTED)
+    WebhookFailure(away).record("it answered 503")
 
     without = settings.model_copy(update={"redis_url": f"redis://{AWAY}/0"})
     assert _by_label(_read(without), metrics.PART_AVAILABLE)["redis"] == 0

@@ -73,6 +73,11 @@ def _hang(connection: socket.socket) -> None:
     connection.recv(1)
 
 
+def _stay_silent(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        """Wait until the client closes the connection."""
+
+
 def _status(text: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(b"HTTP/1.1 " + text + b"content-length: 0\r\n\r\n")
 
@@ -105,25 +110,67 @@ def test_a_bad_receiver_costs_no_more_than_the_timeout(serve: Serve, respond: Ca
 
 
 @pytest.mark.parametrize(
-    ("respond", "outcome"),
+    ("respond", "outcome", "failure"),
     [
-        (lambda connection: connection.sendall(b"HTTP/1.1 204 Thanks\r\n\r\n"), WebhookOutcome.ACCEPTED),
-        (lambda connection: connection.sendall(b"HTTP/1.1 410 Gone\r\n\r\n"), WebhookOutcome.REJECTED),
-        (lambda connection: connection.close(), WebhookOutcome.UNREACHABLE),
+        (_status(b"204 Thanks\r\n"), WebhookOutcome.ACCEPTED, None),
+        (_status(b"410 Gone away\r\n"), WebhookOutcome.REJECTED, "it answered 410 Gone"),
+        (_status(b"599 Unheard of\r\n"), WebhookOutcome.REJECTED, "it answered 599"),
+        (_stay_silent, WebhookOutcome.UNREACHABLE, "no answer within 1 s"),
     ],
-    ids=["accepted", "rejected", "unreachable"],
+    ids=["accepted", "rejected", "rejected with an unknown status", "unreachable"],
 )
-def test_every_attempt_is_counted_by_its_outcome(
-    serve: Serve, respond: Callable[[socket.socket], None], outcome: WebhookOutcome
+def test_every_attempt_is_told_with_its_outcome_and_why_it_failed(
+    serve: Serve, respond: Callable[[socket.socket], None], outcome: WebhookOutcome, failure: str | None
 ) -> None:
     """The alert on a failing receiver needs them."""
-    counted: list[WebhookOutcome] = []
-    sender = WebhookSender(serve(respond), WEBHOOK_SECRET, _TIMEOUT_SECONDS, counted.append)
+    told: list[tuple[WebhookOutcome, str | None]] = []
+    sender = WebhookSender(serve(respond), WEBHOOK_SECRET, _TIMEOUT_SECONDS, lambda *attempt: told.append(attempt))
 
     with suppress(Unavailable):
         sender.send("id", [])
 
-    assert counted == [outcome]
+    assert told == [(outcome, failure)]
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "words"),
+    [
+        (b"", b"maintenance", ' and said "maintenance"'),
+        (b"", b"<p>\n  back at\t12:00\n", ' and said "<p> back at 12:00"'),
+        (b"", b"\x1b[2J\x00bad", ' and said "\\x1b[2J\\x00bad"'),
+        (b"", b"Cannot POST /hooks/t0ken", ' and said "Cannot POST …"'),
+        (b"", f"whsec_ is not the key, {WEBHOOK_SECRET} is".encode(), ' and said "whsec_ is not the key, … is"'),
+        (b"", b"x" * 5_000, f' and said "{"x" * 100}…"'),
+        (b"content-encoding: gzip\r\n", b"not shown", ""),
+        (b"", b" \n", ""),
+    ],
+    ids=["text", "one line", "control characters", "its own URL", "the key", "long", "encoded", "nothing"],
+)
+def test_a_failure_has_the_receivers_words(serve: Serve, headers: bytes, body: bytes, words: str) -> None:
+    """Cut and escaped: they are foreign. A receiver that repeats a secret does not spread it."""
+    length = b"content-length: %d\r\n\r\n" % len(body)
+    url = serve(lambda connection: connection.sendall(b"HTTP/1.1 503 No\r\n" + headers + length + body))
+    sender = WebhookSender(f"{url}hooks/t0ken", WEBHOOK_SECRET, _TIMEOUT_SECONDS)
+
+    with pytest.raises(Unavailable) as raised:
+        sender.send("id", [])
+
+    expected = f"the webhook's receiver is unavailable: it answered 503 Service Unavailable{words}"
+    assert str(raised.value) == expected
+    sender.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_receiver_that_is_away_is_told_by_the_systems_error(host: str) -> None:
+    """Not by that of the HTTP client, which says that attempts failed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    sender = WebhookSender(f"http://{host}:{port}/", WEBHOOK_SECRET, _TIMEOUT_SECONDS)
+
+    with pytest.raises(Unavailable, match=r"ConnectionRefusedError: \[Errno \d+\]"):
+        sender.send("id", [])
+
     sender.close()
 
 

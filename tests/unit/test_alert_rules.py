@@ -261,6 +261,25 @@ def test_a_count_that_falls_has_begun_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("failure", "words"), [(None, ""), ('it answered 503 and said "back at {}"',) * 2], ids=["unknown", "known"]
+)
+def test_a_failing_receiver_is_told_with_its_last_answer(failure: str | None, words: str) -> None:
+    """Beside the numbers; braces of the receiver are not taken for the duration."""
+    rules = AlertRules()
+    for at, rejected, unreachable in ((0.0, 50.0, 3.0), (2.0, 52.0, 4.0)):
+        attempts = {"accepted": 9.0, "rejected": rejected, "unreachable": unreachable}
+        rules.observe(_well(at, webhook_attempts=attempts, webhook_failure=failure, work_age_seconds={"notify": 5.0}))
+
+    (active,) = rules.active()
+    cause = _alert(active, 2.0, datetime.now(UTC)).cause
+
+    assert cause == (
+        "The webhook's receiver has accepted no notice for 5 s: 3 POSTs failed after the last one that it accepted"
+        f" (2 rejected, 1 without an answer){words and '; the last one: '}{words}"
+    )
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (12.3, "12 s"), (119, "119 s"), (120, "2 min"), (7_199, "120 min"), (7_200, "2 h")],
 )
