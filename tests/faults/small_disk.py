@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+_FILLER = "filler"
 _CHUNK = b"\0" * 65_536
 
 
@@ -26,11 +27,20 @@ def small_file_system(folder: Path, megabytes: int) -> Iterator[None]:
 @contextmanager
 def disk_full(folder: Path) -> Iterator[None]:
     """Fill the file system with a file that is deleted at the end of the block."""
-    filler = folder / "filler"
     try:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(_CHUNK):
-                """Write until the disk is full."""
+        fill(folder)
         yield
     finally:
-        filler.unlink()
+        make_room(folder)
+
+
+def fill(folder: Path) -> None:
+    """Fill the file system with a file."""
+    with suppress(OSError), (folder / _FILLER).open("wb", buffering=0) as file:
+        while file.write(_CHUNK):
+            """Write until the disk is full."""
+
+
+def make_room(folder: Path) -> None:
+    """Delete that file."""
+    (folder / _FILLER).unlink()

@@ -1,0 +1,53 @@
+"""A real Prometheus that scrapes the running system, with the rules of ops/prometheus."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import yaml
+
+from stack import ports
+from stack.local import LocalStack
+from tests.waiting import eventually
+
+_OPS = Path(__file__).parents[1] / "ops" / "prometheus"
+
+
+@contextmanager
+def prometheus(stack: LocalStack, directory: Path) -> Iterator[httpx.Client | None]:
+    """Run Prometheus with the example's intervals until the end of the block; yield a client, None if it is missing.
+
+    The stack must not ask for credentials.
+    """
+    if shutil.which("prometheus") is None:
+        yield None
+        return
+    config = yaml.safe_load((_OPS / "prometheus.yml").read_text())
+    config["rule_files"] = [str(_OPS / "rules.yml")]
+    del config["alerting"]
+    urls = {"coupons-api": stack.api_url, "coupons-issuer": stack.issuer_url}
+    for job in config["scrape_configs"]:
+        del job["authorization"]
+        job["static_configs"] = [{"targets": [urls[job["job_name"]].removeprefix("http://")]}]
+    file = directory / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{ports.any_free()}"
+    command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"]
+    with (directory / "prometheus.log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://{address}") as client:
+            eventually(lambda: _evaluated(client))
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _evaluated(client: httpx.Client) -> bool:
+    """Return whether the first scrape has succeeded and the rules were evaluated after it."""
+    found = client.get("/api/v1/query", params={"query": "coupons:part_available:max"}).raise_for_status().json()
+    return bool(found["data"]["result"])
