@@ -14,10 +14,10 @@ from stack.launcher import Launcher
 from stack.logs import SupervisorLog
 from stack.process_spec import ProcessSpec
 from stack.reaper import Reaper
-from stack.secured import Secured
+from stack.secured import BROKER, BROKER_TLS_PORT, GATE, GATE_TLS_PORT, Secured
 from stack.server_env import LOOPBACK
 from stack.servers import kafka, postgres
-from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, TLS_PROXY, ProcessFactory, start_in_order
+from stack.startup import APP_PROCESSES, SERVER_PROCESSES, SERVERS, ProcessFactory, start_in_order
 from stack.supervisor import Supervisor
 
 RESTART_TIMEOUT_SECONDS = 60.0
@@ -67,8 +67,10 @@ class LocalStack:
         self._directories = _require_running(directories or {}, SERVER_PROCESSES, self._names)
         self._kafka_proxies = kafka_proxies or {}
         self._secured: Secured | None = None
-        if self._is_secured and "valkey" in self._names:
-            self._names.append(TLS_PROXY)
+        if self._is_secured and GATE in self._names:
+            self._names.append(GATE_TLS_PORT)
+            if not settings.is_celery_over_kafka(self._user_env):
+                self._names += (BROKER, BROKER_TLS_PORT)
         self._ports: Mapping[str, int] = {}
         self._credentials: Credentials | None = None
         self._supervisor: Supervisor | None = None
@@ -98,7 +100,6 @@ class LocalStack:
                 self._secured = Secured.load_or_create(
                     self.directory / "secured",
                     oauth_keys_url=self._user_env.get(settings.OAUTH_KEYS_URL, ""),
-                    celery_over_kafka=settings.is_celery_over_kafka(self._user_env),
                 )
             port_names = settings.port_names(self._names, self._kafka_proxies)
             port_names += self._secured.port_names if self._secured else ()

@@ -1,7 +1,8 @@
 """A secured stack: TLS, passwords and rights at Kafka and Valkey, and for each process its own user.
 
 The rights are those of deploy/kafka-acls.txt, deploy/redis-gate.acl and deploy/redis-broker.acl, which
-docs/own-servers.md documents: what runs here needs no others.
+docs/own-servers.md documents: what runs here needs no others. Gate and Celery's broker are two servers, so that each
+has the rights of its own file only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,12 +38,19 @@ MECHANISMS = {"api": "SCRAM-SHA-512", "issuer": "SCRAM-SHA-256", "operator": "SC
 SCRAM = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}
 SCRAM_ITERATIONS = 4096
 KAFKA_ACLS = (ROOT / "deploy" / "kafka-acls.txt", ROOT / "deploy" / "kafka-acls-celery.txt")
-REDIS_USERS = (ROOT / "deploy" / "redis-gate.acl", ROOT / "deploy" / "redis-broker.acl")
+GATE, BROKER = "valkey", "valkey-broker"
+REDIS_ACLS = {GATE: ROOT / "deploy" / "redis-gate.acl", BROKER: ROOT / "deploy" / "redis-broker.acl"}
+"""Valkey's processes -> the file with the users of each."""
+
+TLS_PROXIES = {"valkey-tls": GATE, "valkey-broker-tls": BROKER}
+"""The processes, and the names of their ports, through which clients reach Valkey -> the process behind each."""
+
 TIMEOUT_SECONDS = 10.0
 
 LISTENER, MUTUAL_LISTENER, OAUTH_LISTENER = "SECURED", "MUTUAL", "OAUTH"
-MUTUAL_PORT, OAUTH_PORT, VALKEY_PORT = "kafka_mutual", "kafka_oauth", "valkey_tls"
-"""Names of the ports for clients with certificates, clients with tokens, and Valkey over TLS."""
+MUTUAL_PORT, OAUTH_PORT = "kafka_mutual", "kafka_oauth"
+GATE_TLS_PORT, BROKER_TLS_PORT = TLS_PROXIES
+"""Names of the ports for clients with certificates, clients with tokens, and Valkey's two servers over TLS."""
 
 _LOGIN = "org.apache.kafka.common.security"
 PROPERTIES = """\
@@ -91,23 +99,21 @@ class Secured:
     client: Certificate
     #: where Kafka gets the keys of tokens (OAUTHBEARER); empty: it accepts no tokens
     oauth_keys_url: str = ""
-    #: Celery's messages go over Kafka and not over Valkey
-    celery_over_kafka: bool = False
 
     @classmethod
-    def load_or_create(cls, directory: Path, *, oauth_keys_url: str = "", celery_over_kafka: bool = False) -> Self:
+    def load_or_create(cls, directory: Path, *, oauth_keys_url: str = "") -> Self:
         """Return what is stored in a private directory; what is missing is created."""
         create_private_directory(directory)
         names = (ADMIN, *PRINCIPALS)
         passwords = {name: load_or_create_secret(directory / f"{name}.password") for name in names}
         authority = Authority.load_or_create(directory / "tls", "the CA of this stack")
         server, client = authority.issue("server"), authority.issue("operator")
-        return cls(passwords, authority.certificate_file, server, client, oauth_keys_url, celery_over_kafka)
+        return cls(passwords, authority.certificate_file, server, client, oauth_keys_url)
 
     @property
     def port_names(self) -> tuple[str, ...]:
-        """The names of the ports beside those of a stack that is not secured."""
-        return (MUTUAL_PORT, VALKEY_PORT, *((OAUTH_PORT,) if self.oauth_keys_url else ()))
+        """The names of Kafka's ports beside those of a stack that is not secured."""
+        return (MUTUAL_PORT, *((OAUTH_PORT,) if self.oauth_keys_url else ()))
 
     def kafka_properties(self) -> str:
         """Return what a broker's server.properties has in addition."""
@@ -133,20 +139,10 @@ class Secured:
             "ssl.ca.location": str(self.ca_file),
         }
 
-    def valkey_users(self) -> str:
-        """Return the lines of Valkey's configuration with all users.
-
-        One server is both gate and broker here, so a user has the rights for the broker as a second set (a selector).
-        """
-        rules: dict[str, list[str]] = {}
-        for path in REDIS_USERS:
-            for line in path.read_text().splitlines():
-                _, name, _, _, granted = line.split(" ", 4)
-                rules.setdefault(name, []).append(granted)
-        return "".join(
-            f"user {name} on >{self.passwords[name]} {first}{''.join(f' ({more})' for more in others)}\n"
-            for name, (first, *others) in rules.items()
-        )
+    def redis_acl(self, server: str) -> str:
+        """Return the ACL file of one of REDIS_ACLS: the one in deploy/ with the passwords of its users."""
+        lines = REDIS_ACLS[server].read_text().splitlines(keepends=True)
+        return "".join(line.replace("PASSWORD", self.passwords.get(line.split()[1], "")) for line in lines)
 
     def environment(self, process: str, ports: Mapping[str, int]) -> dict[str, str]:
         """Return the settings of a process; the ports are those of this stack's servers."""
@@ -161,12 +157,12 @@ class Secured:
                 "KAFKA_SASL_PASSWORD": self.passwords[principal],
                 "KAFKA_SSL_CA": str(self.ca_file),
             }
-        if "valkey" in ports:
-            user = f"{principal}:{self.passwords[principal]}"
-            address = f"rediss://{user}@{LOOPBACK}:{ports[VALKEY_PORT]}"
-            found["REDIS_URL"] = f"{address}/0?ssl_ca_certs={self.ca_file}"
-            if not self.celery_over_kafka:
-                found["CELERY_BROKER_URL"] = f"{address}/1?ssl_ca_certs={self.ca_file}"
+        user = f"{principal}:{self.passwords[principal]}"
+        urls = {"REDIS_URL": (GATE_TLS_PORT, 0), "CELERY_BROKER_URL": (BROKER_TLS_PORT, 1)}
+        for variable, (name, database) in urls.items():
+            if name in ports:
+                address = f"rediss://{user}@{LOOPBACK}:{ports[name]}/{database}"
+                found[variable] = f"{address}?ssl_ca_certs={self.ca_file}"
         return found
 
     def grant(self, port: int) -> bool:

@@ -9,6 +9,7 @@ from service.config.kafka_security import KafkaSecuritySettings
 from stack import ports
 from stack.credentials import Credentials
 from stack.errors import StackError
+from stack.secured import REDIS_ACLS, TLS_PROXIES
 from stack.server_env import LOOPBACK, ROOT
 from stack.servers import kafka, postgres, valkey
 
@@ -34,7 +35,7 @@ CELERY_OVER_KAFKA = "confluentkafka://"
 PORT_NAMES = {
     **{name: (name, f"{name}_controller") for name in KAFKA_NODES},
     "postgres": ("postgres",),
-    "valkey": ("valkey",),
+    **{name: (name,) for name in (*REDIS_ACLS, *TLS_PROXIES)},
     "api": ("api",),
     "issuer": ("issuer",),
     "flower": ("flower",),

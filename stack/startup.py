@@ -8,16 +8,23 @@ from stack import app_processes, logs, settings
 from stack.credentials import Credentials
 from stack.errors import StackError
 from stack.process_spec import ProcessSpec
-from stack.secured import LISTENER, MUTUAL_LISTENER, MUTUAL_PORT, OAUTH_LISTENER, OAUTH_PORT, VALKEY_PORT, Secured
+from stack.secured import (
+    BROKER,
+    LISTENER,
+    MUTUAL_LISTENER,
+    MUTUAL_PORT,
+    OAUTH_LISTENER,
+    OAUTH_PORT,
+    REDIS_ACLS,
+    TLS_PROXIES,
+    Secured,
+)
 from stack.servers import kafka, postgres, tls_proxy, valkey
 from stack.servers.kafka_node import DIRECT, Cluster, Listener, Node
 from stack.supervisor import Supervisor
 
 SERVERS = ("kafka", "postgres", "valkey")
-SERVER_PROCESSES = (*settings.KAFKA_NODES, "postgres", "valkey")
-TLS_PROXY = "valkey-tls"
-"""The process through which clients of a secured stack reach Valkey."""
-
+SERVER_PROCESSES = (*settings.KAFKA_NODES, "postgres", "valkey", BROKER)
 APP_PROCESSES = ("api", "issuer", "worker", "beat", "flower")
 EVERYTHING = (*SERVERS, "migrate", *APP_PROCESSES)
 
@@ -42,12 +49,12 @@ class ProcessFactory:
             return kafka.spec(name, self._kafka_node(name), self.secured)
         if name == "postgres":
             return postgres.spec(self._data_directory(name), self.ports[name], self.credentials)
-        if name == "valkey":
-            users = self.secured.valkey_users() if self.secured else ""
-            return valkey.spec(self._data_directory(name), self.ports[name], self.credentials.valkey, users=users)
-        if name == TLS_PROXY and self.secured:
+        if name in REDIS_ACLS:
+            acl = self.secured.redis_acl(name) if self.secured else None
+            return valkey.spec(self._data_directory(name), self.ports[name], self.credentials.valkey, name, acl=acl)
+        if name in TLS_PROXIES and self.secured:
             files = self.secured.server.both_file, self.secured.ca_file
-            return tls_proxy.spec(name, self.ports[VALKEY_PORT], self.ports["valkey"], *files)
+            return tls_proxy.spec(name, self.ports[name], self.ports[TLS_PROXIES[name]], *files)
         return self._app_process(name)
 
     def _data_directory(self, name: str) -> Path:
@@ -101,7 +108,7 @@ def start_in_order(supervisor: Supervisor, factory: ProcessFactory, names: Seque
     """
     for name in names:
         logs.rotate(factory.directory / "log" / f"{name}.log")
-    supervisor.start([factory.spec(name) for name in names if name in (*SERVER_PROCESSES, TLS_PROXY)])
+    supervisor.start([factory.spec(name) for name in names if name in (*SERVER_PROCESSES, *TLS_PROXIES)])
     if "migrate" in names:
         supervisor.run(factory.spec("migrate"))
     supervisor.start([factory.spec(name) for name in APP_PROCESSES if name in names and name != "flower"])

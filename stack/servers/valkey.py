@@ -1,4 +1,4 @@
-"""Valkey: the gate's state (database 0) and Celery's broker (database 1)."""
+"""Valkey: the gate's state (database 0) and Celery's broker (database 1), in one server or in two."""
 
 from pathlib import Path
 
@@ -10,6 +10,11 @@ from stack.process_spec import ProcessSpec
 from stack.server_env import LOOPBACK, clean_environment, wheel_folder
 
 PING_TIMEOUT_SECONDS = 2.0
+
+ADMIN = "admin"
+"""The user with all rights at a server with an ACL file; elsewhere that is Valkey's user `default`."""
+
+ACL_FILE = "users.acl"
 
 
 def url(port: int, password: str, database: int) -> str:
@@ -23,12 +28,12 @@ def spec(
     password: str,
     name: str = "valkey",
     primary_port: int | None = None,
-    users: str = "",
+    acl: str | None = None,
 ) -> ProcessSpec:
     """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file.
 
-    With `primary_port` it is a replica of the server on that port, which must have the same password. `users` are lines
-    of its configuration with users beside the default one.
+    With `primary_port` it is a replica of the server on that port, which must have the same password. `acl` is the
+    content of an ACL file with the users beside ADMIN; None: the user `default` has the password.
     """
     create_private_directory(directory)
     config = directory / "valkey.conf"
@@ -41,8 +46,8 @@ def spec(
         argv=(str(_find_binary()), str(config), *arguments),
         env=clean_environment(),
         cwd=directory,
-        prepare=lambda _: _write_passwords(config, password, users),
-        healthy=lambda: _is_healthy(port, password),
+        prepare=lambda _: _write_passwords(config, password, acl),
+        healthy=lambda: _is_healthy(port, None if acl is None else ADMIN, password),
     )
 
 
@@ -54,13 +59,19 @@ def _find_binary() -> Path:
     )
 
 
-def _write_passwords(config: Path, password: str, users: str) -> None:
-    """Write the passwords to a file: every user of the machine can read the arguments of a process."""
-    write_atomically(config, f"requirepass {password}\nprimaryauth {password}\n{users}")
+def _write_passwords(config: Path, password: str, acl: str | None) -> None:
+    """Write the passwords to files: every user of the machine can read the arguments of a process."""
+    if acl is None:
+        write_atomically(config, f"requirepass {password}\nprimaryauth {password}\n")
+        return
+    write_atomically(config.with_name(ACL_FILE), f"{acl}user {ADMIN} on >{password} ~* &* +@all\n")
+    write_atomically(config, f"aclfile {ACL_FILE}\n")
 
 
-def _is_healthy(port: int, password: str) -> bool:
-    client = redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=PING_TIMEOUT_SECONDS)
+def _is_healthy(port: int, user: str | None, password: str) -> bool:
+    client = redis.Redis(
+        host=LOOPBACK, port=port, username=user, password=password, socket_timeout=PING_TIMEOUT_SECONDS
+    )
     try:
         return bool(client.ping())
     except redis.RedisError:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from stack.secured import REDIS_ACLS, TLS_PROXIES
 from stack.server_env import LOOPBACK
+from stack.servers import valkey
 from stack.settings import CELERY_OVER_KAFKA
 from tests.fixtures.running import running
 from tests.system import System
@@ -38,10 +40,18 @@ def _refused_at_kafka(system: System) -> list[str]:
 
 
 def _refused_at_valkey(system: System) -> list[object]:
-    """Return which commands and keys Valkey refused."""
-    port, password = system.stack.ports["valkey"], system.stack.credentials.valkey
-    with Redis(LOOPBACK, port, password=password, decode_responses=True) as admin:
-        return [(entry["username"], entry["reason"], entry["object"]) for entry in admin.acl_log()]
+    """Return which commands and keys the gate and Celery's broker refused."""
+    refused: list[object] = []
+    for server in REDIS_ACLS:
+        with _administrator(system, server) as admin:
+            refused += [(server, entry["username"], entry["reason"], entry["object"]) for entry in admin.acl_log()]
+    return refused
+
+
+def _administrator(system: System, server: str) -> "Redis":
+    """Connect as the stack's own user of a Valkey server."""
+    port, password = system.stack.ports[server], system.stack.credentials.valkey
+    return Redis(LOOPBACK, port, username=valkey.ADMIN, password=password, decode_responses=True)
 
 
 def test_a_sale_with_failing_requests_needs_no_other_rights(secured_system: System) -> None:
@@ -67,7 +77,7 @@ def test_nothing_connects_without_tls(secured_system: System) -> None:
 @pytest.mark.timeout(300)
 def test_a_sale_survives_kills_on_secured_servers(secured_system: System) -> None:
     """P7: killed processes authenticate themselves again."""
-    for name in ("issuer", "worker", "kafka", "valkey-tls"):
+    for name in ("issuer", "worker", "kafka", *TLS_PROXIES):
         secured_system.stack.kill(name)
         secured_system.stack.wait_up(name)
         secured_system.wait_until_ready()

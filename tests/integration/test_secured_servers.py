@@ -25,10 +25,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
+from redis import AuthenticationError
 
 from service.config import Settings
 from service.domain.errors import NotPermitted, Unavailable
 from service.domain.finding import Part
+from service.gate.client import build_client
 from service.resources import open_doctor
 from service.stream import topics
 from service.stream.topics import Topic
@@ -36,7 +38,7 @@ from service.usecases import doctor as doctor_checks
 from stack import ports
 from stack.certificates import Authority
 from stack.local import LocalStack
-from stack.secured import MUTUAL_PORT, OAUTH_PORT, VALKEY_PORT
+from stack.secured import BROKER_TLS_PORT, GATE_TLS_PORT, MUTUAL_PORT, OAUTH_PORT, REDIS_ACLS, TLS_PROXIES
 from stack.server_env import LOOPBACK
 from stack.settings import ISOLATED, KAFKA_SECURITY
 from stack.startup import SERVERS
@@ -337,8 +339,7 @@ def test_a_certificate_of_an_unknown_ca_is_refused(name: str, migrated: LocalSta
         for variable in ("REDIS_URL", "CELERY_BROKER_URL")
     }
     own = {"API_PORT": str(ports.any_free()), "FLOWER_PORT": str(ports.any_free()), "LOG_LEVEL": "info"}
-    proxy_log = migrated.directory / "log" / "valkey-tls.log"
-    before = proxy_log.read_text().count("accepted")
+    before = _accepted(migrated)
 
     log = tmp_path / "log"
     with _process(environment | urls | own, log, *_PROCESSES[name]):
@@ -348,7 +349,19 @@ def test_a_certificate_of_an_unknown_ca_is_refused(name: str, migrated: LocalSta
         else:
             eventually(lambda: "certificate verify failed" in log.read_text())
 
-    assert proxy_log.read_text().count("accepted") == before
+    assert _accepted(migrated) == before
+
+
+def _accepted(stack: LocalStack) -> dict[str, int]:
+    """Return how many connections the proxies before Valkey's servers have accepted."""
+    return {name: (stack.directory / "log" / f"{name}.log").read_text().count("accepted") for name in TLS_PROXIES}
+
+
+@pytest.mark.parametrize("server", REDIS_ACLS)
+def test_redis_refuses_a_client_without_a_user(server: str, secured: LocalStack) -> None:
+    """The first line of each file switches the user `default` off, who may otherwise do everything."""
+    with build_client(f"redis://{LOOPBACK}:{secured.ports[server]}/0") as nobody, pytest.raises(AuthenticationError):
+        nobody.ping()
 
 
 def _execute(stack: LocalStack, commands: str, replaced: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -423,8 +436,8 @@ def test_the_example_of_client_certificates(migrated: LocalStack) -> None:
 
 def test_the_example_of_a_managed_redis(migrated: LocalStack) -> None:
     """The parts that it is about; no issuer runs, and the operator may not write to the log."""
-    address = f"{LOOPBACK}:{migrated.ports[VALKEY_PORT]}"
-    passwords = migrated.secured.passwords
+    gate, broker = (f"{LOOPBACK}:{migrated.ports[name]}" for name in (GATE_TLS_PORT, BROKER_TLS_PORT))
+    password = migrated.secured.passwords["operator"]
     security = "\n".join(
         f"export {name}={value}" for name, value in _environment(migrated, "operator").items() if name in KAFKA_SECURITY
     )
@@ -432,8 +445,8 @@ def test_the_example_of_a_managed_redis(migrated: LocalStack) -> None:
         migrated,
         f"{security}\n{example(containing='gate.example.com')}",
         {
-            ":PASSWORD@gate.example.com:6379": f":{passwords['operator']}@{address}",
-            ":BROKER_PASSWORD@broker.example.com:6379": f":{passwords['operator']}@{address}",
+            ":PASSWORD@gate.example.com:6379": f":{password}@{gate}",
+            ":BROKER_PASSWORD@broker.example.com:6379": f":{password}@{broker}",
             "/etc/ssl/redis-ca.pem": str(migrated.secured.ca_file),
         },
     )
