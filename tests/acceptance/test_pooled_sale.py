@@ -6,12 +6,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from sqlalchemy import make_url
 
 from service.crash_points import CrashPoint
-from stack.local import LocalStack
-from stack.settings import ISOLATED
-from tests.fixtures.pgbouncer import passwords_of, pgbouncer
+from tests.fixtures.pgbouncer import TRANSACTION_POOLING, pooled_postgresql
 from tests.fixtures.running import running
 from tests.system import System
 from tests.waiting import eventually
@@ -33,20 +30,14 @@ class Pooled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pooled]:
-    """The whole system; only the migration, which is the owner's, connects to PostgreSQL itself."""
+    """The whole system."""
     directory = tmp_path_factory.mktemp("pooled")
-    server = directory.with_name(f"{directory.name}-server")
-    with LocalStack(server, ("postgres",), ISOLATED) as database:
-        port = make_url(database.database_url).port or 0
-        settings = {"pool_mode": "transaction", "default_pool_size": str(_POOL_SIZE), "max_client_conn": "200"}
-        with pgbouncer(port, passwords_of(database), settings) as pooler:
-            variables = {
-                "DATABASE_URL": pooler.url(database.database_url),
-                "MIGRATE_DATABASE_URL": database.environment["MIGRATE_DATABASE_URL"],
-                "DATABASE_POOLER": "true",
-            }
-            with running(directory, variables) as system:
-                yield Pooled(system, directory / "crash_points")
+    settings = {**TRANSACTION_POOLING, "default_pool_size": str(_POOL_SIZE), "max_client_conn": "200"}
+    with (
+        pooled_postgresql(directory.with_name(f"{directory.name}-server"), settings) as variables,
+        running(directory, variables) as system,
+    ):
+        yield Pooled(system, directory / "crash_points")
 
 
 def test_a_sale_over_a_pooler_survives_a_frozen_issuer(pooled: Pooled) -> None:

@@ -2,12 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
+import psycopg
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis
+from sqlalchemy import make_url
 
-from stack.secured import REDIS_ACLS, TLS_PROXIES
+from service.gate.client import build_client
+from stack.secured import BROKER_TLS_PORT, GATE_TLS_PORT, MUTUAL_PORT, REDIS_ACLS, TLS_PROXIES
 from stack.server_env import LOOPBACK
 from stack.servers import valkey
 from stack.settings import CELERY_OVER_KAFKA
@@ -64,13 +73,56 @@ def test_a_sale_with_failing_requests_needs_no_other_rights(secured_system: Syst
     assert _refused_at_kafka(secured_system) == []
 
 
-def test_nothing_connects_without_tls(secured_system: System) -> None:
-    """The processes have no address of Valkey but that of its TLS proxy, and Kafka has no other listener."""
-    log = Path(secured_system.stack.directory / "log" / "valkey-tls.log").read_text()
+def _pooler_port(system: System) -> int:
+    return make_url(system.stack.database_url).port or 0
 
-    assert "a connection was accepted" in log
-    properties = (secured_system.stack.directory / "kafka" / "server.properties").read_text()
-    assert ":PLAINTEXT" not in properties
+
+def test_a_server_refuses_a_client_without_tls(secured_system: System) -> None:
+    """Each port that the processes know: Kafka's, the gate's, the broker's and PgBouncer's."""
+    ports = secured_system.stack.ports
+    for name in ("kafka", MUTUAL_PORT):
+        with pytest.raises(KafkaException):
+            AdminClient({"bootstrap.servers": f"{LOOPBACK}:{ports[name]}", "log_level": 0}).list_topics(timeout=2)
+    for name in TLS_PROXIES:
+        with build_client(f"redis://{LOOPBACK}:{ports[name]}/0") as plain, pytest.raises(RedisConnectionError):
+            plain.ping()
+    url = make_url(secured_system.stack.database_url).update_query_dict({"sslmode": "disable"})
+    with pytest.raises(psycopg.OperationalError, match="SSL required"):
+        psycopg.connect(url.render_as_string(hide_password=False))
+
+
+def test_each_process_connects_to_ports_with_tls_only(secured_system: System) -> None:
+    """And to no other server than it needs, as in docker-compose.yml."""
+    ports, pooler = secured_system.stack.ports, _pooler_port(secured_system)
+    kafka, gate, broker = ports["kafka"], ports[GATE_TLS_PORT], ports[BROKER_TLS_PORT]
+    expected = {
+        "api": {kafka, gate, pooler},
+        "issuer": {kafka, gate, broker, pooler},
+        "worker": {kafka, gate, broker, pooler},
+        "beat": {broker},
+        "flower": {broker},
+    }
+    _sell(secured_system)
+
+    receiver = urlsplit(secured_system.receiver.url).port
+    for process, servers in expected.items():
+        secured_system.eventually(partial(_is_connected, secured_system.stack.pid(process), servers))
+        assert _server_ports(secured_system.stack.pid(process)) - {receiver} == servers, process
+
+
+def _is_connected(pid: int, ports: set[int]) -> bool:
+    return _server_ports(pid) >= ports
+
+
+def _server_ports(pid: int) -> set[int]:
+    """Return the ports to which a process and its descendants have connections as clients."""
+    process = psutil.Process(pid)
+    family = (process, *process.children(recursive=True))
+    connections = [connection for one in family for connection in one.net_connections("inet")]
+    own = {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+    return {
+        connection.raddr.port for connection in connections if connection.raddr and connection.laddr.port not in own
+    }
 
 
 @pytest.mark.all_rows

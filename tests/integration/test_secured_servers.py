@@ -323,13 +323,16 @@ def _process(environment: Mapping[str, str], log: Path, *command: str) -> Iterat
 
 _PROCESSES = {
     "api": ("service.api",),
+    "issuer": ("workers.issuer",),
     "worker": ("celery", "-A", "workers", "worker", "--loglevel=info", "--concurrency=1"),
     "beat": ("celery", "-A", "workers", "beat", "--loglevel=info"),
     "flower": ("celery", "-A", "workers", "flower", "--address=127.0.0.1"),
 }
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "beat", pytest.param("flower", marks=pytest.mark.all_rows)])
+@pytest.mark.parametrize(
+    "name", ["api", "issuer", "worker", "beat", pytest.param("flower", marks=pytest.mark.all_rows)]
+)
 def test_a_certificate_of_an_unknown_ca_is_refused(name: str, migrated: LocalStack, tmp_path: Path) -> None:
     """The gate and Celery's broker: no process sends its password to whom it cannot verify."""
     unknown = Authority.load_or_create(tmp_path, "an unknown CA").certificate_file
@@ -338,7 +341,7 @@ def test_a_certificate_of_an_unknown_ca_is_refused(name: str, migrated: LocalSta
         variable: environment[variable].replace(str(migrated.secured.ca_file), str(unknown))
         for variable in ("REDIS_URL", "CELERY_BROKER_URL")
     }
-    own = {"API_PORT": str(ports.any_free()), "FLOWER_PORT": str(ports.any_free()), "LOG_LEVEL": "info"}
+    own = {f"{server}_PORT": str(ports.any_free()) for server in ("API", "ISSUER", "FLOWER")} | {"LOG_LEVEL": "debug"}
     before = _accepted(migrated)
 
     log = tmp_path / "log"
