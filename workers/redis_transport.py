@@ -1,4 +1,7 @@
-"""Celery over Redis: kombu's transport, which one malformed message would otherwise end."""
+"""Celery over Redis: kombu's transport, which one malformed message would otherwise end.
+
+Only who takes tasks returns those of killed workers to their queues: Flower needs no right to change one.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +12,19 @@ from kombu.transport import redis
 
 from service.gate.sentinel import Sentinels
 from workers.checked_delivery import CheckedDelivery, log_dropped
+from workers.queues import Queue
 
 
 class QoS(redis.QoS):
     """Kombu's record of messages that are delivered and not acknowledged."""
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Return the unacknowledged tasks of killed workers to their queues.
+
+        Kombu calls this wherever a queue is read, and so does who only waits for a worker's answer, such as Flower.
+        """
+        if not set(Queue).isdisjoint(self.channel.active_queues):
+            super().restore_visible(*arguments, **options)  # type: ignore[no-untyped-call]
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Return a message to its queue; drop an entry that kombu did not write, which would stop all restoring."""
