@@ -100,6 +100,7 @@ class LocalStack:
                 self._secured = Secured.load_or_create(
                     self.directory / "secured",
                     oauth_keys_url=self._user_env.get(settings.OAUTH_KEYS_URL, ""),
+                    log_rights=self._user_env.get(settings.LOG_RIGHTS) == "on",
                 )
             port_names = settings.port_names(self._names, self._kafka_proxies)
             port_names += self._secured.port_names if self._secured else ()

@@ -5,6 +5,7 @@ docs/own-servers.md documents: what runs here needs no others. Gate and Celery's
 has the rights of its own file only.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +100,18 @@ class Secured:
     client: Certificate
     #: where Kafka gets the keys of tokens (OAUTHBEARER); empty: it accepts no tokens
     oauth_keys_url: str = ""
+    #: Kafka's log has each right that a client uses, and not only those that it lacks
+    log_rights: bool = False
 
     @classmethod
-    def load_or_create(cls, directory: Path, *, oauth_keys_url: str = "") -> Self:
+    def load_or_create(cls, directory: Path, *, oauth_keys_url: str = "", log_rights: bool = False) -> Self:
         """Return what is stored in a private directory; what is missing is created."""
         create_private_directory(directory)
         names = (ADMIN, *PRINCIPALS)
         passwords = {name: load_or_create_secret(directory / f"{name}.password") for name in names}
         authority = Authority.load_or_create(directory / "tls", "the CA of this stack")
         server, client = authority.issue("server"), authority.issue("operator")
-        return cls(passwords, authority.certificate_file, server, client, oauth_keys_url)
+        return cls(passwords, authority.certificate_file, server, client, oauth_keys_url, log_rights)
 
     @property
     def port_names(self) -> tuple[str, ...]:
@@ -126,8 +129,9 @@ class Secured:
 
     def jvm_options(self) -> tuple[str, ...]:
         """Return the options of Kafka's Java: it gets keys only from addresses that are allowed here."""
-        allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.oauth_keys_url}"
-        return (allowed,) if self.oauth_keys_url else ()
+        keys = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.oauth_keys_url}"
+        level = "-Dauthorizer.level=debug"
+        return (*((keys,) if self.oauth_keys_url else ()), *((level,) if self.log_rights else ()))
 
     def kafka_client(self, principal: str) -> dict[str, str]:
         """Return librdkafka's settings for a principal, without addresses."""
@@ -189,8 +193,12 @@ def read_kafka_acls(path: Path) -> list[Acl]:
     return [Acl(principal, kind, name, tuple(operations)) for principal, kind, name, *operations in lines]
 
 
+def operation_name(operation: str) -> str:
+    """Return the member of AclOperation for a name as Kafka's tools write it: DESCRIBE_CONFIGS for DescribeConfigs."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", operation).upper()
+
+
 def _bindings() -> Iterator[Any]:
-    operations = {operation.name.replace("_", "").lower(): operation for operation in AclOperation}
     for acl in (acl for path in KAFKA_ACLS for acl in read_kafka_acls(path)):
         prefixed = acl.name.endswith("*")
         pattern = ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL
@@ -201,6 +209,6 @@ def _bindings() -> Iterator[Any]:
                 pattern,
                 f"User:{acl.principal}",
                 "*",
-                operations[operation.lower()],
+                AclOperation[operation_name(operation)],
                 AclPermissionType.ALLOW,
             )

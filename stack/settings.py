@@ -51,6 +51,9 @@ SECURED = "SECURED"
 OAUTH_KEYS_URL = "KAFKA_OAUTH_KEYS_URL"
 """Where the Kafka of a secured stack gets the keys of tokens; empty: it accepts no tokens."""
 
+LOG_RIGHTS = "KAFKA_LOG_RIGHTS"
+"""on: the Kafka of a secured stack logs each right that a client uses."""
+
 KAFKA_SECURITY = tuple(name.upper() for name in KafkaSecuritySettings.model_fields)
 """Settings of the connections to Kafka."""
 
@@ -64,6 +67,7 @@ ISOLATED = dict.fromkeys(
         *KAFKA_SECURITY,
         SECURED,
         OAUTH_KEYS_URL,
+        LOG_RIGHTS,
     ],
     "",
 )

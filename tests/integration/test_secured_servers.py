@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 import jwt
 import psutil
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclBindingFilter,
@@ -33,20 +35,36 @@ from service.domain.finding import Part
 from service.gate.client import build_client
 from service.resources import open_doctor
 from service.stream import topics
-from service.stream.topics import Topic
+from service.stream.topics import Group, Topic
 from service.usecases import doctor as doctor_checks
 from stack import ports
 from stack.certificates import Authority
 from stack.local import LocalStack
-from stack.secured import BROKER_TLS_PORT, GATE_TLS_PORT, MUTUAL_PORT, OAUTH_PORT, REDIS_ACLS, TLS_PROXIES
+from stack.secured import (
+    BROKER,
+    BROKER_TLS_PORT,
+    GATE,
+    GATE_TLS_PORT,
+    KAFKA_ACLS,
+    MUTUAL_PORT,
+    OAUTH_PORT,
+    PRINCIPALS,
+    REDIS_ACLS,
+    TLS_PROXIES,
+    operation_name,
+    read_kafka_acls,
+)
 from stack.server_env import LOOPBACK
+from stack.servers import valkey
 from stack.settings import ISOLATED, KAFKA_SECURITY
 from stack.startup import SERVERS
 from testkit.key_server import KeyServer
 from testkit.token_server import TokenServer
 from tests.fixtures.parts import REQUEST_ID_KEYS
+from tests.fixtures.redis_rights import administrator, read_rules
 from tests.own_servers_page import example, run
 from tests.waiting import eventually
+from workers.queues import Queue
 
 _NO_SECURITY = dict.fromkeys((name.lower() for name in KAFKA_SECURITY if name != "KAFKA_SSL_VERIFY_HOSTNAME"), "")
 
@@ -360,11 +378,119 @@ def _accepted(stack: LocalStack) -> dict[str, int]:
     return {name: (stack.directory / "log" / f"{name}.log").read_text().count("accepted") for name in TLS_PROXIES}
 
 
+#: what nobody's process needs at Redis: to read or change the server, all keys, or what others do
+_NEVER = (
+    ["ACL", "LIST"],
+    ["CLIENT", "LIST"],
+    ["CONFIG", "GET", "*"],
+    ["DEBUG", "SLEEP", "1"],
+    ["FLUSHALL"],
+    ["FLUSHDB"],
+    ["KEYS", "*"],
+    ["MIGRATE", "127.0.0.1", "1", "gate:1", "0", "1"],
+    ["MONITOR"],
+    ["REPLICAOF", "NO", "ONE"],
+    ["SCRIPT", "FLUSH"],
+    ["SHUTDOWN"],
+    ["SWAPDB", "0", "1"],
+)
+_SEATS, _TASK = "gate:1:seats", "a task"
+_REFUSED: Mapping[tuple[str, str], list[list[str]]] = {
+    (GATE, "api"): [["GET", "retry"], ["UNLINK", _SEATS], ["SCAN", "0"]],
+    (GATE, "issuer"): [
+        ["LPUSH", "retry", _TASK],
+        ["ZADD", "gate:unacknowledged", "1", "a request"],
+        ["UNLINK", _SEATS],
+    ],
+    (GATE, "worker"): [["LPUSH", "retry", _TASK], ["HGETALL", _SEATS], ["RPUSH", "gate:follow_ups", "one"]],
+    (GATE, "beat"): [["GET", "gate:run_id"], ["SET", "gate:swept_at", "1"], ["HGET", "gate:1", "capacity"]],
+    (GATE, "operator"): [["HGETALL", _SEATS], ["LPUSH", "retry", _TASK]],
+    (BROKER, "worker"): [
+        ["GET", "gate:write_check"],
+        ["HGET", _SEATS, "7"],
+        ["PUBLISH", "/0.celery.pidbox", "a command"],
+    ],
+    (BROKER, "issuer"): [["BRPOP", "retry", "1"], ["DEL", "retry"], ["PUBLISH", "/1.celery.pidbox", "a command"]],
+    (BROKER, "beat"): [["LPUSH", "retry", _TASK], ["BRPOP", "maintenance", "1"], ["PUBLISH", "/1.celery.pidbox", "it"]],
+    (BROKER, "flower"): [
+        *([command, queue, *more] for queue in Queue for command, *more in (["LPUSH", _TASK], ["BRPOP", "1"], ["DEL"])),
+        ["RPUSH", "retry", _TASK],
+        ["LRANGE", "retry", "0", "-1"],
+        ["SADD", "_kombu.binding.retry", "another queue"],
+        ["ZREM", "unacked_index", "one"],
+        ["HGET", "unacked", "one"],
+        ["SET", "unacked_mutex", "1"],
+    ],
+    (BROKER, "operator"): [["LPUSH", "retry", _TASK], ["LLEN", "retry"], ["GET", "gate:write_check"]],
+}
+"""What a user may not do beside that, by server and user."""
+
+
+def test_a_user_of_redis_is_refused_what_its_process_does_not_do(secured: LocalStack) -> None:
+    """Each has its own line, and no user of one server is one of the other by accident."""
+    granted: list[object] = []
+    for server, path in REDIS_ACLS.items():
+        with administrator(secured, server) as admin:
+            users = read_rules(path.read_text()).keys()
+            assert {*users, "default", valkey.ADMIN} == set(admin.acl_users())
+            for user in users:
+                assert admin.acl_dryrun(user, "PING") == "OK"
+                commands = [*_NEVER, *_REFUSED[server, user]]
+                answers = {tuple(command): admin.acl_dryrun(user, *command) for command in commands}
+                granted += [(server, user, *command) for command, answer in answers.items() if answer == "OK"]
+    assert granted == []
+
+
 @pytest.mark.parametrize("server", REDIS_ACLS)
 def test_redis_refuses_a_client_without_a_user(server: str, secured: LocalStack) -> None:
     """The first line of each file switches the user `default` off, who may otherwise do everything."""
     with build_client(f"redis://{LOOPBACK}:{secured.ports[server]}/0") as nobody, pytest.raises(AuthenticationError):
         nobody.ping()
+
+
+#: operations that others include, as Kafka defines them
+_INCLUDED = {"READ": "DESCRIBE", "WRITE": "DESCRIBE"}
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_a_user_of_kafka_may_do_exactly_what_is_documented(principal: str, migrated: LocalStack) -> None:
+    """Nobody may alter or delete a topic, or its records; Kafka itself says what each user may do."""
+    acls = {acl.name: acl.operations for acl in read_kafka_acls(KAFKA_ACLS[0]) if acl.principal == principal}
+    for topic in Topic:
+        named = {operation_name(operation) for operation in acls.get(topic, ())}
+        expected = named | {_INCLUDED[operation] for operation in named & _INCLUDED.keys()}
+        assert _authorized_operations(migrated, principal, topic) == expected, topic
+
+
+def _authorized_operations(stack: LocalStack, principal: str, topic: Topic) -> set[str]:
+    login = stack.secured.kafka_client(principal)
+    admin = AdminClient({"bootstrap.servers": stack.kafka_bootstrap_servers, "log_level": 0, **login})
+    found = admin.describe_topics(TopicCollection([topic.value]), include_authorized_operations=True)
+    try:
+        return {operation.name for operation in found[topic.value].result(10).authorized_operations}
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise
+        return set()
+
+
+def test_only_the_issuer_joins_its_group(migrated: LocalStack) -> None:
+    """Another member would get partitions, and their records would wait."""
+    group = {"bootstrap.servers": migrated.kafka_bootstrap_servers, "group.id": Group.ISSUER.value, "log_level": 0}
+    for principal in set(PRINCIPALS) - {"issuer"}:
+        with Consumer({**group, **migrated.secured.kafka_client(principal)}) as consumer:
+            refused = partial(_reason_of_refusal, consumer)
+            consumer.subscribe([Topic.ISSUE_COUPON.value])
+            assert eventually(refused) in _REFUSALS
+
+
+_REFUSALS = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+def _reason_of_refusal(consumer: Consumer) -> int | None:
+    message = consumer.poll(0.1)
+    error = message and message.error()
+    return int(error.code()) if error else None
 
 
 def _execute(stack: LocalStack, commands: str, replaced: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
