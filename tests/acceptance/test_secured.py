@@ -83,7 +83,7 @@ def _refused_at_valkey(system: System) -> list[object]:
 #: an idle connection, and SELECT for another database than 0.
 _CLIENT = {"+ping", "+select"}
 _USED_ELSEWHERE = {
-    # a request for an id that no coupon has, between those of two coupons; an API that the gate was lost to
+    # a request for an id between those of two coupons that no coupon has
     (GATE, "api"): {"+hsetnx"},
     # the sweep of an issuer: a task that Celery did not take, a gate that was restarted
     (GATE, "issuer"): {"+del", "+scan"},
