@@ -40,14 +40,14 @@ def prometheus(stack: LocalStack, directory: Path) -> Iterator[httpx.Client | No
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://{address}") as client:
-            eventually(lambda: _evaluated(client))
+            eventually(lambda: client.get("/-/ready").status_code == 200)
             yield client
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _evaluated(client: httpx.Client) -> bool:
+def has_evaluated(client: httpx.Client) -> bool:
     """Return whether the first scrape has succeeded and the rules were evaluated after it."""
     found = client.get("/api/v1/query", params={"query": "coupons:part_available:max"}).raise_for_status().json()
     return bool(found["data"]["result"])

@@ -8,8 +8,9 @@ import pytest
 
 from testkit.issuance_client import IssuanceClient
 from tests.alert_watch import AlertWatch
-from tests.prometheus_server import prometheus
+from tests.prometheus_server import has_evaluated, prometheus
 from tests.system import System
+from tests.waiting import eventually
 
 _USERS = 3_000
 #: the first attempt of each such user fails
@@ -26,6 +27,8 @@ def test_a_sale_raises_no_alert(system: System, tmp_path: Path) -> None:
         watch.forget()
         asyncio.run(_sell(system, coupon))
         system.wait_until_idle()
+        if server:
+            eventually(lambda: has_evaluated(server))
         seen = {where: place.seen for where, place in watch.places.items() if place.seen}
 
     outcomes = Counter(answer.outcome for answer in system.history if answer.coupon_id == coupon)

@@ -109,7 +109,9 @@ _USED_ELSEWHERE = {
 
 
 def _look_at_the_workers(system: System) -> None:
-    """In Flower's pages, and with Celery's own command as Flower's user."""
+    """In the issuer's metrics and Flower's pages, and with Celery's own command as Flower's user."""
+    metrics = f"{system.stack.issuer_url}/metrics"
+    system.eventually(lambda: "coupons_celery_worker_age_seconds{" in httpx.get(metrics, auth=system.credentials).text)
     with httpx.Client(base_url=system.stack.flower_url, auth=system.stack.flower_login, timeout=20) as flower:
         assert flower.get("/api/workers", params={"refresh": "true"}).json()
         assert flower.get("/api/queues/length").json()["active_queues"]

@@ -20,7 +20,8 @@ from tests.faults.proxy import Proxy
 from tests.faults.small_disk import small_file_system
 from tests.fixtures.browser import NARROW, view
 from tests.fixtures.running import running
-from tests.prometheus_server import prometheus
+from tests.prometheus_server import has_evaluated, prometheus
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.all_rows
 
@@ -63,6 +64,8 @@ def _small_disk(opened: ExitStack, folder: Path) -> Path | None:
 def server(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client | None]:
     """Prometheus beside the system, where it is installed."""
     with prometheus(environment.system.stack, tmp_path_factory.mktemp("prometheus")) as client:
+        if client:
+            eventually(lambda: has_evaluated(client))
         yield client
 
 

@@ -198,9 +198,9 @@ def test_where_streams_fail_the_page_asks_again_and_again(site: str, page: Page)
     page.goto(f"{site}/wait/a-request")
 
     _run_until(page, lambda: len(requests) == 4, step_ms=1_000)
-    _run_until(page, lambda: page.locator("#connection").inner_text() == "Updated every few seconds")
+    shown_ms = _run_until(page, lambda: page.locator("#connection").inner_text() == "Updated every few seconds")
     expect(page.locator("#ahead-number")).to_have_text("4,000")
-    assert _run_until(page, lambda: len(requests) == 5, step_ms=100) >= 2_900
+    assert shown_ms + _run_until(page, lambda: len(requests) == 5, step_ms=100) >= 2_900
     _run_until(page, lambda: len(requests) == 7, step_ms=1_000)
     _run_until(page, lambda: page.locator("h1").inner_text() == "You got the coupon")
     assert [path for path, _ in requests] == [*3 * ["events"], *4 * ["a-request"]]
