@@ -76,6 +76,8 @@ def explain(error: KafkaError) -> str:
         text = text.replace(theirs, ours)
     if "Disconnected" in text and any(f"in state {state}" in text for state in _FIRST_STATES):
         text += ": the listener may expect another KAFKA_SECURITY_PROTOCOL"
+    if "OAUTHBEARER token" in text and ("certificate" in text or "trust anchors" in text):
+        text += ": KAFKA_OAUTH_CA must be the CA of KAFKA_OAUTH_TOKEN_URL"
     return f"{text} ({error.name()})"
 
 
