@@ -234,12 +234,8 @@ def test_verification_of_one_coupon_finds_its_fault_only(system: System) -> None
     """P4: a row whose request id differs from its record's fails the check; another coupon's check passes."""
     coupon, other = system.make_coupon(quantity=1), system.make_coupon(quantity=1)
     name = accepted(system, coupon, 1)
-    system.wait_until_final(name)
-    overwrite_request_id(system, name, "another")
-    try:
+    with overwritten_request_id(system, name):
         results = [system.http.get(f"/coupons/{checked}/verification").json() for checked in (coupon, other)]
-    finally:
-        overwrite_request_id(system, "another", name)
 
     assert [result["ok"] for result in results] == [False, True]
     assert [check["numbers"]["contradicted"] for check in results[0]["checks"] if not check["ok"]] == [1]
@@ -274,10 +270,20 @@ def _asked(system: System, coupon: int, user: int, status: int, fault: str | Non
     return answer
 
 
-def overwrite_request_id(system: System, request_id: str, name: str) -> None:
-    """Write another request id into a row as the database's superuser: the service's role cannot."""
-    with psycopg.connect(system.stack.admin_database_url) as connection:
-        connection.execute("UPDATE requests SET request_id = %s WHERE request_id = %s", [name, request_id])
+@contextmanager
+def overwritten_request_id(system: System, request_id: str) -> Iterator[None]:
+    """Let a row have another request id during the block, written as the superuser: the service's role cannot.
+
+    The notice is awaited first: it is read from the row, and would have the other id.
+    """
+    system.eventually(lambda: system.receiver.states(request_id))
+    rename = "UPDATE requests SET request_id = %s WHERE request_id = %s"
+    with psycopg.connect(system.stack.admin_database_url, autocommit=True) as connection:
+        connection.execute(rename, ["another", request_id])
+        try:
+            yield
+        finally:
+            connection.execute(rename, [request_id, "another"])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from service.domain.request_id import fingerprint
 from service.resources import user_of_process
 from service.stream.topics import Topic
-from tests.acceptance.test_changes import accepted, change, overwrite_request_id, refused
+from tests.acceptance.test_changes import accepted, change, overwritten_request_id, refused
 from tests.acceptance.test_dead_letters import make_dead, only_dead_letter
 from tests.system import System
 
@@ -35,11 +35,8 @@ def test_verify_checks_one_coupon(system: System) -> None:
         system.wait_until_final(name)
 
     printed = parsed(coupons(system, "verify", "--coupon", str(coupon), "--json"))
-    overwrite_request_id(system, names[0], "another")
-    try:
+    with overwritten_request_id(system, names[0]):
         broken = coupons(system, "verify", "--coupon", str(coupon))
-    finally:
-        overwrite_request_id(system, "another", names[0])
 
     assert printed["ok"] is True
     assert {check["promise"] for check in printed["checks"] if check["ok"]} == {"P1", "P2", "P3", "P4", "P5"}
