@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
 from psycopg import generators
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from service import crash_points
 from service.crash_points import CrashPoint
@@ -289,6 +290,20 @@ def test_the_locks_of_an_issuer_that_freezes_within_a_message_are_released(
         assert eventually(lambda: _lock(store, coupon), within_seconds=4)
 
 
+@contextmanager
+def _issuing_while_locked(
+    store: Engine, query: Query, coupon: Coupon, issue: Callable[[], IssueResult]
+) -> Iterator[Connection]:
+    """Lock the coupon for the block; commit what it wrote when a batch waits for that lock, and finish the batch."""
+    with ThreadPoolExecutor(1) as pool, store.begin() as other:
+        coupons.lock(other, [coupon.id])
+        yield other
+        issuing = pool.submit(issue)
+        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        other.commit()
+        issuing.result()
+
+
 def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
     store: Engine,
     issuer: CountingIssuer,
@@ -302,13 +317,8 @@ def test_a_plain_batch_is_decided_from_rows_read_under_the_lock(
     coupon = make_coupon(quantity=2)
     batch = records(reader, ids, coupon.id, range(1, 3))
 
-    with ThreadPoolExecutor(1) as pool, store.begin() as other:
-        coupons.lock(other, [coupon.id])
+    with _issuing_while_locked(store, query, coupon, partial(issuer.issue, batch, positions)) as other:
         insert_request(other, 99, coupon_id=coupon.id, user_id=99, sequence=1, log_id=2)
-        issuing = pool.submit(issuer.issue, batch, positions)
-        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-        other.commit()
-        issuing.result()
 
     assert query('SELECT user_id, sequence FROM requests ORDER BY "offset"') == [(1, 2), (2, None), (99, 1)]
     assert issuer.any_batches == 0
@@ -454,8 +464,7 @@ def test_ended_requests_are_read_under_the_lock(
     coupon = make_coupon(quantity=9)
     (record,) = records(reader, ids, coupon.id, range(1, 2))
 
-    with ThreadPoolExecutor(1) as pool, store.begin() as other:
-        coupons.lock(other, [coupon.id])
+    with _issuing_while_locked(store, query, coupon, partial(issuer.issue, [record], positions)) as other:
         insert_request(
             other,
             0,
@@ -465,10 +474,6 @@ def test_ended_requests_are_read_under_the_lock(
             log_id=2,
             request_id=record.request_id,
         )
-        issuing = pool.submit(issuer.issue, [record], positions)
-        eventually(lambda: query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-        other.commit()
-        issuing.result()
 
     assert query("SELECT state FROM requests") == [("refused",)]
     assert issuer.any_batches == 0
