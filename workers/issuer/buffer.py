@@ -84,7 +84,7 @@ def next_batch_size(records: Sequence[Record]) -> int:
     A batch with a record that needs attention is written statement by statement. It ends before a long stretch of plain
     records, which is a batch of its own; a shorter one costs less within the batch than as another transaction.
     """
-    odd = [at for at, record in enumerate(records) if (not record.accepted or record.fault) and needs_attention(record)]
+    odd = [at for at, record in enumerate(records) if needs_attention(record)]
     if odd and odd[0] >= _LONG_STRETCH:
         return odd[0]
     for at, following in pairwise((*odd, len(records))):
