@@ -46,9 +46,12 @@ _LOG, _KEYS = "log", "request id keys"
 _STOPPED_SECONDS = 1.0
 #: reading starts after this time even if the batch is still being decided, for example while it waits for a lock
 _MAX_DECIDING_SECONDS = 0.05
-#: Least time from the beginning of a batch of several records to that of the next one. A transaction costs about as
-#: much as a hundred records, so under load larger batches save most of the CPU time. A lone record never waits.
-_MIN_BATCH_SECONDS = 0.01
+#: Least time from the beginning of a batch to that of the next one, if no records are left to decide. A transaction
+#: costs about as much as a hundred records, so under load larger batches save most of the CPU time. A lone record never
+#: waits.
+_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 0.01, 0.02
+#: records of a batch after which the pause is the long one: about 5,000 a second
+_LONG_PAUSE_RECORDS = 50
 
 
 class IssueLoop:
@@ -182,9 +185,15 @@ class IssueLoop:
 
         if records := self._buffer.take(self._batch_size):
             self._decided.clear()
-            self._next_batch_at = time.monotonic() + _MIN_BATCH_SECONDS if len(records) > 1 else 0.0
+            self._next_batch_at = time.monotonic() + self._pause_seconds(len(records))
             offsets = dict(self._assignment.next_offsets)
             self._in_progress = records, self._executor.submit(self._issue, records, offsets)
+
+    def _pause_seconds(self, records: int) -> float:
+        """Return the least seconds from the beginning of a batch of so many records to that of the next one."""
+        if records == 1 or self._buffer:
+            return 0.0
+        return _LONG_PAUSE_SECONDS if records > _LONG_PAUSE_RECORDS else _PAUSE_SECONDS
 
     def _issue(self, records: Sequence[Record], next_offsets: Mapping[int, int]) -> IssueResult:
         """Decide and commit a batch, then publish what follows from it; runs in the issuing thread.
