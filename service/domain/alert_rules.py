@@ -45,7 +45,8 @@ _SWEEP_CAUSES = (*_DATABASE, AlertName.REDIS_DOWN, AlertName.BROKER_DOWN, AlertN
 #: without a key, or with another topic, the issuer pauses all partitions
 _PAUSES = (AlertName.KEY_MISSING, AlertName.TOPIC_REPLACED)
 _UNDECIDED_CAUSES = (*_DATABASE, AlertName.KAFKA_DOWN, AlertName.WRITES_REFUSED, *_ISSUER, *_PAUSES)
-#: what lets requests get 503
+#: What lets requests get 503. A key that has ended does so too, but its alert is active as well while it is only misused
+#: or about to end: then it must not hide other causes.
 _UNAVAILABLE_CAUSES = (
     *_DATABASE,
     AlertName.REDIS_DOWN,
@@ -53,7 +54,6 @@ _UNAVAILABLE_CAUSES = (
     AlertName.WRITES_REFUSED,
     AlertName.TOPIC_REPLACED,
     AlertName.KEY_MISSING,
-    AlertName.KEY_ENDED,
 )
 #: what lets work of any kind wait; Kafka may be Celery's broker. Without beat the issuer sends the messages again.
 _WORK_CAUSES = (*_SWEEP_CAUSES, AlertName.KAFKA_DOWN, AlertName.WORKER_DOWN, AlertName.SWEEP_STALE)

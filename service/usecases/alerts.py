@@ -112,7 +112,7 @@ def check_database(
         settings,
         counts,
         undecided.check(),
-        other_log=log_watch.fault,
+        other_log=log_watch.seen_fault,
         topic=log_watch.alert,
         missing_key=key_register.fault,
         ended_key=key_register.alert,

@@ -42,6 +42,8 @@ class LogWatch(BackgroundThread):
         self.log = log
         #: why the log must be neither written nor decided; None while the topic is the open log
         self.fault: str | None = None
+        #: the fault, for the alert about it; None also while Kafka does not answer, which is an alert of its own
+        self.seen_fault: str | None = None
         #: why an operator should act although the system goes on
         self.alert: str | None = None
         self._comparing = threading.Lock()
@@ -54,7 +56,11 @@ class LogWatch(BackgroundThread):
     def compare(self) -> None:
         """Compare topic and log now. Raises Unavailable without Kafka; then the last result stays."""
         with self._comparing:
-            topic = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
+            try:
+                topic = topics.find(self._admin, Topic.ISSUE_COUPON, _TIMEOUT_SECONDS)
+            except Unavailable:
+                self.seen_fault = None
+                raise
             log = self.log
             if topic is None or topic.id != log.topic_id:
                 with suppress(Unavailable), in_transaction(self._engine) as tx:  # another log may have been adopted
@@ -64,7 +70,7 @@ class LogWatch(BackgroundThread):
                 _log.error(LogEvent.LOG_REPLACED, reason=fault)
             elif self.fault and not fault:
                 _log.info(LogEvent.LOG_OPEN, log_id=log.id, topic_id=log.topic_id)
-            self.log, self.fault = log, fault
+            self.log, self.fault, self.seen_fault = log, fault, fault
 
     def compare_settings(self) -> None:
         """Raise or clear the alert about the topic's settings; raise Unavailable without Kafka."""

@@ -202,3 +202,15 @@ def test_too_few_in_sync_replicas_are_a_fault(settings: Settings) -> None:
 
     with pytest.raises(Unavailable, match=r"partition 0 has 1 in-sync replicas, fewer than min.insync.replicas \(2\)"):
         log.require_appendable(1.0)
+
+
+def test_another_topic_is_no_alert_while_kafka_does_not_answer(settings: Settings, store: Engine) -> None:
+    """Kafka's absence is the alert then. The topic must not be used until it has been compared again."""
+    away = settings.model_copy(update={"kafka_bootstrap_servers": AWAY})
+    watch = LogWatch(away, store, Log(1, TOPIC_ID))
+    watch.fault = watch.seen_fault = "the topic was created again"
+
+    with pytest.raises(Unavailable):
+        watch.compare()
+
+    assert (watch.fault, watch.seen_fault) == ("the topic was created again", None)

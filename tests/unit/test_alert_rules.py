@@ -185,8 +185,8 @@ def _observation(
 def _service_alerts(samples: Samples) -> dict[str, str]:
     """Return those of API and issuers; that the API itself lacks a key is left out."""
     of_the_api = {"alert=key_missing", "job=coupons-api"}
-    heard = {key: value for key, value in samples.items() if not of_the_api <= set(key)}
-    return {alert: "why" for alert, is_on in _by(heard, "coupons_alert_active", "alert").items() if is_on}
+    reported = {key: value for key, value in samples.items() if not of_the_api <= set(key)}
+    return {alert: "why" for alert, is_on in _by(reported, "coupons_alert_active", "alert").items() if is_on}
 
 
 def _well(at: float, **other: Any) -> Observation:
@@ -313,7 +313,6 @@ _CAUSES_OF_503: Mapping[AlertName, dict[str, Any]] = {
         "ready": {**dict.fromkeys(Part, True), Part.KAFKA: False},
     },
     AlertName.KEY_MISSING: {"service_alerts": {"key_missing": "by fingerprint", "undecided": "nobody decides"}},
-    AlertName.KEY_ENDED: {"service_alerts": {"key_ended": "this process signs with a key that has ended"}},
 }
 
 
@@ -345,6 +344,10 @@ def test_requests_that_get_503_without_a_known_cause_are_said() -> None:
     rules = AlertRules()
     rules.observe(_well(0.0, responses=_NO_REQUEST))
     for at in range(2, 60, 2):
-        rules.observe(_well(float(at), responses=_REFUSED, service_alerts={"unverified_ids": "why"}))
+        rules.observe(_well(float(at), responses=_REFUSED, service_alerts={"unverified_ids": "why", "key_ended": "why"}))
 
-    assert {active.name for active in rules.active()} == {AlertName.UNVERIFIED_IDS, AlertName.REQUESTS_UNAVAILABLE}
+    assert {active.name for active in rules.active()} == {
+        AlertName.UNVERIFIED_IDS,
+        AlertName.KEY_ENDED,
+        AlertName.REQUESTS_UNAVAILABLE,
+    }

@@ -59,7 +59,7 @@ class Monitor(BackgroundThread):
             self._resources.settings,
             counts,
             undecided,
-            other_log=self._resources.log_watch.fault,
+            other_log=self._resources.log_watch.seen_fault,
             topic=self._resources.log_watch.alert,
             missing_key=self._resources.key_register.fault,
             ended_key=self._resources.key_register.alert,
