@@ -16,7 +16,7 @@ def answer_text(response: httpx.Response, body: bytes, secrets: tuple[str, ...])
     shown, cut and escaped, and `secrets` that it repeats are hidden.
     """
     status = f"it answered {response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}".rstrip()
-    words = " ".join(body.decode(errors="replace").split())
+    words = " ".join(body.decode(errors="replace").replace("\\/", "/").split())  # JSON may escape a slash
     for secret in secrets:
         words = words.replace(secret, _HIDDEN)
     if len(words) > _MAX_WORDS:

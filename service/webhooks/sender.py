@@ -21,6 +21,8 @@ _TYPE = "issuance.decided"
 _MAX_BODY_BYTES = 65_536
 #: of a body that says why a POST is not accepted, so much is looked at
 _MAX_TEXT_BYTES = 1_000
+#: a shorter part of the receiver's URL is no token
+_MIN_TOKEN_LENGTH = 6
 
 
 class WebhookOutcome(StrEnum):
@@ -111,9 +113,16 @@ class WebhookSender:
 
 
 def secrets_of(url: str, secret: str) -> tuple[str, ...]:
-    """Return what a receiver may repeat in its answer and nobody else may see: the key, and a token in its own URL."""
+    """Return what a receiver may repeat in its answer and nobody else may see: the key, and a token in its own URL.
+
+    Any segment of the path and any value of the query may be a token, if it is not too short for one.
+    """
     parsed = httpx.URL(url)
     target = parsed.raw_path.decode("ascii")
     path, _, query = target.partition("?")
+    values = [value for _, value in parsed.params.multi_items()]
+    raw_values = [pair.partition("=")[2] for pair in query.split("&")]
+    parts = [*path.split("/"), *parsed.path.split("/"), *values, *raw_values]
     found = {secret, secret.removeprefix("whsec_"), target, path, parsed.path, query, parsed.password}
+    found |= {part for part in parts if len(part) >= _MIN_TOKEN_LENGTH}
     return tuple(sorted(found - {"", "/"}, key=len, reverse=True))  # the longest first: one can be a part of another

@@ -139,19 +139,22 @@ def test_every_attempt_is_told_with_its_outcome_and_why_it_failed(
         (b"", b"maintenance", ' and said "maintenance"'),
         (b"", b"<p>\n  back at\t12:00\n", ' and said "<p> back at 12:00"'),
         (b"", b"\x1b[2J\x00bad", ' and said "\\x1b[2J\\x00bad"'),
-        (b"", b"Cannot POST /hooks/t0ken", ' and said "Cannot POST …"'),
+        (b"", b"Cannot POST /hooks/t0ken-1?key=s3cret%2F2", ' and said "Cannot POST …"'),
+        (b"", b"Cannot POST /t0ken-1", ' and said "Cannot POST /…"'),
+        (b"", b"key s3cret/2 (s3cret%2F2) is invalid", ' and said "key … (…) is invalid"'),
+        (b"", rb'{"path": "\/hooks\/t0ken-1"}', ' and said "{"path": "…"}"'),
         (b"", f"whsec_ is not the key, {WEBHOOK_SECRET} is".encode(), ' and said "whsec_ is not the key, … is"'),
         (b"", b"x" * 5_000, f' and said "{"x" * 100}…"'),
         (b"content-encoding: gzip\r\n", b"not shown", ""),
         (b"", b" \n", ""),
     ],
-    ids=["text", "one line", "control characters", "its own URL", "the key", "long", "encoded", "nothing"],
+    ids=["text", "one line", "control characters", "its own URL", "a part of it", "a value of its query", "JSON", "the key", "long", "encoded", "nothing"],
 )
 def test_a_failure_has_the_receivers_words(serve: Serve, headers: bytes, body: bytes, words: str) -> None:
     """Cut and escaped: they are foreign. A receiver that repeats a secret does not spread it."""
     length = b"content-length: %d\r\n\r\n" % len(body)
     url = serve(lambda connection: connection.sendall(b"HTTP/1.1 503 No\r\n" + headers + length + body))
-    sender = WebhookSender(f"{url}hooks/t0ken", WEBHOOK_SECRET, _TIMEOUT_SECONDS)
+    sender = WebhookSender(f"{url}hooks/t0ken-1?key=s3cret%2F2", WEBHOOK_SECRET, _TIMEOUT_SECONDS)
 
     with pytest.raises(Unavailable) as raised:
         sender.send("id", [])
