@@ -130,6 +130,12 @@ def eviction_fault(info: Mapping[str, Any]) -> str | None:
     return f"its maxmemory-policy is {policy}, so it may delete seats: set it to {_REQUIRED_POLICY}"
 
 
+def clock_seconds(time: tuple[int, int]) -> float:
+    """Return the time that the command TIME answered, in seconds since 1970 UTC."""
+    seconds, microseconds = time
+    return seconds + microseconds / 1e6
+
+
 @contextmanager
 def mapped_errors() -> Iterator[None]:
     """Raise NotPermitted or Unavailable instead of the client's errors."""

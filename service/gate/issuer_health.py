@@ -1,14 +1,14 @@
 """What issuers publish about themselves in Redis, so that every process can say why nothing is decided."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 from redis import Redis
 
 from service.gate.celery_broker import QueueState
-from service.gate.client import mapped_errors
+from service.gate.client import clock_seconds, mapped_errors
 from service.gate.keys import ISSUER_HEALTH_KEY
 
 #: an issuer that has published nothing for so long is forgotten
@@ -58,7 +58,7 @@ class IssuerHealthBoard:
     def publish(self, issuer: str, health: IssuerHealth) -> None:
         """Replace the state of an issuer; raise Unavailable."""
         with mapped_errors():
-            entry = _Entry(_seconds(self._redis.time()), health)
+            entry = _Entry(clock_seconds(self._redis.time()), health)
             with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hset(ISSUER_HEALTH_KEY, issuer, msgspec.json.encode(entry))
                 pipe.expire(ISSUER_HEALTH_KEY, _KEPT_SECONDS)
@@ -84,7 +84,7 @@ class IssuerHealthBoard:
             pipe.hgetall(ISSUER_HEALTH_KEY)
             pipe.time()
             stored, time = pipe.execute()
-        now = _seconds(time)
+        now = clock_seconds(time)
         return {issuer.decode(errors="replace"): _decoded(entry, now) for issuer, entry in stored.items()}
 
 
@@ -94,8 +94,3 @@ def _decoded(entry: bytes, now_seconds: float) -> PublishedHealth | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return PublishedHealth(max(0.0, now_seconds - found.at_seconds), found.health)
-
-
-def _seconds(time: Any) -> float:
-    seconds, microseconds = time
-    return float(seconds + microseconds / 1e6)

@@ -1,12 +1,10 @@
 """Which Celery workers run: each notes in Redis when it last sent a heartbeat."""
 
-import time
 from collections.abc import Mapping
-from typing import Any
 
 from redis import Redis
 
-from service.gate.client import mapped_errors
+from service.gate.client import clock_seconds, mapped_errors
 from service.gate.keys import WORKERS_KEY
 
 #: a worker that has sent no heartbeat for so long is forgotten; a new container has a new name
@@ -14,18 +12,19 @@ _KEPT_SECONDS = 60
 
 
 class WorkerBoard:
-    """The last heartbeat of each worker, by the clock of its machine."""
+    """The last heartbeat of each worker, by the clock of Redis, which all processes share."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
 
     def record(self, worker: str) -> None:
         """Note that a worker has sent a heartbeat, and forget those that were killed; raise Unavailable."""
-        now = time.time()
-        with mapped_errors(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(WORKERS_KEY, {worker: now})
-            pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - _KEPT_SECONDS)
-            pipe.execute()
+        with mapped_errors():
+            now = clock_seconds(self._redis.time())
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.zadd(WORKERS_KEY, {worker: now})
+                pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - _KEPT_SECONDS)
+                pipe.execute()
 
     def withdraw(self, worker: str) -> None:
         """Forget a worker that ends; raise Unavailable."""
@@ -34,7 +33,9 @@ class WorkerBoard:
 
     def ages(self) -> Mapping[str, float]:
         """Return the seconds since the last heartbeat of each worker, by its name; raise Unavailable."""
-        now = time.time()
-        with mapped_errors():
-            found: Any = self._redis.zrangebyscore(WORKERS_KEY, now - _KEPT_SECONDS, "+inf", withscores=True)
-        return {name.decode(errors="replace"): max(0.0, now - at) for name, at in found}
+        with mapped_errors(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zrangebyscore(WORKERS_KEY, "-inf", "+inf", withscores=True)
+            pipe.time()
+            found, time = pipe.execute()
+        ages = {name.decode(errors="replace"): max(0.0, clock_seconds(time) - at) for name, at in found}
+        return {name: age for name, age in ages.items() if age <= _KEPT_SECONDS}
