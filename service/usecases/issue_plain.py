@@ -95,8 +95,8 @@ class PlainIssuer:
             crash_points.reach(CrashPoint.ISSUER_LOCKED)
             decided = decide_plain(columns, locked.coupons, self._earlier_requests(columns, locked))
             if decided is None:
-                self._waiting = {coupon_id for coupon_id, coupon in locked.coupons.items() if coupon.makes_wait}
-                self._waiting_until = time.monotonic() + _WAITING_SECONDS
+                if waiting := {coupon_id for coupon_id, coupon in locked.coupons.items() if coupon.makes_wait}:
+                    self._waiting, self._waiting_until = waiting, time.monotonic() + _WAITING_SECONDS
                 return None
             if not all(decided.is_new):
                 encoded = plain_batches.encode(columns.only(decided.is_new))

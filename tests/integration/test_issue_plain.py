@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from random import Random
 from threading import Event
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +26,7 @@ from service.store import checkpoints, coupons, logs, pipeline, requests
 from service.stream.codec import RecordReader
 from service.stream.partitioner import partition_of
 from service.stream.topics import Topic
+from service.usecases import issue_plain
 from service.usecases.coupons import CouponService
 from service.usecases.issue import Issuer
 from service.usecases.recover import Recoverer
@@ -343,7 +345,7 @@ def test_a_plain_batch_of_a_fenced_issuer_writes_nothing(
     assert issuer.any_batches == 0
 
 
-def test_every_plain_batch_is_two_messages(
+def test_the_messages_of_a_plain_batch_do_not_grow_with_it(
     issuer: Issuer,
     positions: dict[int, int],
     make_coupon: MakeCoupon,
@@ -487,23 +489,38 @@ def test_a_coupon_with_standby_is_not_tried_again_at_once(
     ids: RequestIds,
     query: Query,
     messages: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P5: the first plain batch is read in vain, those of the next second are not; another coupon's are plain."""
+    """P5: the first plain batch is read in vain, those of the next second are not; another coupon's are plain.
+
+    A batch of a coupon that does not exist is not plain either, and changes nothing of that.
+    """
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(issue_plain, "time", clock)
+    now = 0.0
     waiting, other = make_coupon(quantity=1), make_coupon()
     issuer.issue(records(reader, ids, waiting.id, range(1, 3), faults={1: "22012 1"}), positions)
 
-    for user in range(3, 6):
-        issuer.issue(records(reader, ids, waiting.id, range(user, user + 1), first=user - 1), positions | _next(query))
-    assert messages == [5, 1, 1]  # the users of a full coupon are looked up, and the transaction is rolled back
-    messages.clear()
-    partition = partition_of(other.id, PARTITIONS)
-    first = (positions | _next(query))[partition]
-    issuer.issue(records(reader, ids, other.id, range(1, 2), first=first), positions | _next(query))
-    assert messages == [5, 4]
+    def messages_of(coupon_id: int, user: int) -> list[int]:
+        messages.clear()
+        at = positions | _next(query)
+        first = at[partition_of(coupon_id, PARTITIONS)]
+        issuer.issue(records(reader, ids, coupon_id, range(user, user + 1), first=first), at)
+        return list(messages)
+
+    # the users of a full coupon are looked up, and the transaction is rolled back
+    assert messages_of(waiting.id, 3) == [5, 1, 1]
+    assert messages_of(waiting.id, 4) == []
+    assert messages_of(other.id, 1) == [5, 4]
+    assert messages_of(other.id + 1, 1) == [5, 1]
+    assert messages_of(waiting.id, 5) == []
+    now = 1.0
+    assert messages_of(waiting.id, 6) == [5, 1, 1]
     assert query("SELECT state, count(*) FROM requests GROUP BY 1 ORDER BY 1") == [
         ("issued", 1),
+        ("refused", 1),
         ("retrying", 1),
-        ("standby", 4),
+        ("standby", 5),
     ]
 
 
