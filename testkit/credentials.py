@@ -19,9 +19,14 @@ class Credentials(httpx.Auth):
         """Without `keys` nothing is sent: authentication is off."""
         self._keys = keys
 
+    def key(self, role: Role) -> str | None:
+        """Return the API key of a caller with this role, None if authentication is off."""
+        return self._keys[role] if self._keys else None
+
     def headers(self, role: Role) -> dict[str, str]:
         """Return the headers of a caller with this role."""
-        return {"Authorization": f"Bearer {self._keys[role]}"} if self._keys else {}
+        key = self.key(role)
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Add the caller's headers to a request."""

@@ -1,8 +1,11 @@
-"""Watches every place that says alerts: `GET /alerts`, the stream of the dashboard, and Prometheus."""
+"""Watches everything that reports alerts: `GET /alerts`, the stream of the dashboard, and Prometheus."""
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Self
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Self
 
 import httpx
 
@@ -10,11 +13,13 @@ from tests.event_streams import read_events
 from tests.system import System
 from tests.waiting import eventually
 
-#: promised: a fault is said within this time
-SAID_SECONDS = 15.0
+#: promised: a fault is reported within this time after it began
+REPORTED_WITHIN_SECONDS = 15.0
 #: the longest recovery is that of Kafka, which starts again
 _MENDED_SECONDS = 45.0
 _POLL_SECONDS = 0.3
+#: what was observed longer ago says nothing about now
+_MAX_AGE = timedelta(seconds=6)
 
 
 class Alert(NamedTuple):
@@ -24,19 +29,25 @@ class Alert(NamedTuple):
     cause: str = ""
 
 
-class Place:
-    """A place that says alerts."""
+class AlertSource:
+    """What reports alerts."""
 
     def __init__(self) -> None:
-        #: the last cause of each alert that was ever active
-        self.seen: dict[str, str] = {}
-        #: the names of those that are active now; None: nothing was read yet
+        #: the causes of each alert that was ever active
+        self.seen: dict[str, set[str]] = defaultdict(set)
+        #: the names of those that are active now; None: that is not known
         self.active: list[str] | None = None
+        self.observed_at = datetime.min.replace(tzinfo=UTC)
 
-    def show(self, alerts: Iterable[Alert]) -> None:
-        """Keep what the place says now."""
+    def report(self, alerts: Iterable[Alert], observed_at: str | None) -> None:
+        """Keep the alerts of an observation. One that is too old says nothing about now."""
+        if observed_at is None or datetime.now(UTC) - datetime.fromisoformat(observed_at) > _MAX_AGE:
+            self.active = None
+            return
         found = list(alerts)
-        self.seen |= {alert.name: alert.cause for alert in found}
+        for alert in found:
+            self.seen[alert.name].add(alert.cause)
+        self.observed_at = datetime.fromisoformat(observed_at)
         self.active = [alert.name for alert in found]
 
 
@@ -47,8 +58,8 @@ class AlertWatch:
         """`prometheus` is a client of a server that scrapes the system, if there is one."""
         self._system = system
         self._prometheus = prometheus
-        self._api, self._dashboard, self._server = Place(), Place(), Place()
-        self.places: Mapping[str, Place] = {"GET /alerts": self._api, "dashboard": self._dashboard} | (
+        self._api, self._dashboard, self._server = AlertSource(), AlertSource(), AlertSource()
+        self.sources: Mapping[str, AlertSource] = {"GET /alerts": self._api, "dashboard": self._dashboard} | (
             {"Prometheus": self._server} if prometheus else {}
         )
         self._stopping = threading.Event()
@@ -60,7 +71,7 @@ class AlertWatch:
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
-        eventually(lambda: all(place.active is not None for place in self.places.values()))
+        eventually(lambda: all(source.active is not None for source in self.sources.values()))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -71,43 +82,52 @@ class AlertWatch:
     def _poll(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             answer = self._system.http.get("/alerts").raise_for_status().json()
-            if answer["observed_at"]:
-                self._api.show(Alert(alert["name"], alert["cause"]) for alert in answer["alerts"])
+            self._api.report(_alerts(answer["alerts"]), answer["observed_at"])
             if self._prometheus:
-                alerts = self._prometheus.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
-                firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
-                self._server.show(map(Alert, firing))
+                (group,) = self._prometheus.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+                firing = [rule["name"] for rule in group["rules"] if rule.get("state") == "firing"]
+                self._server.report(map(Alert, firing), group["lastEvaluation"])
 
     def _follow(self) -> None:
-        with self._system.http.stream("GET", "/dashboard/events") as response:
-            for event in read_events(response):
-                if event.name == "overview" and event.data["alerts_observed_at"]:
-                    self._dashboard.show(Alert(alert["name"], alert["cause"]) for alert in event.data["alerts"])
-                if self._stopping.is_set():
-                    return
+        while not self._stopping.is_set():
+            self._dashboard.active = None
+            with self._system.http.stream("GET", "/dashboard/events") as response:
+                for event in read_events(response):
+                    if event.name == "overview":
+                        self._dashboard.report(_alerts(event.data["alerts"]), event.data["alerts_observed_at"])
+                    if self._stopping.is_set():
+                        return
 
     def forget(self) -> None:
         """Forget which alerts were active."""
-        for place in self.places.values():
-            place.seen.clear()
+        for source in self.sources.values():
+            source.seen.clear()
 
-    def wait_for(self, name: str) -> None:
-        """Wait until each place has said this alert, alone. Fail after SAID_SECONDS."""
-        said = set[str]()
+    def wait_for(self, name: str, began: float) -> None:
+        """Wait until each source has reported this alert, alone. Fail REPORTED_WITHIN_SECONDS after `began`."""
+        reported = set[str]()
 
-        def says_it_everywhere() -> bool:
-            said.update(where for where, place in self.places.items() if place.active == [name])
-            assert len(said) == len(self.places), {where: place.active for where, place in self.places.items()}
+        def is_reported_everywhere() -> bool:
+            reported.update(where for where, source in self.sources.items() if source.active == [name])
+            assert len(reported) == len(self.sources), {where: source.active for where, source in self.sources.items()}
             return True
 
-        eventually(says_it_everywhere, within_seconds=SAID_SECONDS)
+        eventually(is_reported_everywhere, within_seconds=REPORTED_WITHIN_SECONDS - (time.monotonic() - began))
 
-    def wait_until_well(self) -> None:
-        """Wait until no alert is active."""
+    def wait_until_observed_after(self, moment: datetime) -> None:
+        """Wait until each source has reported an observation that is later."""
+        eventually(lambda: all(source.observed_at > moment for source in self.sources.values()), within_seconds=30.0)
 
-        def is_well() -> bool:
-            active = {where: place.active for where, place in self.places.items() if place.active}
+    def wait_until_none(self) -> None:
+        """Wait until each source reports that no alert is active."""
+
+        def is_none_active() -> bool:
+            active = {where: source.active for where, source in self.sources.items() if source.active != []}
             assert not active, active
             return True
 
-        eventually(is_well, within_seconds=_MENDED_SECONDS)
+        eventually(is_none_active, within_seconds=_MENDED_SECONDS)
+
+
+def _alerts(found: Iterable[Mapping[str, Any]]) -> Iterator[Alert]:
+    return (Alert(alert["name"], alert["cause"]) for alert in found)

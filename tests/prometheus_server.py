@@ -9,28 +9,29 @@ from pathlib import Path
 import httpx
 import yaml
 
+from service.domain.caller import Role
 from stack import ports
-from stack.local import LocalStack
+from tests.system import System
 from tests.waiting import eventually
 
 _OPS = Path(__file__).parents[1] / "ops" / "prometheus"
 
 
 @contextmanager
-def prometheus(stack: LocalStack, directory: Path) -> Iterator[httpx.Client | None]:
-    """Run Prometheus with the example's intervals until the end of the block; yield a client, None if it is missing.
-
-    The stack must not ask for credentials.
-    """
+def prometheus(system: System, directory: Path) -> Iterator[httpx.Client | None]:
+    """Run Prometheus with the example's intervals until the end of the block; yield a client, None if it is missing."""
     if shutil.which("prometheus") is None:
         yield None
         return
     config = yaml.safe_load((_OPS / "prometheus.yml").read_text())
     config["rule_files"] = [str(_OPS / "rules.yml")]
     del config["alerting"]
-    urls = {"coupons-api": stack.api_url, "coupons-issuer": stack.issuer_url}
+    urls = {"coupons-api": system.stack.api_url, "coupons-issuer": system.stack.issuer_url}
+    key = system.credentials.key(Role.ADMIN)
     for job in config["scrape_configs"]:
         del job["authorization"]
+        if key:
+            job["authorization"] = {"credentials": key}
         job["static_configs"] = [{"targets": [urls[job["job_name"]].removeprefix("http://")]}]
     file = directory / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))

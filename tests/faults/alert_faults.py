@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from service.domain.caller import Role
 from service.stream import topics
 from service.stream.topics import Topic
 from tests.faults import small_disk
@@ -33,7 +34,8 @@ class Environment(NamedTuple):
 
 def run(environment: Environment, command: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of a runbook in a shell, with the addresses of the stack and `KEY`, which is empty without AUTH."""
-    variables = {"KEY": "", **environment.system.stack.environment}
+    key = environment.system.credentials.key(Role.ADMIN) or ""
+    variables = {"KEY": key, **environment.system.stack.environment}
     return subprocess.run(
         command, shell=True, cwd=_ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False
     )
@@ -56,7 +58,7 @@ class Step(NamedTuple):
     do: Action
 
 
-class Look(NamedTuple):
+class ConfirmCommand(NamedTuple):
     """A command of the section "How to confirm" of a runbook, and what it shows: its exit status and a part of it."""
 
     command: str
@@ -73,7 +75,7 @@ class Fault(NamedTuple):
     #: of the cause: the part's own words, or those that tell it from others
     words: str
     mend: Step
-    confirm: Look | None = None
+    confirm: ConfirmCommand | None = None
 
 
 def runbook(alert: str) -> dict[str, str]:
@@ -169,9 +171,9 @@ def _disk_full(environment: Environment) -> Iterator[None]:
 
 
 def _make_room(environment: Environment) -> None:
-    assert environment.disk
-    small_disk.make_room(environment.disk)
-    environment.system.stack.wait_up("postgres")
+    if environment.disk:
+        small_disk.make_room(environment.disk)
+        environment.system.stack.wait_up("postgres")
 
 
 def _kill_issuer(environment: Environment) -> None:
@@ -197,7 +199,7 @@ def _set_max_memory(environment: Environment, size: int) -> None:
     environment.system.redis.config_set("maxmemory", size)
 
 
-_ISSUER_PORT = Look("curl -i $ISSUER_URL/healthz", 7)
+_ISSUER_PORT = ConfirmCommand("curl -i $ISSUER_URL/healthz", 7)
 _READINESS = 'curl -s $API_URL/readyz -H "Authorization: Bearer $KEY"'
 
 #: what must go on after an outage of PostgreSQL or Redis has half a minute for that: so these outages are last
@@ -224,7 +226,7 @@ FAULTS = [
         "CouponsIssuerFrozen",
         "its process is connected to PostgreSQL",
         Step("Kill it with SIGKILL (`kill -KILL PID`) and start it.", _kill_issuer),
-        Look("curl -m 3 $ISSUER_URL/healthz", 28),
+        ConfirmCommand("curl -m 3 $ISSUER_URL/healthz", 28),
     ),
     Fault(
         "the worker was stopped",
@@ -232,7 +234,7 @@ FAULTS = [
         "CouponsWorkerDown",
         "messages wait in the queue maintenance",
         Step("Start the worker.", _starting("worker")),
-        Look("celery -A workers inspect ping", 69, "No nodes replied"),
+        ConfirmCommand("celery -A workers inspect ping", 69, "No nodes replied"),
     ),
     Fault(
         "beat was stopped",
@@ -270,7 +272,7 @@ FAULTS = [
         Step(
             "*Connection refused*: the server is not running. Read its log before you start it", _starting("postgres")
         ),
-        Look(_READINESS, 0, '"degraded":["postgresql"]'),
+        ConfirmCommand(_READINESS, 0, '"degraded":["postgresql"]'),
     ),
     Fault(
         "Kafka is away",
@@ -284,7 +286,7 @@ FAULTS = [
         _injected(_delete_topic),
         "CouponsTopicReplaced",
         "topic ISSUE_COUPON does not exist",
-        Step("*It does not exist*: `coupons migrate` creates it, then do the same.", _adopt_new_topic),
+        Step("*It does not exist*: `coupons migrate` creates it; then follow step 1.", _adopt_new_topic),
     ),
     Fault(
         "the memory of Redis is full",
