@@ -183,7 +183,7 @@ BATCH_RECORDS = _histogram(
     "coupons_issuer_batch_records",
     Exporter.ISSUER,
     "Records that the issuer processed in one transaction, those that cannot be decoded included. plain: true for a"
-    " batch that was written in two messages, false for one that needed a statement after the other.",
+    " plain batch, false for one that needed a statement after the other.",
     (1, 5, 10, 50, 100, 500, 1000, 2000, 5000),
     "plain",
 )
@@ -203,7 +203,7 @@ WRITE_SECONDS = _histogram(
     "coupons_issuer_write_seconds",
     Exporter.ISSUER,
     "Seconds from the first write of a batch to the end of its commit. After a failed record this includes the search"
-    " for it.",
+    " for it, and for a plain batch that is issued again the whole second transaction.",
     _CALL_SECONDS,
 )
 UNVERIFIED_IDS = _counter(
@@ -223,7 +223,7 @@ ALERT_ACTIVE = _read_at_scrape(
     "coupons_alert_active",
     Exporter.EACH,
     "1 while the process finds the alert of the service and an operator must act, otherwise 0. Those about keys are"
-    " about the process itself. The API exports none while PostgreSQL does not answer.",
+    " about the process itself. The API exports none while PostgreSQL does not answer or refuses writes.",
     "alert",
 )
 

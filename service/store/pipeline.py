@@ -107,8 +107,9 @@ class Pipeline:
     def transaction(self) -> Iterator[None]:
         """Run the block, whose first message has BEGIN; roll back unless one with COMMIT was executed.
 
-        After an error of the server the connection is closed: it may be read-only now, or have lost its prepared
-        statements, and says so only with its answers. Raises the driver's errors, and TransactionTooLong.
+        After an error of the server that leaves the block as such the connection is closed: it may be read-only now, or
+        have lost its prepared statements, and says so only with its answers. Raises the driver's errors, and
+        TransactionTooLong.
         """
         if not self._is_usable():
             self._close()

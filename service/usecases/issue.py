@@ -36,7 +36,7 @@ from service.usecases.write_plan import IssueResult, WritePlan, checkpoint_advan
 
 
 class Issuer:
-    """Writes decisions. It keeps no state between batches but a connection for plain ones."""
+    """Writes decisions. Between batches it keeps a connection for plain ones, and nothing that decides."""
 
     def __init__(
         self,
