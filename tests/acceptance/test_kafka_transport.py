@@ -18,12 +18,13 @@ def test_a_failing_request_is_retried_after_the_records_of_celerys_topics_were_d
     system = system_over_kafka
     coupon = system.make_coupon(quantity=1)
     system.stack.stop("worker")
-    delete_records(system, _RETRY_TOPIC)
-    failing = system.request_issuance(coupon, 1, fault="22012 1")
-    system.eventually(lambda: delete_records(system, _RETRY_TOPIC))
-    before = tasks(system)
-
-    system.stack.start("worker")
+    try:
+        delete_records(system, _RETRY_TOPIC)
+        failing = system.request_issuance(coupon, 1, fault="22012 1")
+        system.eventually(lambda: delete_records(system, _RETRY_TOPIC))
+        before = tasks(system)
+    finally:
+        system.stack.start("worker")
 
     assert failing is not None
     assert system.wait_until_final(failing.json()["request_id"])["attempts"] == 2

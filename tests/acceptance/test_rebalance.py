@@ -15,8 +15,10 @@ def test_a_second_issuer_joins_and_leaves(system: System) -> None:
     with under_load(system, coupon) as decided_some:
         decided_some.wait(10)
         url = system.stack.add_issuer("issuer-1")
-        assert httpx.get(f"{url}/readyz").status_code == 200
-        system.stack.stop("issuer-1")
+        try:
+            assert httpx.get(f"{url}/readyz").status_code == 200
+        finally:
+            system.stack.stop("issuer-1")
 
     system.wait_until_idle()
     issued = "SELECT count(*) FROM requests WHERE coupon_id = :id AND state = 'issued'"

@@ -74,9 +74,10 @@ def limited_url(settings: Settings, admin: Engine) -> Iterator[str]:
 
 
 @pytest.fixture
-def limited_redis_url(settings: Settings) -> str:
+def limited_redis_url(settings: Settings, redis: Redis) -> Iterator[str]:
     """The gate's address with user `limited`, which the test creates; every password is accepted."""
-    return f"redis://limited:any@{settings.redis_url.rpartition('@')[2]}"
+    yield f"redis://limited:any@{settings.redis_url.rpartition('@')[2]}"
+    redis.acl_deluser("limited")
 
 
 @pytest.fixture

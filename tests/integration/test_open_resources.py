@@ -34,13 +34,12 @@ def test_a_redis_that_deletes_keys_is_refused(settings: Settings) -> None:
 
 @pytest.mark.usefixtures("log_id")
 def test_a_redis_that_does_not_say_is_named_in_the_log(
-    settings: Settings, redis: Redis, caplog: pytest.LogCaptureFixture
+    settings: Settings, redis: Redis, limited_redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Some operated servers refuse INFO; the operator must check the policy by hand."""
     redis.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "+@all", "-info")  # type: ignore[no-untyped-call]
-    url = settings.redis_url.replace("redis://", "redis://limited:any@")
 
-    _open(settings.model_copy(update={"redis_url": url}))
+    _open(settings.model_copy(update={"redis_url": limited_redis_url}))
 
     assert _logged(caplog) == [LogEvent.GATE_POLICY_UNKNOWN]
 

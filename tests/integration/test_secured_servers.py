@@ -300,9 +300,11 @@ def _granted(stack: LocalStack, principal: str, operation: str) -> Iterator[None
     names = [(ResourceType.TOPIC, topic.value, ResourcePatternType.LITERAL) for topic in Topic]
     for created in admin.create_acls([AclBinding(*name, *granted) for name in names]).values():
         created.result(10)
-    yield
-    for deleted in admin.delete_acls([AclBindingFilter(*name, *granted) for name in names]).values():
-        deleted.result(10)
+    try:
+        yield
+    finally:
+        for deleted in admin.delete_acls([AclBindingFilter(*name, *granted) for name in names]).values():
+            deleted.result(10)
 
 
 def _run(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

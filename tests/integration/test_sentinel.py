@@ -118,8 +118,6 @@ def test_a_refused_write_ends_every_connection(sentinel: SentinelServers) -> Non
 
 def test_every_sentinel_is_kept_however_many_connections_are_made_at_once(sentinel: SentinelServers) -> None:
     """redis-py moves the Sentinel that answered to the front; it would lose one if two did that at the same time."""
-    first = next(iter(sentinel.sentinels))
-    sentinel.stop_sentinel(first)
 
     async def run() -> list[int]:
         async with build_async_client(sentinel.url(0)) as client:
@@ -127,10 +125,8 @@ def test_every_sentinel_is_kept_however_many_connections_are_made_at_once(sentin
             asked = client.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
             return [one.connection_pool.connection_kwargs["port"] for one in asked]
 
-    try:
+    with sentinel.without_first_sentinel():
         assert sorted(asyncio.run(run())) == sorted(sentinel.sentinels)
-    finally:
-        sentinel.start_sentinel(first)
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,13 @@ def test_a_process_that_has_just_ended_is_waited_for_until_it_is_restarted(stack
 
 def test_a_stopped_server_is_not_restarted_until_start(stack: LocalStack) -> None:
     stack.stop("valkey")
-    with pytest.raises(StackError, match="valkey is not running"):
-        stack.pid("valkey")
-    with redis.Redis.from_url(stack.redis_url) as client, pytest.raises(redis.ConnectionError):
-        client.ping()
-    stack.start("valkey")
+    try:
+        with pytest.raises(StackError, match="valkey is not running"):
+            stack.pid("valkey")
+        with redis.Redis.from_url(stack.redis_url) as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+    finally:
+        stack.start("valkey")
     assert psutil.pid_exists(stack.pid("valkey"))
 
 
@@ -118,9 +120,11 @@ def test_a_crashed_server_is_not_restarted_until_start_and_keeps_its_commits(sta
     with psycopg.connect(stack.admin_database_url) as connection:
         connection.execute("create table survives as select 1")
     stack.crash("postgres")
-    with pytest.raises(StackError, match="postgres is not running"):
-        stack.pid("postgres")
-    stack.start("postgres")
+    try:
+        with pytest.raises(StackError, match="postgres is not running"):
+            stack.pid("postgres")
+    finally:
+        stack.start("postgres")
     assert "was not properly shut down" in (stack.directory / "log" / "postgres.log").read_text()
     with psycopg.connect(stack.admin_database_url) as connection:
         assert connection.execute("select * from survives").fetchone() == (1,)
@@ -130,9 +134,11 @@ def test_a_frozen_server_does_not_answer_until_thaw(stack: LocalStack) -> None:
     with psycopg.connect(stack.database_url) as connection, ThreadPoolExecutor(1) as pool:
         stack.freeze("postgres")
         answer = pool.submit(lambda: connection.execute("select 1").fetchone())
-        with pytest.raises(TimeoutError):
-            answer.result(timeout=1)
-        stack.thaw("postgres")
+        try:
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=1)
+        finally:
+            stack.thaw("postgres")
         assert answer.result(timeout=WAIT_SECONDS) == (1,)
 
 
@@ -259,9 +265,11 @@ def test_a_failed_start_is_reported_with_the_end_of_the_log(tmp_path: Path) -> N
 @pytest.mark.parametrize("setting", ["fsync", "synchronous_commit", "full_page_writes"])
 def test_a_database_without_durable_commits_is_refused(tmp_path: Path, setting: str, stack: LocalStack) -> None:
     stack.stop("postgres")
-    for name in ("postgres", "secrets"):
-        shutil.copytree(stack.directory / name, tmp_path / name)
-    stack.start("postgres")
+    try:
+        for name in ("postgres", "secrets"):
+            shutil.copytree(stack.directory / name, tmp_path / name)
+    finally:
+        stack.start("postgres")
     with (tmp_path / "postgres" / "postgresql.conf").open("a") as conf:
         conf.write(f"{setting} = off\n")
     with pytest.raises(StackError, match=f"PostgreSQL runs with {setting} off"):

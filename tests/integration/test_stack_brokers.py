@@ -40,12 +40,13 @@ def test_acknowledged_records_survive_a_crash_of_the_leader(stack: LocalStack) -
     leader = _partitions(stack, Topic.ISSUE_COUPON)[0].leader.id
     stack.crash(f"kafka-{leader}")
 
-    second = _append(stack, b"after")
-
-    assert (first.offset(), second.offset()) == (0, 1)
-    assert _partitions(stack, Topic.ISSUE_COUPON)[0].leader.id != leader
-    assert _records(stack) == [b"before", b"after"]
-    stack.start(f"kafka-{leader}")
+    try:
+        second = _append(stack, b"after")
+        assert (first.offset(), second.offset()) == (0, 1)
+        assert _partitions(stack, Topic.ISSUE_COUPON)[0].leader.id != leader
+        assert _records(stack) == [b"before", b"after"]
+    finally:
+        stack.start(f"kafka-{leader}")
     eventually(lambda: _in_sync(stack) == {1, 2, 3}, within_seconds=WAIT_SECONDS)
 
 
