@@ -14,6 +14,9 @@ PING_TIMEOUT_SECONDS = 2.0
 ADMIN = "admin"
 """The user with all rights at a server with an ACL file; elsewhere that is Valkey's user `default`."""
 
+REPLICA = "replica"
+"""The user of replicas at a server with an ACL file."""
+
 ACL_FILE = "users.acl"
 
 
@@ -33,7 +36,8 @@ def spec(
     """Return the specification of Valkey; its data in `directory` survives a restart in an append-only file.
 
     With `primary_port` it is a replica of the server on that port, which must have the same password. `acl` is the
-    content of an ACL file with the users beside ADMIN; None: the user `default` has the password.
+    content of an ACL file with the users beside ADMIN, for a replica also REPLICA; None: the user `default` has the
+    password.
     """
     create_private_directory(directory)
     config = directory / "valkey.conf"
@@ -65,7 +69,7 @@ def _write_passwords(config: Path, password: str, acl: str | None) -> None:
         write_atomically(config, f"requirepass {password}\nprimaryauth {password}\n")
         return
     write_atomically(config.with_name(ACL_FILE), f"{acl}user {ADMIN} on >{password} ~* &* +@all\n")
-    write_atomically(config, f"aclfile {ACL_FILE}\n")
+    write_atomically(config, f"aclfile {ACL_FILE}\nprimaryuser {REPLICA}\nprimaryauth {password}\n")
 
 
 def _is_healthy(port: int, user: str | None, password: str) -> bool:

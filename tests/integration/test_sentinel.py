@@ -134,7 +134,7 @@ def test_every_sentinel_is_kept_however_many_connections_are_made_at_once(sentin
     [
         ("master_name=coupons", "master_name=another", Unavailable, "Sentinel 127.0.0.1:.* no primary called another"),
         ("sentinel_username=service", "sentinel_username=me", Unavailable, "Sentinel 127.0.0.1:.*invalid username"),
-        ("//:", "//nobody:", NotPermitted, "invalid username-password pair"),
+        ("//admin:", "//nobody:", NotPermitted, "invalid username-password pair"),
     ],
     ids=["name", "login at Sentinel", "login at the primary"],
 )
@@ -181,7 +181,10 @@ def _copy(source: socket.socket, destination: socket.socket) -> None:
 
 
 class _WithTls(NamedTuple):
-    """A primary and its Sentinels with TLS; each kind has a certificate of an authority of its own."""
+    """A primary and its Sentinels with TLS, for the gate's user `operator`.
+
+    Each kind has a certificate of an authority of its own.
+    """
 
     url: str
     ca_of_primary: Path
@@ -200,7 +203,7 @@ def with_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_WithTls]:
             threading.Thread(target=front.serve_forever, daemon=True).start()
             servers.start_sentinels()
             _add_proxy(stack, "sentinel-tls", sentinel_port, next(iter(servers.sentinels)), of_sentinels)
-            login, _, rest = servers.url(0, "rediss+sentinel").partition("@")
+            login, _, rest = servers.url(0, "rediss+sentinel", user="operator").partition("@")
             url = f"{login}@{LOOPBACK}:{sentinel_port}/{rest.partition('/')[2]}"
             yield _WithTls(url, of_primary.certificate_file, of_sentinels.certificate_file)
             front.shutdown()
