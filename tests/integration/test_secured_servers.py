@@ -298,13 +298,20 @@ def _granted(stack: LocalStack, principal: str, operation: str) -> Iterator[None
     admin = AdminClient({"bootstrap.servers": stack.kafka_bootstrap_servers, "log_level": 0, **login})
     granted: tuple[Any, ...] = (f"User:{principal}", "*", AclOperation[operation], AclPermissionType.ALLOW)
     names = [(ResourceType.TOPIC, topic.value, ResourcePatternType.LITERAL) for topic in Topic]
+    filters = [AclBindingFilter(*name, *granted) for name in names]
+
+    def found() -> int:  # the broker's authorizer learns of a change after the answer to it
+        return sum(len(admin.describe_acls(one).result(10)) for one in filters)
+
     for created in admin.create_acls([AclBinding(*name, *granted) for name in names]).values():
         created.result(10)
     try:
+        eventually(lambda: found() == len(names))
         yield
     finally:
-        for deleted in admin.delete_acls([AclBindingFilter(*name, *granted) for name in names]).values():
+        for deleted in admin.delete_acls(filters).values():
             deleted.result(10)
+        eventually(lambda: found() == 0)
 
 
 def _run(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
