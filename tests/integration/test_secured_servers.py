@@ -1,6 +1,7 @@
 """Clients on secured servers: each way to authenticate, what a failed connection says, and rights that are missing."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -61,7 +62,7 @@ from testkit.key_server import KeyServer
 from testkit.token_server import TokenServer
 from tests.fixtures.parts import REQUEST_ID_KEYS
 from tests.fixtures.redis_rights import administrator, read_rules
-from tests.own_servers_page import example, run
+from tests.own_servers_page import PAGE, example, run
 from tests.waiting import eventually
 from workers.queues import Queue
 
@@ -550,11 +551,12 @@ def test_the_example_of_scram(migrated: LocalStack) -> None:
 
 
 def test_the_example_of_tokens(migrated: LocalStack, token_server: TokenServer, provider_ca: Authority) -> None:
-    """The provider's CA is not public here."""
+    """The provider's CA is not public here. The broker takes the extensions of Confluent Cloud, and ignores them."""
+    (extensions,) = re.findall(r"`(KAFKA_OAUTH_EXTENSIONS=.+?)`", PAGE.read_text())
     token_server.scopes.clear()
     ended = _execute(
         migrated,
-        f"export KAFKA_OAUTH_CA={provider_ca.certificate_file}\n{example(containing='OAUTHBEARER')}",
+        f"export {extensions} KAFKA_OAUTH_CA={provider_ca.certificate_file}\n{example(containing='OAUTHBEARER')}",
         {
             "kafka.example.com:9093": f"{LOOPBACK}:{migrated.ports[OAUTH_PORT]}",
             "https://id.example.com/oauth2/token": token_server.url,
