@@ -45,8 +45,8 @@ _SWEEP_CAUSES = (*_DATABASE, AlertName.REDIS_DOWN, AlertName.BROKER_DOWN, AlertN
 #: without a key, or with another topic, the issuer pauses all partitions
 _PAUSES = (AlertName.KEY_MISSING, AlertName.TOPIC_REPLACED)
 _UNDECIDED_CAUSES = (*_DATABASE, AlertName.KAFKA_DOWN, AlertName.WRITES_REFUSED, *_ISSUER, *_PAUSES)
-#: What lets requests get 503. A key that has ended does so too, but its alert is active as well while it is only misused
-#: or about to end: then it must not hide other causes.
+#: What lets requests get 503. A key that has ended does so too, but its alert is also active while it is misused or
+#: about to end: then it must not hide other causes.
 _UNAVAILABLE_CAUSES = (
     *_DATABASE,
     AlertName.REDIS_DOWN,

@@ -1,4 +1,4 @@
-"""Faults of the running system: each is reported by exactly one alert within 15 s, and mended by a step of its runbook."""
+"""Faults of the running system: one alert reports each within 15 s, and a step of its runbook mends it."""
 
 import os
 import sys

@@ -148,7 +148,19 @@ def test_every_attempt_is_told_with_its_outcome_and_why_it_failed(
         (b"content-encoding: gzip\r\n", b"not shown", ""),
         (b"", b" \n", ""),
     ],
-    ids=["text", "one line", "control characters", "its own URL", "a part of it", "a value of its query", "JSON", "the key", "long", "encoded", "nothing"],
+    ids=[
+        "text",
+        "one line",
+        "control characters",
+        "its own URL",
+        "a part of it",
+        "a value of its query",
+        "JSON",
+        "the key",
+        "long",
+        "encoded",
+        "nothing",
+    ],
 )
 def test_a_failure_has_the_receivers_words(serve: Serve, headers: bytes, body: bytes, words: str) -> None:
     """Cut and escaped: they are foreign. A receiver that repeats a secret does not spread it."""

@@ -344,7 +344,9 @@ def test_requests_that_get_503_without_a_known_cause_are_said() -> None:
     rules = AlertRules()
     rules.observe(_well(0.0, responses=_NO_REQUEST))
     for at in range(2, 60, 2):
-        rules.observe(_well(float(at), responses=_REFUSED, service_alerts={"unverified_ids": "why", "key_ended": "why"}))
+        rules.observe(
+            _well(float(at), responses=_REFUSED, service_alerts={"unverified_ids": "why", "key_ended": "why"})
+        )
 
     assert {active.name for active in rules.active()} == {
         AlertName.UNVERIFIED_IDS,

@@ -79,7 +79,7 @@ class RecordBuffer:
 
 
 def next_batch_size(records: Sequence[Record]) -> int:
-    """Return how many of the records the next batch takes, so that a few that need attention do not make it dear for thousands.
+    """Return how many of the records the next batch takes, so that one does not make thousands of others dear.
 
     A batch with a record that needs attention is written statement by statement. It ends before a long stretch of plain
     records, which is a batch of its own; a shorter one costs less within the batch than as another transaction.
