@@ -8,7 +8,6 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from service import config, startup
-from service.domain.errors import Misconfigured
 from service.stream.connection import log_client_error, security_settings
 from workers.kafka_transport import raise_if_undelivered
 from workers.queues import TOPIC_PREFIX, BeatEntry, Task
@@ -24,10 +23,7 @@ _redis: RedisBroker | None = None
 with startup.exit_on_error():
     _settings = config.load_without_keys()  # beat and Flower need none; the worker reads them when it starts
     if not _settings.celery_over_kafka:
-        try:
-            _redis = connection_settings(_settings.celery_broker_url)
-        except ValueError as error:
-            raise Misconfigured([f"CELERY_BROKER_URL: {error}"]) from None
+        _redis = connection_settings(_settings.celery_broker_url)
 
 broker_url = _redis.url if _redis else _settings.celery_broker_url
 broker_read_url = broker_write_url = broker_url  # Celery prefers the variable CELERY_BROKER_URL to `broker_url`

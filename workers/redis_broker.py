@@ -3,10 +3,10 @@
 import ssl
 from typing import Any, NamedTuple
 
-from kombu.connection import Connection
 from kombu.utils.url import as_url, parse_url
 
 from service.config import redis_url
+from service.config.redis_options import tls_options
 from service.gate.client import sentinel_options
 
 
@@ -19,23 +19,20 @@ class RedisBroker(NamedTuple):
 
 
 def connection_settings(url: str) -> RedisBroker:
-    """Return how to connect to the broker at a URL that the settings accept; raise ValueError if kombu does not.
+    """Return how to connect to the broker at a URL that the settings accept.
 
-    Over TLS the certificate is verified, as the gate's is: by default kombu verifies none, and Flower's own client
-    reads this setting only, not the URL.
+    Over TLS the certificate is verified, as the gate's is: by default kombu verifies none. The options are no part of
+    kombu's URL: kombu converts two of them only, and Flower's own client reads the setting and not the URL.
     """
     address = redis_url.parse(url)
-    try:
-        parts = parse_url(address.server)
-        use_ssl: dict[str, Any] | bool = False
-        if parts["transport"] == "rediss":
-            use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **parts.get("ssl", {})}
-        # nothing is connected; kombu knows fewer options than Redis's client
-        Connection(address.server, ssl=use_ssl)  # type: ignore[no-untyped-call]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"kombu refuses an option: {error}") from None
+    server, _, _ = address.server.partition("?")
+    use_ssl: dict[str, Any] | bool = False
+    if server.startswith("rediss://"):
+        options = {"ssl_cert_reqs": "required", **tls_options(address.server)}
+        use_ssl = {**options, "ssl_cert_reqs": ssl.VerifyMode[f"CERT_{options['ssl_cert_reqs'].upper()}"]}
     if not address.sentinels:
-        return RedisBroker(url, use_ssl, {})
+        return RedisBroker(server, use_ssl, {})
+    parts = parse_url(server)
     login = parts["userid"], parts["password"]
     sentinels = [as_url("sentinel", host, port, *login, parts["virtual_host"]) for host, port in address.sentinels]
     options = {"master_name": address.master_name, "sentinel_kwargs": sentinel_options(address)}

@@ -5,25 +5,23 @@ password, nor what a parser takes for the host because a character of the passwo
 """
 
 import re
-from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit
+from collections.abc import Collection
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
-from psycopg import ProgrammingError, pq
+from psycopg import pq
 from psycopg.conninfo import make_conninfo
-from redis import ConnectionPool
-from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from service.config import database_url, redis_url
-from service.config.parsing import ENCODING_HINT
+from service.config import database_url, redis_options, redis_url
+from service.config.parsing import ENCODING_HINT, parse_query
 
 #: a host for libpq that has no server: it checks every option first, and then fails at once
 _NO_HOST = "/dev/null"
 #: arguments that are no options: what _split checks, and addresses that libpq would connect to
-_ADDRESS = ("user", "password", "host", "hostaddr", "port", "dbname")
-#: of ssl_cert_reqs, as both Redis's client and kombu call them; kombu also has names such as CERT_REQUIRED
-_CERTIFICATE_CHECKS = {"required", "optional", "none"}
+_HOSTS = ("host", "hostaddr", "port")
+_ADDRESS = (*_HOSTS, "user", "password", "dbname")
 _REDIS_DATABASE = re.compile(r"/?[0-9]*")
 
 
@@ -33,20 +31,15 @@ def check_postgresql_url(url: str) -> str:
     An option that would undo what the service relies on is refused, too.
     """
     address, _ = database_url.split_hosts(url)
-    _split(address, ("postgresql", "postgresql+psycopg"))
+    _split(address, ("postgresql://", "postgresql+psycopg://"))
+    _require_supported(parse_query(url, _HOSTS), [option.keyword.decode() for option in pq.Conninfo.get_defaults()])
     try:
         parsed = make_url(address)
         _, arguments = parsed.get_dialect()().create_connect_args(parsed)
     except (ArgumentError, ValueError):
         raise ValueError(f"is not a URL with hosts and ports; {ENCODING_HINT}") from None
     database_url.session_settings(parsed)
-    if repeated := [
-        name for name, value in parsed.query.items() if name not in _ADDRESS and not isinstance(value, str)
-    ]:
-        raise ValueError(f"has the option {', '.join(repeated)} twice")
     options = {name: str(value) for name, value in arguments.items() if name not in _ADDRESS}
-    if unknown := [name for name in options if not _is_libpq_option(name)]:
-        raise ValueError(f"PostgreSQL's client does not know the option {', '.join(unknown)}")
     connection = pq.PGconn.connect_start(make_conninfo(host=_NO_HOST, **options).encode())
     reason = connection.get_error_message()
     connection.finish()
@@ -58,23 +51,34 @@ def check_postgresql_url(url: str) -> str:
 
 
 def check_redis_url(url: str) -> str:
-    """Return the URL; raise ValueError if it is malformed, or if redis-py refuses an option or its value.
+    """Return the URL of the gate's Redis; raise ValueError if it is malformed, or has an option that is not supported.
 
     redis-py would silently use database 0 in place of one that is not a number.
     """
-    parts = _split(redis_url.parse(url).server, ("redis", "rediss"))
+    return _check_redis_url(url, redis_options.CLIENT_OPTIONS)
+
+
+def check_redis_broker_url(url: str) -> str:
+    """Do the same for the URL of Celery's broker. Its options are those of TLS: kombu has others only as settings."""
+    return _check_redis_url(url, {})
+
+
+def _check_redis_url(url: str, client_options: Collection[str]) -> str:
+    address = redis_url.parse(url)
+    parts = _split(address.server, redis_url.SCHEMES)
     if not _REDIS_DATABASE.fullmatch(parts.path):
         raise ValueError("the database must be a number, as in redis://host:port/0")
-    if parts.scheme == "rediss" and not set(parse_qs(parts.query).get("ssl_cert_reqs", ())) <= _CERTIFICATE_CHECKS:
-        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(sorted(_CERTIFICATE_CHECKS))}, in lower case")
-    if refused := [name for name, value in parse_qsl(parts.query) if not _is_redis_option(parts.scheme, name, value)]:
-        raise ValueError(f"Redis's client does not know the option, or refuses its value: {', '.join(refused)}")
+    options = parse_query(address.server)
+    tls = redis_options.TLS_OPTIONS if parts.scheme == "rediss" else ()
+    _require_supported(options, [*client_options, *tls, *(redis_url.SENTINEL_OPTIONS if address.sentinels else ())])
+    redis_options.check_values(options)
+    redis_options.check_tls(address.server)
     return url
 
 
 def check_http_url(url: str) -> SplitResult:
     """Return the parts of the URL; raise ValueError if it is malformed, or if httpx cannot send a request to it."""
-    parts = _split(url, ("https", "http"))
+    parts = _split(url, ("https://", "http://"))
     try:
         host = httpx.URL(url).host
     except httpx.InvalidURL:
@@ -94,25 +98,17 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
         _ = parts.port  # raises for a port that is not a number, or above 65535
     except ValueError:
         raise ValueError(f"is not a URL with one host and one port; {ENCODING_HINT}") from None
-    if parts.scheme not in schemes:
-        raise ValueError(f"must begin with {schemes[0]}://")
+    if not url.startswith(schemes):  # some clients know a scheme in lower case only
+        raise ValueError(f"must begin with {' or '.join(schemes)}, in lower case")
     if url.count("@") > 1 or url.count("@") != parts.netloc.count("@"):
         raise ValueError(ENCODING_HINT)
     return parts
 
 
-def _is_libpq_option(name: str) -> bool:
-    try:
-        make_conninfo(**{name: ""})
-    except ProgrammingError:
-        return False
-    return True
-
-
-def _is_redis_option(scheme: str, name: str, value: str) -> bool:
-    """Return whether a connection can have the option; it is made and never opened."""
-    try:
-        ConnectionPool.from_url(f"{scheme}://host/?{urlencode({name: value})}").make_connection()
-    except (TypeError, ValueError, RedisError):
-        return False
-    return True
+def _require_supported(options: Collection[tuple[str, str]], supported: Collection[str]) -> None:
+    """Raise ValueError if there are others; their names may be parts of a password, and are not repeated."""
+    if others := [name for name, _ in options if name not in supported]:
+        raise ValueError(
+            f"has options that are not supported ({len(others)}); supported are:"
+            f" {', '.join(sorted(supported)) or 'none'}; {ENCODING_HINT}"
+        )

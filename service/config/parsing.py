@@ -2,6 +2,8 @@
 
 import ipaddress
 import re
+from collections.abc import Collection
+from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 
@@ -17,7 +19,7 @@ URL_HOSTS = re.compile(r"(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^@/?#]*
 _HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?", re.ASCII)
 _MAX_PORT = 65_535
 #: what to do about a URL that cannot be read: often a password has such a character
-ENCODING_HINT = "the characters @ : / ? # [ ] % of a user name or password must be percent-encoded"
+ENCODING_HINT = "the characters @ : / ? # [ ] % & + of a user name or password must be percent-encoded"
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -56,6 +58,27 @@ def parse_hosts(text: str) -> list[tuple[str, str]]:
     if not all(host and int(host["port"] or 0) <= _MAX_PORT for host in hosts):
         raise ValueError(f"has a host or a port that is malformed; {ENCODING_HINT}")
     return [(host["host"].strip("[]"), host["port"] or "") for host in hosts if host]
+
+
+def parse_query(url: str, repeatable: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Return the options of a URL; raise ValueError for what a client would change or leave out without an error.
+
+    Only the options of `repeatable` may be given more than once. No message repeats a name: it may be the end of a
+    password that is not percent-encoded.
+    """
+    _, _, query = url.partition("?")
+    if "+" in query or "#" in url:
+        raise ValueError(f"has a + or a # in its options: write %2B or %23, and %20 for a space; {ENCODING_HINT}")
+    try:
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        options = [("", "")]
+    if not all(value for _, value in options):
+        raise ValueError(f"has an option without a value; {ENCODING_HINT}")
+    names = [name for name, _ in options if name not in repeatable]
+    if len(set(names)) < len(names):
+        raise ValueError("has an option more than once")
+    return options
 
 
 def parse_networks(text: str) -> tuple[IPNetwork, ...]:

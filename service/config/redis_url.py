@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import quote, urlencode
 
 from redis.connection import parse_url
 
-from service.config.parsing import ENCODING_HINT, URL_HOSTS, parse_hosts
+from service.config.parsing import ENCODING_HINT, URL_HOSTS, parse_hosts, parse_query
 
 #: schemes with Sentinel, and the scheme of the servers
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+#: how a URL of Redis may begin
+SCHEMES = tuple(f"{scheme}://" for scheme in (*_SENTINEL_SCHEMES.values(), *_SENTINEL_SCHEMES))
 _SENTINEL_FORM = "redis+sentinel://user:password@one:26379,two:26379/0?master_name=NAME"
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
 #: options of the URL that are for Sentinel, with what redis-py calls them
 _LOGIN = {"sentinel_username": "username", "sentinel_password": "password"}
-_OF_SENTINEL = ("master_name", *_LOGIN)
+SENTINEL_OPTIONS = ("master_name", *_LOGIN)
 
 
 class RedisUrl(NamedTuple):
@@ -56,7 +58,7 @@ def parse(url: str) -> RedisUrl:
     scheme, _, _ = url.partition("://")
     if scheme not in _SENTINEL_SCHEMES:
         if "sentinel" in scheme.lower():
-            raise ValueError(f"must have the form {_SENTINEL_FORM}, with rediss+sentinel:// for TLS")
+            raise ValueError(f"must have the form {_SENTINEL_FORM}, with rediss+sentinel:// for TLS, in lower case")
         return RedisUrl(url)
     parts = URL_HOSTS.fullmatch(url)
     if parts is None or "@" in parts["after"]:
@@ -64,15 +66,15 @@ def parse(url: str) -> RedisUrl:
     sentinels = tuple((host, int(port or _SENTINEL_PORT)) for host, port in parse_hosts(parts["hosts"]))
     if not all(host for host, _ in sentinels):
         raise ValueError("has a Sentinel without a host")
-    path, _, query = parts["after"].partition("?")
-    options = parse_qsl(query, keep_blank_values=True)
-    own = {name: value for name, value in options if name in _OF_SENTINEL}
-    if not own.get("master_name"):
+    path, _, _ = parts["after"].partition("?")
+    options = parse_query(url)
+    own = {name: value for name, value in options if name in SENTINEL_OPTIONS}
+    if "master_name" not in own:
         raise ValueError("needs master_name, the name under which Sentinel watches the primary: ?master_name=NAME")
-    if "sentinel_username" in own and not own.get("sentinel_password"):
+    if "sentinel_username" in own and "sentinel_password" not in own:
         raise ValueError("has sentinel_username without sentinel_password")
     user_info = parts["before"].removeprefix(f"{scheme}://")
-    rest = urlencode([(name, value) for name, value in options if name not in _OF_SENTINEL])
+    rest = urlencode([(name, value) for name, value in options if name not in SENTINEL_OPTIONS], quote_via=quote)
     return RedisUrl(
         f"{_SENTINEL_SCHEMES[scheme]}://{user_info}{_netloc(*sentinels[0])}{path}{rest and f'?{rest}'}",
         sentinels,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from service.config import redis_url
-from service.config.connection_urls import check_postgresql_url, check_redis_url
+from service.config.connection_urls import check_postgresql_url, check_redis_broker_url, check_redis_url
 from service.config.parsing import split_list
 
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s,:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
@@ -73,9 +73,10 @@ class ServerSettings(BaseModel):
     def _is_supported_broker(cls, url: str, info: ValidationInfo) -> str:
         if KAFKA_BROKER_PATTERN.fullmatch(url):
             return url
-        if not url.startswith("redis") and "sentinel" not in url.partition("://")[0]:
-            raise ValueError("must be redis://host:port/1, rediss://host:port/1 or confluentkafka://host:port")
-        check_redis_url(url)
+        if not url.startswith(redis_url.SCHEMES) and "sentinel" not in url.partition("://")[0]:
+            supported = " or ".join(redis_url.SCHEMES)
+            raise ValueError(f"must be confluentkafka://host:port, or begin with {supported}, in lower case")
+        check_redis_broker_url(url)
         if "redis_url" in info.data and redis_url.parse(url).shares_database(redis_url.parse(info.data["redis_url"])):
             raise ValueError(
                 "must not name the database of REDIS_URL, because emptying one would empty the other:"

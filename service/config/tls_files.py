@@ -25,3 +25,15 @@ def check_ca(path: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except (ssl.SSLError, OSError):
         raise ValueError(f"has no certificate in PEM format: {shown_path(path)}") from None
+
+
+def check_certificate(path: str, key: str | None, password: str | None) -> None:
+    """Raise ValueError if the file cannot be read, or has no certificate of the key in PEM format.
+
+    Without a file of its own the key is in the same file.
+    """
+    require_readable(path)
+    try:  # without a password OpenSSL would ask for one at the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key, password or "")
+    except (ssl.SSLError, OSError):
+        raise ValueError(f"has no certificate of the key, or the key's password is wrong: {shown_path(path)}") from None

@@ -17,6 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 from service.config import redis_url
+from service.config.redis_options import tls_options
 from service.config.redis_url import RedisUrl
 from service.domain.errors import NotPermitted, Unavailable
 from service.domain.failures import FailureClass, register
@@ -104,11 +105,10 @@ def build_async_client(url: str) -> "AsyncRedis":
 
 def sentinel_options(address: RedisUrl) -> dict[str, Any]:
     """Return the options of connections to the Sentinels of a URL, also of Celery's; TLS is that of the primary."""
-    options = _primary_options(address)
-    tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     return {
         **_OPTIONS,
-        **tls,
+        "ssl": address.server.startswith("rediss://"),
+        **tls_options(address.server),
         **address.sentinel_login,
         "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked; by default redis-py waits for seconds
     }
