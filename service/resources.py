@@ -17,6 +17,7 @@ from service.domain.request_id import RequestIds
 from service.domain.retry import backoff_seconds
 from service.domain.session import Sessions
 from service.domain.ticket import Tickets
+from service.gate import celery_broker
 from service.gate.client import build_client
 from service.gate.gate_admin import GateAdmin
 from service.gate.server_check import RedisServerCheck
@@ -322,7 +323,8 @@ def open_doctor(settings: Settings) -> Iterator[Doctor]:
         redis = opened.enter_context(build_client(settings.redis_url))
         broker = None
         if not settings.celery_over_kafka:
-            broker = RedisServerCheck(opened.enter_context(build_client(settings.celery_broker_url)))
+            client = opened.enter_context(build_client(settings.celery_broker_url))
+            broker = RedisServerCheck(client, celery_broker.PART)
         register = KeyRegister(RequestIds(settings.mac_keys))
         yield Doctor(settings, store, GateAdmin(redis), RedisServerCheck(redis), broker, register)
 

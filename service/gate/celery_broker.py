@@ -7,10 +7,14 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
 
-from service.domain.errors import NotPermitted, Unavailable
+from service.domain.errors import Unavailable
 from service.gate.client import mapped_errors
 from service.gate.keys import WRITE_CHECK_KEY, WRITE_CHECK_SECONDS
+
+#: the name of the broker in errors
+PART = "Celery's broker"
 
 
 class QueueState(NamedTuple):
@@ -38,7 +42,7 @@ _decoder = msgspec.json.Decoder(_Message)
 def read_queues(broker: "Redis", queues: Iterable[str]) -> Mapping[str, QueueState]:
     """Return the state of each queue; raise Unavailable, also if the broker takes no messages."""
     names = list(queues)
-    with mapped_errors(), broker.pipeline(transaction=False) as pipe:
+    with mapped_errors(PART), broker.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.llen(name)
             pipe.lindex(name, -1)  # workers take from the right
@@ -62,11 +66,11 @@ def _age_seconds(oldest: bytes | None) -> float | None:
 
 
 def require_writable(broker: "Redis") -> None:
-    """Raise Unavailable or NotPermitted if the broker refuses writes: one that is full or read-only still answers."""
-    try:
-        with mapped_errors():
+    """Raise Unavailable or NotPermitted if the broker is away or refuses writes: a full one still answers reads."""
+    with mapped_errors(PART):
+        try:
             broker.set(WRITE_CHECK_KEY, 1, ex=WRITE_CHECK_SECONDS)
-    except NotPermitted:
-        raise
-    except Unavailable as error:
-        raise Unavailable("Celery's broker", f"it refuses writes: {error.__cause__}") from error
+        except NoPermissionError:
+            raise
+        except ResponseError as error:
+            raise Unavailable(PART, f"it refuses writes: {error}") from error

@@ -137,11 +137,11 @@ def clock_seconds(time: tuple[int, int]) -> float:
 
 
 @contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Raise NotPermitted or Unavailable instead of the client's errors."""
+def mapped_errors(part: str = "Redis") -> Iterator[None]:
+    """Raise NotPermitted or Unavailable instead of the client's errors; `part` is the server, by default the gate's."""
     try:
         yield
     except _REFUSALS as error:
-        raise NotPermitted("Redis", str(error)) from error
+        raise NotPermitted(part, str(error)) from error
     except RedisError as error:
-        raise Unavailable("Redis", str(error)) from error
+        raise Unavailable(part, str(error)) from error

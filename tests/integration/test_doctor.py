@@ -190,6 +190,15 @@ def test_redis_that_is_away(settings: Settings, log_id: int) -> None:
     assert said.endswith("start Redis, or correct REDIS_URL")
 
 
+def test_a_broker_that_is_away(settings: Settings, log_id: int) -> None:
+    """It is not said that it refuses writes, nor that the gate is away."""
+    del log_id
+    (said,) = _failed(_findings(settings, celery_broker_url=f"redis://{_AWAY}/1")).values()
+
+    assert said.startswith("Celery's broker is unavailable: Error ")
+    assert said.endswith("start Celery's broker, make room in it, or correct CELERY_BROKER_URL")
+
+
 def test_a_redis_that_deletes_keys(settings: Settings, log_id: int, evicting_redis: Redis) -> None:
     del log_id, evicting_redis
     said = _failed(_findings(settings))[Part.REDIS]
