@@ -37,6 +37,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from service import config
 from service.config import Settings
 from service.config.kafka_security import KafkaSecuritySettings
+from service.gate.gate_admin import GateAdmin
+from service.gate.keys import LAST_SWEEP_KEY
 from stack import ports, settings
 from stack.app_processes import STOP_TIMEOUT_SECONDS
 from stack.local import LocalStack
@@ -478,3 +480,18 @@ def test_every_service_becomes_healthy_and_stops_on_sigterm(host: Host) -> None:
             process.terminate()
         assert {name: process.wait(_grace(name)) for name, process in started.items()} == EXIT_STATUSES
     assert "Application shutdown complete" in host.log("api").read_text()
+
+
+def test_the_health_check_of_beat_reads_the_settings(
+    parts: LocalStack, gate_admin: GateAdmin, redis: Redis, tmp_path: Path
+) -> None:
+    """An address in a file is one of them, and so is one with Sentinel, which redis-py alone cannot read."""
+    address = tmp_path / "address"
+    address.write_text(parts.redis_url)
+    redis.delete(LAST_SWEEP_KEY)
+    variables = {"REDIS_URL": "", "REDIS_URL_FILE": str(address)}
+    host = Host({GIVEN["BROKER_PASSWORD"]: "any"}, variables, {}, tmp_path)
+
+    assert not host.healthy("beat")
+    gate_admin.record_sweep()
+    assert host.healthy("beat")
