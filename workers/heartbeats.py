@@ -12,7 +12,8 @@ from service.domain.errors import Unavailable
 from service.gate.client import build_client
 from service.gate.worker_board import WorkerBoard
 
-#: after a failure nothing is noted for so long: a write that hangs holds up the worker for a second
+#: after a failure nothing is noted for so long: a server that hangs holds up the worker for a second, and Sentinels
+#: for one more
 _PAUSE_SECONDS = 10.0
 
 

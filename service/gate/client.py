@@ -104,9 +104,15 @@ def build_async_client(url: str) -> "AsyncRedis":
 
 
 def sentinel_options(address: RedisUrl) -> dict[str, Any]:
-    """Return the options of connections to the Sentinels of a URL, also of Celery's; TLS is that of the primary."""
+    """Return the options of connections to the Sentinels of a URL, also of Celery's; TLS is that of the primary.
+
+    They are asked one after the other, so all of them together get the time for one connection.
+    """
+    each = _TIMEOUT_SECONDS / len(address.sentinels)
     return {
         **_OPTIONS,
+        "socket_timeout": each,
+        "socket_connect_timeout": each,
         "ssl": address.server.startswith("rediss://"),
         **tls_options(address.server),
         **address.sentinel_login,

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, NamedTuple
@@ -246,6 +247,32 @@ def test_primary_and_sentinels_have_tls(use: Callable[[str], None], with_tls: _W
     for known in (with_tls.ca_of_primary, with_tls.ca_of_sentinels):
         with pytest.raises(Exception, match="certificate verify failed"):
             use(f"{with_tls.url}&ssl_ca_certs={known}")
+
+
+@contextmanager
+def _frozen(servers: SentinelServers, ports_of_sentinels: Iterable[int]) -> Iterator[None]:
+    names = [servers.sentinels[port] for port in ports_of_sentinels]
+    for name in names:
+        servers._servers.freeze(name)
+    try:
+        yield
+    finally:
+        for name in names:
+            servers._servers.thaw(name)
+
+
+@pytest.mark.parametrize("use", [_use_blocking, _use_async], ids=["blocking", "asyncio"])
+@pytest.mark.parametrize("answering", [0, 1], ids=["all", "all but the last"])
+def test_frozen_sentinels_cost_a_second_together(
+    use: Callable[[str], None], answering: int, sentinel: SentinelServers
+) -> None:
+    """P6: a worker that notes a heartbeat, and a task with a time limit, wait for all of them."""
+    expected = nullcontext() if answering else pytest.raises(Unavailable, match="(Sentinel 127.*){3}")
+    began = time.monotonic()
+    with _frozen(sentinel, list(sentinel.sentinels)[: len(sentinel.sentinels) - answering]), expected:
+        use(sentinel.url(0))
+
+    assert time.monotonic() - began < 1.8
 
 
 def test_the_example(with_tls: _WithTls, parts: LocalStack, tmp_path: Path) -> None:
