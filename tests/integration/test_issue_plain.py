@@ -495,9 +495,8 @@ def test_a_coupon_with_standby_is_not_tried_again_at_once(
 
     A batch of a coupon that does not exist is not plain either, and changes nothing of that.
     """
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr(issue_plain, "time", clock)
     now = 0.0
+    monkeypatch.setattr(issue_plain, "time", SimpleNamespace(monotonic=lambda: now))
     waiting, other = make_coupon(quantity=1), make_coupon()
     issuer.issue(records(reader, ids, waiting.id, range(1, 3), faults={1: "22012 1"}), positions)
 

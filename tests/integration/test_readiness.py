@@ -208,9 +208,10 @@ def test_another_topic_is_no_alert_while_kafka_does_not_answer(settings: Setting
     """Kafka's absence is the alert then. The topic must not be used until it has been compared again."""
     away = settings.model_copy(update={"kafka_bootstrap_servers": AWAY})
     watch = LogWatch(away, store, Log(1, TOPIC_ID))
-    watch.fault = watch.seen_fault = "the topic was created again"
+    watch.fault = watch.seen_fault = fault = "the topic was created again"
 
     with pytest.raises(Unavailable):
         watch.compare()
 
-    assert (watch.fault, watch.seen_fault) == ("the topic was created again", None)
+    found: list[str | None] = [watch.fault, watch.seen_fault]
+    assert found == [fault, None]

@@ -267,12 +267,12 @@ def test_frozen_sentinels_cost_a_second_together(
     use: Callable[[str], None], answering: int, sentinel: SentinelServers
 ) -> None:
     """P6: a worker that notes a heartbeat, and a task with a time limit, wait for all of them."""
-    expected = nullcontext() if answering else pytest.raises(Unavailable, match="(Sentinel 127.*){3}")
+    expected = nullcontext() if answering else pytest.raises(Unavailable, match=r"(Sentinel 127.*){3}")
     began = time.monotonic()
     with _frozen(sentinel, list(sentinel.sentinels)[: len(sentinel.sentinels) - answering]), expected:
         use(sentinel.url(0))
 
-    assert time.monotonic() - began < 1.8
+    assert time.monotonic() - began < 2.5
 
 
 def test_the_example(with_tls: _WithTls, parts: LocalStack, tmp_path: Path) -> None:
