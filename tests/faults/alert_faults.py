@@ -286,7 +286,7 @@ FAULTS = [
         _injected(_delete_topic),
         "CouponsTopicReplaced",
         "topic ISSUE_COUPON does not exist",
-        Step("*It does not exist*: `coupons migrate` creates it; then go on as for another topic id.", _adopt_new_topic),
+        Step("*It does not exist*: `coupons migrate` creates it", _adopt_new_topic),
     ),
     Fault(
         "the memory of Redis is full",
