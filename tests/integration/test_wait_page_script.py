@@ -6,6 +6,7 @@ The browser gives the answers, because the API rarely gives some of them.
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,6 +170,7 @@ def test_the_position_follows_the_partition_and_never_grows(site: str, page: Pag
 def test_a_stream_that_ends_is_opened_again_where_it_ended(site: str, page: Page) -> None:
     """After the time that the server named, with the id of the last event."""
     _stop_clock(page)
+    _note_requests(page)
     progress = {"partition": 3, "next_offset": 1500, "records_per_second": None}
     first = _events(("state", _VIEW), ("progress", progress), retry_ms=9_000)
     first["body"] = first["body"].replace("event: progress", "id: 1500\nevent: progress")
@@ -178,8 +180,8 @@ def test_a_stream_that_ends_is_opened_again_where_it_ended(site: str, page: Page
 
     _run_until(page, lambda: page.locator("#connection").inner_text() == "Connection lost, trying again")
     expect(page.locator("#ahead-number")).to_have_text("3,500")
-    assert _run_until(page, lambda: len(requests) == 2, step_ms=100) >= 8_900
-    _run_until(page, lambda: page.locator("h1").inner_text() == "You got the coupon")
+    _run_until(page, lambda: page.locator("h1").inner_text() == "You got the coupon", step_ms=100)
+    assert _pauses_ms(page)[0] >= 9_000
     assert [(path, headers.get("last-event-id")) for path, headers in requests] == [
         ("events", None),
         ("events", "1500"),
@@ -191,18 +193,21 @@ def test_a_stream_that_ends_is_opened_again_where_it_ended(site: str, page: Page
 def test_where_streams_fail_the_page_asks_again_and_again(site: str, page: Page) -> None:
     """After three of them, with the tag of what it has, when the service says."""
     _stop_clock(page)
+    _note_requests(page)
     busy = {"status": 503, "headers": {"Retry-After": "20"}}
     shown = {"status": 200, "headers": {"ETag": '"a"'}, "json": _VIEW}
     final = {"status": 200, "json": {**_VIEW, **_FINAL, "state": "issued", "sequence": 3}}
     requests = _answer(page, busy, {"status": 429}, busy, shown, {"status": 304}, busy, final)
     page.goto(f"{site}/wait/a-request")
 
-    _run_until(page, lambda: len(requests) == 4, step_ms=1_000)
-    shown_ms = _run_until(page, lambda: page.locator("#connection").inner_text() == "Updated every few seconds")
+    _run_until(page, lambda: len(requests) == 4, step_ms=100)
+    _run_until(page, lambda: page.locator("#connection").inner_text() == "Updated every few seconds")
     expect(page.locator("#ahead-number")).to_have_text("4,000")
-    assert shown_ms + _run_until(page, lambda: len(requests) == 5, step_ms=100) >= 2_900
-    _run_until(page, lambda: len(requests) == 7, step_ms=1_000)
-    _run_until(page, lambda: page.locator("h1").inner_text() == "You got the coupon")
+    _run_until(page, lambda: page.locator("h1").inner_text() == "You got the coupon", step_ms=100)
+    pauses_ms = _pauses_ms(page)
+    assert pauses_ms[2] >= 20_000  # Retry-After of the third answer
+    assert pauses_ms[3] >= 3_000  # refresh_after_seconds of what it shows
+    assert pauses_ms[5] >= 20_000  # Retry-After of the sixth answer
     assert [path for path, _ in requests] == [*3 * ["events"], *4 * ["a-request"]]
     assert [headers.get("if-none-match") for _, headers in requests] == [*4 * [None], *3 * ['"a"']]
 
@@ -213,11 +218,28 @@ def _stop_clock(page: Page) -> None:
     page.clock.pause_at(1)
 
 
-def _run_until(page: Page, condition: Callable[[], bool], step_ms: int = 20) -> int:
-    """Let time pass until the condition is true, and return the milliseconds; the page paints in that time only."""
-    for steps in range(200):
+def _note_requests(page: Page) -> None:
+    """Let the page note by its own clock when each of its requests begins, for `_pauses_ms`."""
+    page.add_init_script(
+        """
+        const send = window.fetch;
+        window.requestTimes = [];
+        window.fetch = (...request) => (window.requestTimes.push(Date.now()), send(...request));
+        """
+    )
+
+
+def _pauses_ms(page: Page) -> list[int]:
+    """Return the time between each request of the page and the next."""
+    times: list[int] = page.evaluate("window.requestTimes")
+    return [after - before for before, after in pairwise(times)]
+
+
+def _run_until(page: Page, condition: Callable[[], bool], step_ms: int = 20) -> None:
+    """Let time pass until the condition is true; the page paints in that time only."""
+    for _ in range(1_000):
         if condition():
-            return steps * step_ms
+            return
         page.clock.run_for(step_ms)
     raise AssertionError("the page does nothing")
 
