@@ -38,9 +38,11 @@ def measure(environment: Environment, seats: int) -> dict[str, float]:
 def _seconds(environment: Environment, seats: int, batch_size: int) -> float:
     """Take all seats of a new coupon and return the seconds; raise AssertionError if a seat was not taken."""
     coupon_id = environment.create_coupon(seats)
-    with Redis.from_url(environment.stack.redis_url) as redis, environment.store.begin() as tx:
+    with environment.store.begin() as tx:
+        coupon = coupons.get_many(tx, [coupon_id])[coupon_id]
+    with Redis.from_url(environment.stack.redis_url) as redis:
         redis.script_load(ADMIT)
-        GateAdmin(redis).fill(coupons.get_many(tx, [coupon_id])[coupon_id], ())
+        GateAdmin(redis).fill(coupon, ())
         seconds = _run(environment.stack.redis_url, asyncio.run(_build_calls(coupon_id, seats, batch_size)))
         assert redis.hlen(seats_key(coupon_id)) == seats, "not all seats were taken"
     return seconds
