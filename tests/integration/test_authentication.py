@@ -330,7 +330,7 @@ def test_public_keys_are_read_again_and_the_last_good_set_is_kept(
         eventually(lambda: not _is_valid(verifier, _signed("new", rs)) and key_server.reads > before)
         began = time.monotonic()
         assert _is_valid(verifier, _signed("rs", rs))
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 2.5  # a read of the keys has a timeout of five seconds
         pem = rs.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         assert not _is_valid(verifier, _confused(pem))
     finally:

@@ -205,4 +205,4 @@ def test_a_shutdown_does_not_wait_for_viewers(with_auth: Settings, real_log: Log
             seconds = time.monotonic() - began
     server.stop()
 
-    assert seconds < 1
+    assert seconds < 5  # the server would wait for fifteen
